@@ -94,8 +94,8 @@ class Request(NamedTuple):
 class Item(NamedTuple):
     """One row of a request in the backlog. Its own order is earliest deadline first within an urgency.
 
-    `sequence` is unique, so comparisons never reach past it. `lowest` is the index of the cheapest variant whose
-    quality satisfies the request's floor.
+    `sequence` is unique, so comparisons never reach past it. `lowest` is the index of the cheapest variant that may
+    answer it: the pinned one, or the first rung of the family's ladder that satisfies the request's floor.
     """
 
     urgency: int
@@ -105,6 +105,7 @@ class Item(NamedTuple):
     row: int
     size_class: int
     lowest: int
+    slo_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +134,11 @@ class VariantProfile:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One loaded revision of a family: its variants, cheapest first by planned batch-1 seconds.
+    """One loaded revision of a family: its variants, cheapest first by measured batch-1 seconds.
 
     `sizes[c]` is the largest row of size class c (tokens; 1 for tensor families). `max_batch` bounds the items of one
-    dispatch. Raises `ValueError` where a family has no variants or two of one name.
+    dispatch. `ladder` holds the indices of the variants worth choosing: each better than all cheaper ones; the others
+    answer only who pins them. Raises `ValueError` where a family has no variants or two of one name.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Family:
     sizes: tuple[int, ...] = (1,)
     max_batch: int = 32
     revision: str = "1"
+    ladder: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
@@ -151,6 +154,25 @@ class Family:
             raise ValueError(f"family {self.name}: no variants")
         if len(set(names)) != len(names):
             raise ValueError(f"family {self.name}: two variants share a name in {names}")
+        ladder: list[int] = []
+        for index, variant in enumerate(self.variants):
+            if not ladder or variant.quality > self.variants[ladder[-1]].quality:
+                ladder.append(index)
+        object.__setattr__(self, "ladder", tuple(ladder))
+
+    def index(self, variant: str) -> int | None:
+        """Index of the variant of that name, `None` where the family has none."""
+        for index, candidate in enumerate(self.variants):
+            if candidate.name == variant:
+                return index
+        return None
+
+    def lowest_rung(self, min_quality: float) -> int | None:
+        """Index of the cheapest variant on the ladder of at least that quality, `None` where none reaches it."""
+        for index in self.ladder:
+            if self.variants[index].quality >= min_quality:
+                return index
+        return None
 
 
 @dataclass(frozen=True, slots=True)

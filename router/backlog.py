@@ -1,0 +1,71 @@
+"""Rows that wait, in lanes whose rows may share a batch, each lane earliest deadline first.
+
+A lane is (family, pinned variant, size class, background). Rows of one size class cost about the same padded
+together; rows of different classes do not, so a batch never mixes lanes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from router.contract import Item
+
+
+class LaneKey(NamedTuple):
+    """What rows must agree on to share a batch. `pinned` is a variant index, -1 where the caller pinned none."""
+
+    family: str
+    pinned: int
+    size_class: int
+    background: bool
+
+
+class Backlog:
+    """All waiting rows. Bounded by its owner; adding and taking cost O(log n) and one memory move."""
+
+    __slots__ = ("_lanes", "rows")
+
+    def __init__(self) -> None:
+        self._lanes: dict[LaneKey, list[Item]] = {}
+        self.rows = 0
+
+    def add(self, key: LaneKey, item: Item) -> None:
+        """Queue one row."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            self._lanes[key] = [item]
+        elif lane[-1] < item:
+            lane.append(item)
+        else:
+            insort(lane, item)
+        self.rows += 1
+
+    def remove(self, key: LaneKey, items: Iterable[Item]) -> None:
+        """Take these rows out. Raises `KeyError` where one does not wait in that lane."""
+        lane = self._lanes[key]
+        for item in items:
+            index = 0 if lane and lane[0] is item else bisect_left(lane, item)
+            if index == len(lane) or lane[index] != item:
+                raise KeyError(item)
+            del lane[index]
+            self.rows -= 1
+        if not lane:
+            del self._lanes[key]
+
+    def take_first(self, key: LaneKey, count: int) -> None:
+        """Take the first `count` rows out: the common case of a batch, in one memory move."""
+        lane = self._lanes[key]
+        del lane[:count]
+        self.rows -= count
+        if not lane:
+            del self._lanes[key]
+
+    def lanes(self) -> Iterable[tuple[LaneKey, Sequence[Item]]]:
+        """The lanes that hold rows; the sequences are live, copy what is kept."""
+        return self._lanes.items()
+
+    def __repr__(self) -> str:
+        lanes = ", ".join(f"{k.family}/{k.size_class}:{len(lane)}" for k, lane in self._lanes.items())
+        return f"<Backlog {self.rows} rows [{lanes}]>"

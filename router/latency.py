@@ -1,0 +1,112 @@
+"""How long a batch will take: the measured profile, corrected by what is observed while serving.
+
+Source of the correction: the two-level rule of our routing study. With x = observed / profiled, a factor `shared` by
+all variants of the family follows the machine (a busy neighbour slows everything) and one factor per variant follows
+what is left over (a profile that was wrong for one of them):
+
+    shared     += 0.03 * (x / own[v] - shared)
+    own[v]     += 0.05 * (x / shared - own[v])
+
+An observation counts for at most three times and at least a third of what was expected. The study skipped larger
+ones as stragglers; clipping keeps a machine that really became four times slower from never being believed.
+"""
+
+from __future__ import annotations
+
+from router.contract import Family, LatencyTable
+
+SHARED_STEP = 0.03
+OWN_STEP = 0.05
+CLIP = 3.0
+ECONOMY = 0.95
+"""A larger batch is worth waiting for only if it costs at most this share per row of what the smaller one does."""
+
+
+def _dense(batches: tuple[int, ...], seconds: tuple[float, ...], max_batch: int) -> tuple[float, ...]:
+    """Seconds for each batch 0..max_batch: linear between measured batches, the last slope continued beyond them."""
+    points = [(0, 0.0), *zip(batches, seconds, strict=True)]
+    dense = [0.0]
+    for batch in range(1, max_batch + 1):
+        right = next((i for i, (b, _) in enumerate(points) if b >= batch and i > 0), len(points) - 1)
+        (b0, s0), (b1, s1) = points[right - 1], points[right]
+        dense.append(max(dense[-1], s0 + (s1 - s0) * (batch - b0) / (b1 - b0)))
+    return tuple(dense)
+
+
+def _economical(dense: tuple[float, ...]) -> int:
+    """The smallest batch beyond which doubling no longer makes a row noticeably cheaper."""
+    batch = 1
+    while batch * 2 < len(dense) and dense[batch * 2] / (batch * 2) <= ECONOMY * dense[batch] / batch:
+        batch *= 2
+    return batch
+
+
+class LatencyModel:
+    """Planned seconds of every (variant, batch, size class) of one family.
+
+    `margin` (at least 1.0) multiplies the corrected median, so that a plan holds for most batches and not for half of
+    them; 1.12 covers the noise of a machine whose batch times spread by 8 %.
+    """
+
+    __slots__ = ("_factors", "_median", "_own", "_shared", "economical_batch", "margin")
+
+    def __init__(self, family: Family, margin: float = 1.12) -> None:
+        self.margin = margin
+        self._median = tuple(
+            tuple(_dense(v.latency.batches, row, family.max_batch) for row in v.latency.median_s)
+            for v in family.variants
+        )
+        self.economical_batch = tuple(tuple(_economical(row) for row in rows) for rows in self._median)
+        """Batch size for [variant][size class] up to which batching makes a row cheaper."""
+        self._shared = 1.0
+        self._own = [1.0] * len(family.variants)
+        self._factors = [margin] * len(family.variants)
+
+    def planned_s(self, variant: int, batch: int, size_class: int) -> float:
+        """Seconds to plan for a batch of 1..max_batch rows of that size class."""
+        return self._median[variant][size_class][batch] * self._factors[variant]
+
+    def median_s(self, variant: int, batch: int, size_class: int) -> float:
+        """Profiled median seconds, uncorrected."""
+        return self._median[variant][size_class][batch]
+
+    def clearing_s(self, variant: int, rows: int, size_class: int) -> float:
+        """Seconds one slot needs for any number of rows, in batches as large as allowed."""
+        row = self._median[variant][size_class]
+        largest = len(row) - 1
+        full, rest = divmod(rows, largest)
+        return (full * row[largest] + row[rest]) * self._factors[variant]
+
+    def largest_batch_within(self, variant: int, size_class: int, seconds: float, at_most: int) -> int:
+        """Rows of the largest batch, at most `at_most`, planned to take no longer; 0 where a single row does."""
+        row = self._median[variant][size_class]
+        limit = seconds / self._factors[variant]
+        batch = min(at_most, len(row) - 1)
+        while batch and row[batch] > limit:
+            batch -= 1
+        return batch
+
+    def observe(self, variant: int, batch: int, size_class: int, seconds: float) -> float:
+        """Learn from a finished batch; returns observed / planned seconds."""
+        ratio = seconds / self._median[variant][size_class][batch]
+        expected = self._shared * self._own[variant]
+        clipped = min(max(ratio, expected / CLIP), expected * CLIP)
+        self._shared += SHARED_STEP * (clipped / self._own[variant] - self._shared)
+        self._own[variant] += OWN_STEP * (clipped / self._shared - self._own[variant])
+        planned_ratio = ratio / self._factors[variant]
+        self.set_margin(self.margin)
+        return planned_ratio
+
+    def set_margin(self, margin: float) -> None:
+        """Plan with another margin from now on."""
+        self.margin = margin
+        self._factors = [margin * self._shared * own for own in self._own]
+
+    def correction(self, variant: int) -> float:
+        """Observed over profiled seconds, as learnt so far; 1.0 at the start."""
+        return self._shared * self._own[variant]
+
+
+def table(batches: tuple[int, ...], *median_s: tuple[float, ...]) -> LatencyTable:
+    """A latency table without spread, one row of medians per size class: for tests and what-if questions."""
+    return LatencyTable(batches, median_s, median_s)

@@ -1,0 +1,56 @@
+"""Who is too late: rows that no allowed variant can answer by their deadline are known before they cost anything.
+
+Serving them would only make others late (the early drop of Nexus, SOSP'19). They are reported as `late`; whether
+that means refusal or an answer after all others is each request's own choice (`when_late`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from router.contract import NEVER, Item
+from router.view import Lane
+
+Choose = Callable[[Lane, Item], int]
+"""Index of the quickest variant that the policy would use for a row."""
+
+
+def lowest(lane: Lane, item: Item) -> int:
+    """The cheapest variant that may answer the row."""
+    return item.lowest
+
+
+class Triage(NamedTuple):
+    """Lanes without the hopeless rows, those rows, and when the next one becomes hopeless."""
+
+    lanes: tuple[Lane, ...]
+    late: tuple[tuple[Lane, Item], ...]
+    wake_at: float
+
+
+def triage(lanes: tuple[Lane, ...], now: float, quickest: Choose = lowest) -> Triage:
+    """Sort out rows whose deadline lies before now plus a batch of one.
+
+    Looks at the head of each lane and past every hopeless row, so a step costs as much as it sheds. A hopeless row
+    with a high floor behind a feasible one is found when it gets to the head.
+    """
+    kept: list[Lane] = []
+    late: list[tuple[Lane, Item]] = []
+    wake_at = NEVER
+    for lane in lanes:
+        dropped = 0
+        for item in lane.items:
+            latest_start = item.deadline_s - lane.latency.planned_s(quickest(lane, item), 1, item.size_class)
+            if latest_start > now:
+                wake_at = min(wake_at, latest_start)
+                break
+            late.append((lane, item))
+            dropped += 1
+        if dropped == 0:
+            kept.append(lane)
+        elif dropped < len(lane.items):
+            kept.append(lane._replace(depth=lane.depth - dropped, items=lane.items[dropped:]))
+        elif lane.depth > dropped:
+            wake_at = now
+    return Triage(tuple(kept), tuple(late), wake_at)
