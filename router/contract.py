@@ -255,9 +255,18 @@ class Record(NamedTuple):
         return self.finished_s - self.arrival_s
 
 
+class BatchRecord(NamedTuple):
+    """One batch that ended: what it was, when, and whether it gave an answer."""
+
+    dispatch: Dispatch
+    finished_s: float
+    failed: bool
+
+
 class Poll(NamedTuple):
-    """What one turn of the scheduler wants done: batches to start now, finished requests, and when to call again."""
+    """What one turn of the scheduler wants done: batches to start now, what ended, and when to call again."""
 
     dispatches: tuple[Dispatch, ...]
     records: tuple[Record, ...]
+    batches: tuple[BatchRecord, ...]
     wake_at: float

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from router.backlog import Backlog, LaneKey
 from router.contract import (
     NEVER,
+    BatchRecord,
     Dispatch,
     Family,
     Hints,
@@ -74,6 +75,7 @@ class Scheduler:
         self._backlog = Backlog()
         self._pending: dict[int, Pending] = {}
         self._records: list[Record] = []
+        self._batch_records: list[BatchRecord] = []
         self._timeouts: list[tuple[float, int]] = []
         self._sequence = 0
         self._batches = 0
@@ -118,11 +120,13 @@ class Scheduler:
         if not self._backlog.rows:
             self._wake_at = NEVER
         records, self._records = self._records, []
-        return Poll(tuple(dispatches), tuple(records), min(self._wake_at, self._next_timeout()))
+        batches, self._batch_records = self._batch_records, []
+        wake_at = min(self._wake_at, self._next_timeout())
+        return Poll(tuple(dispatches), tuple(records), tuple(batches), wake_at)
 
     def complete(self, batch_id: int, now: float) -> None:
         """The batch is answered. Raises `KeyError` for a batch that is not running."""
-        dispatch = self._release(batch_id)
+        dispatch = self._release(batch_id, now, failed=False)
         state = self._families[dispatch.family]
         variant = state.family.index(dispatch.variant)
         assert variant is not None, "a running variant belongs to its family"
@@ -140,7 +144,7 @@ class Scheduler:
 
     def fail(self, batch_id: int, reason: Reason, now: float) -> None:
         """The batch has no answer; every request in it fails. Raises `KeyError` for a batch that is not running."""
-        for item in self._release(batch_id).items:
+        for item in self._release(batch_id, now, failed=True).items:
             pending = self._pending.get(item.request_id)
             if pending is not None:
                 self._abandon(pending, Outcome.FAILED, reason, now)
@@ -284,9 +288,10 @@ class Scheduler:
             self._pending[item.request_id].started(item, now)
         return dispatch
 
-    def _release(self, batch_id: int) -> Dispatch:
+    def _release(self, batch_id: int, now: float, *, failed: bool) -> Dispatch:
         dispatch = self._running.pop(batch_id)
         self._free.append(dispatch.slot)
+        self._batch_records.append(BatchRecord(dispatch, now, failed))
         return dispatch
 
     def _finish(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
