@@ -1,0 +1,5 @@
+"""What the gateway does under load: the same workload live (open loop) and simulated (virtual clock), scored alike.
+
+`traces` when requests arrive, `workload` what each one is, `samples` the labelled rows they carry; `openloop` and
+`locustfile` send them, `simulator` replays them; `scoring` judges both; `compare` and `overhead` are the benchmarks.
+"""

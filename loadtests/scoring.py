@@ -1,0 +1,165 @@
+"""How well a workload was answered. Pure: the live run and the simulation hand in the same arrays.
+
+Effective accuracy is the share of *all* arrivals that got the correct answer on time; attainment is the share of all
+arrivals that got any answer on time. Refused, late and lost requests count against both. Latency runs from the intended start, so a stalled generator or server cannot hide its own delays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.traces import Seconds
+from loadtests.workload import Workload
+
+MAX_LAG_P99_S = 0.001
+"""A generator that sends later than this measures itself."""
+MAX_GENERATOR_CPU = 0.9
+"""Share of one core beyond which the generator counts as saturated."""
+
+
+class Fate(StrEnum):
+    """What became of a request, as its sender sees it."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    FAILED = "failed"
+    NOT_SENT = "not_sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What became of each request of a workload, in its order; arrays of its length n.
+
+    `fate` and `variant` are object arrays of str; `label` int64 is the answered label's index, -1 where none was;
+    `latency_s` float64 runs from the intended start to the answer, infinite where there was none.
+    """
+
+    fate: NDArray[np.object_]
+    variant: NDArray[np.object_]
+    label: NDArray[np.int64]
+    latency_s: Seconds
+
+    @classmethod
+    def pending(cls, count: int) -> Results:
+        """Results of requests that nobody has sent yet, to be filled in."""
+        fate = np.full(count, Fate.NOT_SENT, dtype=object)
+        variant = np.full(count, "", dtype=object)
+        return cls(fate, variant, np.full(count, -1, dtype=np.int64), np.full(count, math.inf))
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How the generator itself fared: seconds each request left late (float64 [n]), share of a core, requests open."""
+
+    lag_s: Seconds
+    cpu_share: float
+    most_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class SloScore:
+    """Score of the requests of one SLO."""
+
+    slo_s: float
+    arrivals: int
+    effective_accuracy: float
+    attainment: float
+    p50_s: float
+    p99_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The judgement of one run. Shares are of all arrivals, percentiles and `accuracy` of the answered ones.
+
+    `faults` says why the run is not a measurement; empty for a simulation and for a generator that kept up.
+    """
+
+    description: str
+    arrivals: int
+    rate: float
+    effective_accuracy: float
+    effective_accuracy_error: float
+    attainment: float
+    accuracy: float
+    p50_s: float
+    p99_s: float
+    p999_s: float
+    fates: dict[str, float]
+    answers: dict[str, float]
+    by_slo: tuple[SloScore, ...]
+    lag_p50_s: float
+    lag_p99_s: float
+    generator_cpu: float
+    most_in_flight: int
+    faults: tuple[str, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether the generator kept up, so that the numbers are the server's."""
+        return not self.faults
+
+
+def score(workload: Workload, label: NDArray[np.int64], results: Results, sending: Sending | None = None) -> Score:
+    """Judge a run. `label` int64 [m] holds the true labels of the samples that the workload indexes."""
+    answered = results.fate == Fate.ANSWERED
+    on_time = answered & (results.latency_s <= workload.slo_s)
+    correct = answered & (results.label == label[workload.sample])
+    good = on_time & correct
+    effective = float(good.mean())
+    latency_s = results.latency_s[answered]
+    names, counts = np.unique(results.variant[answered].astype(str), return_counts=True)
+    return Score(
+        description=workload.description,
+        arrivals=len(workload),
+        rate=len(workload) / max(workload.duration_s, 1e-9),
+        effective_accuracy=effective,
+        effective_accuracy_error=math.sqrt(effective * (1.0 - effective) / len(workload)),
+        attainment=float(on_time.mean()),
+        accuracy=float(correct[answered].mean()) if answered.any() else math.nan,
+        p50_s=_percentile(latency_s, 50.0),
+        p99_s=_percentile(latency_s, 99.0),
+        p999_s=_percentile(latency_s, 99.9),
+        fates={str(fate): float((results.fate == fate).mean()) for fate in Fate},
+        answers={str(name): int(count) / len(latency_s) for name, count in zip(names, counts, strict=True)},
+        by_slo=tuple(
+            SloScore(
+                slo_s=float(slo_s),
+                arrivals=int(of_slo.sum()),
+                effective_accuracy=float(good[of_slo].mean()),
+                attainment=float(on_time[of_slo].mean()),
+                p50_s=_percentile(results.latency_s[of_slo & answered], 50.0),
+                p99_s=_percentile(results.latency_s[of_slo & answered], 99.0),
+            )
+            for slo_s in np.unique(workload.slo_s)
+            if (of_slo := workload.slo_s == slo_s).any()
+        ),
+        lag_p50_s=_percentile(sending.lag_s, 50.0) if sending else 0.0,
+        lag_p99_s=_percentile(sending.lag_s, 99.0) if sending else 0.0,
+        generator_cpu=sending.cpu_share if sending else 0.0,
+        most_in_flight=sending.most_in_flight if sending else 0,
+        faults=_faults(results, sending) if sending else (),
+    )
+
+
+def _faults(results: Results, sending: Sending) -> tuple[str, ...]:
+    found: list[str] = []
+    lag_p99_s = _percentile(sending.lag_s, 99.0)
+    if not lag_p99_s <= MAX_LAG_P99_S:
+        found.append(f"dispatch lag p99 is {lag_p99_s * 1e3:.2f} ms, at most {MAX_LAG_P99_S * 1e3:g} ms is allowed")
+    if sending.cpu_share > MAX_GENERATOR_CPU:
+        found.append(f"the generator used {sending.cpu_share:.0%} of its core")
+    if not_sent := int((results.fate == Fate.NOT_SENT).sum()):
+        found.append(f"{not_sent} requests were not sent: {sending.most_in_flight} were open already")
+    return tuple(found)
+
+
+def _percentile(values: NDArray[Any], percent: float) -> float:
+    return float(np.percentile(values, percent)) if len(values) else math.nan

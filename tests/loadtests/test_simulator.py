@@ -1,0 +1,120 @@
+"""The virtual clock: every request ends once, the same seed gives the same run, the scheduler alone decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadtests.samples import Samples
+from loadtests.scoring import Fate, score
+from loadtests.simulator import Machine, Simulation, simulate
+from loadtests.traces import Shape, arrivals
+from loadtests.workload import SloMix, Workload
+from router.contract import Family, Reason, VariantProfile
+from router.latency import table
+from router.policies import policy_named
+from router.policies.fixed import Fixed
+
+FAMILY = Family(
+    "scripted",
+    (
+        VariantProfile("small", 0.75, table((1, 8), (0.001, 0.006), (0.002, 0.012))),
+        VariantProfile("large", 1.00, table((1, 8), (0.008, 0.060), (0.016, 0.120))),
+    ),
+    sizes=(16, 64),
+    max_batch=8,
+)
+SAMPLES = Samples(
+    family="scripted",
+    labels=("negative", "positive"),
+    inputs={},
+    datatypes={},
+    label=np.array([0, 1, 0, 1]),
+    size_class=np.array([0, 0, 1, 1]),
+    predicted={"small": np.array([0, 1, 0, 0]), "large": np.array([0, 1, 0, 1])},
+)
+EXACT = Machine(noise=0.0)
+
+
+def workload(rate: float, seed: int, mix: str = "40:0.5,120:0.5", duration_s: float = 2.0) -> Workload:
+    rng = np.random.default_rng(seed)
+    return Workload.draw(arrivals("poisson", rate, duration_s, Shape(), rng), SloMix.parse(mix), len(SAMPLES), rng)
+
+
+def run(load: Workload, policy: str = "slack-fraction", machine: Machine = EXACT, seed: int = 0) -> Simulation:
+    return simulate(load, FAMILY, SAMPLES, policy_named(policy), machine, np.random.default_rng(seed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rate=st.floats(5.0, 1500.0),
+    seed=st.integers(0, 2**32 - 1),
+    slots=st.integers(1, 3),
+    policy=st.sampled_from(["slack-fraction", "fastest", "most-accurate", "fixed:large"]),
+    stragglers=st.sampled_from([0.0, 0.2]),
+)
+def test_every_request_has_one_record(rate: float, seed: int, slots: int, policy: str, stragglers: float) -> None:
+    """Whatever the load, the machine and the policy, each request ends exactly once and no batch is lost."""
+    load = workload(rate, seed, duration_s=0.5)
+    simulation = run(load, policy, Machine(slots, noise=0.3, stragglers=stragglers), seed)
+    assert list(range(len(load))) == sorted(record.request_id for record in simulation.records)
+    answered = sum(len(dispatch.items) for dispatch in simulation.dispatches)
+    assert answered == int((simulation.results.fate == Fate.ANSWERED).sum())
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    """A simulation can be repeated to the last record."""
+    load, machine = workload(300.0, 1), Machine(2, noise=0.2, stragglers=0.05)
+    assert run(load, machine=machine, seed=3).records == run(load, machine=machine, seed=3).records
+
+
+def test_another_seed_gives_another_run() -> None:
+    """Noise comes from the given random source."""
+    load, machine = workload(300.0, 1), Machine(noise=0.2)
+    assert run(load, machine=machine, seed=3).records != run(load, machine=machine, seed=4).records
+
+
+def test_a_lone_request_takes_the_profiled_time() -> None:
+    """Without noise or overhead, latency is the profiled median."""
+    load = Workload(np.array([1.0]), np.array([0.1]), np.array([0]))
+    assert pytest.approx(0.008) == run(load, "fixed:large").results.latency_s[0]
+
+
+def test_overhead_is_part_of_the_latency_but_not_of_the_schedulers_budget() -> None:
+    """The sender waits for HTTP both ways; the scheduler's deadline counts from receipt, as it does live."""
+    load = Workload(np.array([1.0]), np.array([0.1]), np.array([0]))
+    simulation = run(load, "fixed:large", Machine(noise=0.0, inbound_s=0.002, outbound_s=0.001))
+    assert pytest.approx(0.011) == simulation.results.latency_s[0]
+    assert pytest.approx(1.002) == simulation.records[0].arrival_s
+    assert pytest.approx(0.1) == simulation.records[0].slo_s
+
+
+def test_answers_are_those_of_the_variant_that_answered() -> None:
+    """The fourth sample is the one that only the large variant gets right."""
+    load = Workload(np.linspace(0.0, 3.0, 4), np.full(4, 0.5), np.arange(4))
+    assert 0.75 == score(load, SAMPLES.label, run(load, "fixed:small").results).effective_accuracy
+    assert 1.00 == score(load, SAMPLES.label, run(load, "fixed:large").results).effective_accuracy
+
+
+def test_an_adaptive_policy_beats_both_fixed_variants_where_the_load_changes() -> None:
+    """Between the capacity of the small and of the large variant, choosing per request wins."""
+    rng = np.random.default_rng(5)
+    shape = Shape(peak_ratio=10.0, period_s=1.0)
+    load = Workload.draw(arrivals("onoff", 180.0, 20.0, shape, rng), SloMix.parse("80"), len(SAMPLES), rng)
+    scores = {
+        policy: score(load, SAMPLES.label, run(load, policy).results).effective_accuracy
+        for policy in ("slack-fraction", "fixed:small", "fixed:large")
+    }
+    assert "slack-fraction" == max(scores, key=lambda policy: scores[policy]), scores
+
+
+def test_a_policy_that_is_overrun_refuses_or_is_late_but_ends() -> None:
+    """Ten times the capacity still gives each request its record, and attainment falls."""
+    load = workload(2000.0, 2, duration_s=1.0)
+    simulation = simulate(load, FAMILY, SAMPLES, Fixed("large"), EXACT, np.random.default_rng(0))
+    judged = score(load, SAMPLES.label, simulation.results)
+    assert len(load) == len(simulation.records)
+    assert judged.attainment < 0.3
+    assert Reason.FIXED in {record.reason for record in simulation.records}
