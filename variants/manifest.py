@@ -1,0 +1,238 @@
+"""What `family.json` says: one revision of a family, its variants and every file it consists of.
+
+The manifest is the contract between the machine that builds a family and the one that serves it, so it is validated
+whole when it is read: a value out of range, an unknown field, a file name that leads out of the revision's folder or
+a reference to something that is not there raises `pydantic.ValidationError` with the place of the fault.
+
+Fractions (qualities, errors, probabilities) lie in [0, 1]; sizes are bytes; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION: Literal[1] = 1
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What families, revisions, variants and stages may be called: safe in paths, URLs, headers and metric labels."""
+
+MANIFEST_FILE = "family.json"
+SAMPLES_FILE = "samples.npz"
+ACTIVE_FILE = "ACTIVE"
+PROFILES_FOLDER = "profiles"
+
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
+]
+"""Tensor element types by their Open Inference Protocol v2 names."""
+
+
+def _inside_the_folder(path: str) -> str:
+    parts = path.split("/")
+    if "\\" in path or "\0" in path or any(not part or part.startswith(".") for part in parts):
+        raise ValueError(f"{path!r} is not a plain relative path inside the revision's folder")
+    if path == MANIFEST_FILE or parts[0] == PROFILES_FOLDER:
+        raise ValueError(f"{path!r} is a name the repository keeps for itself")
+    return path
+
+
+def _first_duplicate(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+RelativePath = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_inside_the_folder)]
+"""A path below the revision's folder, with `/` between its parts; no part starts with a dot."""
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TensorSpec(_Frozen):
+    """One tensor of the family's public interface. -1 marks a dimension of any length; the first one is rows."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    datatype: Datatype
+    shape: Annotated[tuple[Annotated[int, Field(ge=-1)], ...], Field(min_length=1)]
+
+
+class FileEntry(_Frozen):
+    """One file of the revision, by its path relative to the revision's folder."""
+
+    path: RelativePath
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class Quality(_Frozen):
+    """Measured on `samples` rows that neither training nor calibration saw.
+
+    `value` is the metric the router compares, with its standard error; precision, recall and F1 are macro averages.
+    """
+
+    metric: Literal["accuracy"] = "accuracy"
+    value: Fraction
+    standard_error: Fraction
+    precision: Fraction
+    recall: Fraction
+    f1: Fraction
+    samples: Annotated[int, Field(ge=1)]
+
+
+class Invariance(_Frozen):
+    """Whether a row's answer depends on the rows that share its batch, measured on `compared_rows` rows.
+
+    `label_flips` is the fraction of rows whose label changed; `max_probability_delta` is the largest change of any
+    class probability.
+    """
+
+    invariant: bool
+    label_flips: Fraction
+    max_probability_delta: Fraction
+    compared_rows: Annotated[int, Field(ge=0)]
+
+
+class StageManifest(_Frozen):
+    """One stage of a chain, stored once per revision and shared by the variants whose path runs through it."""
+
+    name: Name
+    file: RelativePath
+
+
+class VariantManifest(_Frozen):
+    """One compressed form of the family's model.
+
+    `lineage` tells from which model through which steps it came. `stages` names, in order, the stages of the chain
+    that form the same network as `model_file`; empty if there is no such chain. Logits are divided by `temperature`
+    before the softmax. `parameters` counts weights; `size_bytes` is the size of `model_file`.
+    """
+
+    name: Name
+    recipe: str
+    lineage: tuple[str, ...]
+    model_file: RelativePath
+    calibration_file: RelativePath
+    stages: tuple[Name, ...] = ()
+    quality: Quality
+    invariance: Invariance
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    parameters: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0)]
+    on_frontier: bool
+    load_by_default: bool
+    notes: str = ""
+
+
+class TextPreparation(_Frozen):
+    """UTF-8 text is cut into at most `max_tokens` WordPiece tokens, special tokens included."""
+
+    kind: Literal["wordpiece"] = "wordpiece"
+    tokenizer_file: RelativePath
+    max_tokens: Annotated[int, Field(ge=3)]
+
+
+class TensorPreparation(_Frozen):
+    """A numeric tensor x becomes float32 `(x - mean) / scale`."""
+
+    kind: Literal["tensor"] = "tensor"
+    mean: float = 0.0
+    scale: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+Preparation = Annotated[TextPreparation | TensorPreparation, Field(discriminator="kind")]
+
+
+class FamilyManifest(_Frozen):
+    """One revision of a family, whole.
+
+    `sizes` are the ascending upper bounds of the size classes in tokens, (1,) for tensor families; the last one holds
+    the longest row that preparation makes. `files` lists every file of the revision but `family.json` and the
+    profiles; it is empty only before the revision is published.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Name
+    revision: Name
+    task: str = "classification"
+    description: str
+    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, max_length=1)]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    preparation: Preparation
+    sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1,)
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = 32
+    default_slo_s: Annotated[float, Field(gt=0.0)]
+    variants: Annotated[tuple[VariantManifest, ...], Field(min_length=1)]
+    stages: tuple[StageManifest, ...] = ()
+    files: tuple[FileEntry, ...] = ()
+    created: AwareDatetime
+    source: str = ""
+    licence: str = ""
+    build: Mapping[str, str | float] = Field(default_factory=dict)
+
+    def variant(self, name: str) -> VariantManifest:
+        """Return the variant of that name. Raises `KeyError` naming it where the revision has none."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(name)
+
+    def files_of(self, variant: VariantManifest) -> tuple[str, ...]:
+        """Return the paths of all files that the variant cannot be served without."""
+        stage_files = {stage.name: stage.file for stage in self.stages}
+        shared = (self.preparation.tokenizer_file,) if isinstance(self.preparation, TextPreparation) else ()
+        stages = tuple(stage_files[name] for name in variant.stages)
+        return (variant.model_file, variant.calibration_file, *stages, *shared)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        if self.revision == ACTIVE_FILE:
+            raise ValueError(f"a revision cannot be called {ACTIVE_FILE}")
+        named = {
+            "variants": [variant.name for variant in self.variants],
+            "stages": [stage.name for stage in self.stages],
+            "labels": self.labels,
+            "outputs": [tensor.name for tensor in self.outputs],
+            "files": [entry.path for entry in self.files],
+        }
+        for field, names in named.items():
+            if (name := _first_duplicate(names)) is not None:
+                raise ValueError(f"{field}: two are called {name!r}")
+        for variant in self.variants:
+            if missing := set(variant.stages) - set(named["stages"]):
+                raise ValueError(f"variant {variant.name}: no stage {min(missing)!r} in this revision")
+            if self.files and (absent := set(self.files_of(variant)) - set(named["files"])):
+                raise ValueError(f"variant {variant.name}: {min(absent)!r} is not among the revision's files")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_fit_the_sizes(self) -> Self:
+        if list(self.sizes) != sorted(set(self.sizes)):
+            raise ValueError(f"sizes: {list(self.sizes)} do not ascend")
+        (tensor,) = self.inputs
+        if isinstance(self.preparation, TextPreparation):
+            if tensor.datatype != "BYTES" or tensor.shape not in ((-1,), (-1, 1)):
+                raise ValueError(
+                    f"inputs: text needs BYTES [-1] or [-1, 1], not {tensor.datatype} {list(tensor.shape)}"
+                )
+            if self.preparation.max_tokens > self.sizes[-1]:
+                raise ValueError(
+                    f"sizes: rows of up to {self.preparation.max_tokens} tokens do not fit {self.sizes[-1]}"
+                )
+        else:
+            if tensor.datatype == "BYTES" or tensor.shape[0] != -1 or any(length < 1 for length in tensor.shape[1:]):
+                raise ValueError(
+                    f"inputs: a tensor needs numbers of shape [-1, fixed...], not {tensor.datatype} {list(tensor.shape)}"
+                )
+            if self.sizes != (1,):
+                raise ValueError(f"sizes: a tensor family has the one size class [1], not {list(self.sizes)}")
+        return self

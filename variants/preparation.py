@@ -1,0 +1,187 @@
+"""What happens to a row before and after the model; it travels with the family, so every variant gets the same input.
+
+Names inside the ONNX files: text models take `input_ids` and `attention_mask` (int64 [n, t]), tensor models take the
+family's input under its own name (float32 [n, ...]); all give `logits` (float32 [n, k], k labels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from variants.manifest import TensorPreparation, TensorSpec, TextPreparation
+from variants.repository import RepositoryError, RevisionFolder
+
+INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+LOGITS = "logits"
+
+CHARACTERS_PER_TOKEN = 32
+"""Text past this many characters for each token that a row may have is not read, which bounds the time of a row.
+
+English has 4 to 5 characters a token, so only text with long runs of blanks or of one unknown word is affected."""
+
+Row = NDArray[Any]
+Feeds = dict[str, NDArray[Any]]
+
+
+class InputError(ValueError):
+    """The caller's input cannot be prepared. The message is one line that names the input and the row."""
+
+
+class Rows(NamedTuple):
+    """Prepared rows and the size of each in tokens (1 for tensors). Rows of several requests may share a batch."""
+
+    values: list[Row]
+    sizes: list[int]
+
+
+class Answers(NamedTuple):
+    """`labels` int64 [n] are indices into the family's labels; `probabilities` float32 [n, k] are calibrated."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def confidences(self) -> NDArray[np.float32]:
+        """The probability of the chosen label, float32 [n]."""
+        best: NDArray[np.float32] = self.probabilities.max(axis=1)
+        return best
+
+
+class Preparer(Protocol):
+    """Turns inputs into rows, rows into a model's feeds, and logits into answers."""
+
+    def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> Rows:
+        """Check and prepare the rows of one request. Raises `InputError`."""
+
+    def collate(self, rows: Sequence[Row]) -> Feeds:
+        """Join at least one prepared row into the feeds of one batch, text padded to the longest row."""
+
+    def decode(self, logits: NDArray[np.float32], temperature: float) -> Answers:
+        """Return labels and calibrated probabilities for logits float32 [n, k]."""
+
+
+def decode(logits: NDArray[np.float32], temperature: float) -> Answers:
+    """Return the likeliest label of each row and the softmax of `logits / temperature`.
+
+    Temperature scaling: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    """
+    shifted = (logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature)
+    np.exp(shifted, out=shifted)
+    shifted /= shifted.sum(axis=1, keepdims=True)
+    return Answers(logits.argmax(axis=1), shifted)
+
+
+class TensorPreparer:
+    """Numbers of a fixed shape: cast to float32 and scaled. A row is float32 [1, ...]."""
+
+    def __init__(self, preparation: TensorPreparation, tensor: TensorSpec) -> None:
+        self._name = tensor.name
+        self._row_shape = tensor.shape[1:]
+        self._mean = np.float32(preparation.mean)
+        self._scale = np.float32(preparation.scale)
+        self._as_given = preparation.mean == 0.0 and preparation.scale == 1.0
+
+    def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> Rows:
+        given = _only_input(inputs, self._name)
+        if given.shape[1:] != self._row_shape or given.ndim == 0 or given.shape[0] == 0:
+            expected = ["at least 1", *self._row_shape]
+            raise InputError(f"input {self._name!r}: expected shape {expected}, got {list(given.shape)}")
+        if given.dtype == np.float32:
+            values = given
+        elif given.dtype.kind in "biuf":
+            with np.errstate(over="ignore"):
+                values = given.astype(np.float32)
+        else:
+            raise InputError(f"input {self._name!r}: expected numbers, got {given.dtype}")
+        if not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+            raise InputError(f"input {self._name!r}: row {row} holds a value that is not a finite 32-bit float")
+        if not self._as_given:
+            values = (values - self._mean) / self._scale
+        count = len(values)
+        if count == 1:
+            return Rows([values], [1])
+        return Rows([values[row : row + 1] for row in range(count)], [1] * count)
+
+    def collate(self, rows: Sequence[Row]) -> Feeds:
+        return {self._name: rows[0] if len(rows) == 1 else np.concatenate(rows)}
+
+    def decode(self, logits: NDArray[np.float32], temperature: float) -> Answers:
+        return decode(logits, temperature)
+
+
+class TextPreparer:
+    """UTF-8 text, cut into WordPiece tokens. A row is int64 [t], its token ids without padding."""
+
+    def __init__(self, preparation: TextPreparation, tensor: TensorSpec, tokenizer: tokenizers.Tokenizer) -> None:
+        self._name = tensor.name
+        self._max_characters = preparation.max_tokens * CHARACTERS_PER_TOKEN
+        self._padding_id = (tokenizer.padding or {}).get("pad_id", 0)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(preparation.max_tokens)
+        self._tokenizer = tokenizer
+
+    def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> Rows:
+        given = _only_input(inputs, self._name)
+        if given.ndim not in (1, 2) or given.shape[1:] not in ((), (1,)) or given.shape[0] == 0:
+            raise InputError(f"input {self._name!r}: expected shape ['at least 1'], got {list(given.shape)}")
+        texts = [self._text(row, value) for row, value in enumerate(given.reshape(-1).tolist())]
+        encode = self._tokenizer.encode
+        values = [np.array(encode(text).ids, dtype=np.int64) for text in texts]
+        return Rows(values, [len(value) for value in values])
+
+    def collate(self, rows: Sequence[Row]) -> Feeds:
+        if len(rows) == 1:
+            ids = rows[0][np.newaxis]
+            return {INPUT_IDS: ids, ATTENTION_MASK: np.ones_like(ids)}
+        longest = max(map(len, rows))
+        ids = np.full((len(rows), longest), self._padding_id, dtype=np.int64)
+        mask = np.zeros((len(rows), longest), dtype=np.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        return {INPUT_IDS: ids, ATTENTION_MASK: mask}
+
+    def decode(self, logits: NDArray[np.float32], temperature: float) -> Answers:
+        return decode(logits, temperature)
+
+    def _text(self, row: int, value: object) -> str:
+        if isinstance(value, bytes):
+            try:
+                return value.decode()[: self._max_characters]
+            except UnicodeDecodeError as error:
+                bad = f"byte 0x{value[error.start]:02x} at offset {error.start}"
+                raise InputError(f"input {self._name!r}: row {row} is not valid UTF-8 ({bad})") from None
+        if isinstance(value, str):
+            return value[: self._max_characters]
+        raise InputError(f"input {self._name!r}: row {row} is {type(value).__name__}, expected text")
+
+
+def _only_input(inputs: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    given = inputs.get(name)
+    if given is None:
+        raise InputError(f"input {name!r} is missing, got {sorted(inputs)}")
+    if len(inputs) > 1:
+        unknown = min(set(inputs) - {name})
+        raise InputError(f"input {unknown!r} is unknown, expected {name!r}")
+    return given
+
+
+def open_preparation(folder: RevisionFolder) -> Preparer:
+    """Return what prepares the rows of a revision. Raises `RepositoryError` where its tokenizer cannot be read."""
+    preparation = folder.manifest.preparation
+    (tensor,) = folder.manifest.inputs
+    if isinstance(preparation, TensorPreparation):
+        return TensorPreparer(preparation, tensor)
+    path = folder.file(preparation.tokenizer_file)
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise RepositoryError(f"{path}: cannot be read as a tokenizer: {' '.join(str(error).split())}") from error
+    return TextPreparer(preparation, tensor, tokenizer)
