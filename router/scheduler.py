@@ -102,6 +102,7 @@ class Scheduler:
             return
         self._pending[request.id] = pending
         self._queue(pending, lowest, request.deadline_s == NEVER)
+        self._wake_at = now
         if request.timeout_s != NEVER:
             self._arm_timeout(request)
 

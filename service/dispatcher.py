@@ -1,0 +1,254 @@
+"""The asyncio driver of the scheduler: turns its polls into batches, its records into answers, its wake-ups into timers.
+
+It contains no scheduling rule: who runs when on what is decided in `router`. All methods run on the event loop's
+thread but `_batch_done`, which slots call from theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Reason, Record, Request
+from router.scheduler import Scheduler
+from service.runner import BatchRunner, SlotThread
+from variants.preparation import Answers, Row
+
+logger = logging.getLogger("pareto.dispatcher")
+
+WATCH_AFTER_S = 0.01
+"""Requests older than this are watched for a caller that hangs up; most are answered before a watch would pay."""
+
+Receive = Callable[[], Any]
+
+
+class Answer(NamedTuple):
+    """The end of a request: its record and, where served, labels int64 [n] and probabilities float32 [n, k]."""
+
+    record: Record
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+class Observer(Protocol):
+    """Whoever wants to know what happened; called once a turn, after the answers are on their way."""
+
+    def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
+        """Take note of requests and batches that ended."""
+
+
+_NOTHING = Answers(np.empty(0, np.int64), np.empty((0, 0), np.float32))
+
+
+class _Work:
+    """The payload of one unfinished request and where its answer goes."""
+
+    __slots__ = ("answers", "arrival_s", "future", "receive", "rows", "watcher")
+
+    def __init__(
+        self, rows: Sequence[Row], future: asyncio.Future[Answer], arrival_s: float, receive: Receive | None
+    ) -> None:
+        self.rows = rows
+        self.future = future
+        self.arrival_s = arrival_s
+        self.receive = receive
+        self.watcher: asyncio.Task[None] | None = None
+        self.answers: list[tuple[Answers, int] | None] = [None] * len(rows)
+
+    def collect(self) -> Answers:
+        """All rows' answers in order; the request is served, so none is missing."""
+        if len(self.answers) == 1:
+            only = self.answers[0]
+            assert only is not None, "served requests have an answer for each row"
+            answers, index = only
+            return Answers(answers.labels[index : index + 1], answers.probabilities[index : index + 1])
+        parts = [part for part in self.answers if part is not None]
+        labels = np.array([answers.labels[index] for answers, index in parts], dtype=np.int64)
+        return Answers(labels, np.stack([answers.probabilities[index] for answers, index in parts]))
+
+
+class Dispatcher:
+    """Drives one scheduler on the running event loop.
+
+    `inline_below_s`: batches planned to take less run on the event loop itself instead of in their slot's thread.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: BatchRunner,
+        slots: int,
+        observers: Sequence[Observer],
+        inline_below_s: float = 0.0,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._scheduler = scheduler
+        self._runner = runner
+        self._observers = observers
+        self._inline_below_s = inline_below_s
+        self._slots = [SlotThread(index, runner, self._batch_done) for index in range(slots)]
+        self._work: dict[int, _Work] = {}
+        self._running: dict[int, Dispatch] = {}
+        self._turn_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = NEVER
+        self._watching = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def submit(self, request: Request, rows: Sequence[Row], receive: Receive | None = None) -> asyncio.Future[Answer]:
+        """Take a request in; the future always resolves, with whatever outcome.
+
+        `receive` is the ASGI channel of the caller: once it says that the caller is gone, the request is cancelled.
+        """
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._work[request.id] = _Work(rows, future, request.arrival_s, receive)
+        self._idle.clear()
+        self._scheduler.submit(request, monotonic())
+        self._want_turn()
+        if receive is not None and not self._watching:
+            self._watching = True
+            self._loop.call_later(WATCH_AFTER_S, self._watch_callers)
+        return future
+
+    def cancel(self, request_id: int) -> None:
+        """The caller is gone."""
+        self._scheduler.cancel(request_id, monotonic())
+        self._want_turn()
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until every request has its outcome; false if some still had none after `timeout_s`."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Fail what is left and let the slots' threads end."""
+        self._scheduler.abandon_all(monotonic())
+        self._turn()
+        if self._timer is not None:
+            self._timer.cancel()
+        for slot in self._slots:
+            slot.stop()
+
+    def _want_turn(self) -> None:
+        """One turn for all that happens in this iteration of the event loop, so that bursts are batched."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        now = monotonic()
+        while True:
+            poll = self._scheduler.poll(now)
+            inline = [dispatch for dispatch in poll.dispatches if not self._start(dispatch)]
+            for record in poll.records:
+                self._answer(record)
+            if poll.records or poll.batches:
+                for observer in self._observers:
+                    observer.observe(poll.records, poll.batches)
+            if not inline:
+                break
+            for dispatch in inline:
+                self._run_inline(dispatch)
+            now = monotonic()
+        self._set_timer(poll.wake_at, now)
+
+    def _start(self, dispatch: Dispatch) -> bool:
+        """Hand a batch to its slot's thread; false if it is so short that it is to run here."""
+        self._running[dispatch.batch_id] = dispatch
+        if dispatch.predicted_s < self._inline_below_s:
+            return False
+        self._slots[dispatch.slot].start(dispatch, self._rows(dispatch))
+        return True
+
+    def _rows(self, dispatch: Dispatch) -> list[Row]:
+        work = self._work
+        return [work[item.request_id].rows[item.row] for item in dispatch.items]
+
+    def _run_inline(self, dispatch: Dispatch) -> None:
+        try:
+            self._settle(dispatch.batch_id, self._runner.run(dispatch, self._rows(dispatch)))
+        except Exception as error:  # noqa: BLE001 - whatever a model does, its requests get an outcome
+            self._settle(dispatch.batch_id, error)
+
+    def _batch_done(self, batch_id: int, outcome: Answers | Exception) -> None:
+        """Called by a slot, on its thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._settle_and_turn, batch_id, outcome)
+        except RuntimeError:
+            logger.debug("batch %d ended after the event loop", batch_id)
+
+    def _settle_and_turn(self, batch_id: int, outcome: Answers | Exception) -> None:
+        self._settle(batch_id, outcome)
+        self._want_turn()
+
+    def _settle(self, batch_id: int, outcome: Answers | Exception) -> None:
+        dispatch = self._running.pop(batch_id)
+        if isinstance(outcome, Exception):
+            logger.error(
+                "batch of %d on %s/%s failed: %s: %s",
+                len(dispatch.items),
+                dispatch.family,
+                dispatch.variant,
+                type(outcome).__name__,
+                " ".join(str(outcome).split())[:500],
+            )
+            self._scheduler.fail(batch_id, Reason.EXECUTOR_ERROR, monotonic())
+            return
+        for index, item in enumerate(dispatch.items):
+            work = self._work.get(item.request_id)
+            if work is not None:
+                work.answers[item.row] = (outcome, index)
+        self._scheduler.complete(batch_id, monotonic())
+
+    def _answer(self, record: Record) -> None:
+        work = self._work.pop(record.request_id)
+        if work.watcher is not None:
+            work.watcher.cancel()
+        if not work.future.done():
+            served = record.outcome is Outcome.SERVED or record.outcome is Outcome.SERVED_LATE
+            answers = work.collect() if served else _NOTHING
+            work.future.set_result(Answer(record, answers.labels, answers.probabilities))
+        if not self._work:
+            self._idle.set()
+
+    def _set_timer(self, wake_at: float, now: float) -> None:
+        if wake_at == self._timer_at and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = wake_at
+        if wake_at != NEVER:
+            # uvloop's timers count whole milliseconds: rounded down, one would fire early and spin until it is due.
+            delay_s = math.ceil(max(0.0, wake_at - now) * 1000.0) / 1000.0
+            self._timer = self._loop.call_later(delay_s, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._turn()
+
+    def _watch_callers(self) -> None:
+        now = monotonic()
+        for request_id, work in self._work.items():
+            if work.watcher is None and work.receive is not None and now - work.arrival_s >= WATCH_AFTER_S:
+                work.watcher = self._loop.create_task(self._watch(request_id, work.receive))
+        self._watching = bool(self._work)
+        if self._watching:
+            self._loop.call_later(WATCH_AFTER_S, self._watch_callers)
+
+    async def _watch(self, request_id: int, receive: Receive) -> None:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            self.cancel(request_id)

@@ -1,0 +1,93 @@
+"""One HTTP exchange over raw ASGI: reading a bounded body, sending a whole answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from service.oip.errors import ProtocolError, body
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+BODY_TIMEOUT_S = 30.0
+"""A caller that trickles its body is given up after this long."""
+
+
+class ClientGone(Exception):
+    """The caller hung up before its request was whole."""
+
+
+async def read_body(receive: Receive, limit_bytes: int, declared_bytes: int | None) -> bytes:
+    """The request's body.
+
+    Raises `ProtocolError` 413 over the limit, before reading where the length is declared, and 408 where the body
+    does not come; `ClientGone` where the caller hangs up.
+    """
+    if declared_bytes is not None and declared_bytes > limit_bytes:
+        raise too_large(declared_bytes, limit_bytes)
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientGone
+    first: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if len(first) > limit_bytes:
+            raise too_large(len(first), limit_bytes)
+        return first
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read_rest(receive, bytearray(first), limit_bytes)
+    except TimeoutError:
+        raise ProtocolError(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+
+
+async def _read_rest(receive: Receive, collected: bytearray, limit_bytes: int) -> bytes:
+    while True:
+        if len(collected) > limit_bytes:
+            raise too_large(len(collected), limit_bytes)
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        collected += message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(collected) > limit_bytes:
+                raise too_large(len(collected), limit_bytes)
+            return bytes(collected)
+
+
+def too_large(size_bytes: int, limit_bytes: int) -> ProtocolError:
+    """The refusal of a body over the limit."""
+    return ProtocolError(413, f"body: expected at most {limit_bytes} bytes, got {size_bytes} or more")
+
+
+async def send_whole(
+    send: Send, status: int, content: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send an answer in one piece."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", b"%d" % len(content)),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": content})
+
+
+async def send_error(send: Send, error: ProtocolError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Send a refusal: `{"error": ...}`, why in `x-request-dropped-reason`, and when to come back."""
+    extra = list(headers)
+    if error.reason:
+        extra.append((b"x-request-dropped-reason", error.reason.encode()))
+    if error.retry_after_s is not None:
+        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    await send_whole(send, error.status, body(error.message), headers=extra)

@@ -1,0 +1,214 @@
+"""One replica put together: families loaded, one scheduler, its driver, its observers, and the way in for requests."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from time import monotonic
+from typing import Any
+
+from numpy.typing import NDArray
+
+from router.contract import NEVER, Request, Slot
+from router.policies import policy_named
+from router.scheduler import Limits, Scheduler
+from service.dispatcher import Answer, Dispatcher, Receive
+from service.loading import LoadedFamily, load_family
+from service.metrics import Metrics
+from service.oip.errors import ProtocolError
+from service.oip.terms import Terms
+from service.runner import BatchRunner
+from service.settings import Settings
+from service.statistics import Statistics
+from variants.preparation import InputError, Rows
+from variants.repository import Repository, RepositoryError
+from variants.session import SessionOptions
+
+logger = logging.getLogger("pareto.gateway")
+
+PREPARE_OFF_LOOP_ROWS = 32
+"""Requests with more rows are prepared in a thread: tokenising them would hold up the event loop."""
+
+URGENCY_LEVELS = 10
+"""Priorities 1 (most urgent) to 10; larger ones count as 10."""
+
+
+class Phase(Enum):
+    """Where a replica is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    BROKEN = "broken"
+
+
+class Gateway:
+    """Loads what the settings name and answers requests until it is drained.
+
+    `families` is empty until `phase` is READY. `problems` maps a family that could not be loaded to its fault.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.phase = Phase.LOADING
+        self.families: Mapping[str, LoadedFamily] = {}
+        self.problems: dict[str, str] = {}
+        self.repository: Repository | None = None
+        self.metrics = Metrics(self)
+        self.statistics = Statistics()
+        self.scheduler: Scheduler | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._ids = itertools.count(1)
+
+    async def start(self) -> None:
+        """Load the families off the event loop, then take requests. Sets BROKEN where none can be loaded."""
+        settings = self.settings
+        started_s = monotonic()
+        try:
+            loaded = await asyncio.to_thread(self._load)
+        except (RepositoryError, OSError) as error:
+            self.problems["repository"] = str(error)
+            loaded = {}
+        if self.phase is not Phase.LOADING:
+            return
+        if not loaded:
+            self.phase = Phase.BROKEN
+            logger.error("nothing to serve: %s", "; ".join(self.problems.values()) or f"{settings.models} is empty")
+            return
+        slots = settings.slot_count
+        policy = policy_named(settings.policy)
+        self.scheduler = Scheduler(
+            [family.family for family in loaded.values()],
+            [Slot(index) for index in range(slots)],
+            policy,
+            Limits(backlog_rows=settings.backlog),
+            {name: settings.margin_of(name) for name in loaded},
+        )
+        observers = (self.metrics, self.statistics)
+        self._dispatcher = Dispatcher(
+            self.scheduler, BatchRunner(loaded), slots, observers, inline_below_s=settings.inline_below_s
+        )
+        self.families = loaded
+        self._settle_interpreter()
+        self.phase = Phase.READY
+        logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
+
+    async def drain(self) -> None:
+        """Refuse new requests, let the accepted ones finish, then fail what is left after the drain time."""
+        self.phase = Phase.DRAINING
+        if self._dispatcher is None:
+            return
+        if not await self._dispatcher.drained(self.settings.drain_s):
+            logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
+        self._dispatcher.close()
+
+    async def infer(
+        self,
+        family: str,
+        inputs: Mapping[str, NDArray[Any]],
+        terms: Terms,
+        arrival_s: float,
+        variant: str | None = None,
+        receive: Receive | None = None,
+    ) -> Answer:
+        """Answer one request: prepare, queue, run.
+
+        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. Raises `ProtocolError` for
+        what is wrong with the request itself and for a replica that takes none; any other end is in the record.
+        """
+        loaded = self.loaded(family)
+        if variant is not None and variant not in loaded.sessions:
+            raise self._no_such_variant(loaded, variant)
+        best = loaded.family.variants[loaded.family.ladder[-1]]
+        if terms.min_accuracy > best.quality:
+            raise ProtocolError(
+                400, f"min_accuracy: {terms.min_accuracy:g} is more than any variant of {family} reaches ({best.quality:.4f})"
+            )
+        rows = await self._prepare(loaded, inputs)
+        sizes = loaded.family.sizes
+        if len(sizes) == 1:
+            row_classes = (0,) * len(rows.sizes)
+        else:
+            last = len(sizes) - 1
+            row_classes = tuple(
+                next((index for index, size in enumerate(sizes) if tokens <= size), last) for tokens in rows.sizes
+            )
+        deadline_s = NEVER if terms.slo_s is None else arrival_s + min(terms.slo_s, terms.timeout_s)
+        request = Request(
+            next(self._ids),
+            family,
+            row_classes,
+            arrival_s,
+            deadline_s,
+            arrival_s + terms.timeout_s,
+            terms.min_accuracy,
+            min(terms.priority or self.settings.default_priority, URGENCY_LEVELS),
+            terms.tenant,
+            terms.service_class,
+            variant,
+            terms.when_late,
+            loaded.family.revision,
+        )
+        if self._dispatcher is None or self.phase is not Phase.READY:
+            raise self.unavailable()
+        return await self._dispatcher.submit(request, rows.values, receive)
+
+    def loaded(self, family: str) -> LoadedFamily:
+        """The family of that name. Raises `ProtocolError` 404 for an unknown one, 503 while none is served."""
+        if self.phase is not Phase.READY:
+            raise self.unavailable()
+        loaded = self.families.get(family)
+        if loaded is None:
+            raise ProtocolError(404, f"model {family[:80]!r} not found, served are {', '.join(self.families)}")
+        return loaded
+
+    def unavailable(self) -> ProtocolError:
+        """Why no request is taken right now."""
+        said = {
+            Phase.LOADING: "loading: not ready yet",
+            Phase.DRAINING: "draining: this replica takes no new requests",
+            Phase.BROKEN: f"nothing to serve: {'; '.join(self.problems.values()) or 'the model repository is empty'}",
+        }
+        reason = "draining" if self.phase is Phase.DRAINING else "not_ready"
+        return ProtocolError(503, said.get(self.phase, "not ready"), reason=reason, retry_after_s=1.0)
+
+    async def _prepare(self, loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
+        try:
+            if len(next(iter(inputs.values()))) > PREPARE_OFF_LOOP_ROWS:
+                return await asyncio.to_thread(loaded.preparer.prepare, inputs)
+            return loaded.preparer.prepare(inputs)
+        except InputError as error:
+            raise ProtocolError(400, str(error)) from None
+
+    def _no_such_variant(self, loaded: LoadedFamily, variant: str) -> ProtocolError:
+        known = {v.name for v in loaded.manifest.variants}
+        served = f"served are {', '.join(loaded.sessions)}"
+        if variant in loaded.refused:
+            return ProtocolError(404, f"version {variant!r} of {loaded.name} is refused: its files are broken; {served}")
+        if variant in known:
+            return ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
+        return ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
+
+    def _load(self) -> dict[str, LoadedFamily]:
+        self.repository = Repository(self.settings.models)
+        options = SessionOptions(threads=self.settings.threads_per_slot)
+        loaded: dict[str, LoadedFamily] = {}
+        for name in self.repository.families():
+            try:
+                loaded[name] = load_family(self.repository, name, options, self.settings.load_of(name))
+            except RepositoryError as error:
+                self.problems[name] = str(error)
+                logger.error("family %s is not served: %s", name, error)
+        return loaded
+
+    def _settle_interpreter(self) -> None:
+        """Keep the garbage collector and the interpreter's thread switching out of the way of requests."""
+        sys.setswitchinterval(self.settings.switch_interval_s)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)

@@ -1,0 +1,186 @@
+"""What holds for every policy and every sequence of calls: nothing is lost, nothing is answered twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from router.contract import NEVER, Dispatch, Family, Outcome, Reason, Request, Slot, VariantProfile, WhenLate
+from router.latency import table
+from router.policies import policy_named
+from router.scheduler import Limits, Scheduler
+
+POLICIES = ("slack-fraction", "fastest", "most-accurate", "fixed:f1")
+
+
+def family(name: str) -> Family:
+    medians = ((0.001, 0.004), (0.004, 0.03), (0.01, 0.08))
+    variants = tuple(
+        VariantProfile(f"{name}{i}", 0.6 + i / 10, table((1, 8), row, tuple(3 * s for s in row)))
+        for i, row in enumerate(medians)
+    )
+    return Family(name, variants, sizes=(16, 64), max_batch=8)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Random submissions, completions, failures, cancels and passing time against one scheduler."""
+
+    running = Bundle("running")
+
+    @initialize(policy=st.sampled_from(POLICIES), slots=st.integers(1, 3), backlog=st.integers(1, 30))
+    def begin(self, policy: str, slots: int, backlog: int) -> None:
+        """Start an empty scheduler of two families."""
+        self.now = 0.0
+        self.slots = slots
+        self.backlog = backlog
+        self.scheduler = Scheduler(
+            [family("f"), family("g")], [Slot(i) for i in range(slots)], policy_named(policy), Limits(backlog, 4)
+        )
+        self.submitted: dict[int, Request] = {}
+        self.ended: Counter[int] = Counter()
+        self.busy: dict[int, Dispatch] = {}
+        self.items_dispatched: Counter[tuple[int, int]] = Counter()
+
+    @rule(
+        target=running,
+        name=st.sampled_from(["f", "g", "unknown"]),
+        classes=st.lists(st.integers(0, 1), min_size=1, max_size=12),
+        slo_s=st.one_of(st.just(NEVER), st.floats(0.0, 0.3)),
+        timeout_s=st.one_of(st.just(NEVER), st.floats(0.0, 0.5)),
+        floor=st.sampled_from([0.0, 0.65, 0.75, 0.95]),
+        pinned=st.sampled_from([None, None, "f1", "nobody"]),
+        when_late=st.sampled_from(list(WhenLate)),
+        urgency=st.integers(0, 2),
+    )
+    def submit(self, name: str, classes: list[int], slo_s: float, timeout_s: float, **terms: Any) -> Any:
+        """A request comes in."""
+        number = len(self.submitted)
+        request = Request(
+            number,
+            name,
+            tuple(classes),
+            self.now,
+            self.now + slo_s,
+            self.now + timeout_s,
+            min_quality=terms["floor"],
+            pinned=terms["pinned"],
+            when_late=terms["when_late"],
+            urgency=terms["urgency"],
+        )
+        self.submitted[number] = request
+        self.scheduler.submit(request, self.now)
+        return self._poll()
+
+    @rule(target=running, batch=consumes(running))
+    def complete(self, batch: int) -> Any:
+        """A batch is answered."""
+        del self.busy[batch]
+        self.scheduler.complete(batch, self.now)
+        return self._poll()
+
+    @rule(target=running, batch=consumes(running))
+    def fail(self, batch: int) -> Any:
+        """A batch breaks."""
+        del self.busy[batch]
+        self.scheduler.fail(batch, Reason.EXECUTOR_ERROR, self.now)
+        return self._poll()
+
+    @rule(target=running, number=st.integers(0, 40))
+    def cancel(self, number: int) -> Any:
+        """A caller hangs up, perhaps one that is long answered."""
+        self.scheduler.cancel(number, self.now)
+        return self._poll()
+
+    @rule(target=running, seconds=st.floats(0.0, 0.2))
+    def wait(self, seconds: float) -> Any:
+        """Time passes."""
+        self.now += seconds
+        return self._poll()
+
+    def _poll(self) -> Any:
+        poll = self.scheduler.poll(self.now)
+        assert poll.wake_at > self.now or not poll.wake_at < NEVER, "a wake-up lies in the future"
+        for record in poll.records:
+            self.ended[record.request_id] += 1
+            request = self.submitted[record.request_id]
+            if record.outcome in (Outcome.SERVED, Outcome.SERVED_LATE):
+                assert len(record.row_variants) == len(request.row_classes)
+                assert all(record.row_variants)
+                assert record.quality >= request.min_quality or request.pinned
+                assert request.pinned in (None, record.variant)
+                assert (record.outcome is Outcome.SERVED) == (record.finished_s <= request.deadline_s)
+        for dispatch in poll.dispatches:
+            assert dispatch.slot not in {other.slot for other in self.busy.values()}
+            assert len({item.size_class for item in dispatch.items}) == 1
+            assert 1 <= len(dispatch.items) <= 8
+            self.busy[dispatch.batch_id] = dispatch
+            self.items_dispatched.update((item.request_id, item.row) for item in dispatch.items)
+        return multiple(*(dispatch.batch_id for dispatch in poll.dispatches))
+
+    @invariant()
+    def every_row_runs_at_most_once(self) -> None:
+        """No row is handed to two batches."""
+        assert not self.items_dispatched or max(self.items_dispatched.values()) == 1
+
+    @invariant()
+    def every_request_is_either_unfinished_or_ended_once(self) -> None:
+        """Submitted = unfinished + ended, and nothing ends twice."""
+        assert not self.ended or max(self.ended.values()) == 1
+        assert len(self.submitted) == self.scheduler.unfinished + len(self.ended)
+
+    @invariant()
+    def the_backlog_is_bounded(self) -> None:
+        """Never more rows wait than the limit allows."""
+        assert self.scheduler.queued_rows <= self.backlog
+
+    @invariant()
+    def no_slot_idles_while_rows_wait(self) -> None:
+        """Work and a free slot never meet without a batch."""
+        assert self.scheduler.queued_rows == 0 or len(self.busy) == self.slots
+
+    def teardown(self) -> None:
+        """At shutdown everything has its outcome."""
+        if not hasattr(self, "scheduler"):
+            return
+        self.scheduler.abandon_all(self.now)
+        for record in self.scheduler.poll(self.now).records:
+            self.ended[record.request_id] += 1
+        assert sorted(self.ended) == sorted(self.submitted)
+        assert set(self.ended.values()) <= {1}
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_same_calls_give_the_same_answers(policy: str) -> None:
+    """A scheduler reads no clock and draws no numbers: two of them agree call for call."""
+    logs = []
+    for _ in range(2):
+        scheduler = Scheduler([family("f"), family("g")], [Slot(0), Slot(1)], policy_named(policy))
+        log, now, running = [], 0.0, []
+        for number in range(300):
+            name = "fg"[number % 2]
+            row_classes = (number % 2,) * (1 + number % 5)
+            scheduler.submit(Request(number, name, row_classes, now, now + 0.02 + 0.001 * (number % 40)), now)
+            poll = scheduler.poll(now)
+            running += [dispatch.batch_id for dispatch in poll.dispatches]
+            now += 0.002
+            if len(running) > 1:
+                scheduler.complete(running.pop(0), now)
+            log.append((poll, scheduler.poll(now)))
+            running += [dispatch.batch_id for dispatch in log[-1][1].dispatches]
+        logs.append(log)
+    assert logs[0] == logs[1]
+
+
+def test_an_unknown_policy_names_the_known_ones() -> None:
+    """The error lists what could have been meant."""
+    with pytest.raises(ValueError, match=r"slack-fraction, fastest, most-accurate, fixed:<variant>"):
+        policy_named("fixed:")

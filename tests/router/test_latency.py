@@ -1,0 +1,91 @@
+"""The latency model: interpolation, planning margin, and learning from what is observed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.contract import Family, VariantProfile
+from router.latency import LatencyModel, table
+
+
+def model(*medians: tuple[float, ...], batches: tuple[int, ...] = (1, 4), margin: float = 1.0) -> LatencyModel:
+    variants = tuple(VariantProfile(f"v{i}", 0.5 + i / 10, table(batches, row)) for i, row in enumerate(medians))
+    return LatencyModel(Family("f", variants, max_batch=8), margin)
+
+
+@pytest.mark.parametrize(
+    ("batch", "seconds"), [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (8, 8.0)], ids=lambda value: str(value)
+)
+def test_seconds_between_and_beyond_measured_batches_follow_the_line(batch: int, seconds: float) -> None:
+    """Batches between two measured ones are interpolated, those beyond the last follow its slope."""
+    assert model((1.0, 4.0)).planned_s(0, batch, 0) == pytest.approx(seconds)
+
+
+def test_a_larger_batch_is_never_planned_shorter() -> None:
+    """A measurement that got quicker with the batch is noise and does not make plans shrink."""
+    noisy = model((1.0, 0.5))
+    assert [noisy.planned_s(0, batch, 0) for batch in (1, 2, 4, 8)] == [1.0, 1.0, 1.0, 1.0]
+
+
+def test_the_margin_multiplies_every_plan() -> None:
+    """Plans are the corrected median times the margin."""
+    assert model((1.0, 4.0), margin=1.5).planned_s(0, 4, 0) == pytest.approx(6.0)
+
+
+def test_clearing_counts_full_batches_and_the_rest() -> None:
+    """Ten rows in batches of at most eight cost a batch of eight and one of two."""
+    assert model((1.0, 4.0)).clearing_s(0, 10, 0) == pytest.approx(8.0 + 2.0)
+
+
+@pytest.mark.parametrize(("seconds", "batch"), [(0.5, 0), (1.0, 1), (3.9, 3), (100.0, 5)])
+def test_largest_batch_within_a_time(seconds: float, batch: int) -> None:
+    """The largest batch that fits, none where a single row does not, never more than asked for."""
+    assert model((1.0, 4.0)).largest_batch_within(0, 0, seconds, 5) == batch
+
+
+def test_economical_batch_stops_where_rows_get_no_cheaper() -> None:
+    """Linear cost: one row. Mostly fixed cost: as many as are allowed."""
+    both = model((1.0, 4.0), (1.0, 1.1))
+    assert [both.economical_batch[variant][0] for variant in (0, 1)] == [1, 8]
+
+
+@pytest.mark.parametrize("slowdown", [0.5, 1.3, 2.0, 6.0])
+def test_a_machine_of_another_speed_is_learnt(slowdown: float) -> None:
+    """After 400 batches the plan is within 3 % of what they take, also at six times the profile."""
+    learner = model((1.0, 4.0))
+    for _ in range(400):
+        learner.observe(0, 1, 0, slowdown)
+    assert learner.planned_s(0, 1, 0) == pytest.approx(slowdown, rel=0.03)
+
+
+def test_a_straggler_moves_the_plan_by_less_than_a_quarter() -> None:
+    """One batch that took a hundred times as long counts for at most three times."""
+    learner = model((1.0, 4.0))
+    learner.observe(0, 1, 0, 100.0)
+    assert 1.0 < learner.planned_s(0, 1, 0) < 1.25
+
+
+def test_a_slow_machine_is_learnt_for_variants_that_did_not_run() -> None:
+    """What one variant shows of the machine raises the plans of the others too."""
+    learner = model((1.0, 4.0), (2.0, 8.0))
+    for _ in range(400):
+        learner.observe(0, 1, 0, 2.0)
+    assert learner.correction(1) > 1.2
+
+
+@given(
+    st.lists(st.floats(1e-5, 10.0), min_size=2, max_size=2),
+    st.lists(st.tuples(st.integers(1, 8), st.floats(1e-6, 100.0)), max_size=50),
+)
+def test_plans_stay_positive_and_monotone_whatever_is_observed(
+    medians: list[float], seen: list[tuple[int, float]]
+) -> None:
+    """No observation makes a plan zero, negative, infinite or decreasing in the batch."""
+    learner = model((medians[0], medians[1]))
+    for batch, seconds in seen:
+        learner.observe(0, batch, 0, seconds)
+    plans = [learner.planned_s(0, batch, 0) for batch in range(1, 9)]
+    assert all(0.0 < plan < float("inf") for plan in plans)
+    assert plans == sorted(plans)
