@@ -138,14 +138,14 @@ def _renewals(draw: Callable[[int], Seconds], rate: float, duration_s: float) ->
     while gaps_s.sum() < duration_s:
         gaps_s = np.concatenate((gaps_s, draw(chunk)))
     times_s: Seconds = np.cumsum(gaps_s)
-    return times_s[: np.searchsorted(times_s, duration_s)]
+    return times_s[times_s < duration_s]
 
 
 def _time_changed(edges_s: Seconds, expected: Seconds, rng: np.random.Generator) -> Seconds:
     """A Poisson process of changing rate: given its count, arrivals are independent in expected-arrivals time."""
     count = rng.poisson(expected[-1])
     times_s: Seconds = np.interp(np.sort(rng.uniform(0.0, expected[-1], count)), expected, edges_s)
-    return times_s[times_s < edges_s[-1]]
+    return times_s[times_s < float(edges_s[-1])]
 
 
 def _seconds(text: str) -> float | None:

@@ -1,0 +1,176 @@
+"""Real servers as child processes: started on a free port, pinned, waited for, frozen, stopped.
+
+How the gateway and its peers are started stands here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from loadtests.peers.model import FAMILY, MODELS, VARIANT
+
+ROOT = Path(__file__).resolve().parent.parent
+START_LIMIT_S = 180.0
+STOP_LIMIT_S = 20.0
+_QUIET = {"BENTOML_DO_NOT_TRACK": "True"}
+
+
+class ServerError(Exception):
+    """A server did not start. The message is one line, followed by the end of what the server wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How to start one server. `{port}` in the arguments stands for its port."""
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ready_path: str = "/v2/health/ready"
+
+
+def gateway(models: Path, environment: Mapping[str, str] | None = None) -> Command:
+    """The gateway as users start it; settings travel as `PARETO_...` variables."""
+    arguments = (sys.executable, "-m", "service.cli", "serve", "--port", "{port}", "--models", str(models.resolve()))
+    return Command("gateway", arguments, {**_QUIET, **(environment or {})})
+
+
+def bare(models: Path, family: str, variant: str) -> Command:
+    """Starlette and onnxruntime in one event loop."""
+    uvicorn = "uvicorn loadtests.peers.bare:app --loop uvloop --http httptools --no-access-log --log-level warning"
+    arguments = (sys.executable, "-m", *uvicorn.split(), "--port", "{port}")
+    return Command("bare", arguments, _peer_model(models, family, variant))
+
+
+def bento_batchable(models: Path, family: str, variant: str) -> Command:
+    """Stock BentoML with adaptive batching."""
+    arguments = (sys.executable, "-m", "bentoml", "serve", "loadtests.peers.bento_batchable:Batchable")
+    environment = {**_QUIET, **_peer_model(models, family, variant)}
+    return Command("bentoml", (*arguments, "--host", "127.0.0.1", "--port", "{port}"), environment, "/readyz")
+
+
+class Server:
+    """A running server. `url` has no slash at its end."""
+
+    def __init__(self, command: Command, process: subprocess.Popen[bytes], port: int) -> None:
+        self.name = command.name
+        self.url = f"http://127.0.0.1:{port}"
+        self._process = process
+
+    def tree(self) -> list[psutil.Process]:
+        """The server's processes that live, parent first."""
+        try:
+            parent = psutil.Process(self._process.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def resident_bytes(self) -> int:
+        """Resident memory of all its processes."""
+        return sum(process.memory_info().rss for process in self.tree())
+
+    def freeze(self) -> None:
+        """Stop all its processes where they stand, so that what it does when idle disturbs nobody."""
+        for process in self.tree():
+            process.suspend()
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        for process in reversed(self.tree()):
+            process.resume()
+
+    def stop(self) -> None:
+        """Ask it to end, and make it end after `STOP_LIMIT_S`."""
+        self.thaw()
+        tree = self.tree()
+        self._process.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(tree, timeout=STOP_LIMIT_S)
+        for process in alive:
+            process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def running(command: Command, cores: Sequence[int] = ()) -> Iterator[Server]:
+    """Start a server, all its processes on these cores (any, where none are named), and stop it at the end.
+
+    Raises `ServerError` where it ends early or is not ready within `START_LIMIT_S`.
+    """
+    port = free_port()
+    arguments = [argument.replace("{port}", str(port)) for argument in command.arguments]
+    environment = {**os.environ, **command.environment}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
+    with tempfile.TemporaryFile() as log:
+        with pinned(cores):
+            process = subprocess.Popen(
+                arguments, env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        server = Server(command, process, port)
+        try:
+            _wait_until_ready(server, process, command, log.fileno())
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def pinned(cores: Sequence[int]) -> Iterator[None]:
+    """Run the block, and every process that it starts, on these cores; on any where none are named or possible."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _peer_model(models: Path, family: str, variant: str) -> dict[str, str]:
+    return {MODELS: str(models.resolve()), FAMILY: family, VARIANT: variant}
+
+
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], command: Command, log: int) -> None:
+    limit_s = time.monotonic() + START_LIMIT_S
+    while True:
+        try:
+            with urllib.request.urlopen(server.url + command.ready_path, timeout=5.0):
+                return
+        except urllib.error.HTTPError as error:
+            fault = f"answers {error.code} on {command.ready_path}"
+        except OSError as error:
+            fault = f"does not answer on {command.ready_path} ({error})"
+        if process.poll() is not None:
+            raise ServerError(f"{command.name} ended with exit code {process.returncode}{_end_of(log)}")
+        if time.monotonic() > limit_s:
+            raise ServerError(f"{command.name} {fault} after {START_LIMIT_S:g} s{_end_of(log)}")
+        time.sleep(0.1)
+
+
+def _end_of(log: int) -> str:
+    size = os.fstat(log).st_size
+    written = os.pread(log, 2000, max(0, size - 2000)).decode(errors="replace").strip()
+    return f":\n{written}" if written else ""
