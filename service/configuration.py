@@ -1,0 +1,157 @@
+"""Reading settings: flags over variables over the TOML file, and every fault said in one line that names its source."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import EnvSettingsSource
+from pydantic_settings import SettingsError as UnreadableVariable
+
+from service.settings import PREFIX, FamilySettings, Settings
+
+DEFAULT_FILE = Path("pareto.toml")
+"""Read from the working directory when no other file is named."""
+
+OTHER_VARIABLES = frozenset({"PARETO_CONFIG", "PARETO_CACHE", "PARETO_DEBUG"})
+"""Variables that are no settings of a replica."""
+
+# Kubernetes gives every container such variables for each Service, one named `pareto` among them.
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT(_\d+_(TCP|UDP)\w*)?$|^PARETO_SERVICE_|^PARETO_PORT_\d+_")
+
+_EXPECTED = {
+    "dict_type": "a table",
+    "model_type": "a table",
+    "tuple_type": "a list of names",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "path_type": "a path",
+    "string_type": "a string",
+}
+"""By pydantic's type of error, where its own words speak of Python instead of settings."""
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used. The message has one line for each fault: key, source, expected, got."""
+
+
+def load_settings(config: Path | None = None, overrides: Mapping[str, object] | None = None) -> Settings:
+    """The settings of this process: `overrides` (flags; None is "not given") over `PARETO_...` variables over the file.
+
+    The file is `config`, else the one that `PARETO_CONFIG` names (empty: none), else `pareto.toml` in the working
+    directory if there is one. Raises `SettingsError`.
+    """
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    path = _settings_file(config)
+    document = {} if path is None else _read_toml(path)
+    faults = list(_unknown_variables())
+    try:
+        variables = EnvSettingsSource(Settings)()
+    except UnreadableVariable as error:
+        raise SettingsError("\n".join([*faults, _not_json(error)])) from None
+    try:
+        settings = Settings.model_validate(_merged(_merged(document, variables), given))
+    except ValidationError as error:
+        faults += [_fault(detail, given, path) for detail in error.errors()]
+        raise SettingsError("\n".join(faults)) from None
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return settings
+
+
+def _settings_file(config: Path | None) -> Path | None:
+    if config is None and "PARETO_CONFIG" in os.environ:
+        named = os.environ["PARETO_CONFIG"]
+        return Path(named) if named else None
+    if config is None:
+        return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    return config
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read the settings file: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from None
+
+
+def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; anything else in `upper` replaces what `lower` has."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _unknown_variables() -> Iterable[str]:
+    """A misspelt variable would otherwise be ignored in silence."""
+    for name in sorted(os.environ):
+        if not name.upper().startswith(PREFIX) or name.upper() in OTHER_VARIABLES:
+            continue
+        key = name[len(PREFIX) :].lower().split("__")[0]
+        if key not in Settings.model_fields and not _SERVICE_LINK.search(name):
+            yield f"{name}: no setting has this name{_similar(key, Settings, PREFIX)}"
+
+
+def _not_json(error: UnreadableVariable) -> str:
+    """Only `PARETO_FAMILIES` and one level below it hold tables; say which one does not parse."""
+    for name, value in sorted(os.environ.items()):
+        if name.upper().startswith(f"{PREFIX}FAMILIES"):
+            try:
+                json.loads(value)
+            except ValueError as fault:
+                if name.count("__") < 2:
+                    return f"{name}: expected a table as JSON, got {_shown(value)} ({fault})"
+    return f"{PREFIX}...: {error}"
+
+
+def _fault(detail: ErrorDetails, given: Mapping[str, object], path: Path | None) -> str:
+    keys = tuple(str(part) for part in detail["loc"])
+    where = f"{'.'.join(keys)} ({_source(keys, given, path)})"
+    if detail["type"] == "extra_forbidden":
+        model, prefix = (FamilySettings, ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
+        return f"{where}: no setting has this name{_similar(keys[-1], model, prefix)}"
+    if detail["type"] == "value_error":
+        return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+    expected = _EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ").split(", unable")[0]
+    return f"{where}: expected {expected}, got {_shown(detail['input'])}"
+
+
+def _source(keys: tuple[str, ...], given: Mapping[str, object], path: Path | None) -> str:
+    """Where the value at `keys` came from: the sources in order of precedence."""
+    if keys and keys[0] in given:
+        return f"--{keys[0].replace('_', '-')}"
+    present = {name.upper(): name for name in os.environ}
+    for depth in range(len(keys), 0, -1):
+        variable = PREFIX + "__".join(keys[:depth]).upper()
+        if variable in present:
+            return present[variable]
+    return str(path)
+
+
+def _similar(key: str, model: type[BaseModel], prefix: str) -> str:
+    near = difflib.get_close_matches(key, model.model_fields, n=1)
+    if not near:
+        return f", known are {', '.join(model.model_fields)}"
+    return f", did you mean {prefix}{near[0].upper() if prefix == PREFIX else near[0]}?"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,186 @@
+"""Every setting of a replica: its type, range, default and meaning.
+
+Values come from a TOML file, from `PARETO_...` variables and from flags; `service.configuration` reads and merges them.
+The descriptions here are the reference that users read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from router.contract import WhenLate
+from router.policies import policy_named
+from service.cores import usable_cores
+
+PREFIX = "PARETO_"
+"""Of every variable that names a setting; `__` goes one level down."""
+
+NO_FILE = ""
+"""As the value of `PARETO_CONFIG`: read no settings file, not even `pareto.toml` in the working directory."""
+
+
+def _comma_separated(value: object) -> object:
+    """A variable holds a list as `a,b`, as is usual there."""
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Margin = Annotated[float, Field(ge=1, le=10)]
+
+
+class FamilySettings(BaseModel):
+    """What may differ from family to family; an omitted key takes the gateway's or the family's own default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slo_ms: Positive | None = Field(
+        default=None, description="SLO of requests that name none, milliseconds. Default: the one in the manifest."
+    )
+    timeout_ms: Positive | None = Field(
+        default=None, description="Hard timeout of requests that name none, milliseconds. Default: `timeout_s`."
+    )
+    when_late: WhenLate = Field(
+        default=WhenLate.SHED,
+        description="What becomes of a request whose SLO can no longer be met: `shed` answers 429 at once, "
+        "`serve` answers late with the cheapest variant.",
+    )
+    load: Names | None = Field(
+        default=None,
+        min_length=1,
+        description="Variants to load (a list; `a,b` in a variable). Default: those on the Pareto frontier.",
+    )
+    margin: Margin | None = Field(default=None, description="As `margin`, for this family.")
+
+
+class Settings(BaseSettings):
+    """The settings of one replica, immutable. Constructing it reads no file and no variable: see
+    `service.configuration.load_settings`.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+
+    models: Path = Field(
+        default=Path("models"), description="The model repository; relative paths start in the working directory."
+    )
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` opens it to other machines."
+    )
+    port: int = Field(default=3000, ge=1, le=65535, description="Port to listen on.")
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Batches that run at a time. Default: the usable cores (affinity and cgroup quota respected), "
+        "divided by `threads_per_slot`.",
+    )
+    threads_per_slot: int = Field(
+        default=1, ge=1, le=256, description="Threads of each running batch. Profiles are kept for each value."
+    )
+    policy: str = Field(
+        default="slack-fraction",
+        description="Which variant answers: `slack-fraction` (the most accurate with which everything queued still "
+        "fits), `fastest`, `most-accurate` or `fixed:<variant>`.",
+    )
+    margin: Margin = Field(
+        default=1.12,
+        description="Predicted seconds are multiplied by this when a batch is planned; larger sheds and downgrades "
+        "earlier.",
+    )
+    backlog: int = Field(
+        default=4096, ge=1, description="Rows that may wait; a request that does not fit is answered 503."
+    )
+    max_rows: int = Field(default=1024, ge=1, description="Rows in one request; more are answered 400.")
+    max_body_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=1024,
+        description="Bytes in one request's body, before and after decompression; more are answered 413.",
+    )
+    timeout_s: Positive = Field(
+        default=30.0, description="Hard timeout of requests that name none, seconds; later answers are 504."
+    )
+    default_priority: int = Field(
+        default=5, ge=1, le=10, description="Priority of requests that name none or 0; 1 goes first, 10 last."
+    )
+    tenants: Names = Field(
+        default=(), description="Tenants with a metric label of their own; the others share the label `other`."
+    )
+    drain_s: float = Field(
+        default=10.0, ge=0, le=3600, description="How long accepted requests may still take after SIGTERM, seconds."
+    )
+    switch_interval_s: float = Field(
+        default=0.0005,
+        gt=0,
+        le=1,
+        description="How long a Python thread may keep the interpreter, seconds; low keeps the event loop responsive.",
+    )
+    inline_below_s: float = Field(
+        default=0.0003,
+        ge=0,
+        le=0.1,
+        description="Batches planned shorter than this run on the event loop, seconds: handing them to a thread would "
+        "cost more. 0 hands over all.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity logged."
+    )
+    families: dict[str, FamilySettings] = Field(default_factory=dict, description="Settings by family name.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments alone: `load_settings` merges the other sources itself, so that it can name them in errors."""
+        return (init_settings,)
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_exists(cls, name: str) -> str:
+        policy_named(name)
+        return name
+
+    @property
+    def slot_count(self) -> int:
+        """Batches that run at a time on this machine."""
+        return self.slots or max(1, usable_cores() // self.threads_per_slot)
+
+    def family(self, name: str) -> FamilySettings:
+        """What is set for this family, all defaults where nothing is."""
+        return self.families.get(name, _NOTHING_SET)
+
+    def margin_of(self, family: str) -> float:
+        """The planning margin of a family, at least 1."""
+        own = self.family(family).margin
+        return self.margin if own is None else own
+
+    def load_of(self, family: str) -> tuple[str, ...] | None:
+        """The variants to load of a family, None for those its manifest loads by default."""
+        return self.family(family).load
+
+    def timeout_of(self, family: str) -> float:
+        """The hard timeout of a family's requests that name none, seconds."""
+        own_ms = self.family(family).timeout_ms
+        return self.timeout_s if own_ms is None else own_ms / 1000
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which another process, in any folder, loads settings equal to these."""
+        dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        dumped["models"] = str(self.models.absolute())
+        dumped["tenants"] = ",".join(self.tenants)
+        dumped["families"] = json.dumps(dumped["families"])
+        return {PREFIX + name.upper(): str(value) for name, value in dumped.items()} | {f"{PREFIX}CONFIG": NO_FILE}
+
+
+_NOTHING_SET = FamilySettings()
