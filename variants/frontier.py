@@ -31,12 +31,12 @@ class ParetoPoint:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """`on` has the points on the frontier, fastest first; `dominated` names, by point, the best one that dominates it.
+    """`on` names the points on the frontier, fastest first; `dominated` the best point that dominates each other one.
 
-    `notes` says, by name, of which faster point of the frontier a point is better by less than the noise.
+    `notes` says of points on the frontier than which faster one they are better by less than the noise.
     """
 
-    on: tuple[ParetoPoint, ...]
+    on: tuple[str, ...]
     dominated: Mapping[str, str]
     notes: Mapping[str, str]
 
@@ -58,7 +58,7 @@ def frontier(points: Sequence[ParetoPoint]) -> Frontier:
         else:
             dominated[point.name] = dominating.name
     on.sort(key=lambda point: (point.latency_s, point.quality, point.name))
-    return Frontier(tuple(on), dominated, _notes(on))
+    return Frontier(tuple(point.name for point in on), dominated, _notes(on))
 
 
 def hypervolume(points: Iterable[ParetoPoint], worst_quality: float, worst_latency_s: float) -> float:

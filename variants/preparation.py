@@ -20,7 +20,7 @@ INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 LOGITS = "logits"
 
-CHARACTERS_PER_TOKEN = 32
+CHARACTERS_PER_TOKEN = 16
 """Text past this many characters for each token that a row may have is not read, which bounds the time of a row.
 
 English has 4 to 5 characters a token, so only text with long runs of blanks or of one unknown word is affected."""
