@@ -1,0 +1,112 @@
+"""How failures are answered: one exception, one table from outcomes to HTTP status, and how values are echoed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import orjson
+
+from router.contract import Outcome, Reason
+
+ECHO_CHARACTERS = 80
+"""A message repeats at most this much of a caller's value."""
+
+
+class DroppedReason(StrEnum):
+    """The closed set of words in `x-request-dropped-reason`."""
+
+    BACKLOG_FULL = "backlog_full"
+    DEADLINE_INFEASIBLE = "deadline_infeasible"
+    QUOTA = "quota"
+    NOT_LOADED = "not_loaded"
+    NOT_READY = "not_ready"
+    DRAINING = "draining"
+    TIMEOUT = "timeout"
+    CLIENT_GONE = "client_gone"
+    EXECUTOR_ERROR = "executor_error"
+
+
+class ProtocolError(Exception):
+    """A request that is answered with an error.
+
+    `status` is the HTTP status, `message` one line for the caller, `reason` the word for `x-request-dropped-reason`
+    (`None` where the request was not dropped but wrong), `retry_after_s` when to come back (`None`: not at all).
+    """
+
+    def __init__(
+        self, status: int, message: str, *, reason: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class Drop(NamedTuple):
+    """How a request that got no answer is refused. `retry` says whether coming back can help."""
+
+    status: int
+    reason: DroppedReason
+    message: str
+    retry: bool = False
+
+
+BY_OUTCOME: Mapping[Outcome, Drop] = MappingProxyType(
+    {
+        Outcome.REJECTED_FULL: Drop(503, DroppedReason.BACKLOG_FULL, "the queue is full, try again later", True),
+        Outcome.REJECTED_INFEASIBLE: Drop(
+            429, DroppedReason.DEADLINE_INFEASIBLE, "the SLO cannot be met any more, try again later", True
+        ),
+        Outcome.REJECTED_QUOTA: Drop(429, DroppedReason.QUOTA, "the tenant's quota is used up, try again later", True),
+        Outcome.EXPIRED: Drop(504, DroppedReason.TIMEOUT, "the timeout passed before the answer was ready"),
+        Outcome.CANCELLED: Drop(499, DroppedReason.CLIENT_GONE, "the client closed the connection"),
+        Outcome.FAILED: Drop(500, DroppedReason.EXECUTOR_ERROR, "the model failed on this request"),
+    }
+)
+"""Every outcome without an answer. 499 is nginx's word for a client that hung up."""
+
+BY_REASON: Mapping[Reason, Drop] = MappingProxyType(
+    {
+        Reason.NOT_LOADED: Drop(503, DroppedReason.NOT_LOADED, "no variant that may answer is loaded", True),
+        Reason.SHUTDOWN: Drop(503, DroppedReason.DRAINING, "the server is shutting down, try another one", True),
+    }
+)
+"""Reasons that say more than their outcome; these win."""
+
+
+def dropped(outcome: Outcome, reason: Reason, retry_after_s: float = 1.0) -> ProtocolError:
+    """The error for a finished request without an answer. Raises `KeyError` for an outcome that has one."""
+    drop = BY_REASON.get(reason) or BY_OUTCOME[outcome]
+    return ProtocolError(
+        drop.status, drop.message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None
+    )
+
+
+def malformed(field: str, expected: str, got: str) -> ProtocolError:
+    """A 400 that names the field, what was expected and what came."""
+    return ProtocolError(400, f"{field}: expected {expected}, got {got}")
+
+
+def body(message: str) -> bytes:
+    """The JSON body of an error: `{"error": message}`, the one key that clients read."""
+    return orjson.dumps({"error": message})
+
+
+def shown(value: Any) -> str:
+    """A parsed JSON value as a message may repeat it: short, on one line, and never the content of a container."""
+    if isinstance(value, str):
+        cut = value[:ECHO_CHARACTERS]
+        return repr(cut) if len(cut) == len(value) else f"{cut!r}... ({len(value)} characters)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    return repr(value)[:ECHO_CHARACTERS]
