@@ -231,7 +231,7 @@ class FamilyManifest(_Frozen):
         else:
             if tensor.datatype == "BYTES" or tensor.shape[0] != -1 or any(length < 1 for length in tensor.shape[1:]):
                 raise ValueError(
-                    f"inputs: a tensor needs numbers of shape [-1, fixed...], not {tensor.datatype} {list(tensor.shape)}"
+                    f"inputs: a tensor needs numbers of shape [-1, n...], not {tensor.datatype} {list(tensor.shape)}"
                 )
             if self.sizes != (1,):
                 raise ValueError(f"sizes: a tensor family has the one size class [1], not {list(self.sizes)}")

@@ -7,7 +7,6 @@ dies. Names that start with a dot are temporary and ignored by every reader.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
@@ -124,7 +123,7 @@ class Repository:
             raise RepositoryError(f"{staging}: {_first_fault(error)}") from error
         write_durably(staging / MANIFEST_FILE, whole.model_dump_json(indent=1).encode())
         sync_folder(staging)
-        os.rename(staging, path)
+        staging.rename(path)
         sync_folder(path.parent)
         self.activate(manifest.name, manifest.revision)
         return RevisionFolder(path, whole)

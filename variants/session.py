@@ -23,7 +23,13 @@ class ModelLoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How sessions run. `threads` is the number of threads that work on one batch (at least 1)."""
+    """How sessions run. `threads` is the number of threads that work on one batch (at least 1).
+
+    `arena` keeps the memory of the largest batch ever run for the next one. Measured on a 4-layer text encoder, one
+    thread, batch x tokens, arena off against on: fp32 1x32 +2 %, 8x32 +4 %, 32x32 +13 %; int8 0, 0 and +1 %. After one
+    batch of 64x128 a session kept 33 MB (fp32) and 48 MB (int8) without the arena, 226 and 170 MB with it. A process
+    with many variants would pay that for each of them, so it is off.
+    """
 
     threads: int = 1
     arena: bool = False

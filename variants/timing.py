@@ -59,8 +59,8 @@ class TimingPlan:
         return int(np.clip(self.cell_s / max(first_s, 1e-9), self.least, self.most))
 
 
-QUICK = TimingPlan(batches=(1, 4, 16), least=2, most=15, cell_s=0.05, total_s=6.0)
-FULL = TimingPlan(batches=(1, 2, 4, 8, 16, 32), least=5, most=100, cell_s=0.4, total_s=180.0)
+QUICK = TimingPlan(batches=(1, 4, 16), least=2, most=60, cell_s=0.05, total_s=6.0)
+FULL = TimingPlan(batches=(1, 2, 4, 8, 16, 32), least=5, most=500, cell_s=0.4, total_s=180.0)
 
 
 def measure(
