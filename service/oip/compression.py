@@ -11,6 +11,9 @@ _WINDOW_BITS = {"gzip": _GZIP_BITS, "x-gzip": _GZIP_BITS, "deflate": zlib.MAX_WB
 _UNCOMPRESSED = ("", "identity")
 _FASTEST = 1
 
+WORTH_COMPRESSING_BYTES = 1024
+"""Many clients accept codings by default, and a short answer costs more time to compress than it saves to send."""
+
 
 def decompress(body: bytes, encoding: str, limit_bytes: int) -> bytes:
     """The body without its `Content-Encoding`, which is in lower case and may be empty.
@@ -60,10 +63,16 @@ def accepted_encoding(accept_encoding: str) -> str | None:
     return best
 
 
-def compress(body: bytes, encoding: str) -> bytes:
-    """The body in the coding `gzip` or `deflate`, at the fastest level: the same bytes for the same body."""
+def compress(body: bytes, accept_encoding: str, least_bytes: int = WORTH_COMPRESSING_BYTES) -> tuple[bytes, str | None]:
+    """The body as an `Accept-Encoding` in lower case wants it, and its coding (`None`: as it was).
+
+    Bodies under `least_bytes` stay as they are.
+    """
+    encoding = accepted_encoding(accept_encoding) if len(body) >= least_bytes else None
+    if encoding is None:
+        return body, None
     stream = zlib.compressobj(_FASTEST, zlib.DEFLATED, _WINDOW_BITS[encoding])
-    return stream.compress(body) + stream.flush()
+    return stream.compress(body) + stream.flush(), encoding
 
 
 def _weight(parameters: str) -> float:

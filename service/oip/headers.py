@@ -26,11 +26,11 @@ _GRPC_UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"
 _TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
-class Headers(NamedTuple):
+class RequestHeaders(NamedTuple):
     """What the headers say; a default means that none said it.
 
-    `slo_s` and `timeout_s` are seconds from receipt, `min_accuracy` a fraction in [0, 1]. `header_length` is
-    `Inference-Header-Content-Length`, not checked against the body. `load_metrics` is `json`, `text` or empty (ORCA).
+    `slo_s` and `timeout_s` are seconds from receipt, `min_accuracy` a fraction in [0, 1]. `inference_header_length`
+    is `Inference-Header-Content-Length`, not checked against the body. `load_metrics` is `json`, `text` or empty (ORCA).
     `content_encoding` and `accept_encoding` are as sent, in lower case.
     """
 
@@ -43,16 +43,16 @@ class Headers(NamedTuple):
     request_id: str = ""
     traceparent: str | None = None
     content_length: int | None = None
-    content_encoding: str = ""
-    accept_encoding: str = ""
-    header_length: int | None = None
+    content_encoding: str | None = None
+    accept_encoding: str | None = None
+    inference_header_length: int | None = None
     load_metrics: str = ""
 
 
-NO_HEADERS = Headers()
+NO_HEADERS = RequestHeaders()
 
 
-def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
     """Read the headers of an ASGI scope, whose names are in lower case. Raises `ProtocolError` 400."""
     values: list[Any] | None = None
     for name, value in raw:
@@ -62,7 +62,7 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
                 values = list(NO_HEADERS)
             field, parse, join = rule
             values[field] = join(name, values[field], parse(name, value))
-    return NO_HEADERS if values is None else Headers._make(values)
+    return NO_HEADERS if values is None else RequestHeaders._make(values)
 
 
 def refused(name: bytes, expected: str, value: bytes) -> ProtocolError:
@@ -167,8 +167,8 @@ def _only(name: bytes, one: str | None, other: str) -> str:
     return other if one is None else ""
 
 
-def _listed(name: bytes, one: str, other: str) -> str:
-    return f"{one}, {other}" if one else other
+def _listed(name: bytes, one: str | None, other: str) -> str:
+    return other if one is None else f"{one}, {other}"
 
 
 def _last(name: bytes, one: str, other: str) -> str:
@@ -176,7 +176,7 @@ def _last(name: bytes, one: str, other: str) -> str:
 
 
 _Rule = tuple[int, Callable[[bytes, bytes], Any], Callable[[bytes, Any, Any], Any]]
-_FIELDS = {name: index for index, name in enumerate(Headers._fields)}
+_FIELDS = {name: index for index, name in enumerate(RequestHeaders._fields)}
 _RULES: Mapping[bytes, _Rule] = {
     name: (_FIELDS[field], parse, join)
     for name, field, parse, join in (
@@ -193,7 +193,7 @@ _RULES: Mapping[bytes, _Rule] = {
         (b"content-length", "content_length", _bytes, _agreeing),
         (b"content-encoding", "content_encoding", _text, _listed),
         (b"accept-encoding", "accept_encoding", _text, _listed),
-        (b"inference-header-content-length", "header_length", _bytes, _agreeing),
+        (b"inference-header-content-length", "inference_header_length", _bytes, _agreeing),
         (b"endpoint-load-metrics-format", "load_metrics", _load_metrics, _last),
     )
 }

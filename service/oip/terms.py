@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from router.contract import NEVER, WhenLate
 from service.oip.errors import malformed, shown
-from service.oip.headers import BATCH_CLASS, WHEN_LATE, Headers, tighter
+from service.oip.headers import BATCH_CLASS, WHEN_LATE, RequestHeaders, tighter
 
 _MAX_PRIORITY = 2**63 - 1
 
@@ -44,7 +44,7 @@ class Terms(NamedTuple):
     trace: str | None
 
 
-def read_terms(headers: Headers, parameters: Mapping[str, Any], defaults: TermDefaults) -> Terms:
+def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults: TermDefaults) -> Terms:
     """Join what headers and request parameters say with the defaults.
 
     A timeout can only shorten the default one. The class `batch` has no SLO unless the request states one. Raises
