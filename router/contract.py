@@ -224,7 +224,8 @@ class Record(NamedTuple):
     variant of each row (empty where none answered); `path` is the sequence of variants tried for the first row.
     `queue_s` runs from arrival to the start of the first batch, `compute_s` from there to the end of the last one.
     `quality` is the mean measured quality of the variants that answered, 0.0 where none did. `batch_size` is the
-    largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it took.
+    largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it
+    took.
     """
 
     request_id: int

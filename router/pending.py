@@ -7,8 +7,10 @@ from router.contract import NEVER, Dispatch, Item, Outcome, Reason, Record, Requ
 
 
 class Pending:
-    """What the scheduler knows of an unfinished request. `queued` has the rows that wait, `waiting` counts all
-    rows without an answer, running ones included."""
+    """What the scheduler knows of an unfinished request.
+
+    `queued` has the rows that wait, `waiting` counts all rows without an answer, running ones included.
+    """
 
     __slots__ = (
         "batch_size",
@@ -55,9 +57,9 @@ class Pending:
         request, variants, last = self.request, self.variants, self.last
         served = outcome is Outcome.SERVED or outcome is Outcome.SERVED_LATE
         rows = len(request.row_classes)
-        if not served or last is None:
-            variant, row_variants, quality = "", (), 0.0
-        else:
+        variant, quality = "", 0.0
+        row_variants: tuple[str, ...] = ()
+        if served and last is not None:
             variant, row_variants, quality = variants[0], tuple(variants), self.quality_sum / rows
             if rows > 1 and any(other != variant for other in variants):
                 variant = "mixed"

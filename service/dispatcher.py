@@ -1,4 +1,4 @@
-"""The asyncio driver of the scheduler: turns its polls into batches, its records into answers, its wake-ups into timers.
+"""The asyncio driver of the scheduler: polls become batches, records become answers, wake-ups become timers.
 
 It contains no scheduling rule: who runs when on what is decided in `router`. All methods run on the event loop's
 thread but `_batch_done`, which slots call from theirs.

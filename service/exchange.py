@@ -12,14 +12,14 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+RawHeaders = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 BODY_TIMEOUT_S = 30.0
 """A caller that trickles its body is given up after this long."""
 
 
-class ClientGone(Exception):
+class ClientGone(Exception):  # noqa: N818 - it is how a request may end, not an error of ours
     """The caller hung up before its request was whole."""
 
 

@@ -20,8 +20,8 @@ from router.scheduler import Limits, Scheduler
 from service.dispatcher import Answer, Dispatcher, Receive
 from service.loading import LoadedFamily, load_family
 from service.metrics import Metrics
-from service.oip.errors import ProtocolError
-from service.oip.terms import Terms
+from service.oip.errors import ProtocolError, malformed
+from service.oip.terms import TermDefaults, Terms
 from service.runner import BatchRunner
 from service.settings import Settings
 from service.statistics import Statistics
@@ -36,6 +36,10 @@ PREPARE_OFF_LOOP_ROWS = 32
 
 URGENCY_LEVELS = 10
 """Priorities 1 (most urgent) to 10; larger ones count as 10."""
+
+
+OTHER_TENANT = "other"
+"""The name under which tenants that the settings do not know are counted together."""
 
 
 class Phase(Enum):
@@ -63,6 +67,8 @@ class Gateway:
         self.statistics = Statistics()
         self.scheduler: Scheduler | None = None
         self._dispatcher: Dispatcher | None = None
+        self._defaults: dict[str, TermDefaults] = {}
+        self._tenants = frozenset(settings.tenants)
         self._ids = itertools.count(1)
 
     async def start(self) -> None:
@@ -94,9 +100,17 @@ class Gateway:
             self.scheduler, BatchRunner(loaded), slots, observers, inline_below_s=settings.inline_below_s
         )
         self.families = loaded
+        self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
+        for name, family in loaded.items():
+            self.statistics.expect(name, family.sessions)
         self._settle_interpreter()
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
+
+    def broke(self, problem: str) -> None:
+        """Loading failed in a way nobody foresaw."""
+        self.phase = Phase.BROKEN
+        self.problems["gateway"] = problem
 
     async def drain(self) -> None:
         """Refuse new requests, let the accepted ones finish, then fail what is left after the drain time."""
@@ -122,12 +136,12 @@ class Gateway:
         what is wrong with the request itself and for a replica that takes none; any other end is in the record.
         """
         loaded = self.loaded(family)
-        if variant is not None and variant not in loaded.sessions:
-            raise self._no_such_variant(loaded, variant)
+        if variant is not None:
+            self.variant(loaded, variant)
         best = loaded.family.variants[loaded.family.ladder[-1]]
         if terms.min_accuracy > best.quality:
-            raise ProtocolError(
-                400, f"min_accuracy: {terms.min_accuracy:g} is more than any variant of {family} reaches ({best.quality:.4f})"
+            raise malformed(
+                "min_accuracy", f"at most {best.quality:.4f}, the best of {family}", f"{terms.min_accuracy:g}"
             )
         rows = await self._prepare(loaded, inputs)
         sizes = loaded.family.sizes
@@ -148,7 +162,7 @@ class Gateway:
             arrival_s + terms.timeout_s,
             terms.min_accuracy,
             min(terms.priority or self.settings.default_priority, URGENCY_LEVELS),
-            terms.tenant,
+            terms.tenant if terms.tenant in self._tenants else OTHER_TENANT,
             terms.service_class,
             variant,
             terms.when_late,
@@ -166,6 +180,16 @@ class Gateway:
         if loaded is None:
             raise ProtocolError(404, f"model {family[:80]!r} not found, served are {', '.join(self.families)}")
         return loaded
+
+    def defaults(self, family: str) -> TermDefaults:
+        """What holds for requests of this family that say nothing."""
+        defaults = self._defaults.get(family)
+        if defaults is None:
+            own = self.settings.family(family)
+            slo_s = own.slo_ms / 1000.0 if own.slo_ms else self.families[family].manifest.default_slo_s
+            defaults = TermDefaults(slo_s, self.settings.timeout_of(family), when_late=own.when_late)
+            self._defaults[family] = defaults
+        return defaults
 
     def unavailable(self) -> ProtocolError:
         """Why no request is taken right now."""
@@ -185,14 +209,17 @@ class Gateway:
         except InputError as error:
             raise ProtocolError(400, str(error)) from None
 
-    def _no_such_variant(self, loaded: LoadedFamily, variant: str) -> ProtocolError:
+    def variant(self, loaded: LoadedFamily, variant: str) -> None:
+        """Check that a variant can be pinned. Raises `ProtocolError` 404 saying why it cannot."""
+        if variant in loaded.sessions:
+            return
         known = {v.name for v in loaded.manifest.variants}
         served = f"served are {', '.join(loaded.sessions)}"
         if variant in loaded.refused:
-            return ProtocolError(404, f"version {variant!r} of {loaded.name} is refused: its files are broken; {served}")
+            raise ProtocolError(404, f"version {variant!r} of {loaded.name} is refused: its files are broken; {served}")
         if variant in known:
-            return ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
-        return ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
+            raise ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
+        raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
 
     def _load(self) -> dict[str, LoadedFamily]:
         self.repository = Repository(self.settings.models)

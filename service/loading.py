@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.contract import Family
+from service.oip.signature import Signature
 from variants.manifest import FamilyManifest
 from variants.preparation import LOGITS, Preparer, Row, open_preparation
-from variants.profiling import load_profile, profile_family, to_router_family
+from variants.profiling import load_profile, profile_family, save_profile, to_router_family
 from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.session import ModelLoadError, Session, SessionOptions, open_session
 
@@ -20,14 +22,18 @@ logger = logging.getLogger("pareto.loading")
 
 @dataclass(frozen=True, slots=True)
 class LoadedFamily:
-    """One revision in memory. `refused` maps the name of each variant that was not loaded for a fault to the fault."""
+    """One revision in memory.
+
+    `label_names` has the labels as bytes, [k]. `refused` maps each variant that has a fault to the fault.
+    """
 
     manifest: FamilyManifest
     family: Family
     preparer: Preparer
     sessions: Mapping[str, Session]
     temperatures: Mapping[str, float]
-    labels: tuple[bytes, ...]
+    signature: Signature
+    label_names: NDArray[np.object_]
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -75,13 +81,18 @@ def load_family(
     if profile is None or not set(sessions) <= set(profile.variants):
         report(f"family {name}: no latency profile of this machine yet, taking a quick one")
         profile = profile_family(folder, tuple(sessions), mode="quick", options=options)
+        try:
+            save_profile(folder, profile)
+        except RepositoryError as error:
+            logger.warning("the profile is not kept and will be taken anew at the next start: %s", error)
     return LoadedFamily(
         manifest=manifest,
         family=to_router_family(manifest, profile, tuple(sessions)),
         preparer=preparer,
         sessions=sessions,
         temperatures={variant: known[variant].temperature for variant in sessions},
-        labels=tuple(label.encode() for label in manifest.labels),
+        signature=Signature.of(manifest.inputs, manifest.outputs),
+        label_names=np.array([label.encode() for label in manifest.labels], dtype=object),
         refused=refused,
     )
 
@@ -94,7 +105,7 @@ def _warm(session: Session, preparer: Preparer, folder: RevisionFolder) -> None:
     for batch in (rows[:1], rows):
         try:
             logits = session.run(preparer.collate(batch))[LOGITS]
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises many unrelated types for a model that cannot run
+        except Exception as error:
             raise ModelLoadError(f"{session.path}: does not run: {' '.join(str(error).split())[:300]}") from error
         expected = (len(batch), len(folder.manifest.labels))
         if logits.shape != expected or not np.isfinite(logits).all():

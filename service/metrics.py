@@ -3,13 +3,15 @@
 Numbers are added up in plain Python and turned into metric families when `/metrics` is read, through the client
 library's public custom-collector interface. Updating a multiprocess histogram costs some 20 microseconds a request
 on this path; adding up costs about two, and one worker process per replica leaves nothing to merge.
-Label values are closed sets (families and variants loaded, outcomes, reasons) or bounded (`tenant`: those the settings name, the rest is `other`).
+Label values are closed sets (families and variants loaded, outcomes, reasons) or bounded (`tenant`: those that the
+settings name, the rest is `other`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -46,11 +48,8 @@ class Sums:
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts by upper edge, as the exposition format wants them."""
-        cumulative, rows = 0, []
-        for edge, count in zip((*self.edges, "+Inf"), self.counts, strict=True):
-            cumulative += count
-            rows.append((edge if isinstance(edge, str) else f"{float(edge)}", float(cumulative)))
-        return rows
+        names = [*(f"{float(edge)}" for edge in self.edges), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
 class _Answered:
@@ -84,8 +83,7 @@ class Metrics(Collector):
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        configured = (family.slo_ms / 1000.0 for family in gateway.settings.families.values() if family.slo_ms)
-        self._edges = tuple(sorted({*LATENCY_EDGES, *configured}))
+        self._edges: tuple[float, ...] = LATENCY_EDGES
         self._requests: dict[tuple[str, str, str, str, str], int] = {}
         self._answered: dict[tuple[str, str], _Answered] = {}
         self._batches: dict[tuple[str, str], _Batches] = {}
@@ -96,6 +94,10 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
+
+    def expect_slos(self, slos_s: Iterable[float]) -> None:
+        """Give every latency histogram an edge at these SLOs; called once, before the first request."""
+        self._edges = tuple(sorted({*LATENCY_EDGES, *slos_s}))
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
         """See `service.dispatcher.Observer`."""
@@ -157,8 +159,8 @@ class Metrics(Collector):
     def _collect_requests(self) -> Iterator[Metric]:
         labels = ("model", "variant", "outcome", "reason", "tenant")
         requests = CounterMetricFamily("pareto_requests", "Requests by how and why they ended.", labels=labels)
-        for key, count in self._requests.items():
-            requests.add_metric(key, count)
+        for ended, count in self._requests.items():
+            requests.add_metric(ended, count)
         yield requests
         refused = CounterMetricFamily("pareto_protocol_errors", "Requests refused as malformed.", labels=("status",))
         for status, count in self._rejected.items():
@@ -166,16 +168,22 @@ class Metrics(Collector):
         yield refused
         pair = ("model", "variant")
         answered = self._answered.items()
-        yield _histogram("pareto_request_latency_seconds", "Arrival to answer.", pair, ((k, s.latency) for k, s in answered))
-        yield _histogram("pareto_request_latency_slo_ratio", "Latency over SLO.", pair, ((k, s.ratio) for k, s in answered))
+        yield _histogram(
+            "pareto_request_latency_seconds", "Arrival to answer.", pair, ((k, s.latency) for k, s in answered)
+        )
+        yield _histogram(
+            "pareto_request_latency_slo_ratio", "Latency over SLO.", pair, ((k, s.ratio) for k, s in answered)
+        )
         yield _histogram("pareto_request_queue_seconds", "Arrival to start.", pair, ((k, s.queue) for k, s in answered))
-        yield _histogram("pareto_request_compute_seconds", "Start to answer.", pair, ((k, s.compute) for k, s in answered))
+        yield _histogram(
+            "pareto_request_compute_seconds", "Start to answer.", pair, ((k, s.compute) for k, s in answered)
+        )
         met = CounterMetricFamily("pareto_slo_met", "Answers that met their SLO.", labels=pair)
         judged = CounterMetricFamily("pareto_slo_judged", "Answers to requests that had an SLO.", labels=pair)
         quality = CounterMetricFamily(
             "pareto_served_quality_sum", "Sum of the measured quality of the variants that answered.", labels=pair
         )
-        for key, sums in answered:
+        for key, sums in self._answered.items():
             met.add_metric(key, sums.met)
             judged.add_metric(key, sums.with_slo)
             quality.add_metric(key, sums.quality)
@@ -200,7 +208,9 @@ class Metrics(Collector):
             failed.add_metric(key, count)
         yield failed
         busy = CounterMetricFamily(
-            "pareto_executor_busy_seconds", "Seconds that a slot was busy; its rate is the busy share.", labels=("slot",)
+            "pareto_executor_busy_seconds",
+            "Seconds that a slot was busy; its rate is the busy share.",
+            labels=("slot",),
         )
         for slot, seconds in self._busy_s.items():
             busy.add_metric((str(slot),), seconds)

@@ -37,7 +37,7 @@ class BatchRunner:
         """
         loaded = self._families[dispatch.family]
         logits = loaded.sessions[dispatch.variant].run(loaded.preparer.collate(rows))[LOGITS]
-        expected = (len(rows), len(loaded.labels))
+        expected = (len(rows), len(loaded.label_names))
         if logits.shape != expected:
             raise RunnerError(f"{dispatch.family}/{dispatch.variant}: logits {logits.shape}, expected {expected}")
         answers = loaded.preparer.decode(logits, loaded.temperatures[dispatch.variant])

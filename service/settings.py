@@ -15,7 +15,6 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from router.contract import WhenLate
 from router.policies import policy_named
-from service.cores import usable_cores
 
 PREFIX = "PARETO_"
 """Of every variable that names a setting; `__` goes one level down."""
@@ -112,8 +111,9 @@ class Settings(BaseSettings):
     tenants: Names = Field(
         default=(), description="Tenants with a metric label of their own; the others share the label `other`."
     )
+    # BentoML's arbiter kills its worker 30 s after SIGTERM.
     drain_s: float = Field(
-        default=10.0, ge=0, le=3600, description="How long accepted requests may still take after SIGTERM, seconds."
+        default=10.0, ge=0, le=25, description="How long accepted requests may still take after SIGTERM, seconds."
     )
     switch_interval_s: float = Field(
         default=0.0005,
@@ -154,7 +154,10 @@ class Settings(BaseSettings):
     @property
     def slot_count(self) -> int:
         """Batches that run at a time on this machine."""
-        return self.slots or max(1, usable_cores() // self.threads_per_slot)
+        # Here, because it loads onnxruntime, which reading settings does not need.
+        from variants.fingerprint import available_cores  # noqa: PLC0415 - see above
+
+        return self.slots or max(1, int(available_cores()) // self.threads_per_slot)
 
     def family(self, name: str) -> FamilySettings:
         """What is set for this family, all defaults where nothing is."""

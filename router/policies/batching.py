@@ -50,7 +50,11 @@ def background(view: View, now: float) -> Plan | None:
         variant = next(quick, head.lowest)
     count = lane.latency.largest_batch_within(variant, head.size_class, BACKGROUND_BATCH_S, len(lane.items))
     return Plan(
-        view.free_slots[0], lane, variant, fitting(lane, variant, max(1, count)), reason_for(lane, Reason.SPARE_CAPACITY)
+        view.free_slots[0],
+        lane,
+        variant,
+        fitting(lane, variant, max(1, count)),
+        reason_for(lane, Reason.SPARE_CAPACITY),
     )
 
 

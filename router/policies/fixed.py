@@ -46,5 +46,3 @@ class Fixed:
         items = tuple(item for item in lane.items if self.variant(lane, item) == variant)[: max(1, size)]
         plan = Plan(view.free_slots[0], lane, variant, items, reason_for(lane, Reason.FIXED))
         return state, Decision((), plan, wake_at)
-
-

@@ -92,7 +92,7 @@ class SlackFraction:
         wanted = min(latency.economical_batch[variant][head.size_class], len(lane.items))
         wanted = max(1, latency.largest_batch_within(variant, head.size_class, self.fraction * head.slo_s, wanted))
         batch_s = latency.planned_s(variant, wanted, head.size_class)
-        tight = []
+        tight: list[tuple[Lane, Item]] = []
         for item in lane.items:
             if item.deadline_s - now >= batch_s or len(lane.items) - len(tight) <= wanted:
                 break

@@ -1,0 +1,46 @@
+"""What `bentoml serve service.bento:svc` and `bentoml build` load: BentoML's service with the data plane in front.
+
+Settings come from the environment and `pareto.toml`, so the same module serves under `pareto serve`, plain
+`bentoml serve` and from the Bento store.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+import bentoml
+
+from service.configuration import load_settings
+from service.dataplane import AsgiApp, DataPlane
+from service.gateway import Gateway
+from service.native import NativeApi, bind
+
+BENTO_PATHS = frozenset({"/", "/docs.json", "/schema.json"})
+"""What BentoML answers beside the native API. Its static files are left out: they only feed the page at `/`."""
+
+
+class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # BentoML exports it without a type
+    """A BentoML service whose outermost ASGI app is the data plane."""
+
+    def to_asgi(self, is_main: bool = True) -> AsgiApp:
+        """The app that BentoML's worker hands to uvicorn."""
+        gateway = Gateway(load_settings())
+        bind(gateway)
+        inner: AsgiApp = super().to_asgi(is_main)
+        routes = frozenset(method.route for method in self.apis.values())
+        return DataPlane(gateway, inner, BENTO_PATHS | routes)
+
+
+svc = GatewayService(
+    name="pareto_gateway",
+    inner=NativeApi,
+    config={
+        # The scheduler's state is the process's own: one worker, and more replicas for more capacity.
+        "workers": 1,
+        # BentoML keeps every request alive for this long; it only sees the native API here.
+        "traffic": {"timeout": 60},
+        "metrics": {"enabled": False},
+    },
+)

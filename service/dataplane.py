@@ -1,0 +1,121 @@
+"""The outermost ASGI app: Open Inference Protocol v2, health and metrics here, BentoML's own surface behind it.
+
+Outermost, because what BentoML wraps around a request (tracing, timeouts, metrics by raw path) costs several times
+what the gateway itself does. Paths are answered from a table of exact paths, so that a million different ones cost a
+look-up each and leave nothing behind; only BentoML's known paths are passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.exchange import JSON, ClientGone, RawHeaders, Receive, Scope, Send, send_error, send_whole
+from service.gateway import Gateway, Phase
+from service.inference import InferenceHandler
+from service.lifecycle import Lifecycle
+from service.oip.errors import ProtocolError
+from service.protocol_pages import ProtocolPages
+
+logger = logging.getLogger("pareto.dataplane")
+
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class DataPlane:
+    """Answers what it knows and hands BentoML's known paths to `inner`.
+
+    `inner_paths` is that closed set, so that no caller can make BentoML's metrics grow with paths of his own.
+    """
+
+    def __init__(self, gateway: Gateway, inner: AsgiApp, inner_paths: frozenset[str]) -> None:
+        self._gateway = gateway
+        self._inner = inner
+        self._inner_paths = inner_paths
+        self._lifecycle = Lifecycle(gateway)
+        self._inference = InferenceHandler(gateway)
+        self._pages = ProtocolPages(gateway)
+        self._fixed: dict[tuple[str, str], Handler] = {
+            ("GET", "/metrics"): self._metrics,
+            ("GET", "/livez"): self._live,
+            ("GET", "/healthz"): self._live,
+            ("GET", "/readyz"): self._ready,
+            ("GET", "/v2/health/live"): self._live,
+            ("GET", "/v2/health/ready"): self._ready,
+        }
+        self._infer_paths: dict[str, tuple[str, str | None]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] == "http":
+            path = scope["path"]
+            target = self._infer_paths.get(path) if scope["method"] == "POST" else None
+            if target is not None:
+                await self._inference.handle(target[0], target[1], scope, receive, send)
+            elif path in self._inner_paths:
+                await self._inner(scope, receive, send)
+            else:
+                await self._answer(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifecycle.run(self._inner, scope, receive, send, self._index_paths)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    def _index_paths(self) -> None:
+        """Make the table of inference paths from what is loaded."""
+        for name, loaded in self._gateway.families.items():
+            self._infer_paths[f"/v2/models/{name}/infer"] = (name, None)
+            for variant in loaded.sessions:
+                self._infer_paths[f"/v2/models/{name}/versions/{variant}/infer"] = (name, variant)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        handler = self._fixed.get((method if method != "HEAD" else "GET", path))
+        try:
+            if handler is not None:
+                await handler(scope, receive, send)
+                return
+            parts = path.split("/")
+            if parts[:2] != ["", "v2"]:
+                raise ProtocolError(404, f"no such path: {path[:80]!r}")
+            if method == "POST" and parts[-1] == "infer":
+                await self._misdirected(parts, scope, receive, send)
+                return
+            await self._pages.handle(method, parts[2:], receive, send)
+        except ProtocolError as error:
+            self._gateway.metrics.protocol_error(error.status)
+            await send_error(send, error, self._allow(error, path))
+        except ClientGone:
+            return
+
+    async def _misdirected(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:
+        """An inference path outside the table: say what is wrong with it."""
+        match parts[2:]:
+            case ["models", name, "infer"]:
+                self._gateway.loaded(name)
+            case ["models", name, "versions", version, "infer"]:
+                self._gateway.variant(self._gateway.loaded(name), version)
+            case _:
+                raise ProtocolError(404, f"no such path: {'/'.join(parts)[:80]!r}")
+        raise ProtocolError(404, f"no such path: {'/'.join(parts)[:80]!r}")
+
+    def _allow(self, error: ProtocolError, path: str) -> RawHeaders:
+        if error.status != 405:
+            return []
+        return [(b"allow", b"POST" if path.endswith(("/infer", "/index")) else b"GET")]
+
+    async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        text = await asyncio.to_thread(self._gateway.metrics.exposition)
+        await send_whole(send, 200, text, CONTENT_TYPE_LATEST.encode())
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, 200, b'{"live":true}', JSON)
+
+    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._gateway.phase is not Phase.READY:
+            raise self._gateway.unavailable()
+        await send_whole(send, 200, b'{"ready":true}', JSON)

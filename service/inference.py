@@ -1,0 +1,141 @@
+"""`POST /v2/models/{family}[/versions/{variant}]/infer`: decode, answer, encode, and say what was decided and why."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+from numpy.typing import NDArray
+
+from router.contract import Outcome, Record
+from service.dispatcher import Answer
+from service.exchange import JSON, ClientGone, RawHeaders, Receive, Scope, Send, read_body, send_error, send_whole
+from service.gateway import Gateway
+from service.loading import LoadedFamily
+from service.oip.compression import compress, decompress
+from service.oip.decode import InferRequest, Limits, decode_infer
+from service.oip.encode import encode_infer
+from service.oip.errors import ProtocolError, dropped
+from service.oip.headers import RequestHeaders, read_headers
+from service.oip.terms import read_terms
+
+logger = logging.getLogger("pareto.inference")
+
+OCTET_STREAM = b"application/octet-stream"
+DECODE_OFF_LOOP_BYTES = 256 * 1024
+"""Larger bodies are decoded in a thread: parsing them would hold up every other request."""
+
+COMPRESS_FROM_BYTES = 512
+"""Shorter answers are not worth compressing, though the caller would take it."""
+
+LABEL, CONFIDENCE, PROBABILITIES = "label", "confidence", "probabilities"
+
+
+class InferenceHandler:
+    """Answers inference requests of one replica."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        settings = gateway.settings
+        self._gateway = gateway
+        self._limit_bytes = settings.max_body_bytes
+        self._limits = Limits(max_rows=settings.max_rows)
+        self._prefix = secrets.token_hex(6)
+        self._count = itertools.count(1)
+
+    async def handle(self, family: str, variant: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, with a refusal where it cannot be answered."""
+        arrival_s = monotonic()
+        echoed: RawHeaders = []
+        try:
+            headers = read_headers(scope["headers"])
+            request_id = headers.request_id or f"{self._prefix}-{next(self._count):x}"
+            echoed = [(b"x-request-id", request_id.encode())]
+            if headers.traceparent:
+                echoed.append((b"traceparent", headers.traceparent.encode()))
+            loaded = self._gateway.loaded(family)
+            body = await read_body(receive, self._limit_bytes, headers.content_length)
+            request = await self._decode(loaded, body, headers)
+            terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
+            answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive)
+            record = answer.record
+            if record.outcome is not Outcome.SERVED and record.outcome is not Outcome.SERVED_LATE:
+                if record.outcome is Outcome.CANCELLED:
+                    return
+                await send_error(send, dropped(record.outcome, record.reason), echoed)
+                return
+            content, json_length = encode_infer(
+                family,
+                record.variant,
+                request.id,
+                loaded.signature,
+                _outputs(loaded, answer, request),
+                request.outputs,
+                request.binary_default,
+                _decision(record),
+            )
+            echoed += _decision_headers(record)
+            content_type = JSON
+            if json_length is not None:
+                content_type = OCTET_STREAM
+                echoed.append((b"inference-header-content-length", b"%d" % json_length))
+            if headers.accept_encoding and len(content) >= COMPRESS_FROM_BYTES:
+                content, coding = compress(content, headers.accept_encoding)
+                if coding is not None:
+                    echoed.append((b"content-encoding", coding.encode()))
+            await send_whole(send, 200, content, content_type, echoed)
+        except ProtocolError as error:
+            self._gateway.metrics.protocol_error(error.status)
+            await send_error(send, error, echoed)
+        except ClientGone:
+            return
+
+    async def _decode(self, loaded: LoadedFamily, body: bytes, headers: RequestHeaders) -> InferRequest:
+        if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
+            return await asyncio.to_thread(self._decode_now, loaded, body, headers)
+        return self._decode_now(loaded, body, headers)
+
+    def _decode_now(self, loaded: LoadedFamily, body: bytes, headers: RequestHeaders) -> InferRequest:
+        if headers.content_encoding:
+            body = decompress(body, headers.content_encoding, self._limit_bytes)
+        return decode_infer(body, headers.inference_header_length, loaded.signature, self._limits)
+
+
+def _outputs(loaded: LoadedFamily, answer: Answer, request: InferRequest) -> dict[str, NDArray[Any]]:
+    """Only what is wanted is computed."""
+    wanted = [output.name for output in request.outputs] or list(loaded.signature.outputs)
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in wanted:
+        if name == LABEL:
+            arrays[name] = loaded.label_names[answer.labels]
+        elif name == CONFIDENCE:
+            arrays[name] = answer.probabilities.max(axis=1)
+        elif name == PROBABILITIES:
+            arrays[name] = answer.probabilities
+    return arrays
+
+
+def _decision(record: Record) -> Mapping[str, str | float | bool]:
+    said: dict[str, str | float | bool] = {
+        "variant": record.variant,
+        "route_reason": record.reason,
+        "slo_met": record.slo_met,
+    }
+    if record.variant == "mixed":
+        said["row_variants"] = ",".join(record.row_variants)
+    return said
+
+
+def _decision_headers(record: Record) -> RawHeaders:
+    total_s = record.finished_s - record.arrival_s
+    timing = b"queue;dur=%.3f, compute;dur=%.3f, total;dur=%.3f"
+    return [
+        (b"x-variant", record.variant.encode()),
+        (b"x-route-reason", record.reason.encode()),
+        (b"x-slo-met", b"true" if record.slo_met else b"false"),
+        (b"server-timing", timing % (record.queue_s * 1e3, record.compute_s * 1e3, total_s * 1e3)),
+    ]

@@ -1,0 +1,88 @@
+"""Start and end of a replica: load while alive but not ready; on SIGTERM refuse, finish what was accepted, then exit.
+
+uvicorn closes its sockets as soon as it sees the signal, which would leave callers with refused connections instead
+of a clear 503; so the signal is taken first and handed on to uvicorn when the last accepted request has its outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any
+
+from service.exchange import Message, Receive, Scope, Send
+from service.gateway import Gateway
+
+logger = logging.getLogger("pareto.lifecycle")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Inner = Callable[[Scope, Receive, Send], Awaitable[None]]
+Previous = Callable[[int, FrameType | None], Any] | int | None
+
+
+class Lifecycle:
+    """Wraps the ASGI lifespan of BentoML's app with the gateway's own."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._loading: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._previous: dict[int, Previous] = {}
+        self._signals = 0
+
+    async def run(self, inner: Inner, scope: Scope, receive: Receive, send: Send, loaded: Callable[[], None]) -> None:
+        """Serve the lifespan protocol; `loaded` is called once the families are there."""
+
+        async def start_with_inner() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._loading = asyncio.create_task(self._load(loaded))
+                self._take_signals()
+            elif message["type"] == "lifespan.shutdown":
+                await self._drain()
+            return message
+
+        await inner(scope, start_with_inner, send)
+
+    async def _load(self, loaded: Callable[[], None]) -> None:
+        try:
+            await self._gateway.start()
+            loaded()
+        except Exception as error:
+            self._gateway.broke(f"{type(error).__name__}: {error}")
+            logger.exception("loading failed")
+
+    async def _drain(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._gateway.drain())
+        await self._draining
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            self._previous[number] = signal.getsignal(number)
+            try:
+                signal.signal(number, lambda number, frame: loop.call_soon_threadsafe(self._signalled, number))
+            except ValueError:
+                # Not the main thread: whoever runs the loop there handles signals.
+                self._previous.pop(number)
+                return
+
+    def _signalled(self, number: int) -> None:
+        """The first signal drains, a second one does not wait."""
+        self._signals += 1
+        if self._signals > 1:
+            self._hand_on(number)
+            return
+        logger.info("signal %s: draining", signal.Signals(number).name)
+        task = asyncio.create_task(self._drain())
+        task.add_done_callback(lambda _: self._hand_on(number))
+
+    def _hand_on(self, number: int) -> None:
+        previous = self._previous.get(number)
+        if callable(previous):
+            previous(number, None)

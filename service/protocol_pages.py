@@ -1,0 +1,93 @@
+"""The pages of the open protocol that describe: server, models, versions, readiness, statistics, repository index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from service import __version__
+from service.exchange import Receive, Send, read_body, send_whole
+from service.gateway import Gateway, Phase
+from service.loading import LoadedFamily
+from service.oip.errors import ProtocolError
+from service.oip.metadata import (
+    IndexEntry,
+    model_metadata,
+    read_index_request,
+    readiness,
+    repository_index,
+    server_metadata,
+)
+from service.oip.statistics import statistics_body
+
+SERVER_NAME = "pareto-gateway"
+PLATFORM = "onnxruntime_onnx"
+INDEX_LIMIT_BYTES = 64 * 1024
+
+
+class ProtocolPages:
+    """Answers everything under `/v2` but inference and the server's own health."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def handle(self, method: str, parts: list[str], receive: Receive, send: Send) -> None:
+        """Answer `/v2/` + parts. Raises `ProtocolError` 404 or 405 for what is not there."""
+        if parts == ["repository", "index"]:
+            _need(method, "POST")
+            body = await read_body(receive, INDEX_LIMIT_BYTES, None)
+            content = repository_index(self._index(), read_index_request(body))
+        else:
+            content = self._page(method, parts)
+        await send_whole(send, 200, content)
+
+    def _page(self, method: str, parts: list[str]) -> bytes:
+        match parts:
+            case [] | [""]:
+                _need(method, "GET")
+                return server_metadata(SERVER_NAME, __version__)
+            case ["models", "stats"]:
+                _need(method, "GET")
+                return statistics_body(self._gateway.statistics.counters())
+            case ["models", name, *rest]:
+                return self._model_page(method, name, rest)
+            case _:
+                raise ProtocolError(404, f"no such path: {'/v2/' + '/'.join(parts)[:80]!r}")
+
+    def _model_page(self, method: str, name: str, rest: list[str]) -> bytes:
+        variant = None
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            variant, rest = rest[1], rest[2:]
+        if rest not in ([], ["ready"], ["stats"]):
+            what = "infer" if rest == ["infer"] else None
+            if what is not None:
+                raise ProtocolError(405, "expected POST")
+            raise ProtocolError(404, f"no such path: {'/v2/models/' + '/'.join([name, *rest])[:80]!r}")
+        _need(method, "GET")
+        loaded = self._gateway.loaded(name)
+        if variant is not None:
+            self._gateway.variant(loaded, variant)
+        if rest == ["ready"]:
+            return readiness(name, True, variant)
+        if rest == ["stats"]:
+            return statistics_body(self._gateway.statistics.counters(name, variant))
+        return self._metadata(loaded, variant)
+
+    def _metadata(self, loaded: LoadedFamily, variant: str | None) -> bytes:
+        manifest = loaded.manifest
+        versions = [v.name for v in loaded.family.variants] if variant is None else [variant]
+        return model_metadata(manifest.name, versions, PLATFORM, manifest.inputs, manifest.outputs)
+
+    def _index(self) -> Iterable[IndexEntry]:
+        gateway = self._gateway
+        for name, loaded in gateway.families.items():
+            for variant in loaded.manifest.variants:
+                ready = variant.name in loaded.sessions and gateway.phase is Phase.READY
+                reason = "" if ready else loaded.refused.get(variant.name, "not loaded")
+                yield IndexEntry(name, variant.name, ready, reason)
+        for name, problem in gateway.problems.items():
+            yield IndexEntry(name, "", False, problem)
+
+
+def _need(method: str, expected: str) -> None:
+    if method != expected and not (expected == "GET" and method == "HEAD"):
+        raise ProtocolError(405, f"expected {expected}, got {method[:20]}")
