@@ -1,6 +1,6 @@
 """Open-loop load on a gateway, scored against the family's labels.
 
-    locust -f loadtests/locustfile.py --headless -H http://127.0.0.1:3000 --rate 200 --duration 30 --slo-mix 30:0.5,100:0.5
+    locust -f loadtests/locustfile.py --headless -H http://127.0.0.1:3000 --rate 200 --slo-mix 30:0.5,100:0.5
 
 Locust brings the command line, the HTTP client and its own statistics; when requests leave is `loadtests.openloop`'s.
 Ends with exit code 0 after a valid run, 3 after an invalid one, 2 where it could not start.
@@ -8,11 +8,10 @@ Ends with exit code 0 after a valid run, 3 after an invalid one, 2 where it coul
 
 from __future__ import annotations
 
-import json
+import math
 import sys
-import urllib.error
-import urllib.request
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +23,7 @@ from locust.event import EventHook
 from rich.console import Console
 
 from loadtests import oip
+from loadtests.fetch import fetch
 from loadtests.openloop import Reply, run_open_loop
 from loadtests.report import print_score, score_json, write_json
 from loadtests.samples import Samples, read_samples
@@ -121,8 +121,10 @@ class OpenLoopUser(FastHttpUser):
                 label = oip.label_of(response.content, index_of)
             except ValueError:
                 return Reply(Fate.FAILED)
-            variant = response.headers.get(oip.VARIANT_HEADER) if response.headers else None
-            return Reply(fate, label, str(variant or "unnamed"))
+            received: Mapping[str, Any] = response.headers or {}
+            stages = oip.stage_seconds(str(received.get(oip.TIMING_HEADER) or ""))
+            variant = str(received.get(oip.VARIANT_HEADER) or "unnamed")
+            return Reply(fate, label, variant, stages.get("total", math.nan), stages.get("compute", math.nan))
 
         def observe(index: int, reply: Reply, latency_s: float) -> None:
             requests.fire(
@@ -166,16 +168,15 @@ def _workload(options: Namespace, samples: int) -> Workload:
 def _check_server(host: str, family: str) -> None:
     url = f"{host.rstrip('/')}/v2/models/{family}"
     try:
-        with urllib.request.urlopen(url, timeout=10.0) as response:
-            json.load(response)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            _refuse(f"{host} does not serve a family {family!r}")
-        _refuse(f"{url} answered {error.code}, expected 200")
+        status = fetch(url).status
     except (OSError, ValueError) as error:
-        _refuse(f"no gateway at {host}: {getattr(error, 'reason', error)}")
+        _refuse(f"no gateway at {host}: {error}")
+    if status == 404:
+        _refuse(f"{host} does not serve a family {family!r}")
+    if status != 200:
+        _refuse(f"{url} answered {status}, expected 200")
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"loadtest: {message}", file=sys.stderr)
+    sys.stderr.write(f"loadtest: {message}\n")
     raise SystemExit(CANNOT_START)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from loadtests.scoring import Fate
 LABEL = "label"
 SLO_HEADER = "x-slo-latency-ms"
 VARIANT_HEADER = "x-variant"
+TIMING_HEADER = "server-timing"
 JSON_HEADERS = {"content-type": "application/json"}
 
 _FATES = {200: Fate.ANSWERED, 429: Fate.REFUSED, 503: Fate.REFUSED, 504: Fate.EXPIRED}
@@ -25,8 +26,8 @@ def infer_path(family: str, variant: str | None = None) -> str:
     return f"/v2/models/{family}/versions/{variant}/infer" if variant else f"/v2/models/{family}/infer"
 
 
-def infer_body(samples: Samples, row: int) -> bytes:
-    """The body of a request with one sample, which asks for nothing but the label."""
+def infer_body(samples: Samples, row: int, outputs: Sequence[str] = (LABEL,)) -> bytes:
+    """The body of a request with one sample, by default for nothing but the label; no `outputs` means all of them."""
     inputs = [
         {
             "name": name,
@@ -36,7 +37,8 @@ def infer_body(samples: Samples, row: int) -> bytes:
         }
         for name, values in samples.inputs.items()
     ]
-    return orjson.dumps({"inputs": inputs, "outputs": [{"name": LABEL}]})
+    wanted = {"outputs": [{"name": name} for name in outputs]} if outputs else {}
+    return orjson.dumps({"inputs": inputs, **wanted})
 
 
 def fate_of(status: int) -> Fate:
@@ -53,6 +55,18 @@ def label_of(body: bytes, index: Mapping[str, int]) -> int:
         return index[label]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"expected an answer with one known label, got {body[:120]!r}") from error
+
+
+def stage_seconds(server_timing: str) -> dict[str, float]:
+    """Seconds by stage of a `Server-Timing` header (`queue;dur=0.1, total;dur=2`, in ms); odd parts are skipped."""
+    stages: dict[str, float] = {}
+    for part in server_timing.split(","):
+        name, _, duration_ms = part.strip().partition(";dur=")
+        try:
+            stages[name] = float(duration_ms) / 1000.0
+        except ValueError:
+            continue
+    return stages
 
 
 def _json_values(row: NDArray[Any] | bytes) -> list[Any]:

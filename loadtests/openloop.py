@@ -8,6 +8,7 @@ intended start. gevent's timers tick in milliseconds, so a thread keeps the time
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -32,11 +33,16 @@ _sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 
 
 class Reply(NamedTuple):
-    """What a sender got back: `label` is an index, -1 where there is none; `variant` is empty where none answered."""
+    """What a sender got back: `label` is an index, -1 where there is none; `variant` is empty where none answered.
+
+    `total_s` and `compute_s` are the server's own account, not-a-number where it gave none.
+    """
 
     fate: Fate
     label: int = -1
     variant: str = ""
+    total_s: float = math.nan
+    compute_s: float = math.nan
 
 
 Send = Callable[[int], Reply]
@@ -68,7 +74,8 @@ def run_open_loop(
         reply = send(index)
         latency_s = time.perf_counter() - intended_s[index]
         in_flight -= 1
-        results.fate[index], results.label[index], results.variant[index] = reply
+        results.fate[index], results.label[index], results.variant[index] = reply[:3]
+        results.total_s[index], results.compute_s[index] = reply[3:]
         if reply.fate is Fate.ANSWERED:
             results.latency_s[index] = latency_s
         observe(index, reply, latency_s)

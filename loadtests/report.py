@@ -43,6 +43,10 @@ def score_table(title: str, score: Score) -> Table:
         "latency from intended start",
         f"p50 {milliseconds(score.p50_s)}, p99 {milliseconds(score.p99_s)}, p99.9 {milliseconds(score.p999_s)}",
     )
+    if not math.isnan(score.overhead_p50_s):
+        table.add_row(
+            "beyond the server's time", f"p50 {score.overhead_p50_s * 1e3:.2f} ms  network, HTTP, dispatch lag"
+        )
     fates = ", ".join(f"{fate.replace('_', ' ')} {percent(share)}" for fate, share in score.fates.items() if share)
     table.add_row("requests", f"{score.arrivals} at {score.rate:.1f}/s: {fates}")
     by_variant = sorted(score.answers.items(), key=lambda answer: -answer[1])

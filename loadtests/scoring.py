@@ -1,7 +1,8 @@
 """How well a workload was answered. Pure: the live run and the simulation hand in the same arrays.
 
 Effective accuracy is the share of *all* arrivals that got the correct answer on time; attainment is the share of all
-arrivals that got any answer on time. Refused, late and lost requests count against both. Latency runs from the intended start, so a stalled generator or server cannot hide its own delays.
+arrivals that got any answer on time. Refused, late and lost requests count against both. Latency runs from the
+intended start, so a stalled generator or server cannot hide its own delays.
 """
 
 from __future__ import annotations
@@ -38,20 +39,24 @@ class Results:
     """What became of each request of a workload, in its order; arrays of its length n.
 
     `fate` and `variant` are object arrays of str; `label` int64 is the answered label's index, -1 where none was;
-    `latency_s` float64 runs from the intended start to the answer, infinite where there was none.
+    `latency_s` float64 runs from the intended start to the answer, infinite where there was none. `total_s` and
+    `compute_s` float64 are the server's own seconds for an answered request, not-a-number where it told none.
     """
 
     fate: NDArray[np.object_]
     variant: NDArray[np.object_]
     label: NDArray[np.int64]
     latency_s: Seconds
+    total_s: Seconds
+    compute_s: Seconds
 
     @classmethod
     def pending(cls, count: int) -> Results:
         """Results of requests that nobody has sent yet, to be filled in."""
         fate = np.full(count, Fate.NOT_SENT, dtype=object)
         variant = np.full(count, "", dtype=object)
-        return cls(fate, variant, np.full(count, -1, dtype=np.int64), np.full(count, math.inf))
+        unknown = np.full(count, math.nan)
+        return cls(fate, variant, np.full(count, -1, dtype=np.int64), np.full(count, math.inf), unknown, unknown.copy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,9 @@ class SloScore:
 class Score:
     """The judgement of one run. Shares are of all arrivals, percentiles and `accuracy` of the answered ones.
 
-    `faults` says why the run is not a measurement; empty for a simulation and for a generator that kept up.
+    `overhead_p50_s` is the median of what the answered waited beyond the server's own account of its time (network,
+    HTTP, dispatch lag), `compute_mean_s` the mean of the server's compute time. `faults` says why the run is not a
+    measurement; empty for a simulation and for a generator that kept up.
     """
 
     description: str
@@ -92,6 +99,8 @@ class Score:
     p50_s: float
     p99_s: float
     p999_s: float
+    overhead_p50_s: float
+    compute_mean_s: float
     fates: dict[str, float]
     answers: dict[str, float]
     by_slo: tuple[SloScore, ...]
@@ -115,6 +124,7 @@ def score(workload: Workload, label: NDArray[np.int64], results: Results, sendin
     good = on_time & correct
     effective = float(good.mean())
     latency_s = results.latency_s[answered]
+    computed = _known(results.compute_s[answered])
     names, counts = np.unique(results.variant[answered].astype(str), return_counts=True)
     return Score(
         description=workload.description,
@@ -127,6 +137,8 @@ def score(workload: Workload, label: NDArray[np.int64], results: Results, sendin
         p50_s=_percentile(latency_s, 50.0),
         p99_s=_percentile(latency_s, 99.0),
         p999_s=_percentile(latency_s, 99.9),
+        overhead_p50_s=_percentile(_known((results.latency_s - results.total_s)[answered]), 50.0),
+        compute_mean_s=float(computed.mean()) if len(computed) else math.nan,
         fates={str(fate): float((results.fate == fate).mean()) for fate in Fate},
         answers={str(name): int(count) / len(latency_s) for name, count in zip(names, counts, strict=True)},
         by_slo=tuple(
@@ -159,6 +171,10 @@ def _faults(results: Results, sending: Sending) -> tuple[str, ...]:
     if not_sent := int((results.fate == Fate.NOT_SENT).sum()):
         found.append(f"{not_sent} requests were not sent: {sending.most_in_flight} were open already")
     return tuple(found)
+
+
+def _known(values: Seconds) -> Seconds:
+    return values[~np.isnan(values)]
 
 
 def _percentile(values: NDArray[Any], percent: float) -> float:

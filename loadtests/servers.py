@@ -12,8 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from loadtests.fetch import fetch
 from loadtests.peers.model import FAMILY, MODELS, VARIANT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,9 +43,20 @@ class Command:
 
 
 def gateway(models: Path, environment: Mapping[str, str] | None = None) -> Command:
-    """The gateway as users start it; settings travel as `PARETO_...` variables."""
-    arguments = (sys.executable, "-m", "service.cli", "serve", "--port", "{port}", "--models", str(models.resolve()))
-    return Command("gateway", arguments, {**_QUIET, **(environment or {})})
+    """The gateway as `pareto serve` starts it; settings travel as `PARETO_...` variables."""
+    arguments = (
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        "service.bento:svc",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "{port}",
+    )
+    settings = {"PARETO_MODELS": str(models.resolve()), **(environment or {})}
+    return Command("gateway", arguments, {**_QUIET, **settings})
 
 
 def bare(models: Path, family: str, variant: str) -> Command:
@@ -157,10 +167,10 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], command:
     limit_s = time.monotonic() + START_LIMIT_S
     while True:
         try:
-            with urllib.request.urlopen(server.url + command.ready_path, timeout=5.0):
+            status = fetch(server.url + command.ready_path, timeout_s=5.0).status
+            if status == 200:
                 return
-        except urllib.error.HTTPError as error:
-            fault = f"answers {error.code} on {command.ready_path}"
+            fault = f"answers {status} on {command.ready_path}"
         except OSError as error:
             fault = f"does not answer on {command.ready_path} ({error})"
         if process.poll() is not None:

@@ -56,7 +56,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """`results` for scoring, `records` in the order in which requests ended, `dispatches` in the order of their start."""
+    """`results` for scoring, `records` in the order in which requests ended, `dispatches` as they were started."""
 
     results: Results
     records: tuple[Record, ...]
@@ -148,4 +148,5 @@ def _results(workload: Workload, samples: Samples, machine: Machine, records: li
             results.variant[index] = record.variant
             results.label[index] = samples.predicted[record.variant][sample[index]]
             results.latency_s[index] = record.finished_s + machine.outbound_s - arrival_s[index]
+            results.total_s[index], results.compute_s[index] = record.total_s, record.compute_s
     return results

@@ -1,4 +1,4 @@
-"""What arrives: when, with which SLO, and which labelled row it carries. The simulator and the generator take the same."""
+"""What arrives: when, with which SLO, and which labelled row it carries. Simulator and generator take the same."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Workload:
                 )
         except TraceError as error:
             raise TraceError(f"{path}: {error}") from None
-        except Exception as error:  # noqa: BLE001 - a damaged archive raises anything from zipfile, zlib or numpy
+        except Exception as error:  # a damaged archive raises anything from zipfile, zlib or numpy
             raise TraceError(f"{path}: cannot be read as a workload: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -22,10 +22,12 @@ labels = model.family.labels
 
 
 def answer(content: object, status: int = 200) -> Response:
+    """JSON, numpy arrays included."""
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
 
 
 async def infer(request: Request) -> Response:
+    """Decode, check, run, encode."""
     try:
         (given,) = orjson.loads(await request.body())["inputs"]
         if given["name"] != tensor.name or given["datatype"] != tensor.datatype:
@@ -46,6 +48,7 @@ async def infer(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
+    """Loaded, as soon as anything is answered."""
     return Response()
 
 

@@ -118,7 +118,7 @@ def test_malformed_mixes_are_refused(text: str) -> None:
     if text == "50:":
         assert SloMix((0.05,), (1.0,)) == SloMix.parse(text)
     else:
-        with pytest.raises(TraceError, match="^slo-mix: expected"):
+        with pytest.raises(TraceError, match=r"^slo-mix: expected"):
             SloMix.parse(text)
 
 
@@ -170,5 +170,5 @@ def test_workloads_that_make_no_sense_are_refused(
     arrival_s: list[float], slo_s: list[float], sample: list[int]
 ) -> None:
     """Empty, unsorted, without SLO, without sample or of different lengths."""
-    with pytest.raises(TraceError, match="^workload: "):
+    with pytest.raises(TraceError, match=r"^workload: "):
         Workload(np.array(arrival_s), np.array(slo_s), np.array(sample, dtype=np.int64))
