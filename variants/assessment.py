@@ -1,0 +1,108 @@
+"""Everything that is measured of a made variant but its latency: accuracy, calibration, batch invariance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from variants.calibrate import Calibrated, calibrate
+from variants.evaluate import Logits, predict, quality
+from variants.invariance import batch_invariance
+from variants.manifest import Invariance, Quality
+from variants.preparation import Preparer, Row
+from variants.recipes.artifact import Artifact
+from variants.session import Session, open_session
+
+INVARIANCE_ROWS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class MadeVariant:
+    """A variant that was written, opened and passed its checks.
+
+    `stages` has, in order, the files of a chain that was seen to answer bit for bit as the whole graph; it is empty
+    where there is no such chain.
+    """
+
+    name: str
+    artifact: Artifact
+    session: Session
+    stages: Mapping[str, Path]
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What was measured of a variant. `correct` bool [n] says which rows of the test part it answered right."""
+
+    quality: Quality
+    invariance: Invariance
+    calibrated: Calibrated
+    correct: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The prepared rows and int64 labels of the validation and test parts; the first `samples` test rows are kept."""
+
+    validation: Sequence[Row]
+    validation_labels: NDArray[np.int64]
+    test: Sequence[Row]
+    test_labels: NDArray[np.int64]
+    samples: int
+    classes: int
+
+
+def assess(
+    made: Sequence[MadeVariant],
+    preparer: Preparer,
+    rows: HeldOut,
+    *,
+    seed: int,
+    jobs: int,
+    advance: Callable[[float], None],
+) -> dict[str, Assessment]:
+    """Measure every variant, by name. `advance` is told the fraction done, in [0, 1]."""
+    half = 0.5
+    logits = _answers(made, preparer, [*rows.validation, *rows.test], jobs, lambda done: advance(half * done))
+    assessments = {}
+    for number, variant in enumerate(made, start=1):
+        on_validation, on_test = np.split(logits[variant.name], [len(rows.validation)])
+        calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed)
+        predicted = on_test.argmax(axis=1)
+        invariance = batch_invariance(
+            variant.session, preparer, rows.test[:INVARIANCE_ROWS], temperature=calibrated.temperature, jobs=jobs
+        )
+        assessments[variant.name] = Assessment(
+            quality=quality(rows.test_labels, predicted, rows.classes),
+            invariance=invariance,
+            calibrated=calibrated,
+            correct=predicted == rows.test_labels,
+        )
+        advance(half + half * number / len(made))
+    return assessments
+
+
+def _answers(
+    made: Sequence[MadeVariant], preparer: Preparer, rows: Sequence[Row], jobs: int, advance: Callable[[float], None]
+) -> dict[str, Logits]:
+    """Return each variant's logits for all rows; a path that begins a longer one is answered on the way there."""
+    logits: dict[str, Logits] = {}
+    for variant in sorted(made, key=lambda variant: len(variant.stages), reverse=True):
+        if variant.name in logits:
+            continue
+        path = [open_session(file) for file in variant.stages.values()] or [variant.session]
+        on_the_way = [other for other in made if other.stages and _begins(other.stages, variant.stages)] or [variant]
+        answers = predict(path, preparer, rows, jobs=jobs)
+        for other in on_the_way:
+            logits[other.name] = answers[max(len(other.stages), 1) - 1]
+        advance(len(logits) / len(made))
+    return logits
+
+
+def _begins(stages: Mapping[str, Path], longer: Mapping[str, Path]) -> bool:
+    return list(longer)[: len(stages)] == list(stages)

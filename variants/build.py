@@ -1,0 +1,239 @@
+"""From a family spec to a revision in the model repository: the same steps for every family.
+
+1. `load`: labelled rows in three parts.
+2. Train or load the model: the family's own code.
+3. Write the candidates; one that fails is left out with its reason.
+4. Measure accuracy, calibration and batch invariance, then a latency profile.
+5. The Pareto frontier of (accuracy, latency, size) decides what is loaded by default.
+6. Publish the whole in one rename.
+
+Everything is written into a staging folder that disappears with any failure or interrupt, so the repository holds a
+whole revision or none. What is expensive and reusable (downloads, trained weights) lives in the cache folder.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence, Set
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from variants import evaluate
+from variants.assessment import Assessment, HeldOut, MadeVariant, assess
+from variants.calibrate import expected_calibration_error
+from variants.fingerprint import available_cores
+from variants.manifest import SAMPLES_FILE, FamilyManifest, StageManifest, VariantManifest
+from variants.preparation import Preparer, Row
+from variants.profiling import ProfileMode, profile_family, save_profile
+from variants.progress import BuildProgress, Display, open_display
+from variants.recipes.artifact import EXPORT
+from variants.repository import Repository
+from variants.revision import RevisionFolder
+from variants.selection import select
+from variants.session import open_session
+from variants.sources import cache_folder
+from variants.spec import (
+    STAGES_FOLDER,
+    BuildContext,
+    BuildError,
+    BuildStage,
+    Candidate,
+    Dataset,
+    FamilySpec,
+    LabelledRows,
+)
+
+PARITY_ROWS = 16
+PARITY_TOLERANCE = 1e-3
+"""Largest difference of a logit between an exported fp32 graph and the original that float32 arithmetic explains."""
+
+_DEFAULT_STAGE_S = 10.0
+
+
+def build_family(
+    spec: FamilySpec,
+    repository: Repository,
+    *,
+    display: Display | None = None,
+    profile_mode: ProfileMode = "quick",
+    jobs: int | None = None,
+    cache: Path | None = None,
+) -> RevisionFolder:
+    """Build a family, profile it, and make it the active revision of the repository.
+
+    `display` defaults to a progress bar, or plain lines where the error output is no terminal; `jobs`, the threads
+    that evaluate, to one per core; `cache` to `variants.sources.cache_folder()`. Raises `BuildError` where the family
+    as a whole cannot be built, `RepositoryError` where it cannot be written.
+    """
+    display = display or open_display(f"building {spec.name}")
+    progress = BuildProgress({stage: spec.expected_s.get(stage, _DEFAULT_STAGE_S) for stage in BuildStage}, display)
+    with (
+        display,
+        repository.new_staging(spec.name) as staging,
+        tempfile.TemporaryDirectory(prefix=f"pareto-{spec.name}-") as scratch,
+    ):
+        context = BuildContext(
+            spec=spec,
+            staging=staging,
+            scratch=Path(scratch),
+            cache=cache or cache_folder(),
+            advance=progress.advance,
+            log=display.log,
+        )
+        return _Build(context, progress, jobs or max(1, int(available_cores()))).run(repository, profile_mode)
+
+
+class _Build:
+    """One run of the pipeline. `facts` becomes the manifest's `build`."""
+
+    def __init__(self, context: BuildContext, progress: BuildProgress, jobs: int) -> None:
+        self._context = context
+        self._spec = context.spec
+        self._progress = progress
+        self._jobs = jobs
+        self._created = datetime.datetime.now(datetime.UTC)
+        self._facts: dict[str, str | float] = {"seed": float(self._spec.seed), "onnxruntime": version("onnxruntime")}
+
+    def run(self, repository: Repository, profile_mode: ProfileMode) -> RevisionFolder:
+        self._progress.begin(BuildStage.DATA)
+        data = self._spec.load(self._context)
+        preparer = self._context.preparer()
+        rows = self._held_out(data, preparer)
+        self._save_samples(data.test.take(slice(0, self._spec.samples)))
+
+        self._progress.begin(BuildStage.TRAIN)
+        made = self._make_all(data, preparer, rows.validation[:PARITY_ROWS])
+
+        self._progress.begin(BuildStage.EVALUATE)
+        assessments = assess(
+            made, preparer, rows, seed=self._spec.seed, jobs=self._jobs, advance=self._progress.advance
+        )
+        variants = [self._variant(variant, assessments[variant.name]) for variant in made]
+
+        self._progress.begin(BuildStage.PROFILE)
+        draft = RevisionFolder(self._context.staging, self._manifest(variants))
+        profile = profile_family(draft, mode=profile_mode, progress=self._progress.advance)
+        save_profile(draft, profile)
+
+        self._progress.begin(BuildStage.PUBLISH)
+        middle = len(self._spec.sizes) // 2
+        chosen = select(
+            variants,
+            {name: table.median_s[middle][0] for name, table in profile.variants.items()},
+            {name: assessment.correct for name, assessment in assessments.items()},
+        )
+        self._remove_stages_but({stage for variant in chosen for stage in variant.stages})
+        self._facts |= {f"seconds.{stage}": round(seconds, 2) for stage, seconds in self._progress.seconds.items()}
+        published = repository.publish(self._manifest(chosen), self._context.staging)
+        self._progress.end()
+        return published
+
+    def _held_out(self, data: Dataset, preparer: Preparer) -> HeldOut:
+        return HeldOut(
+            validation=preparer.prepare(data.validation.inputs).values,
+            validation_labels=data.validation.labels,
+            test=preparer.prepare(data.test.inputs).values,
+            test_labels=data.test.labels,
+            samples=self._spec.samples,
+            classes=len(self._spec.labels),
+        )
+
+    def _make_all(self, data: Dataset, preparer: Preparer, rows: Sequence[Row]) -> list[MadeVariant]:
+        made: list[MadeVariant] = []
+        for candidate in self._spec.build(self._context, data):
+            # A family trains before it yields its first candidate.
+            if BuildStage.TRAIN not in self._progress.seconds:
+                self._progress.begin(BuildStage.VARIANTS)
+            try:
+                made.append(self._make(candidate, preparer, rows))
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                if candidate.essential:
+                    raise BuildError(f"{self._spec.name}: variant {candidate.name} cannot be made: {reason}") from error
+                shutil.rmtree(self._context.staging / candidate.name, ignore_errors=True)
+                self._facts[f"left_out.{candidate.name}"] = reason
+                self._context.log(f"{candidate.name} is left out: {reason}")
+        if not made:
+            raise BuildError(f"{self._spec.name}: no variant could be made")
+        return made
+
+    def _make(self, candidate: Candidate, preparer: Preparer, rows: Sequence[Row]) -> MadeVariant:
+        artifact = candidate.make(self._context.model_path(candidate.name))
+        session = open_session(artifact.path)
+        if candidate.reference is not None:
+            difference = evaluate.largest_difference(session, candidate.reference, preparer.collate(rows))
+            self._facts[f"logit_difference.{candidate.name}"] = float(f"{difference:.3g}")
+            if artifact.recipe == EXPORT and difference > PARITY_TOLERANCE:
+                raise BuildError(f"its logits differ by {difference:.3g} from those of the model it was exported from")
+        stages = {stage: self._context.stage_path(stage) for stage in candidate.stages}
+        path = [open_session(file) for file in stages.values()]
+        if path and not evaluate.paths_agree(session, path, preparer, rows):
+            self._context.log(f"{candidate.name}: its stages do not answer bit for bit as its whole graph; not used")
+            stages = {}
+        return MadeVariant(candidate.name, artifact, session, stages, candidate.notes)
+
+    def _variant(self, made: MadeVariant, assessment: Assessment) -> VariantManifest:
+        calibrated = assessment.calibrated
+        calibration_file = f"{made.name}/calibration.npz"
+        calibrated.save(self._context.staging / calibration_file)
+        error = expected_calibration_error(calibrated.confidence, calibrated.predicted == calibrated.label)
+        self._facts[f"calibration_error.{made.name}"] = round(error, 4)
+        return VariantManifest(
+            name=made.name,
+            recipe=made.artifact.recipe,
+            lineage=made.artifact.lineage,
+            model_file=f"{made.name}/model.onnx",
+            calibration_file=calibration_file,
+            stages=tuple(made.stages),
+            quality=assessment.quality,
+            invariance=assessment.invariance,
+            temperature=calibrated.temperature,
+            parameters=made.artifact.parameters,
+            size_bytes=made.artifact.path.stat().st_size,
+            on_frontier=False,
+            load_by_default=False,
+            notes=made.notes,
+        )
+
+    def _manifest(self, variants: Sequence[VariantManifest]) -> FamilyManifest:
+        spec = self._spec
+        stages = dict.fromkeys(stage for variant in variants for stage in variant.stages)
+        return FamilyManifest(
+            name=spec.name,
+            revision=self._created.strftime("%Y%m%d-%H%M%S"),
+            task=spec.task,
+            description=spec.description,
+            inputs=spec.inputs,
+            outputs=spec.outputs,
+            labels=spec.labels,
+            preparation=spec.preparation,
+            sizes=spec.sizes,
+            max_batch=spec.max_batch,
+            default_slo_s=spec.default_slo_s,
+            variants=tuple(variants),
+            stages=tuple(StageManifest(name=name, file=f"{STAGES_FOLDER}/{name}.onnx") for name in stages),
+            created=self._created,
+            source=spec.source,
+            licence=spec.licence,
+            build=self._facts,
+        )
+
+    def _save_samples(self, samples: LabelledRows) -> None:
+        arrays: Mapping[str, Any] = {name: _without_objects(values) for name, values in samples.inputs.items()}
+        np.savez_compressed(self._context.staging / SAMPLES_FILE, **arrays, label=samples.labels)
+
+    def _remove_stages_but(self, kept: Set[str]) -> None:
+        for path in (self._context.staging / STAGES_FOLDER).glob("*.onnx"):
+            if path.stem not in kept:
+                path.unlink()
+
+
+def _without_objects(values: NDArray[Any]) -> NDArray[Any]:
+    """Return text (an object array of UTF-8 bytes) as a fixed-width array, which is stored without pickling."""
+    return np.array(values.tolist(), dtype=np.bytes_) if values.dtype == object else values

@@ -1,0 +1,99 @@
+"""What a variant answers and how good that is, measured through the session that serves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from variants.manifest import Quality
+from variants.preparation import LOGITS, Feeds, Preparer, Row
+from variants.session import Session
+
+BATCH = 32
+
+Logits = NDArray[np.float32]
+
+
+def run_path(path: Sequence[Session], feeds: Feeds) -> list[Logits]:
+    """Run the stages of a path one after another; return the logits float32 [n, k] after each of them.
+
+    A stage takes its inputs, by name, from the batch's feeds and from what the stage before it gave. A whole graph is
+    a path of one stage.
+    """
+    known: dict[str, NDArray[Any]] = dict(feeds)
+    answers = []
+    for stage in path:
+        known.update(stage.run({name: known[name] for name in stage.input_names}))
+        answers.append(known[LOGITS])
+    return answers
+
+
+def batches_by_length(rows: Sequence[Row], batch: int = BATCH) -> Iterator[NDArray[np.int64]]:
+    """Yield row numbers int64 [<= batch] such that rows of like length share a batch, the longest first."""
+    order = np.argsort([-row.size for row in rows], kind="stable")
+    for start in range(0, len(order), batch):
+        yield order[start : start + batch]
+
+
+def predict(
+    path: Sequence[Session],
+    preparer: Preparer,
+    rows: Sequence[Row],
+    *,
+    jobs: int = 1,
+    batch: int = BATCH,
+) -> list[Logits]:
+    """Return the logits float32 [len(rows), k] after each stage of a path, batches spread over `jobs` threads."""
+    groups = list(batches_by_length(rows, batch))
+
+    def answers(group: NDArray[np.int64]) -> list[Logits]:
+        return run_path(path, preparer.collate([rows[row] for row in group]))
+
+    logits: list[Logits] = []
+    with ThreadPoolExecutor(jobs) as threads:
+        for group, stages in zip(groups, threads.map(answers, groups), strict=True):
+            if not logits:
+                logits = [np.empty((len(rows), stage.shape[1]), dtype=np.float32) for stage in stages]
+            for whole, part in zip(logits, stages, strict=True):
+                whole[group] = part
+    return logits
+
+
+def quality(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Quality:
+    """Return accuracy with its binomial standard error, and macro precision, recall and F1.
+
+    A class that is never predicted (or never occurs) counts as precision (or recall) 0.
+    """
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    hits = confusion.diagonal().astype(np.float64)
+    precision = hits / np.maximum(confusion.sum(axis=0), 1)
+    recall = hits / np.maximum(confusion.sum(axis=1), 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
+    accuracy = float(hits.sum() / len(labels))
+    return Quality(
+        value=accuracy,
+        standard_error=math.sqrt(accuracy * (1 - accuracy) / len(labels)),
+        precision=float(precision.mean()),
+        recall=float(recall.mean()),
+        f1=float(f1.mean()),
+        samples=len(labels),
+    )
+
+
+def paths_agree(whole: Session, path: Sequence[Session], preparer: Preparer, rows: Sequence[Row]) -> bool:
+    """Say whether a path's last answer is bit for bit the whole graph's, one row alone and all rows in one batch."""
+    return all(
+        np.array_equal(whole.run(feeds)[LOGITS], run_path(path, feeds)[-1])
+        for feeds in (preparer.collate(rows[:1]), preparer.collate(rows))
+    )
+
+
+def largest_difference(session: Session, reference: Callable[[Feeds], Logits], feeds: Feeds) -> float:
+    """Return the largest absolute difference between a model's logits and the original's on the same feeds."""
+    return float(np.abs(session.run(feeds)[LOGITS] - reference(feeds)).max())

@@ -1,0 +1,44 @@
+"""The families that come with the gateway, and how a family of one's own is loaded."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from variants.spec import BuildError, FamilySpec
+
+# libgomp reads this once, when torch is loaded, which families do. Its threads otherwise spin at every barrier; where
+# the cores are shared with other work that made a training step ten times longer.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+BUILT_IN = {"digits": "variants.families.digits", "sentiment": "variants.families.sentiment"}
+
+
+def load_family(name_or_path: str) -> FamilySpec:
+    """Return the `FAMILY` of a built-in family or of a Python file. Raises `BuildError` where there is none."""
+    if name_or_path in BUILT_IN:
+        module = importlib.import_module(BUILT_IN[name_or_path])
+    elif name_or_path.endswith(".py"):
+        path = Path(name_or_path).resolve()
+        name = f"family_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
+        if spec is None or spec.loader is None:
+            raise BuildError(f"{path}: no such file; give the path of a family spec or one of {', '.join(BUILT_IN)}")
+        module = importlib.util.module_from_spec(spec)
+        # Dataclasses look their module up by name while their class is made.
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise BuildError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    else:
+        raise BuildError(
+            f"{name_or_path!r} is not a family: give the path of a .py file or one of {', '.join(BUILT_IN)}"
+        )
+    family = getattr(module, "FAMILY", None)
+    if not isinstance(family, FamilySpec):
+        raise BuildError(f"{module.__file__}: has no FAMILY = FamilySpec(...) at its top level")
+    return family

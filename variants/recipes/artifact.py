@@ -1,0 +1,30 @@
+"""What a recipe makes: an ONNX file and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+EXPORT = "export"
+"""The recipe of graphs that compute what the original computes, in the same precision."""
+
+
+class RecipeError(Exception):
+    """A recipe cannot be applied to this model. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An ONNX file, the recipe that wrote it, and the steps that led to it, oldest first.
+
+    `parameters` counts the weights of the network, whatever number format they are stored in.
+    """
+
+    path: Path
+    recipe: str
+    lineage: tuple[str, ...]
+    parameters: int
+
+    def next(self, path: Path, recipe: str, step: str) -> Artifact:
+        """Return what one more step made of this artifact."""
+        return Artifact(path, recipe, (*self.lineage, step), self.parameters)

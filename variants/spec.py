@@ -1,0 +1,175 @@
+"""What a model family is, told by whoever brings it: the public interface for a family of one's own.
+
+A family is one Python file (or package) with a module-level `FAMILY = FamilySpec(...)`. It says what the family takes
+and gives, loads its labelled rows, trains or loads its model, and yields the compressed forms to be tried. All that
+follows is the same for every family and happens in `variants.build`: parity, accuracy, calibration, batch invariance,
+latency, the Pareto frontier, and the atomic write into the model repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from variants.manifest import Preparation, TensorPreparation, TensorSpec
+from variants.preparation import Feeds, Preparer, TensorPreparer, TextPreparer
+from variants.recipes.artifact import Artifact
+
+STAGES_FOLDER = "stages"
+"""Where a revision keeps the stages of its chains: `stages/<name>.onnx`."""
+
+
+class BuildError(Exception):
+    """A family cannot be built. The message is one line that says what to do."""
+
+
+class BuildStage(StrEnum):
+    """The parts of a build, in their order; what the progress bar names."""
+
+    DATA = "data"
+    TRAIN = "train"
+    VARIANTS = "variants"
+    EVALUATE = "evaluate"
+    PROFILE = "profile"
+    PUBLISH = "publish"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRows:
+    """Rows as requests bring them (one array [n, ...] per input; text as object arrays of UTF-8 bytes) with labels.
+
+    `labels` int64 [n] are indices into the family's labels.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64] | slice) -> LabelledRows:
+        """Return the chosen rows."""
+        return LabelledRows({name: values[rows] for name, values in self.inputs.items()}, self.labels[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Three disjoint parts: to learn from, to calibrate on, and to measure on (seen by nothing before that)."""
+
+    train: LabelledRows
+    validation: LabelledRows
+    test: LabelledRows
+
+
+def split(rows: LabelledRows, *, train: int, validation: int, seed: int) -> Dataset:
+    """Shuffle the rows and cut them into `train`, `validation` and a test part of what remains.
+
+    Raises `ValueError` where nothing remains to test on.
+    """
+    if len(rows) <= train + validation:
+        raise ValueError(f"{len(rows)} rows leave nothing to test on after {train} + {validation}")
+    order = np.random.default_rng(seed).permutation(len(rows))
+    ends = [train, train + validation]
+    return Dataset(*(rows.take(part) for part in np.split(order, ends)))
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What the build lends a family while it loads, trains and exports.
+
+    `staging` is the revision's folder to be: shared files such as a tokenizer are written there, and models to
+    `model_path` and `stage_path`. `scratch` is removed after the build. `cache` outlives it (downloads, weights).
+    `advance` reports the fraction in [0, 1] done of the current stage; `log` shows the user one line.
+    """
+
+    spec: FamilySpec
+    staging: Path
+    scratch: Path
+    cache: Path
+    advance: Callable[[float], None]
+    log: Callable[[str], None]
+
+    def model_path(self, variant: str) -> Path:
+        """Return where a variant's whole graph belongs, its folder made."""
+        return _in_folder(self.staging / variant / "model.onnx")
+
+    def stage_path(self, stage: str) -> Path:
+        """Return where a stage of a chain belongs, its folder made."""
+        return _in_folder(self.staging / STAGES_FOLDER / f"{stage}.onnx")
+
+    def preparer(self) -> Preparer:
+        """Open the family's preparation; a tokenizer must have been written to `staging` before."""
+        (tensor,) = self.spec.inputs
+        preparation = self.spec.preparation
+        if isinstance(preparation, TensorPreparation):
+            return TensorPreparer(preparation, tensor)
+        tokenizer = tokenizers.Tokenizer.from_file(str(self.staging / preparation.tokenizer_file))
+        return TextPreparer(preparation, tensor, tokenizer)
+
+
+def _in_folder(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One form of the model that is worth trying.
+
+    `make` writes the ONNX file at the path it is given (and any stage of `stages` that is not there yet) and says
+    what it made; where it raises, the variant is left out with that reason, unless it is `essential`: then the build
+    fails. `stages` names the chain's stages that form the same network. `reference` gives the logits float32 [n, k]
+    that the original model answers to the same feeds, for the parity check.
+    """
+
+    name: str
+    make: Callable[[Path], Artifact]
+    essential: bool = False
+    stages: tuple[str, ...] = ()
+    reference: Callable[[Feeds], NDArray[np.float32]] | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FamilySpec:
+    """A model family: what it takes and gives, and how its variants come about.
+
+    `load` returns the labelled rows (and writes shared files such as a tokenizer); `build` trains or loads the model,
+    then yields the candidates. `sizes` are the ascending size classes in tokens, (1,) for tensors. `default_slo_s` is
+    the latency objective of requests that name none. `samples` rows of the test part are stored with the revision for
+    load tests. `expected_s` are the seconds that the stages take on two cores, for the estimate of remaining time.
+    ONNX files take the inputs that `variants.preparation` names and give `logits` float32 [n, len(labels)].
+    """
+
+    name: str
+    description: str
+    labels: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    preparation: Preparation
+    load: Callable[[BuildContext], Dataset]
+    build: Callable[[BuildContext, Dataset], Iterator[Candidate]]
+    default_slo_s: float
+    task: str = "classification"
+    sizes: tuple[int, ...] = (1,)
+    max_batch: int = 32
+    seed: int = 0
+    samples: int = 512
+    source: str = ""
+    licence: str = ""
+    expected_s: Mapping[BuildStage, float] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What every classifier of the gateway answers: the label, its confidence, and all probabilities."""
+        return (
+            TensorSpec(name="label", datatype="BYTES", shape=(-1,)),
+            TensorSpec(name="confidence", datatype="FP32", shape=(-1,)),
+            TensorSpec(name="probabilities", datatype="FP32", shape=(-1, len(self.labels))),
+        )
