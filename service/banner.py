@@ -1,0 +1,72 @@
+"""What a started server says of itself: its address, its metrics, and a line to try."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from service.settings import Settings
+from service.supervision import reachable_host
+from variants.repository import Repository, RevisionFolder
+
+FAVOURITE = "sentiment"
+"""The family that the line to try prefers: a sentence reads better than 64 numbers."""
+
+_LONGEST_TEXT = 90
+
+
+def banner(settings: Settings, started_in_s: float, console: Console | None = None) -> None:
+    """Print it. Raises `RepositoryError` where the repository has gone."""
+    console = console or Console()
+    repository = Repository(settings.models)
+    names = repository.families()
+    host = reachable_host(settings.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    lines = [
+        ("ready", f"after {started_in_s:.1f} s, serving {', '.join(names)}"),
+        ("address", url),
+        ("metrics", f"{url}/metrics"),
+        ("try", try_line(url, repository.open(FAVOURITE if FAVOURITE in names else names[0]), settings)),
+        ("stop", "Ctrl-C"),
+    ]
+    console.print(Text(f"\nPareto Gateway {gateway_version()}", style="bold green"))
+    for label, content in lines:
+        # One line however long it is: a wrapped command cannot be copied.
+        console.print(Text(f"  {label:<8} ", style="dim").append(content, style="not dim"), soft_wrap=True)
+    console.print()
+
+
+def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:
+    """A curl command with a labelled sample of the family and the SLO that the family has anyway."""
+    manifest = folder.manifest
+    slo_ms = settings.family(manifest.name).slo_ms or manifest.default_slo_s * 1e3
+    samples = folder.samples()
+    inputs = []
+    for tensor in manifest.inputs:
+        rows = samples[tensor.name]
+        row = next((row for row in rows if isinstance(row, bytes) and len(row) <= _LONGEST_TEXT), rows[0])
+        flat = [row.decode(errors="replace")] if isinstance(row, bytes) else [_short(value) for value in row.ravel()]
+        shape = [1, *tensor.shape[1:]]
+        inputs.append({"name": tensor.name, "shape": shape, "datatype": tensor.datatype, "data": flat})
+    body = json.dumps({"inputs": inputs}, ensure_ascii=False, separators=(",", ":"))
+    path = f"{url}/v2/models/{manifest.name}/infer"
+    return f"curl -s {path} -H 'x-slo-latency-ms: {slo_ms:g}' -d {shlex.quote(body)}"
+
+
+def gateway_version() -> str:
+    """The installed version, or that it is a checkout."""
+    try:
+        return version("pareto-gateway")
+    except PackageNotFoundError:
+        return "(checkout)"
+
+
+def _short(value: Any) -> Any:
+    """Whole numbers without their `.0`."""
+    plain = value.item()
+    return int(plain) if isinstance(plain, float) and plain.is_integer() else plain

@@ -1,0 +1,84 @@
+"""The console script `pareto`. Faults are one line on the error output; exit code 2 for usage and settings, else 1."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from service.commands.build import build
+from service.commands.doctor import doctor
+from service.commands.failure import CommandError
+from service.commands.frontier import frontier
+from service.commands.profile import profile
+from service.commands.serve import serve
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="pareto",
+    help="Serves a family of compressed model variants and picks, for every request, the one that answers it.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (build, profile, frontier, serve, doctor):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from service.banner import gateway_version
+
+        typer.echo(f"pareto {gateway_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def gateway(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. `PARETO_DEBUG=1` shows tracebacks."""
+    try:
+        code = app(list(arguments), prog_name="pareto", standalone_mode=False)
+    except CommandError as error:
+        return _failed(str(error), error.exit_code)
+    except TyperException as error:
+        return _failed(f"{error.format_message().rstrip('.')} (see pareto --help)", error.exit_code)
+    except (KeyboardInterrupt, Abort):
+        return _failed("interrupted", INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - a user never sees a traceback
+        text = " ".join(str(error).split()) or "no message"
+        return _failed(f"internal error: {type(error).__name__}: {text} (PARETO_DEBUG=1 shows where)", 1)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Run what the command line says, then end the process with its exit code."""
+    # So that a build that is told to end removes what it has not finished.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    sys.exit(run(sys.argv[1:]))
+
+
+def _failed(message: str, exit_code: int) -> int:
+    """Say it, one line for each fault."""
+    if os.environ.get("PARETO_DEBUG"):
+        raise  # noqa: PLE0704 - called while the exception is handled
+    for line in message.splitlines():
+        typer.echo(f"pareto: {line}", err=True)
+    return exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`pareto build`: families from their specs into the model repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.commands.failure import CommandError, faults_of_the_repository
+from service.commands.options import Models, settings_from
+
+DEFAULT_FAMILY = "sentiment"
+
+
+def build(
+    families: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|FILE.py]...", help=f"Families to build. Default: {DEFAULT_FAMILY}.", show_default=False
+        ),
+    ] = None,
+    models: Models = None,
+    force: Annotated[bool, typer.Option("--force", help="Build a new revision of what exists already.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
+) -> None:
+    """Build families: train, compress, measure, profile, publish.
+
+    NAME is a family that comes with the gateway (`sentiment`, `digits`); FILE.py is a family spec of your own.
+    """
+    repository = settings_from(models=models).models
+    for family in families or [DEFAULT_FAMILY]:
+        build_one(family, repository, force=force, plain=plain)
+
+
+def build_one(name: str, models: Path, *, force: bool = False, plain: bool = False) -> None:
+    """Build one family and say what came out of it, on the error output. Raises `CommandError`."""
+    try:
+        from variants.build import build_family
+        from variants.families import load_family
+        from variants.progress import LineDisplay, open_display
+        from variants.repository import Repository
+        from variants.spec import BuildError
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"building needs {error.name}, which is not installed: run `make build` in a checkout"
+        ) from error
+
+    repository = Repository(models)
+    with faults_of_the_repository():
+        try:
+            spec = load_family(name)
+            if spec.name in repository.families() and not force:
+                typer.echo(f"{spec.name}: is built already in {models} (--force builds it anew)", err=True)
+                return
+            title = f"building {spec.name}"
+            folder = build_family(spec, repository, display=LineDisplay(title) if plain else open_display(title))
+        except BuildError as error:
+            raise CommandError(str(error)) from error
+        except ModuleNotFoundError as error:
+            raise CommandError(
+                f"building {name} needs {error.name}, which is not installed: run `make build`"
+            ) from error
+    variants = folder.manifest.variants
+    served = [variant.name for variant in variants if variant.load_by_default]
+    typer.echo(
+        f"{spec.name}: {len(variants)} variants in {folder.path}, loaded by default: {', '.join(served)}", err=True
+    )

@@ -1,0 +1,36 @@
+"""`pareto doctor`: what is wrong here, before anything is served."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.commands.failure import CommandError
+from service.commands.options import Config, Models, settings_from
+
+_MARKS = {"fine": ("ok", "green"), "note": ("note", "yellow"), "broken": ("broken", "bold red")}
+
+
+def doctor(
+    models: Models = None,
+    config: Config = None,
+    port: Annotated[
+        int | None, typer.Option("--port", "-p", metavar="N", help="Port to look at.", show_default=False)
+    ] = None,
+) -> None:
+    """Look at packages, machine, settings, repository and port; exit code 1 where something is broken."""
+    settings = settings_from(config, models=models, port=port)
+    from rich.console import Console
+    from rich.text import Text
+
+    from service.doctor import Verdict, examine
+
+    console = Console()
+    broken = 0
+    for finding in examine(settings):
+        mark, style = _MARKS[finding.verdict]
+        broken += finding.verdict is Verdict.BROKEN
+        console.print(Text(f"{mark:<7}", style=style), Text(f"{finding.subject:<12}{finding.text}"), soft_wrap=True)
+    if broken:
+        raise CommandError(f"{broken} thing{'s are' if broken > 1 else ' is'} broken here, see above")

@@ -1,0 +1,42 @@
+"""`pareto profile`: how long each variant takes on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.commands.failure import faults_of_the_repository
+from service.commands.options import Config, Models, settings_from
+
+
+def profile(
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="A family in the repository.", show_default=False)],
+    full: Annotated[bool, typer.Option("--full", help="More batch sizes and repetitions: minutes.")] = False,
+    models: Models = None,
+    config: Config = None,
+) -> None:
+    """Measure a family's latency and memory on this machine, with the options that serve."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    settings = settings_from(config, models=models)
+    from variants.profiling import profile_family, save_profile
+    from variants.repository import Repository
+    from variants.session import SessionOptions
+
+    with faults_of_the_repository():
+        folder = Repository(settings.models).open(family)
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"profiling {family}", total=1.0)
+            measured = profile_family(
+                folder,
+                mode="full" if full else "quick",
+                options=SessionOptions(threads=settings.threads_per_slot),
+                progress=lambda fraction: bar.update(task, completed=fraction),
+            )
+        save_profile(folder, measured)
+    from service.commands.tables import print_profile
+
+    print_profile(folder.manifest, measured)

@@ -1,0 +1,70 @@
+"""`pareto serve`: check, build if asked to, start the server, say where it is, and wait for its end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.commands.build import build_one
+from service.commands.failure import CommandError, faults_of_the_repository
+from service.commands.options import Config, Models, settings_from
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+
+def serve(
+    port: Annotated[
+        int | None, typer.Option("--port", "-p", metavar="N", help="Port (setting `port`).", show_default=False)
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Address (setting `host`).", show_default=False)
+    ] = None,
+    models: Models = None,
+    config: Config = None,
+    build_if_empty: Annotated[
+        str | None,
+        typer.Option(
+            "--build-if-empty",
+            metavar="NAME",
+            help="Build this family first where the repository is empty.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Serve the families of the model repository over HTTP until SIGINT or SIGTERM."""
+    settings = settings_from(config, port=port, host=host, models=models)
+    from service.banner import banner
+    from service.ports import occupant
+    from service.supervision import ServerDiedError, SupervisedServer
+
+    if taken := occupant(settings.host, settings.port):
+        raise CommandError(f"{taken}; choose another port with --port")
+    _fill(settings, build_if_empty)
+    started_s = time.monotonic()
+    with SupervisedServer(settings) as server:
+        try:
+            server.wait_until_ready()
+            if not server.stopping:
+                with faults_of_the_repository():
+                    banner(settings, time.monotonic() - started_s)
+            code = server.wait()
+        except ServerDiedError as error:
+            raise CommandError(str(error), error.exit_code) from error
+    raise typer.Exit(code)
+
+
+def _fill(settings: Settings, family: str | None) -> None:
+    from variants.repository import Repository
+
+    with faults_of_the_repository():
+        if Repository(settings.models).families():
+            return
+    if family is None:
+        raise CommandError(
+            f"{settings.models}: holds no family to serve; build one with `pareto build` or name another "
+            "repository with --models"
+        )
+    build_one(family, settings.models)

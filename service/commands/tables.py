@@ -1,0 +1,69 @@
+"""What `pareto profile` and `pareto frontier` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from variants.frontier import Frontier, ParetoPoint
+    from variants.manifest import FamilyManifest
+    from variants.profiling import FamilyProfile
+
+_WIDTH_OF_A_FILE = 140
+
+
+def output() -> Console:
+    """The standard output; where that is no terminal, wide enough that nothing is cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_OF_A_FILE)
+
+
+def print_profile(manifest: FamilyManifest, profile: FamilyProfile) -> None:
+    """Median and 95th percentile of every variant, for the batches of the middle size class."""
+    middle = len(manifest.sizes) // 2
+    rows = f", rows of up to {manifest.sizes[middle]} tokens" if len(manifest.sizes) > 1 else ""
+    batches = next(iter(profile.variants.values())).batches
+    table = Table(title=f"{manifest.name}: median / p95 milliseconds of a batch{rows}", title_justify="left")
+    table.add_column("variant")
+    for batch in batches:
+        table.add_column(f"{batch}", justify="right")
+    table.add_column("load ms", justify="right")
+    table.add_column("MB", justify="right")
+    for name, measured in sorted(profile.variants.items(), key=lambda entry: entry[1].median_s[middle][0]):
+        cells = zip(measured.median_s[middle], measured.tail_s[middle], strict=True)
+        seconds = [f"{median * 1e3:.3g} / {tail * 1e3:.3g}" for median, tail in cells]
+        table.add_row(name, *seconds, f"{measured.load_s * 1e3:.0f}", _megabytes(measured.memory_bytes))
+    console = output()
+    console.print(table)
+    console.print(f"{profile.mode} profile of {profile.machine}", highlight=False, markup=False)
+
+
+def print_frontier(manifest: FamilyManifest, points: Sequence[ParetoPoint], found: Frontier) -> None:
+    """Every variant, fastest first, with what it costs, what it gives and whether it is worth having."""
+    table = Table(title=f"{manifest.name}, revision {manifest.revision}", title_justify="left")
+    table.add_column("variant")
+    for column in (f"{manifest.variants[0].quality.metric} %", "ms, 1 row", "MB"):
+        table.add_column(column, justify="right")
+    table.add_column("Pareto frontier")
+    table.add_column("loaded")
+    for point in sorted(points, key=lambda point: (point.latency_s, point.name)):
+        dominating = found.dominated.get(point.name)
+        verdict = f"dominated by {dominating}" if dominating else f"on it {found.notes.get(point.name, '')}".strip()
+        table.add_row(
+            point.name,
+            f"{point.quality * 100:.1f} ± {point.standard_error * 100:.1f}",
+            f"{point.latency_s * 1e3:.3g}",
+            _megabytes(point.size_bytes),
+            verdict,
+            "by default" if manifest.variant(point.name).load_by_default else "on request",
+            style="dim" if dominating else "",
+        )
+    output().print(table)
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.3g}"

@@ -1,0 +1,137 @@
+"""What can be wrong with a machine, its packages, its settings and its model repository: found without serving."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+
+from service.ports import occupant
+from service.settings import Settings
+from variants.fingerprint import available_cores, machine_fingerprint
+from variants.profiling import load_profile
+from variants.repository import Repository, RepositoryError, RevisionFolder
+
+_INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp")
+_SPARE_MEMORY_BYTES = 512 * 1024**2
+"""Python, BentoML and onnxruntime before the first model."""
+
+
+class Verdict(StrEnum):
+    """How bad a finding is. Only `BROKEN` keeps the gateway from serving."""
+
+    FINE = "fine"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `text` is one line that says what was found and, where it is not fine, what to do."""
+
+    subject: str
+    verdict: Verdict
+    text: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything, one finding after the other; hashing a large repository takes seconds."""
+    yield from _packages()
+    yield from _machine(settings)
+    yield from _repository(settings)
+    taken = occupant(settings.host, settings.port)
+    if taken:
+        yield Finding("port", Verdict.BROKEN, f"{taken}; choose another with --port")
+    else:
+        yield Finding("port", Verdict.FINE, f"{settings.port} on {settings.host} is free")
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding("python", Verdict.FINE, platform.python_version())
+    for name in ("onnxruntime", "bentoml"):
+        yield Finding(name, Verdict.FINE, version(name))
+    try:
+        yield Finding("torch", Verdict.FINE, version("torch"))
+    except PackageNotFoundError:
+        yield Finding("torch", Verdict.NOTE, "not installed: families can be served here but not built (`make build`)")
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    fingerprint = machine_fingerprint(settings.threads_per_slot)
+    yield Finding("machine", Verdict.FINE, f"{fingerprint.description} (fingerprint {fingerprint.digest})")
+    flags = set(fingerprint.description.replace(";", " ").split())
+    if found := [name for name in _INT8_INSTRUCTIONS if name in flags]:
+        yield Finding("int8", Verdict.FINE, f"{', '.join(found)}: int8 variants are fast here")
+    else:
+        yield Finding("int8", Verdict.NOTE, "no int8 instructions: int8 variants save memory but little time here")
+    cores, slots = available_cores(), settings.slot_count
+    used = slots * settings.threads_per_slot
+    verdict = Verdict.FINE if used <= max(1.0, cores) else Verdict.NOTE
+    more = "" if verdict is Verdict.FINE else ": more threads than cores make latencies unpredictable"
+    text = f"{cores:g} usable, {slots} slots of {settings.threads_per_slot} threads{more}"
+    yield Finding("cores", verdict, text)
+
+
+def _repository(settings: Settings) -> Iterator[Finding]:
+    repository = Repository(settings.models)
+    try:
+        names = repository.families()
+    except OSError as error:
+        yield Finding("models", Verdict.BROKEN, f"{settings.models}: cannot be read: {error.strerror}")
+        return
+    if not names:
+        yield Finding("models", Verdict.BROKEN, f"{settings.models}: holds no family; `pareto build` builds one")
+        return
+    yield Finding("models", Verdict.FINE, f"{settings.models}: {', '.join(names)}")
+    needed_bytes = 0
+    for name in names:
+        try:
+            folder = repository.open(name)
+            needed_bytes += _loaded_bytes(folder, settings)
+            yield from _family(folder, settings)
+        except RepositoryError as error:
+            yield Finding(name, Verdict.BROKEN, str(error))
+    yield _memory(needed_bytes)
+    for name in sorted(set(settings.families) - set(names)):
+        yield Finding(name, Verdict.NOTE, "has settings but is not in the repository")
+
+
+def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
+    manifest = folder.manifest
+    refused = folder.verify()
+    for variant, fault in refused.items():
+        yield Finding(manifest.name, Verdict.BROKEN, f"{variant}: {fault}; `pareto build --force {manifest.name}`")
+    known = {variant.name for variant in manifest.variants}
+    for variant in settings.load_of(manifest.name) or ():
+        if variant not in known:
+            text = f"families.{manifest.name}.load: no variant {variant!r}, known are {', '.join(sorted(known))}"
+            yield Finding(manifest.name, Verdict.BROKEN, text)
+    sound = f"revision {manifest.revision}, {len(known) - len(refused)} of {len(known)} variants sound"
+    profile = load_profile(folder, settings.threads_per_slot)
+    if profile is None:
+        text = f"{sound}; no profile of this machine: a quick one is taken at the start"
+        yield Finding(manifest.name, Verdict.NOTE, text)
+    else:
+        text = f"{sound}; {profile.mode} profile of {profile.taken:%Y-%m-%d %H:%M} UTC"
+        yield Finding(manifest.name, Verdict.FINE, text)
+
+
+def _loaded_bytes(folder: RevisionFolder, settings: Settings) -> int:
+    wanted = settings.load_of(folder.manifest.name)
+    return sum(
+        variant.size_bytes
+        for variant in folder.manifest.variants
+        if (variant.load_by_default if wanted is None else variant.name in wanted)
+    )
+
+
+def _memory(needed_bytes: int) -> Finding:
+    free_bytes = psutil.virtual_memory().available
+    text = f"{free_bytes / 1e9:.1f} GB available, {needed_bytes / 1e6:.0f} MB of models are loaded"
+    if free_bytes < needed_bytes + _SPARE_MEMORY_BYTES:
+        return Finding("memory", Verdict.BROKEN, f"{text}: too little; load fewer variants (families.NAME.load)")
+    return Finding("memory", Verdict.FINE, text)

@@ -1,0 +1,40 @@
+"""Whether a port can be listened on, and who is in the way."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import psutil
+
+
+def occupant(host: str, port: int) -> str | None:
+    """Why nothing can listen there, in one line; None where something can."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        return f"host {host!r}: not an address of this machine: {error.strerror}"
+    with socket.socket(family, kind, protocol) as probe:
+        # As the server does: ports that only wait for their last packets are free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} on {host} is in use{_listener(port)}"
+            if error.errno == errno.EADDRNOTAVAIL:
+                return f"host {host!r}: not an address of this machine"
+            return f"port {port} on {host} cannot be used: {error.strerror}"
+    return None
+
+
+def _listener(port: int) -> str:
+    """The process that listens there, where this user may know."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return ""

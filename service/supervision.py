@@ -1,0 +1,170 @@
+"""`bentoml serve` as a child process: its settings, its readiness, its signals, its log and its end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from service.configuration import OTHER_VARIABLES
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where the package `service` lies: BentoML imports it from there."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+READY_PATH = "/v2/health/ready"
+PROBE_EVERY_S = 0.1
+STOP_MARGIN_S = 15.0
+"""On top of the drain time, before a server that does not end is killed."""
+
+
+class ServerDiedError(Exception):
+    """The server ended, or cannot serve, without having been asked to end. The message is one line."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class SupervisedServer:
+    """A server with exactly these settings; a context manager that does not leave it running.
+
+    SIGINT and SIGTERM are handed on to it. Its log goes to the error output. Enter it in the main thread.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._last_lines: deque[str] = deque(maxlen=20)
+        self._kill_timer: threading.Timer | None = None
+        self.stopping = False
+        """Whether a signal asked for the end."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            server_command(self._settings),
+            cwd=ROOT,
+            env=server_environment(self._settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # A group of its own: Ctrl-C reaches it once, through the handler, and not from the terminal as well.
+            start_new_session=True,
+        )
+        self._previous = {number: signal.signal(number, self._hand_on) for number in SIGNALS}
+        self._log = threading.Thread(target=self._copy_log, name="server-log", daemon=True)
+        self._log.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(self._settings.drain_s + STOP_MARGIN_S)
+            except subprocess.TimeoutExpired:
+                self._kill()
+        self._process.wait()
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def wait_until_ready(self) -> None:
+        """Return when the server answers or is being stopped. Raises `ServerDiedError` where it never will."""
+        while not self.stopping:
+            if self._process.poll() is not None:
+                raise self._died("before it was ready")
+            status, body = _probe(self._settings)
+            if status == http.client.OK:
+                return
+            if "nothing to serve" in body:
+                raise ServerDiedError(body, exit_code=1)
+            time.sleep(PROBE_EVERY_S)
+
+    def wait(self) -> int:
+        """The server's exit code, when it ends. Raises `ServerDiedError` where nobody asked it to."""
+        self._process.wait()
+        if not self.stopping:
+            raise self._died("unasked")
+        return self._exit_code()
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        if not self.stopping:
+            self.stopping = True
+            self._kill_timer = threading.Timer(self._settings.drain_s + STOP_MARGIN_S, self._kill)
+            self._kill_timer.daemon = True
+            self._kill_timer.start()
+        self._process.send_signal(number)
+
+    def _kill(self) -> None:
+        sys.stderr.write("pareto: the server did not end in time and is killed\n")
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _copy_log(self) -> None:
+        if self._process.stdout is not None:
+            for line in self._process.stdout:
+                self._last_lines.append(line.strip())
+                sys.stderr.write(line)
+
+    def _died(self, when: str) -> ServerDiedError:
+        self._log.join(timeout=1.0)
+        last = next((line for line in reversed(self._last_lines) if line), "it said nothing")
+        code = self._exit_code()
+        return ServerDiedError(f"the server ended {when}, with exit code {code}: {last}", code or 1)
+
+    def _exit_code(self) -> int:
+        """As a shell says it: 128 and the signal's number for a process that a signal ended."""
+        code = self._process.returncode
+        return code if code >= 0 else 128 - code
+
+
+def server_command(settings: Settings) -> list[str]:
+    """The command that serves."""
+    command = [sys.executable, "-m", "bentoml", "serve", "service.bento:svc", "--working-dir", str(ROOT)]
+    return [*command, "--host", settings.host, "--port", str(settings.port)]
+
+
+def server_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, with these settings in place of whatever variables and file named before."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(PREFIX) or name.upper() in OTHER_VARIABLES
+    }
+    own = {"BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1"}
+    return inherited | own | settings.environment()
+
+
+def reachable_host(host: str) -> str:
+    """The address at which a server on this machine is reached that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
+
+
+def _probe(settings: Settings) -> tuple[int, str]:
+    """Status of the readiness path and what it says; 0 where nothing answers."""
+    connection = http.client.HTTPConnection(reachable_host(settings.host), settings.port, timeout=2.0)
+    try:
+        connection.request("GET", READY_PATH)
+        response = connection.getresponse()
+        body = response.read(4096).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+    finally:
+        connection.close()
+    try:
+        return response.status, str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return response.status, body
