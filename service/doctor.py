@@ -45,7 +45,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _repository(settings)
     taken = occupant(settings.host, settings.port)
     if taken:
-        yield Finding("port", Verdict.BROKEN, f"{taken}; choose another with --port")
+        yield Finding("port", Verdict.BROKEN, taken)
     else:
         yield Finding("port", Verdict.FINE, f"{settings.port} on {settings.host} is free")
 

@@ -9,11 +9,11 @@ import psutil
 
 
 def occupant(host: str, port: int) -> str | None:
-    """Why nothing can listen there, in one line; None where something can."""
+    """Why nothing can listen there and what to do, in one line; None where something can."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        return f"host {host!r}: not an address of this machine: {error.strerror}"
+        return f"host {host!r}: {error.strerror}; see --host"
     with socket.socket(family, kind, protocol) as probe:
         # As the server does: ports that only wait for their last packets are free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -22,10 +22,10 @@ def occupant(host: str, port: int) -> str | None:
             probe.listen()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                return f"port {port} on {host} is in use{_listener(port)}"
+                return f"port {port} on {host} is in use{_listener(port)}; choose another with --port"
             if error.errno == errno.EADDRNOTAVAIL:
-                return f"host {host!r}: not an address of this machine"
-            return f"port {port} on {host} cannot be used: {error.strerror}"
+                return f"host {host!r}: not an address of this machine; see --host"
+            return f"port {port} on {host} cannot be used: {error.strerror}; see --port and --host"
     return None
 
 

@@ -11,9 +11,12 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
+
+import psutil
 
 from service.configuration import OTHER_VARIABLES
 from service.settings import PREFIX, Settings
@@ -45,6 +48,7 @@ class SupervisedServer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._last_lines: deque[str] = deque(maxlen=20)
+        self._workers: list[psutil.Process] = []
         self._kill_timer: threading.Timer | None = None
         self.stopping = False
         """Whether a signal asked for the end."""
@@ -77,6 +81,7 @@ class SupervisedServer:
             except subprocess.TimeoutExpired:
                 self._kill()
         self._process.wait()
+        self._kill_workers()
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         for number, handler in self._previous.items():
@@ -89,6 +94,8 @@ class SupervisedServer:
                 raise self._died("before it was ready")
             status, body = _probe(self._settings)
             if status == http.client.OK:
+                with suppress(psutil.NoSuchProcess):
+                    self._workers = psutil.Process(self._process.pid).children(recursive=True)
                 return
             if "nothing to serve" in body:
                 raise ServerDiedError(body, exit_code=1)
@@ -111,7 +118,14 @@ class SupervisedServer:
 
     def _kill(self) -> None:
         sys.stderr.write("pareto: the server did not end in time and is killed\n")
-        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._kill_workers()
+
+    def _kill_workers(self) -> None:
+        """BentoML's workers have sessions of their own and outlive an arbiter that was killed."""
+        for worker in self._workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
 
     def _copy_log(self) -> None:
         if self._process.stdout is not None:

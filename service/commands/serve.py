@@ -41,7 +41,7 @@ def serve(
     from service.supervision import ServerDiedError, SupervisedServer
 
     if taken := occupant(settings.host, settings.port):
-        raise CommandError(f"{taken}; choose another port with --port")
+        raise CommandError(taken)
     _fill(settings, build_if_empty)
     started_s = time.monotonic()
     with SupervisedServer(settings) as server:
