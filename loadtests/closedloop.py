@@ -53,7 +53,7 @@ def generator_name() -> str:
 
 
 def measure(
-    url: str, body: bytes, connections: int, seconds: float, cores: Sequence[int] = (), generator: str | None = None
+    url: str, body: bytes, connections: int, seconds: int, cores: Sequence[int] = (), generator: str | None = None
 ) -> Throughput:
     """Ask `url` with JSON `body` over that many kept-alive connections, from a process on these cores.
 
@@ -61,7 +61,7 @@ def measure(
     """
     generator = generator or generator_name()
     own = ("-m", "loadtests.closedloop", url, "--connections", str(connections), "--seconds", str(seconds))
-    wrk = ("-t", "1", "-c", str(connections), "-d", f"{seconds:g}s", "--timeout", "10s", "-s", str(WRK_SCRIPT), url)
+    wrk = ("-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--timeout", "10s", "-s", str(WRK_SCRIPT), url)
     command = (sys.executable, *own) if generator == BUILT_IN else ("wrk", *wrk, "--", body.decode())
     with pinned(cores):
         done = subprocess.run(command, input=body, capture_output=True, check=False, cwd=ROOT)

@@ -44,6 +44,7 @@ class Plan:
     workload: Workload
     samples: Samples
     bodies: tuple[bytes, ...]
+    variant: str | None
     max_in_flight: int
     report: Path | None
 
@@ -63,6 +64,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--slo-mix", default="100", help="milliseconds:weight,... (default 100)")
     add("--seed", type=int, default=0, help="of arrivals, SLOs and samples (default 0)")
     add("--family", default="sentiment", help="model family to ask (default sentiment)")
+    add("--variant", help="pin this variant instead of letting the gateway choose")
     add("--models", type=Path, default=Path("models"), help="model repository with the labelled samples")
     add("--workload", type=Path, help="replay this .npz instead of drawing a workload")
     add("--save-workload", type=Path, help="write the drawn workload as .npz")
@@ -86,9 +88,9 @@ def prepare(environment: Environment, **_: Any) -> None:
             workload.save(options.save_workload)
     except (RepositoryError, TraceError, OSError) as error:
         _refuse(str(error))
-    _check_server(options.host, options.family)
+    _check_server(options.host, options.family, options.variant)
     bodies = tuple(oip.infer_body(samples, row) for row in range(len(samples)))
-    OpenLoopUser.plan = Plan(workload, samples, bodies, options.max_in_flight, options.report)
+    OpenLoopUser.plan = Plan(workload, samples, bodies, options.variant, options.max_in_flight, options.report)
 
 
 class OpenLoopUser(FastHttpUser):
@@ -107,7 +109,7 @@ class OpenLoopUser(FastHttpUser):
         # Locust would time requests from when they left; what it is told below counts from when they should have.
         self.client.request_event = EventHook()  # type: ignore[no-untyped-call]  # locust's events carry no types
         index_of = {label: index for index, label in enumerate(plan.samples.labels)}
-        path = oip.infer_path(plan.samples.family)
+        path = oip.infer_path(plan.samples.family, plan.variant)
         slo_ms = [f"{slo_s * 1000.0:g}" for slo_s in plan.workload.slo_s.tolist()]
         sample = plan.workload.sample.tolist()
 
@@ -165,14 +167,14 @@ def _workload(options: Namespace, samples: int) -> Workload:
     return Workload.draw(arrival_s, mix, samples, rng, description)
 
 
-def _check_server(host: str, family: str) -> None:
-    url = f"{host.rstrip('/')}/v2/models/{family}"
+def _check_server(host: str, family: str, variant: str | None) -> None:
+    url = f"{host.rstrip('/')}/v2/models/{family}" + (f"/versions/{variant}" if variant else "")
     try:
         status = fetch(url).status
     except (OSError, ValueError) as error:
         _refuse(f"no gateway at {host}: {error}")
     if status == 404:
-        _refuse(f"{host} does not serve a family {family!r}")
+        _refuse(f"{host} does not serve {family}{'/' + variant if variant else ''}")
     if status != 200:
         _refuse(f"{url} answered {status}, expected 200")
 

@@ -30,7 +30,7 @@ from variants.fingerprint import machine_fingerprint
 from variants.repository import Repository, RepositoryError
 
 CHECKED_ROWS = 16
-WARM_UP_S = 0.5
+WARM_UP_S = 1
 YARDSTICK = "bare"
 
 
@@ -169,7 +169,7 @@ def check_answers(systems: Sequence[Contender], samples: Samples, variant: str) 
 
 
 def run_round(
-    systems: Sequence[Contender], connections: int, seconds: float, cores: Sequence[int], generator: str
+    systems: Sequence[Contender], connections: int, seconds: int, cores: Sequence[int], generator: str
 ) -> dict[str, Throughput]:
     """Measure each system once, all other servers frozen meanwhile."""
     results: dict[str, Throughput] = {}
@@ -234,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--family", default="digits", help="a tensor family (default digits)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each run (default 4)")
+    parser.add_argument("--seconds", type=int, default=4, help="of each run (default 4)")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--generator", choices=["wrk", "built-in"], help="default: wrk where it is installed")
     parser.add_argument("--server-cores", type=int, nargs="*", default=[0], help="none: not pinned (default 0)")

@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.scoring import Score
+from loadtests.scoring import Score, SloScore
 
 
 def percent(share: float) -> str:
@@ -73,6 +73,22 @@ def score_json(score: Score) -> dict[str, Any]:
     """The score as JSON values; undefined numbers become null."""
     values: dict[str, Any] = orjson.loads(orjson.dumps(dataclasses.asdict(score)))
     return {**values, "valid": score.valid}
+
+
+def read_score(path: Path) -> Score:
+    """A score that was written as JSON. Raises `OSError`, and `ValueError` where the file holds something else."""
+    try:
+        values = _with_nan(orjson.loads(path.read_bytes()))
+        del values["valid"]
+        values["by_slo"] = tuple(SloScore(**_with_nan(slo)) for slo in values["by_slo"])
+        values["faults"] = tuple(values["faults"])
+        return Score(**values)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: is not a score: {error}") from error
+
+
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -1,0 +1,45 @@
+"""A live run as one call: locust in a process of its own, its score read back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from loadtests.report import read_score
+from loadtests.scoring import Score
+from loadtests.servers import ROOT, pinned
+from loadtests.workload import Workload
+
+LOCUST_FILE = Path(__file__).with_name("locustfile.py")
+
+
+class LiveRunError(Exception):
+    """A live run gave no score. The message is one line."""
+
+
+def run_live(
+    url: str, models: Path, family: str, workload: Workload, cores: Sequence[int] = (), variant: str | None = None
+) -> Score:
+    """Send the workload to the server at `url` from a process on these cores; `variant` pins one.
+
+    The score says itself whether it is valid. Raises `LiveRunError` where there is none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report, trace = Path(folder, "score.json"), Path(folder, "workload.npz")
+        workload.save(trace)
+        locust = (sys.executable, "-m", "locust", "-f", str(LOCUST_FILE), "--headless", "--only-summary", "-H", url)
+        options = ("--workload", str(trace), "--report", str(report), "--models", str(models.resolve()))
+        pin = ("--variant", variant) if variant else ()
+        with pinned(cores):
+            done = subprocess.run(
+                (*locust, *options, "--family", family, *pin), cwd=ROOT, capture_output=True, text=True, check=False
+            )
+        try:
+            return read_score(report)
+        except (OSError, ValueError):
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            why = said[-1] if said else "no message"
+            raise LiveRunError(f"no score from locust (exit code {done.returncode}): {why}") from None
