@@ -201,7 +201,8 @@ class Hints:
 class Dispatch(NamedTuple):
     """One batch for one slot; serialisable, so that an executor may live in another process.
 
-    Stages `from_stage` (inclusive) to `to_stage` (exclusive) of the variant's path are run.
+    Stages `from_stage` (inclusive) to `to_stage` (exclusive) of the variant's path are run. `predicted_s` is planned
+    from start to answer, `predicted_run_s` the part of it in which the model runs.
     """
 
     batch_id: int
@@ -214,6 +215,7 @@ class Dispatch(NamedTuple):
     items: tuple[Item, ...]
     started_s: float
     predicted_s: float
+    predicted_run_s: float
     reason: Reason
 
 

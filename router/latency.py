@@ -9,6 +9,9 @@ what is left over (a profile that was wrong for one of them):
 
 An observation counts for at most three times and at least a third of what was expected. The study skipped larger
 ones as stragglers; clipping keeps a machine that really became four times slower from never being believed.
+
+What a batch costs beside the model (handing it to its slot and back) does not grow with the model, so it is learnt
+apart, as seconds: multiplied into the factors it would make a 20 us model look ten times slower than it is.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from router.contract import Family, LatencyTable
 
 SHARED_STEP = 0.03
 OWN_STEP = 0.05
+OVERHEAD_STEP = 0.05
+OVERHEAD_CLIP_S = 0.001
 CLIP = 3.0
 ECONOMY = 0.95
 """A larger batch is worth waiting for only if it costs at most this share per row of what the smaller one does."""
@@ -48,7 +53,7 @@ class LatencyModel:
     them; 1.12 covers the noise of a machine whose batch times spread by 8 %.
     """
 
-    __slots__ = ("_factors", "_median", "_own", "_shared", "economical_batch", "margin")
+    __slots__ = ("_factors", "_median", "_own", "_shared", "economical_batch", "margin", "overhead_s")
 
     def __init__(self, family: Family, margin: float = 1.12) -> None:
         self.margin = margin
@@ -58,12 +63,18 @@ class LatencyModel:
         )
         self.economical_batch = tuple(tuple(_economical(row) for row in rows) for rows in self._median)
         """Batch size for [variant][size class] up to which batching makes a row cheaper."""
+        self.overhead_s = 0.0
+        """Seconds that a batch takes beside the model, as learnt."""
         self._shared = 1.0
         self._own = [1.0] * len(family.variants)
         self._factors = [margin] * len(family.variants)
 
     def planned_s(self, variant: int, batch: int, size_class: int) -> float:
-        """Seconds to plan for a batch of 1..max_batch rows of that size class."""
+        """Seconds to plan for a batch of 1..max_batch rows of that size class, from its start to its answer."""
+        return self._median[variant][size_class][batch] * self._factors[variant] + self.overhead_s
+
+    def planned_run_s(self, variant: int, batch: int, size_class: int) -> float:
+        """Seconds of it in which the model runs."""
         return self._median[variant][size_class][batch] * self._factors[variant]
 
     def median_s(self, variant: int, batch: int, size_class: int) -> float:
@@ -75,27 +86,28 @@ class LatencyModel:
         row = self._median[variant][size_class]
         largest = len(row) - 1
         full, rest = divmod(rows, largest)
-        return (full * row[largest] + row[rest]) * self._factors[variant]
+        batches = full + (rest > 0)
+        return (full * row[largest] + row[rest]) * self._factors[variant] + batches * self.overhead_s
 
     def largest_batch_within(self, variant: int, size_class: int, seconds: float, at_most: int) -> int:
         """Rows of the largest batch, at most `at_most`, planned to take no longer; 0 where a single row does."""
         row = self._median[variant][size_class]
-        limit = seconds / self._factors[variant]
+        limit = (seconds - self.overhead_s) / self._factors[variant]
         batch = min(at_most, len(row) - 1)
         while batch and row[batch] > limit:
             batch -= 1
         return batch
 
-    def observe(self, variant: int, batch: int, size_class: int, seconds: float) -> float:
-        """Learn from a finished batch; returns observed / planned seconds."""
-        ratio = seconds / self._median[variant][size_class][batch]
+    def observe(self, variant: int, batch: int, size_class: int, run_s: float, busy_s: float) -> None:
+        """Learn from a finished batch: seconds that its model ran, and seconds from its start to its answer."""
+        extra_s = min(max(0.0, busy_s - run_s), self.overhead_s + OVERHEAD_CLIP_S)
+        self.overhead_s += OVERHEAD_STEP * (extra_s - self.overhead_s)
+        ratio = run_s / self._median[variant][size_class][batch]
         expected = self._shared * self._own[variant]
         clipped = min(max(ratio, expected / CLIP), expected * CLIP)
         self._shared += SHARED_STEP * (clipped / self._own[variant] - self._shared)
         self._own[variant] += OWN_STEP * (clipped / self._shared - self._own[variant])
-        planned_ratio = ratio / self._factors[variant]
         self.set_margin(self.margin)
-        return planned_ratio
 
     def set_margin(self, margin: float) -> None:
         """Plan with another margin from now on."""

@@ -125,14 +125,19 @@ class Scheduler:
         wake_at = min(self._wake_at, self._next_timeout())
         return Poll(tuple(dispatches), tuple(records), tuple(batches), wake_at)
 
-    def complete(self, batch_id: int, now: float) -> None:
-        """The batch is answered. Raises `KeyError` for a batch that is not running."""
+    def complete(self, batch_id: int, now: float, run_s: float | None = None) -> None:
+        """The batch is answered; its model ran for `run_s` seconds (by default, for as long as the slot was busy).
+
+        Raises `KeyError` for a batch that is not running.
+        """
         dispatch = self._release(batch_id, now, failed=False)
         state = self._families[dispatch.family]
         variant = state.family.index(dispatch.variant)
         assert variant is not None, "a running variant belongs to its family"
         observed_s = now - dispatch.started_s
-        state.latency.observe(variant, len(dispatch.items), dispatch.items[0].size_class, observed_s)
+        size_class = dispatch.items[0].size_class
+        ran_s = observed_s if run_s is None else run_s
+        state.latency.observe(variant, len(dispatch.items), size_class, ran_s, observed_s)
         quality = state.family.variants[variant].quality
         for item in dispatch.items:
             pending = self._pending.get(item.request_id)
@@ -281,6 +286,7 @@ class Scheduler:
             items,
             now,
             lane.latency.planned_s(plan.variant, len(items), items[0].size_class),
+            lane.latency.planned_run_s(plan.variant, len(items), items[0].size_class),
             plan.reason,
         )
         self._free.remove(plan.slot)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -167,7 +167,7 @@ class Dispatcher:
     def _start(self, dispatch: Dispatch) -> bool:
         """Hand a batch to its slot's thread; false if it is so short that it is to run here."""
         self._running[dispatch.batch_id] = dispatch
-        if dispatch.predicted_s < self._inline_below_s:
+        if dispatch.predicted_run_s < self._inline_below_s:
             return False
         self._slots[dispatch.slot].start(dispatch, self._rows(dispatch))
         return True
@@ -177,23 +177,26 @@ class Dispatcher:
         return [work[item.request_id].rows[item.row] for item in dispatch.items]
 
     def _run_inline(self, dispatch: Dispatch) -> None:
+        outcome: Answers | Exception
+        started_s = perf_counter()
         try:
-            self._settle(dispatch.batch_id, self._runner.run(dispatch, self._rows(dispatch)))
+            outcome = self._runner.run(dispatch, self._rows(dispatch))
         except Exception as error:  # noqa: BLE001 - whatever a model does, its requests get an outcome
-            self._settle(dispatch.batch_id, error)
+            outcome = error
+        self._settle(dispatch.batch_id, outcome, perf_counter() - started_s)
 
-    def _batch_done(self, batch_id: int, outcome: Answers | Exception) -> None:
+    def _batch_done(self, batch_id: int, outcome: Answers | Exception, run_s: float) -> None:
         """Called by a slot, on its thread."""
         try:
-            self._loop.call_soon_threadsafe(self._settle_and_turn, batch_id, outcome)
+            self._loop.call_soon_threadsafe(self._settle_and_turn, batch_id, outcome, run_s)
         except RuntimeError:
             logger.debug("batch %d ended after the event loop", batch_id)
 
-    def _settle_and_turn(self, batch_id: int, outcome: Answers | Exception) -> None:
-        self._settle(batch_id, outcome)
+    def _settle_and_turn(self, batch_id: int, outcome: Answers | Exception, run_s: float) -> None:
+        self._settle(batch_id, outcome, run_s)
         self._want_turn()
 
-    def _settle(self, batch_id: int, outcome: Answers | Exception) -> None:
+    def _settle(self, batch_id: int, outcome: Answers | Exception, run_s: float) -> None:
         dispatch = self._running.pop(batch_id)
         if isinstance(outcome, Exception):
             logger.error(
@@ -210,7 +213,7 @@ class Dispatcher:
             work = self._work.get(item.request_id)
             if work is not None:
                 work.answers[item.row] = (outcome, index)
-        self._scheduler.complete(batch_id, monotonic())
+        self._scheduler.complete(batch_id, monotonic(), run_s)
 
     def _answer(self, record: Record) -> None:
         work = self._work.pop(record.request_id)

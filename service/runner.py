@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 
 import numpy as np
 
@@ -16,8 +17,7 @@ from router.contract import Dispatch
 from service.loading import LoadedFamily
 from variants.preparation import LOGITS, Answers, Row
 
-Outcome = Answers | Exception
-Done = Callable[[int, Outcome], None]
+Done = Callable[[int, Answers | Exception, float], None]
 
 
 class RunnerError(Exception):
@@ -47,7 +47,7 @@ class BatchRunner:
 
 
 class SlotThread:
-    """The thread of one slot. `done` is called on that thread with the batch id and its answers or exception."""
+    """The thread of one slot. `done` is called on that thread with batch id, answers or exception, and seconds run."""
 
     def __init__(self, index: int, runner: BatchRunner, done: Done) -> None:
         self._queue: queue.SimpleQueue[tuple[Dispatch, Sequence[Row]] | None] = queue.SimpleQueue()
@@ -67,9 +67,10 @@ class SlotThread:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             dispatch, rows = job
-            outcome: Outcome
+            outcome: Answers | Exception
+            started_s = perf_counter()
             try:
                 outcome = self._runner.run(dispatch, rows)
             except Exception as error:  # noqa: BLE001 - whatever a model does, its requests get an outcome
                 outcome = error
-            self._done(dispatch.batch_id, outcome)
+            self._done(dispatch.batch_id, outcome, perf_counter() - started_s)

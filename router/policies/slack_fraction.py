@@ -6,7 +6,8 @@ Rules, in order:
 2. The lane whose head has the earliest deadline runs next; the other lanes of its family count as work to come.
 3. Budget = min(slack of the head, `fraction` of its SLO). A variant fits if its batch, and its share of all queued
    work of the family over all slots, are planned within the budget. The best fitting variant runs; the queue is
-   shared out over the free slots, so that none idles while one is long.
+   shared out over the free slots, so that none idles while one is long, unless a larger batch makes rows cheaper
+   and fits too.
 4. Where none fits: the cheapest allowed variant, in the batch size beyond which batching no longer makes rows
    cheaper. Heads too tight for that batch are late (early drop): running them alone would cost more rows than it saves.
 5. Where nothing has a deadline: a short batch of background work.
@@ -55,13 +56,17 @@ class SlackFraction:
         head = lane.items[0]
         free = len(view.free_slots)
         slots = free + len(view.busy_until_s)
-        size = min(lane.family.max_batch, -(-lane.depth // free))
+        largest = min(lane.family.max_batch, lane.depth)
+        shared_out = min(largest, -(-lane.depth // free))
         latency, size_class, pinned = lane.latency, head.size_class, lane.key.pinned
         others = [other for other in lanes if other is not lane and other.key.family == lane.key.family]
         rungs = (pinned,) if pinned >= 0 else lane.family.ladder
         for variant in reversed(rungs):
             if variant < head.lowest:
                 break
+            size = max(shared_out, min(largest, latency.economical_batch[variant][size_class]))
+            if latency.planned_s(variant, size, size_class) > budget_s:
+                size = shared_out
             if latency.planned_s(variant, size, size_class) > budget_s:
                 continue
             work_s = latency.clearing_s(variant, lane.depth, size_class)

@@ -30,8 +30,8 @@ class RequestHeaders(NamedTuple):
     """What the headers say; a default means that none said it.
 
     `slo_s` and `timeout_s` are seconds from receipt, `min_accuracy` a fraction in [0, 1]. `inference_header_length`
-    is `Inference-Header-Content-Length`, not checked against the body. `load_metrics` is `json`, `text` or empty (ORCA).
-    `content_encoding` and `accept_encoding` are as sent, in lower case.
+    is `Inference-Header-Content-Length`, not checked against the body. `load_metrics` is `json`, `text` or empty, for
+    ORCA. `content_encoding` and `accept_encoding` are as sent, in lower case.
     """
 
     slo_s: float = NEVER
@@ -62,7 +62,10 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
                 values = list(NO_HEADERS)
             field, parse, join = rule
             values[field] = join(name, values[field], parse(name, value))
-    return NO_HEADERS if values is None else RequestHeaders._make(values)
+    if values is None:
+        return NO_HEADERS
+    values[_TRACE] = values[_TRACE] or None
+    return RequestHeaders._make(values)
 
 
 def refused(name: bytes, expected: str, value: bytes) -> ProtocolError:
@@ -177,6 +180,7 @@ def _last(name: bytes, one: str, other: str) -> str:
 
 _Rule = tuple[int, Callable[[bytes, bytes], Any], Callable[[bytes, Any, Any], Any]]
 _FIELDS = {name: index for index, name in enumerate(RequestHeaders._fields)}
+_TRACE = _FIELDS["traceparent"]
 _RULES: Mapping[bytes, _Rule] = {
     name: (_FIELDS[field], parse, join)
     for name, field, parse, join in (

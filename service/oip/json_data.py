@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from itertools import chain
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 from service.oip.datatypes import Array, bfloat16_bits, from_bfloat16_bits
 from service.oip.errors import ProtocolError, malformed, shown
 from service.oip.signature import Tensor
+
+# The machine's byte order said outright: in the implied one, struct lets a float overflow to infinity.
+_STANDARD = "<" if sys.byteorder == "little" else ">"
 
 
 def from_json(data: Any, tensor: Tensor, shape: list[int], elements: int) -> Array:
@@ -36,7 +40,7 @@ def from_json(data: Any, tensor: Tensor, shape: list[int], elements: int) -> Arr
     try:
         # struct checks the range of each element, which numpy's own conversion of lists does not for floats, and it is
         # faster. JSON has no non-finite numbers, and the parser refuses those too large for a double.
-        packed = struct.pack(f"{elements}{datatype.code}", *data)
+        packed = struct.pack(f"{_STANDARD}{elements}{datatype.code}", *data)
     except (struct.error, OverflowError):
         index, value = next((i, v) for i, v in enumerate(data) if not _fits(tensor, v))
         raise _out_of_range(tensor, index, value) from None
@@ -68,7 +72,7 @@ def _as_bfloat16(array: Array, data: list[Any], tensor: Tensor) -> Array:
 
 def _fits(tensor: Tensor, value: float) -> bool:
     try:
-        struct.pack(tensor.datatype.code, value)
+        struct.pack(_STANDARD + tensor.datatype.code, value)
     except (struct.error, OverflowError):
         return False
     return True

@@ -80,7 +80,7 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
         when_late or defaults.when_late,
         headers.tenant or defaults.tenant,
         service_class,
-        headers.traceparent or None,
+        headers.traceparent,
     )
 
 
