@@ -123,8 +123,9 @@ def rows_for_class(rows: Sequence[Row], sizes: Sequence[int], size_class: int, l
     longest = sizes[size_class]
     chosen = [row for row in rows if below < len(row) <= longest]
     lengths = np.linspace(longest, below + 1, least).astype(int)
+    patterns = [row for row in rows if len(row) > 2] or rows
     missing = range(least - len(chosen))
-    return chosen + [_fitted(rows[index % len(rows)], int(lengths[index])) for index in missing]
+    return chosen + [_fitted(patterns[index % len(patterns)], int(lengths[index])) for index in missing]
 
 
 def _fitted(row: Row, length: int) -> Row:

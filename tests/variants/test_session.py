@@ -1,0 +1,64 @@
+"""Sessions run what is in the file, and a file that is no model is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from variants.repository import RevisionFolder
+from variants.session import ModelLoadError, SessionOptions, open_session
+
+
+def _save_two_outputs(path: Path) -> Path:
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["minus"]), helper.make_node("Abs", ["x"], ["size"])],
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("minus", "size")],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("options", [SessionOptions(), SessionOptions(threads=2, arena=True)])
+def test_a_session_gives_every_output_by_name(tmp_path: Path, options: SessionOptions) -> None:
+    """The outputs are what the graph computes, each under its own name, with any options."""
+    session = open_session(_save_two_outputs(tmp_path / "two.onnx"), options)
+    answers = session.run({"x": np.array([-1.0, 2.0], np.float32)})
+    assert (("x",), ("minus", "size")) == (session.input_names, session.output_names)
+    assert {"minus": [1.0, -2.0], "size": [1.0, 2.0]} == {name: values.tolist() for name, values in answers.items()}
+
+
+def test_a_session_says_what_opening_took(tmp_path: Path) -> None:
+    """Load time is positive and the memory note is not negative."""
+    session = open_session(_save_two_outputs(tmp_path / "two.onnx"))
+    assert session.load_s > 0.0
+    assert session.memory_bytes >= 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        lambda path: path.write_bytes(b"\xff" * 4096),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["missing", "empty", "cut", "garbage", "folder"],
+)
+def test_a_file_that_is_no_model_is_named(
+    tiny: RevisionFolder, damage: Callable[[Path], object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Opening a damaged model raises one line with the file, and the runtime prints nothing of its own."""
+    path = tiny.file("big/model.onnx")
+    damage(path)
+    with pytest.raises(ModelLoadError) as caught:
+        open_session(path)
+    assert str(caught.value).startswith(f"{path}: cannot be opened as a model: ")
+    assert 1 == len(str(caught.value).splitlines())
+    assert ("", "") == tuple(capfd.readouterr())
