@@ -79,16 +79,16 @@ def tighter(one: WhenLate | None, other: WhenLate) -> WhenLate:
 
 
 def _milliseconds(name: bytes, value: bytes) -> float:
-    return _positive(name, value, "a positive number of milliseconds") / 1e3
+    return _positive(name, value, "a positive number of milliseconds", 1e3)
 
 
 def _seconds(name: bytes, value: bytes) -> float:
     return _positive(name, value, "a positive number of seconds")
 
 
-def _positive(name: bytes, value: bytes, expected: str) -> float:
+def _positive(name: bytes, value: bytes, expected: str, divisor: float = 1.0) -> float:
     try:
-        number = float(value)
+        number = float(value) / divisor
     except ValueError:
         raise refused(name, expected, value) from None
     # float() reads digits grouped by underscores, which no other reader of these headers does.

@@ -59,7 +59,7 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
     priority = 0
     if parameters:
         if "slo_ms" in parameters:
-            slo_s = min(slo_s, _positive("slo_ms", parameters["slo_ms"]) / 1e3)
+            slo_s = min(slo_s, _milliseconds("slo_ms", parameters["slo_ms"]))
         if "timeout" in parameters:
             timeout_s = min(timeout_s, _integer("timeout", parameters["timeout"], 1) / 1e6)
         if "min_accuracy" in parameters:
@@ -84,10 +84,10 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
     )
 
 
-def _positive(name: str, value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value < math.inf:
+def _milliseconds(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value / 1e3 < math.inf:
         raise malformed(f"parameters.{name}", "a positive number of milliseconds", shown(value))
-    return float(value)
+    return float(value) / 1e3
 
 
 def _integer(name: str, value: Any, least: int) -> int:
