@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from service import __version__
 from service.settings import Settings
 from service.supervision import reachable_host
 from variants.repository import Repository, RevisionFolder
@@ -34,7 +34,7 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
         ("try", try_line(url, repository.open(FAVOURITE if FAVOURITE in names else names[0]), settings)),
         ("stop", "Ctrl-C"),
     ]
-    console.print(Text(f"\nPareto Gateway {gateway_version()}", style="bold green"))
+    console.print(Text(f"\nPareto Gateway {__version__}", style="bold green"))
     for label, content in lines:
         # One line however long it is: a wrapped command cannot be copied.
         console.print(Text(f"  {label:<8} ", style="dim").append(content, style="not dim"), soft_wrap=True)
@@ -56,14 +56,6 @@ def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:
     body = json.dumps({"inputs": inputs}, ensure_ascii=False, separators=(",", ":"))
     path = f"{url}/v2/models/{manifest.name}/infer"
     return f"curl -s {path} -H 'x-slo-latency-ms: {slo_ms:g}' -d {shlex.quote(body)}"
-
-
-def gateway_version() -> str:
-    """The installed version, or that it is a checkout."""
-    try:
-        return version("pareto-gateway")
-    except PackageNotFoundError:
-        return "(checkout)"
 
 
 def _short(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
+from service import __version__
 from service.commands.build import build
 from service.commands.doctor import doctor
 from service.commands.failure import CommandError
@@ -33,9 +34,7 @@ for command in (build, profile, frontier, serve, doctor):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from service.banner import gateway_version
-
-        typer.echo(f"pareto {gateway_version()}")
+        typer.echo(f"pareto {__version__}")
         raise typer.Exit
 
 

@@ -1,0 +1,81 @@
+# One-word commands. They need python3 >= 3.11 and the network once; no root, no compiler.
+
+PYTHON ?= python3
+VENV ?= .venv
+FAMILIES ?= sentiment
+
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Without a hash: the small CPU build and the default one with CUDA are different files of one version.
+TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
+LOCK := $(UV) pyproject.toml --no-emit-package torch
+
+.PHONY: help serve build test check bench-overhead bench-sim loadtest lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo 'Variables: PORT, MODELS, FAMILIES, ARGS, PYTHON; TORCH_INDEX=URL adds a package index to take torch from.'
+
+serve: $(STAMPS)/project ## serve on port 3000 (PORT, MODELS); builds the family `sentiment` first where there is none
+	@$(BIN)/pareto serve --build-if-empty sentiment $(if $(PORT),--port $(PORT)) $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+build: $(STAMPS)/project ## build families into the model repository (FAMILIES="sentiment digits", MODELS)
+	@$(BIN)/pareto build $(FAMILIES) $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+test: $(STAMPS)/dev ## run the tests (ARGS for pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMPS)/dev ## lint, format check, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench-overhead: $(STAMPS)/dev ## what the gateway costs, against bare servers of the same model (MODELS, ARGS)
+	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.overhead $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-sim: $(STAMPS)/dev ## the same workloads live and simulated, side by side (MODELS, ARGS)
+	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.compare $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+loadtest: $(STAMPS)/dev ## open-loop load on the server at PORT (ARGS="--rate 50 --slo-mix 50:0.7,200:0.3 --duration 30")
+	@$(BIN)/locust -f loadtests/locustfile.py --headless -H http://127.0.0.1:$(or $(PORT),3000) $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requirements/
+	$(LOCK) --all-extras -o requirements/dev.txt
+	$(LOCK) --extra build -c requirements/dev.txt -o requirements/build.txt
+	$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
+	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(UV) - -c requirements/dev.txt -o requirements/backend.txt
+
+clean: ## remove caches; the environment (.venv) and the models stay
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print | xargs rm -rf
+
+# The environment. A stamp is newer than the lock it was installed from, so that a second start does no work with pip.
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): Python 3.11 or newer is needed; name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "$(PYTHON) has no venv module: install it (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo 'making the environment in $(VENV)' >&2
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/build: requirements/build.txt requirements/backend.txt | $(STAMPS)/venv
+	@echo 'installing locked packages (some minutes the first time)' >&2
+	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/backend.txt
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
+	@touch $@
+
+# Editable, and with the build backend that was just installed: nothing else is downloaded.
+$(STAMPS)/project: pyproject.toml service/__init__.py $(STAMPS)/build
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt $(STAMPS)/project
+	@echo 'installing the tools of the tests' >&2
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
