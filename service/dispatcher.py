@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Reason, Record, Request
 from router.scheduler import Scheduler
-from service.runner import BatchRunner, SlotThread
+from service.runner import BatchRunner, Done
 from variants.preparation import Answers, Row
 
 logger = logging.getLogger("pareto.dispatcher")
@@ -74,26 +74,44 @@ class _Work:
         return Answers(labels, np.stack([answers.probabilities[index] for answers, index in parts]))
 
 
+class SlotExecutor(Protocol):
+    """Where the batches of one slot run; says when they are done through the callback it was made with."""
+
+    def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
+        """Begin a batch; never called again before it is done."""
+
+    def stop(self) -> None:
+        """No more batches will come."""
+
+
 class Dispatcher:
     """Drives one scheduler on the running event loop.
 
-    `inline_below_s`: batches planned to take less run on the event loop itself instead of in their slot's thread.
+    `make_slots` gets the callback that executors call, from any thread, with a finished batch. Batches planned to
+    run for less than `inline_below_s` run on the event loop itself, through `runner`. `clock` is what all times are
+    read from; `timer_step_s` is the coarseness of the loop's timers: uvloop counts whole milliseconds, and a timer
+    rounded down would fire early and spin until it is due.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         runner: BatchRunner,
-        slots: int,
+        make_slots: Callable[[Done], Sequence[SlotExecutor]],
         observers: Sequence[Observer],
         inline_below_s: float = 0.0,
+        *,
+        clock: Callable[[], float] = monotonic,
+        timer_step_s: float = 0.001,
     ) -> None:
+        self._clock = clock
+        self._timer_step_s = timer_step_s
         self._loop = asyncio.get_running_loop()
         self._scheduler = scheduler
         self._runner = runner
         self._observers = observers
         self._inline_below_s = inline_below_s
-        self._slots = [SlotThread(index, runner, self._batch_done) for index in range(slots)]
+        self._slots = make_slots(self._batch_done)
         self._work: dict[int, _Work] = {}
         self._running: dict[int, Dispatch] = {}
         self._turn_due = False
@@ -111,7 +129,7 @@ class Dispatcher:
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._work[request.id] = _Work(rows, future, request.arrival_s, receive)
         self._idle.clear()
-        self._scheduler.submit(request, monotonic())
+        self._scheduler.submit(request, self._clock())
         self._want_turn()
         if receive is not None and not self._watching:
             self._watching = True
@@ -120,7 +138,7 @@ class Dispatcher:
 
     def cancel(self, request_id: int) -> None:
         """The caller is gone."""
-        self._scheduler.cancel(request_id, monotonic())
+        self._scheduler.cancel(request_id, self._clock())
         self._want_turn()
 
     async def drained(self, timeout_s: float) -> bool:
@@ -133,7 +151,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Fail what is left and let the slots' threads end."""
-        self._scheduler.abandon_all(monotonic())
+        self._scheduler.abandon_all(self._clock())
         self._turn()
         if self._timer is not None:
             self._timer.cancel()
@@ -148,7 +166,7 @@ class Dispatcher:
 
     def _turn(self) -> None:
         self._turn_due = False
-        now = monotonic()
+        now = self._clock()
         while True:
             poll = self._scheduler.poll(now)
             inline = [dispatch for dispatch in poll.dispatches if not self._start(dispatch)]
@@ -161,7 +179,7 @@ class Dispatcher:
                 break
             for dispatch in inline:
                 self._run_inline(dispatch)
-            now = monotonic()
+            now = self._clock()
         self._set_timer(poll.wake_at, now)
 
     def _start(self, dispatch: Dispatch) -> bool:
@@ -207,13 +225,13 @@ class Dispatcher:
                 type(outcome).__name__,
                 " ".join(str(outcome).split())[:500],
             )
-            self._scheduler.fail(batch_id, Reason.EXECUTOR_ERROR, monotonic())
+            self._scheduler.fail(batch_id, Reason.EXECUTOR_ERROR, self._clock())
             return
         for index, item in enumerate(dispatch.items):
             work = self._work.get(item.request_id)
             if work is not None:
                 work.answers[item.row] = (outcome, index)
-        self._scheduler.complete(batch_id, monotonic(), run_s)
+        self._scheduler.complete(batch_id, self._clock(), run_s)
 
     def _answer(self, record: Record) -> None:
         work = self._work.pop(record.request_id)
@@ -234,8 +252,9 @@ class Dispatcher:
             self._timer = None
         self._timer_at = wake_at
         if wake_at != NEVER:
-            # uvloop's timers count whole milliseconds: rounded down, one would fire early and spin until it is due.
-            delay_s = math.ceil(max(0.0, wake_at - now) * 1000.0) / 1000.0
+            delay_s = max(0.0, wake_at - now)
+            if self._timer_step_s:
+                delay_s = math.ceil(delay_s / self._timer_step_s) * self._timer_step_s
             self._timer = self._loop.call_later(delay_s, self._timer_fired)
 
     def _timer_fired(self) -> None:
@@ -243,7 +262,7 @@ class Dispatcher:
         self._turn()
 
     def _watch_callers(self) -> None:
-        now = monotonic()
+        now = self._clock()
         for request_id, work in self._work.items():
             if work.watcher is None and work.receive is not None and now - work.arrival_s >= WATCH_AFTER_S:
                 work.watcher = self._loop.create_task(self._watch(request_id, work.receive))

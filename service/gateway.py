@@ -22,7 +22,7 @@ from service.loading import LoadedFamily, load_family
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
 from service.oip.terms import TermDefaults, Terms
-from service.runner import BatchRunner
+from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
 from service.statistics import Statistics
 from variants.preparation import InputError, Rows
@@ -95,9 +95,14 @@ class Gateway:
             Limits(backlog_rows=settings.backlog),
             {name: settings.margin_of(name) for name in loaded},
         )
+        runner = BatchRunner(loaded)
         observers = (self.metrics, self.statistics)
         self._dispatcher = Dispatcher(
-            self.scheduler, BatchRunner(loaded), slots, observers, inline_below_s=settings.inline_below_s
+            self.scheduler,
+            runner,
+            lambda done: [SlotThread(index, runner, done) for index in range(slots)],
+            observers,
+            inline_below_s=settings.inline_below_s,
         )
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
