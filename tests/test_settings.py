@@ -1,0 +1,225 @@
+"""Settings: their definition, their sources, and what is said of a fault."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from router.contract import WhenLate
+from router.policies import POLICIES
+from service.configuration import SettingsError, load_settings
+from service.reference import settings_reference
+from service.settings import FamilySettings, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+FAMILY_SETTINGS = st.builds(
+    FamilySettings,
+    slo_ms=st.none() | st.floats(0.1, 1e6),
+    timeout_ms=st.none() | st.floats(0.1, 1e6),
+    when_late=st.sampled_from(WhenLate),
+    load=st.none() | st.lists(NAMES, min_size=1, max_size=3).map(tuple),
+    margin=st.none() | st.floats(1, 10),
+)
+SETTINGS = st.builds(
+    Settings,
+    models=st.just(Path("/models")),
+    host=st.sampled_from(["127.0.0.1", "0.0.0.0", "::1"]),
+    port=st.integers(1, 65535),
+    slots=st.none() | st.integers(1, 64),
+    policy=st.sampled_from(["slack-fraction", "fastest", "most-accurate", "fixed:L1-int8"]),
+    margin=st.floats(1, 10),
+    tenants=st.lists(NAMES, max_size=3).map(tuple),
+    switch_interval_s=st.floats(1e-6, 1),
+    log_level=st.sampled_from(["debug", "info", "warning", "error"]),
+    families=st.dictionaries(NAMES, FAMILY_SETTINGS, max_size=3),
+)
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of ours and no settings file in the working directory."""
+    for name in os.environ:
+        if name.upper().startswith("PARETO_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def written(text: str) -> Path:
+    path = Path("settings.toml")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def faults(config: Path | None = None, **flags: object) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(config, flags)
+    return str(caught.value).splitlines()
+
+
+def test_without_any_source_the_defaults_hold() -> None:
+    """No file, no variable, no flag: what the definition says."""
+    assert Settings() == load_settings()
+
+
+def test_flags_stand_over_variables_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each source overrides the one below it, key by key, also within a family."""
+    path = written('port = 1\nmargin = 1.5\nhost = "::1"\n[families.sentiment]\nslo_ms = 10\nmargin = 2\n')
+    monkeypatch.setenv("PARETO_PORT", "2")
+    monkeypatch.setenv("PARETO_MARGIN", "1.6")
+    monkeypatch.setenv("PARETO_FAMILIES__SENTIMENT__SLO_MS", "20")
+    settings = load_settings(path, {"port": 3, "host": None})
+    family = settings.family("sentiment")
+    assert (3, 1.6, "::1", 20.0, 2.0) == (settings.port, settings.margin, settings.host, family.slo_ms, family.margin)
+
+
+def test_the_file_is_named_or_lies_in_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pareto.toml` is read by itself, `PARETO_CONFIG` names another, an empty one none."""
+    Path("pareto.toml").write_text("port = 11", encoding="utf-8")
+    Path("other.toml").write_text("port = 12", encoding="utf-8")
+    ports = [load_settings().port]
+    for named in ("other.toml", ""):
+        monkeypatch.setenv("PARETO_CONFIG", named)
+        ports.append(load_settings().port)
+    assert [11, 12, Settings().port] == ports
+
+
+@given(SETTINGS)
+def test_settings_travel_through_the_environment(settings: Settings) -> None:
+    """A process started with `environment()` loads equal settings, whatever file lies about."""
+    with mock.patch.dict(os.environ, settings.environment()):
+        assert settings == load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("prot = 1", "prot (settings.toml): no setting has this name, did you mean port?"),
+        ("port = 'x'", "port (settings.toml): expected a whole number, got 'x'"),
+        ("port = 70000", "port (settings.toml): expected less than or equal to 65535, got 70000"),
+        ("margin = nan", "margin (settings.toml): expected less than or equal to 10, got nan"),
+        ("slots = 0", "slots (settings.toml): expected greater than or equal to 1, got 0"),
+        ("families = 3", "families (settings.toml): expected a table, got 3"),
+        ("[families.a]\nslo_ms = -1", "families.a.slo_ms (settings.toml): expected greater than 0, got -1"),
+        (
+            "[families.a]\nslo = 1",
+            "families.a.slo (settings.toml): no setting has this name, did you mean families.a.slo_ms?",
+        ),
+        (
+            "[families.a]\nwhen_late = 'drop'",
+            "families.a.when_late (settings.toml): expected 'shed' or 'serve', got 'drop'",
+        ),
+        (
+            "policy = 'best'",
+            "policy (settings.toml): unknown policy 'best', expected one of " + ", ".join(POLICIES),
+        ),
+    ],
+)
+def test_a_fault_in_the_file_names_key_and_file(text: str, fault: str) -> None:
+    """One line: the key, the file, what was expected and what came."""
+    assert [fault] == faults(written(text))
+
+
+def test_a_fault_in_a_variable_or_flag_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line names where the value came from, the topmost source of the key."""
+    monkeypatch.setenv("PARETO_BACKLOG", "many")
+    monkeypatch.setenv("PARETO_FAMILIES__A__SLO_MS", "0")
+    expected = [
+        "backlog (PARETO_BACKLOG): expected a whole number, got 'many'",
+        "families.a.slo_ms (PARETO_FAMILIES__A__SLO_MS): expected greater than 0, got '0'",
+        "port (--port): expected greater than or equal to 1, got 0",
+    ]
+    assert expected == sorted(faults(written("port = 5\nbacklog = 5"), port=0))
+
+
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that would do nothing is a fault, but for those that Kubernetes makes of a Service's name."""
+    monkeypatch.setenv("PARETO_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("PARETO_GATEWAY_PORT_80_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("PARETO_CACHE", "/cache")
+    monkeypatch.setenv("PARETO_SLOT", "2")
+    assert ["PARETO_SLOT: no setting has this name, did you mean PARETO_SLOTS?"] == faults()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("{", "PARETO_FAMILIES: expected a table as JSON, got '{'"),
+        ("[]", "families (PARETO_FAMILIES): expected a table"),
+    ],
+)
+def test_families_in_one_variable_are_json(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    """What does not parse is said in one line, too."""
+    monkeypatch.setenv("PARETO_FAMILIES", value)
+    (fault,) = faults()
+    assert fault.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"port =", "not valid TOML"), (b"\xff", "not UTF-8 at byte 0"), (None, "cannot read the settings file")],
+)
+def test_an_unreadable_file_is_one_line(content: bytes | None, said: str) -> None:
+    """A missing, binary or malformed file is named."""
+    path = Path("broken.toml")
+    if content is not None:
+        path.write_bytes(content)
+    (fault,) = faults(path)
+    assert fault.startswith(f"broken.toml: {said}")
+
+
+def test_settings_cannot_be_changed() -> None:
+    """They are decided once, when a process starts."""
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]  # the assignment is what must fail
+
+
+def test_family_settings_fall_back_on_the_gateways() -> None:
+    """A family's own margin, timeout and variants win; without them the gateway's hold."""
+    settings = Settings.model_validate(
+        {"margin": 1.2, "timeout_s": 9, "families": {"a": {"margin": 3, "timeout_ms": 500, "load": "x, y"}}}
+    )
+    assert (3.0, 0.5, ("x", "y")) == (settings.margin_of("a"), settings.timeout_of("a"), settings.load_of("a"))
+    assert (1.2, 9.0, None) == (settings.margin_of("b"), settings.timeout_of("b"), settings.load_of("b"))
+
+
+@pytest.mark.parametrize(("slots", "threads", "expected"), [(3, 1, 3), (None, 1, 6), (None, 4, 1), (None, 16, 1)])
+def test_slots_default_to_the_usable_cores(slots: int | None, threads: int, expected: int) -> None:
+    """Cores are shared out among slots of that many threads, and there is always one slot."""
+    settings = Settings(slots=slots, threads_per_slot=threads)
+    with mock.patch("variants.fingerprint.available_cores", return_value=6.5):
+        assert expected == settings.slot_count
+
+
+def test_the_example_file_shows_every_default() -> None:
+    """Each setting stands in `pareto.toml`, and what it shows as a default is the default."""
+    text = (ROOT / "pareto.toml").read_text(encoding="utf-8")
+    shown: dict[str, str] = dict(re.findall(r"^#? ?(\w+) =[ \t]*([^#\n]*)", text, flags=re.MULTILINE))
+    assert set(Settings.model_fields) - {"families"} | set(FamilySettings.model_fields) == set(shown)
+    defaults: dict[str, Any] = Settings().model_dump(mode="json")
+    commented = {key: tomllib.loads(f"x = {value}")["x"] for key, value in shown.items() if value.strip()}
+    own_to_families = set(FamilySettings.model_fields) - {"margin"}
+    top = {key: value for key, value in commented.items() if key not in own_to_families}
+    assert {key: defaults[key] for key in top} == top
+
+
+def test_the_example_file_loads() -> None:
+    """It is what a checkout serves with."""
+    assert 50.0 == load_settings(ROOT / "pareto.toml").family("sentiment").slo_ms
+
+
+def test_the_reference_describes_every_setting() -> None:
+    """Each row has a meaning, and the keys are those of the definition."""
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in settings_reference().splitlines()[2:]]
+    own = [f"`{key}`" for key in Settings.model_fields if key != "families"]
+    assert own + [f"`families.NAME.{key}`" for key in FamilySettings.model_fields] == [row[0] for row in rows]
+    assert [] == [row for row in rows if len(row) != 5 or not row[4].endswith(".")]
