@@ -6,6 +6,7 @@ Needs matplotlib and takes half a second to import, so import it where a picture
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -41,7 +42,7 @@ def draw_frontier(points: Sequence[ParetoPoint], path: Path, title: str = "") ->
         axes.set_xscale("log")
         axes.margins(x=0.14, y=0.14)
         _draw_points(axes, points)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_locator(LogLocator(subs=_ticks(points)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("latency of one row, median (ms)")
@@ -50,7 +51,7 @@ def draw_frontier(points: Sequence[ParetoPoint], path: Path, title: str = "") ->
         axes.grid(visible=True, color="#E6E6E6", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower right", frameon=False)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
         _draw_labels(axes, points)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -72,7 +73,7 @@ def _draw_points(axes: Axes, points: Sequence[ParetoPoint]) -> None:
         zorder=2,
     )
     for label, colour, fill, group in (
-        ("on the Pareto frontier", _ON, _ON, [named[name] for name in found.on]),
+        ("on the frontier of accuracy, latency and size", _ON, _ON, [named[name] for name in found.on]),
         ("dominated", _DOMINATED, "white", [named[name] for name in found.dominated]),
     ):
         if group:
@@ -96,8 +97,7 @@ def _draw_labels(axes: Axes, points: Sequence[ParetoPoint]) -> None:
     figure = axes.figure
     figure.canvas.draw()
     marks = [_mark_box(axes, point) for point in points]
-    legend = axes.get_legend()
-    taken = [*marks, *([legend.get_window_extent()] if legend else [])]
+    taken = [*marks, *_line_boxes(axes)]
     for point in sorted(points, key=lambda point: point.latency_s):
         placed: list[tuple[float, Annotation]] = []
         for x, y in _OFFSETS:
@@ -119,6 +119,21 @@ def _draw_labels(axes: Axes, points: Sequence[ParetoPoint]) -> None:
             if label is not best:
                 label.remove()
         taken.append(best.get_window_extent())
+
+
+def _ticks(points: Sequence[ParetoPoint]) -> tuple[float, ...]:
+    """Return the multiples of powers of ten to mark: more of them where the latencies lie close together."""
+    latencies_s = [point.latency_s for point in points]
+    return (1.0, 2.0, 5.0) if max(latencies_s) > 8 * min(latencies_s) else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+
+
+def _line_boxes(axes: Axes) -> list[Bbox]:
+    """Return the screen boxes, a few pixels wide, of the horizontal and vertical parts of the frontier line."""
+    steps = axes.transData.transform(axes.lines[0].get_xydata())
+    boxes = []
+    for (x0, y0), (x1, y1) in pairwise(steps):
+        boxes += [Bbox.from_extents(x0, y0 - 3, x1, y0 + 3), Bbox.from_extents(x1 - 3, y0, x1 + 3, y1)]
+    return boxes
 
 
 def _mark_box(axes: Axes, point: ParetoPoint) -> Bbox:

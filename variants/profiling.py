@@ -18,7 +18,19 @@ from variants.manifest import PROFILES_FOLDER, FamilyManifest
 from variants.preparation import LOGITS, Preparer, Row, open_preparation
 from variants.revision import RepositoryError, RevisionFolder
 from variants.session import Session, SessionOptions, open_session
-from variants.timing import FULL, QUICK, Cell, Progress, Work, measure, quantiles, rows_for_class, usual_spread
+from variants.timing import (
+    FULL,
+    QUICK,
+    Cell,
+    Progress,
+    Work,
+    elapsed_s,
+    measure,
+    quantiles,
+    rows_for_class,
+    running_s,
+    usual_spread,
+)
 
 ProfileMode = Literal["quick", "full"]
 
@@ -90,9 +102,10 @@ def profile_family(
     sessions = {name: open_session(folder.file(manifest.variant(name).model_file), options) for name in names}
     works = {name: _work(session, preparer, manifest.variant(name).temperature) for name, session in sessions.items()}
     plan = _PLANS[mode].up_to(manifest.max_batch)
-    measured = measure(works, rows, manifest.sizes, plan, progress or _silent)
+    stopwatch = running_s if options.threads == 1 else elapsed_s
+    measured = measure(works, rows, manifest.sizes, plan, progress or _silent, stopwatch)
     fingerprint = machine_fingerprint(options.threads)
-    spread = usual_spread(list(measured.values()))
+    spreads = [usual_spread([s for cell, s in measured.items() if cell.batch == batch]) for batch in plan.batches]
     return FamilyProfile(
         family=manifest.name,
         revision=manifest.revision,
@@ -102,7 +115,7 @@ def profile_family(
         mode=mode,
         threads=options.threads,
         variants={
-            name: _table(name, measured, len(manifest.sizes), plan.batches, spread, session)
+            name: _table(name, measured, len(manifest.sizes), plan.batches, spreads, session)
             for name, session in sessions.items()
         },
     )
@@ -189,11 +202,11 @@ def _table(
     measured: Mapping[Cell, Sequence[float]],
     classes: int,
     batches: tuple[int, ...],
-    spread: float,
+    spreads: Sequence[float],
     session: Session,
 ) -> VariantTable:
     cells = [[measured[Cell(name, size_class, batch)] for batch in batches] for size_class in range(classes)]
-    columns = [quantiles(row, spread) for row in cells]
+    columns = [quantiles(row, spreads) for row in cells]
     return VariantTable(
         batches=batches,
         median_s=tuple(tuple(medians) for medians, _ in columns),

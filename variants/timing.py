@@ -1,17 +1,20 @@
 """Measuring how long batches take, and what to believe of few noisy measurements.
 
-1. Every cell (variant, size class, batch) is measured once; then again, in rounds, as often as its budget of seconds
-   buys, within bounds; rounds stop when the whole time is spent.
-2. A round goes through all variants of a cell in random order before the next cell, so that a noisy neighbour hits all
-   variants alike and their order stays right.
-3. The median of a larger batch is at least that of a smaller one: violations are noise and are pooled.
-4. A cell with too few samples to know its own 95th percentile takes the spread of all cells of the family.
+1. Batches are taken from cheap to dear. Each is measured once for every variant and then again as often as a budget of
+   seconds buys, within bounds; when the whole time is spent, the rest gets the fewest samples.
+2. Variants take turns, in random order and with the same rows, so that a noisy neighbour hits all of them alike and
+   their order stays right.
+3. Of a batch on one thread the time counts during which the thread ran: a stored profile says what the machine can do,
+   not who else was busy while it was taken. What happens while serving is observed there.
+4. The median of a larger batch is at least that of a smaller one: violations are noise and are pooled.
+5. A cell with too few samples to know its own 95th percentile takes the spread of all cells of that batch.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -27,6 +30,8 @@ Progress = Callable[[float], None]
 """Told the fraction in [0, 1] that is done."""
 Work = Callable[[Sequence[Row]], object]
 """Runs one batch of prepared rows as serving does."""
+Stopwatch = Callable[[Work, Sequence[Row]], float]
+"""Runs a batch and returns how many seconds that took."""
 
 
 class Cell(NamedTuple):
@@ -41,7 +46,7 @@ class Cell(NamedTuple):
 class TimingPlan:
     """How hard to measure: at least `least` and at most `most` samples of a cell, as many as `cell_s` seconds buy.
 
-    After `total_s` seconds no round begins that would bring a cell above `least`.
+    Once `total_s` seconds have passed, cells get `least` samples.
     """
 
     batches: tuple[int, ...]
@@ -63,53 +68,60 @@ QUICK = TimingPlan(batches=(1, 4, 16), least=2, most=60, cell_s=0.05, total_s=6.
 FULL = TimingPlan(batches=(1, 2, 4, 8, 16, 32), least=5, most=500, cell_s=0.4, total_s=180.0)
 
 
+def elapsed_s(work: Work, rows: Sequence[Row]) -> float:
+    """Run a batch and return the seconds that passed."""
+    begun_s = time.perf_counter()
+    work(rows)
+    return time.perf_counter() - begun_s
+
+
+def running_s(work: Work, rows: Sequence[Row]) -> float:
+    """Run a batch on this thread alone and return the seconds that the thread was running, not waiting for a core."""
+    begun_s = time.thread_time()
+    passed_s = elapsed_s(work, rows)
+    # Reading a thread's time takes microseconds, so for a thread that never waited the passed time is nearer.
+    return min(passed_s, time.thread_time() - begun_s)
+
+
 def measure(
     works: Mapping[str, Work],
     rows_by_class: Sequence[Sequence[Row]],
     sizes: Sequence[int],
     plan: TimingPlan,
     progress: Progress,
-    clock: Callable[[], float] = time.perf_counter,
+    stopwatch: Stopwatch = running_s,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[Cell, list[float]]:
     """Return the seconds measured of each cell. Batches are drawn anew each time from the rows of their size class."""
     random = np.random.default_rng(0)
     groups = [(size_class, batch) for size_class in range(len(sizes)) for batch in plan.batches]
-    seconds: dict[Cell, list[float]] = {Cell(variant, *group): [] for group in groups for variant in works}
-
-    def sample(cell: Cell, rows: Sequence[Row]) -> None:
-        begun_s = clock()
-        works[cell.variant](rows)
-        seconds[cell].append(clock() - begun_s)
-
-    def one_round(wanted: Mapping[Cell, int]) -> Iterator[Cell]:
-        for size_class, batch in groups:
-            pool = rows_by_class[size_class]
-            rows = [pool[index] for index in random.integers(0, len(pool), batch)]
-            for variant in random.permutation(list(works)).tolist():
-                cell = Cell(variant, size_class, batch)
-                if len(seconds[cell]) < wanted[cell]:
-                    sample(cell, rows)
-                    yield cell
-
+    groups.sort(key=lambda group: sizes[group[0]] * group[1])
+    # Cheap batches take their budget of seconds, dear ones as long as their rows: the root lies between.
+    weights = [math.sqrt(sizes[size_class] * batch) for size_class, batch in groups]
     for work in works.values():
-        # The first run of a session is slower than any later one and nobody is served by it.
+        # The first run of a session is slower than any later one, and nobody is served by it.
         work(rows_by_class[0][:1])
     started_s = clock()
-    rows_to_run = sum(sizes[cell.size_class] * cell.batch for cell in seconds)
-    rows_run = 0
-    for cell in one_round(dict.fromkeys(seconds, 1)):
-        rows_run += sizes[cell.size_class] * cell.batch
-        progress(rows_run / rows_to_run / plan.least)
-    wanted = {cell: plan.samples(values[0]) for cell, values in seconds.items()}
-    least_s = plan.least * sum(values[0] for values in seconds.values())
-    planned_s = max(least_s, min(plan.total_s, sum(wanted[cell] * values[0] for cell, values in seconds.items())))
-    done = 1 / plan.least
-    for rounds in range(1, plan.most):
-        if rounds >= plan.least and clock() - started_s > plan.total_s:
-            break
-        for _ in one_round(wanted):
-            done = max(done, min(1.0, (clock() - started_s) / planned_s))
-            progress(done)
+    seconds: dict[Cell, list[float]] = {}
+    for index, (size_class, batch) in enumerate(groups):
+        cells = {variant: Cell(variant, size_class, batch) for variant in works}
+        wanted = dict.fromkeys(works, 1)
+        for turn in range(plan.most):
+            in_time = clock() - started_s < plan.total_s
+            due = [
+                variant
+                for variant in works
+                if turn < (wanted[variant] if in_time else min(wanted[variant], plan.least))
+            ]
+            if not due:
+                break
+            rows = [rows_by_class[size_class][row] for row in random.integers(0, len(rows_by_class[size_class]), batch)]
+            for variant in random.permutation(due).tolist():
+                taken_s = stopwatch(works[variant], rows)
+                seconds.setdefault(cells[variant], []).append(taken_s)
+                if turn == 0:
+                    wanted[variant] = plan.samples(taken_s)
+            progress((sum(weights[:index]) + weights[index] * (turn + 1) / max(wanted.values())) / sum(weights))
     progress(1.0)
     return seconds
 
@@ -150,14 +162,14 @@ def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     return [mean for mean, _, count in blocks for _ in range(count)]
 
 
-def quantiles(samples: Sequence[Sequence[float]], spread: float) -> tuple[list[float], list[float]]:
+def quantiles(samples: Sequence[Sequence[float]], spreads: Sequence[float]) -> tuple[list[float], list[float]]:
     """Return median and 95th percentile for the samples of ascending batches; neither decreases.
 
-    `spread` (at least 1) is the family's usual ratio of tail to median, for batches with few samples.
+    `spreads` (at least 1) are the family's usual ratios of tail to median, used for batches with few samples.
     """
     medians = isotonic([float(np.median(cell)) for cell in samples], [len(cell) for cell in samples])
     tails: list[float] = []
-    for cell, median in zip(samples, medians, strict=True):
+    for cell, median, spread in zip(samples, medians, spreads, strict=True):
         own = float(np.quantile(cell, TAIL)) if len(cell) >= _SAMPLES_FOR_A_TAIL else 0.0
         tails.append(max(median, own or median * spread, *tails[-1:]))
     return medians, tails

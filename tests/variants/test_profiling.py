@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,19 @@ from variants.preparation import Row
 from variants.profiling import FamilyProfile, load_profile, profile_family, save_profile, to_router_family
 from variants.repository import RevisionFolder
 from variants.session import ModelLoadError
-from variants.timing import Cell, TimingPlan, Work, isotonic, measure, quantiles, rows_for_class, usual_spread
+from variants.timing import (
+    Cell,
+    Progress,
+    TimingPlan,
+    Work,
+    elapsed_s,
+    isotonic,
+    measure,
+    quantiles,
+    rows_for_class,
+    running_s,
+    usual_spread,
+)
 
 
 class ScriptedMachine:
@@ -30,6 +43,14 @@ class ScriptedMachine:
     def clock(self) -> float:
         return self.now_s
 
+    def stopwatch(self, work: Work, rows: Sequence[Row]) -> float:
+        begun_s = self.now_s
+        work(rows)
+        return self.now_s - begun_s
+
+    def measure(self, progress: Progress = lambda _: None) -> dict[Cell, list[float]]:
+        return measure(self.works, [[np.arange(3)] * 4], [3], PLAN, progress, self.stopwatch, self.clock)
+
     def _work(self, name: str, base_s: float, per_row_s: float) -> Work:
         def run(rows: Sequence[Row]) -> None:
             self.runs.append((name, len(rows)))
@@ -39,14 +60,12 @@ class ScriptedMachine:
 
 
 PLAN = TimingPlan(batches=(1, 4), least=2, most=10, cell_s=0.1, total_s=5.0)
-ROWS = [[np.arange(3)] * 4]
 
 
 def test_every_cell_is_measured_as_often_as_its_budget_buys() -> None:
     """Cheap cells get the most samples, dear ones the least, and the seconds are what the runs took."""
-    machine = ScriptedMachine(cheap=(0.001, 0.001), dear=(0.0, 0.2))
     fractions: list[float] = []
-    found = measure(machine.works, ROWS, [3], PLAN, fractions.append, machine.clock)
+    found = ScriptedMachine(cheap=(0.001, 0.001), dear=(0.0, 0.2)).measure(fractions.append)
     assert {
         Cell("cheap", 0, 1): 10,
         Cell("cheap", 0, 4): 10,
@@ -57,20 +76,27 @@ def test_every_cell_is_measured_as_often_as_its_budget_buys() -> None:
     assert (1.0, sorted(fractions)) == (fractions[-1], fractions)
 
 
-def test_measuring_stops_when_the_time_is_spent() -> None:
-    """When everything is slower than planned, each cell has its least number of samples and no more."""
-    machine = ScriptedMachine(slow=(0.01, 1.0), slower=(0.01, 2.0))
-    found = measure(machine.works, ROWS, [3], PLAN, lambda _: None, machine.clock)
+def test_measuring_is_brief_when_the_time_is_spent() -> None:
+    """When everything is slower than planned, what is left gets its least number of samples."""
+    found = ScriptedMachine(slow=(3.0, 0.0), quick=(0.001, 0.0)).measure()
     assert {2} == {len(seconds) for seconds in found.values()}
 
 
 def test_variants_take_turns() -> None:
     """Between two samples of one variant's cell every other variant has its turn."""
     machine = ScriptedMachine(a=(0.001, 0.0), b=(0.001, 0.0), c=(0.001, 0.0))
-    measure(machine.works, ROWS, [3], PLAN, lambda _: None, machine.clock)
+    machine.measure()
     after_warm_up = machine.runs[3:]
+    assert len(after_warm_up) == 3 * 2 * PLAN.most
     for turn in range(0, len(after_warm_up), 3):
         assert {"a", "b", "c"} == {name for name, _ in after_warm_up[turn : turn + 3]}
+
+
+def test_waiting_is_not_running() -> None:
+    """A batch during which the thread waited counts for less than the time that passed."""
+    waited = threading.Event()
+    waits_s = running_s(lambda _: waited.wait(0.05), [])
+    assert waits_s < elapsed_s(lambda _: waited.wait(0.05), [])
 
 
 @given(st.lists(st.integers(3, 40), min_size=1, max_size=30), st.integers(0, 2))
@@ -103,7 +129,7 @@ def test_isotonic_regression(cells: list[tuple[float, int]]) -> None:
 @given(st.lists(st.lists(SECONDS, min_size=1, max_size=40), min_size=1, max_size=6), st.floats(1.0, 3.0))
 def test_quantiles_are_ordered(samples: list[list[float]], spread: float) -> None:
     """Neither median nor tail falls with the batch, and the tail is never below the median."""
-    medians, tails = quantiles(samples, spread)
+    medians, tails = quantiles(samples, [spread] * len(samples))
     assert np.all(np.diff(medians) >= 0.0)
     assert np.all(np.diff(tails) >= 0.0)
     assert np.all(np.array(tails) >= np.array(medians))
@@ -112,7 +138,7 @@ def test_quantiles_are_ordered(samples: list[list[float]], spread: float) -> Non
 def test_a_tail_of_few_samples_is_borrowed() -> None:
     """A cell of two samples takes the family's spread, one of a hundred its own 95th percentile."""
     many = [1.0] * 90 + [2.0] * 10
-    assert ([1.0, 4.0], [2.0, 6.0]) == quantiles([many, [4.0, 4.0]], spread=1.5)
+    assert ([1.0, 4.0], [2.0, 6.0]) == quantiles([many, [4.0, 4.0]], spreads=[9.0, 1.5])
     assert 2.0 == usual_spread([many, [7.0, 8.0]])
     assert 1.0 == usual_spread([[7.0, 8.0]])
 
