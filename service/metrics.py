@@ -212,8 +212,8 @@ class Metrics(Collector):
             "Seconds that a slot was busy; its rate is the busy share.",
             labels=("slot",),
         )
-        for slot, seconds in self._busy_s.items():
-            busy.add_metric((str(slot),), seconds)
+        for slot in range(self._gateway.settings.slot_count):
+            busy.add_metric((str(slot),), self._busy_s.get(slot, 0.0))
         yield busy
 
     def _collect_state(self) -> Iterator[Metric]:

@@ -48,6 +48,8 @@ class ProtocolPages:
             case ["models", "stats"]:
                 _need(method, "GET")
                 return statistics_body(self._gateway.statistics.counters())
+            case ["repository", "models", _, ("load" | "unload")]:
+                raise ProtocolError(400, "loading and unloading at run time is not supported: restart the replica")
             case ["models", name, *rest]:
                 return self._model_page(method, name, rest)
             case _:

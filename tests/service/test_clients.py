@@ -1,0 +1,109 @@
+"""The clients that people have: tritonclient, BentoML's own, and what curl would read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bentoml
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from loadtests.servers import Server
+from variants.repository import Repository
+
+
+@pytest.fixture
+def triton_client(server: Server) -> triton.InferenceServerClient:
+    """NVIDIA's client, pointed at the gateway."""
+    return triton.InferenceServerClient(server.url.removeprefix("http://"), network_timeout=30.0)
+
+
+def test_triton_sees_server_and_models(triton_client: triton.InferenceServerClient) -> None:
+    """Health, metadata, versions and index in the shapes that the client checks."""
+    assert triton_client.is_server_live()
+    assert triton_client.is_server_ready()
+    assert triton_client.is_model_ready("sign")
+    assert triton_client.is_model_ready("sign", "quick")
+    assert not triton_client.is_model_ready("nobody")
+    server = triton_client.get_server_metadata()
+    assert (server["name"], "binary_tensor_data" in server["extensions"]) == ("pareto-gateway", True)
+    model = triton_client.get_model_metadata("sign")
+    assert (model["versions"], model["inputs"][0]["shape"]) == (["quick", "slow"], [-1, 4])
+    states = {(entry["name"], entry["version"]): entry["state"] for entry in triton_client.get_model_repository_index()}
+    assert states["sign", "quick"] == "READY"
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+@pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
+def test_triton_infers(
+    triton_client: triton.InferenceServerClient, binary_in: bool, binary_out: bool, coding: str | None
+) -> None:
+    """JSON and raw tensors, both ways, compressed or not, give the same answer."""
+    rows = np.array([[1, 0, 0, 0], [-1, 0, 0, 0]], np.float32)
+    given = triton.InferInput("x", [2, 4], "FP32")
+    given.set_data_from_numpy(rows, binary_data=binary_in)
+    wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("label", "probabilities")]
+    result = triton_client.infer(
+        "sign",
+        [given],
+        model_version="quick",
+        outputs=wanted,
+        request_id="7",
+        request_compression_algorithm=coding,
+        response_compression_algorithm=coding,
+    )
+    labels = result.as_numpy("label")
+    assert [label if isinstance(label, str) else label.decode() for label in labels] == ["yes", "no"]
+    assert result.as_numpy("probabilities").shape == (2, 2)
+    assert (result.get_response()["id"], result.get_response()["model_version"]) == ("7", "quick")
+
+
+def test_triton_asks_for_everything_as_raw_tensors_by_default(triton_client: triton.InferenceServerClient) -> None:
+    """Without named outputs the client wants all of them, binary; priority and timeout are understood."""
+    given = triton.InferInput("x", [1, 4], "FP32")
+    given.set_data_from_numpy(np.array([[1, 0, 0, 0]], np.float32))
+    result = triton_client.infer("sign", [given], priority=1, timeout=5_000_000)
+    assert result.as_numpy("label")[0] == b"yes"
+    assert result.as_numpy("confidence").dtype == np.float32
+
+
+def test_triton_reads_errors_and_statistics(triton_client: triton.InferenceServerClient) -> None:
+    """Errors arrive as the client's exception with our message; counts grow with requests."""
+    given = triton.InferInput("y", [1, 4], "FP32")
+    given.set_data_from_numpy(np.zeros((1, 4), np.float32))
+    with pytest.raises(InferenceServerException, match="'y'"):
+        triton_client.infer("sign", [given])
+    given = triton.InferInput("x", [1, 4], "FP32")
+    given.set_data_from_numpy(np.zeros((1, 4), np.float32))
+    counts = []
+    for _ in range(2):
+        triton_client.infer("sign", [given], model_version="quick")
+        (stats,) = triton_client.get_inference_statistics("sign", "quick")["model_stats"]
+        counts.append(stats["inference_stats"]["success"]["count"])
+    assert counts[1] == counts[0] + 1
+
+
+def test_bentomls_client_calls_the_native_api(server: Server, models: Path) -> None:
+    """`bentoml.SyncHTTPClient` lists the families and classifies."""
+    rows = Repository(models).open("digits").samples()
+    with bentoml.SyncHTTPClient(server.url) as client:
+        assert client.families()["sign"] == ["quick", "slow"]
+        answer = client.classify(model="digits", rows=rows["image"][:3].tolist(), slo_ms=5000)
+    assert len(answer["labels"]) == len(answer["confidences"]) == 3
+    assert answer["slo_met"] is True
+
+
+def test_bentomls_client_reads_our_errors(server: Server) -> None:
+    """An unknown model is BentoML's NotFound with our message."""
+    with bentoml.SyncHTTPClient(server.url) as client, pytest.raises(bentoml.exceptions.NotFound, match="nobody"):
+        client.classify(model="nobody", rows=[[0.0]])
+
+
+def test_health_and_docs_pages(client: httpx.Client) -> None:
+    """BentoML's health paths answer beside the protocol's, and its docs page is still there."""
+    paths = ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready", "/", "/docs.json")
+    assert [client.get(path).status_code for path in paths] == [200] * len(paths)
