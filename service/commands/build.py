@@ -35,23 +35,28 @@ def build(
 
 def build_one(name: str, models: Path, *, force: bool = False, plain: bool = False) -> None:
     """Build one family and say what came out of it, on the error output. Raises `CommandError`."""
+    from variants.repository import Repository
+
+    repository = Repository(models)
+    # The names of families that come with the gateway are known without loading what trains them.
+    if not force and name in repository.families():
+        _say_that_it_is_built(name, models)
+        return
     try:
         from variants.build import build_family
         from variants.families import load_family
         from variants.progress import LineDisplay, open_display
-        from variants.repository import Repository
         from variants.spec import BuildError
     except ModuleNotFoundError as error:
         raise CommandError(
             f"building needs {error.name}, which is not installed: run `make build` in a checkout"
         ) from error
 
-    repository = Repository(models)
     with faults_of_the_repository():
         try:
             spec = load_family(name)
             if spec.name in repository.families() and not force:
-                typer.echo(f"{spec.name}: is built already in {models} (--force builds it anew)", err=True)
+                _say_that_it_is_built(spec.name, models)
                 return
             title = f"building {spec.name}"
             folder = build_family(spec, repository, display=LineDisplay(title) if plain else open_display(title))
@@ -66,3 +71,7 @@ def build_one(name: str, models: Path, *, force: bool = False, plain: bool = Fal
     typer.echo(
         f"{spec.name}: {len(variants)} variants in {folder.path}, loaded by default: {', '.join(served)}", err=True
     )
+
+
+def _say_that_it_is_built(name: str, models: Path) -> None:
+    typer.echo(f"{name}: is built already in {models} (--force builds it anew)", err=True)
