@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -42,30 +44,17 @@ def build_one(name: str, models: Path, *, force: bool = False, plain: bool = Fal
     if not force and name in repository.families():
         _say_that_it_is_built(name, models)
         return
-    try:
+    with faults_of_the_repository(), _faults_of_the_build(name):
         from variants.build import build_family
         from variants.families import load_family
         from variants.progress import LineDisplay, open_display
-        from variants.spec import BuildError
-    except ModuleNotFoundError as error:
-        raise CommandError(
-            f"building needs {error.name}, which is not installed: run `make build` in a checkout"
-        ) from error
 
-    with faults_of_the_repository():
-        try:
-            spec = load_family(name)
-            if spec.name in repository.families() and not force:
-                _say_that_it_is_built(spec.name, models)
-                return
-            title = f"building {spec.name}"
-            folder = build_family(spec, repository, display=LineDisplay(title) if plain else open_display(title))
-        except BuildError as error:
-            raise CommandError(str(error)) from error
-        except ModuleNotFoundError as error:
-            raise CommandError(
-                f"building {name} needs {error.name}, which is not installed: run `make build`"
-            ) from error
+        spec = load_family(name)
+        if not force and spec.name in repository.families():
+            _say_that_it_is_built(spec.name, models)
+            return
+        title = f"building {spec.name}"
+        folder = build_family(spec, repository, display=LineDisplay(title) if plain else open_display(title))
     variants = folder.manifest.variants
     served = [variant.name for variant in variants if variant.load_by_default]
     typer.echo(
@@ -75,3 +64,19 @@ def build_one(name: str, models: Path, *, force: bool = False, plain: bool = Fal
 
 def _say_that_it_is_built(name: str, models: Path) -> None:
     typer.echo(f"{name}: is built already in {models} (--force builds it anew)", err=True)
+
+
+@contextmanager
+def _faults_of_the_build(name: str) -> Iterator[None]:
+    """Turn what can be wrong with a family spec, its sources and its tools into a `CommandError`."""
+    try:
+        from variants.spec import BuildError
+
+        try:
+            yield
+        except BuildError as error:
+            raise CommandError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"building {name} needs {error.name}, which is not installed: `make build` in a checkout installs it"
+        ) from error
