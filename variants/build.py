@@ -153,7 +153,7 @@ class _Build:
             try:
                 made.append(self._make(candidate, preparer, rows))
             except Exception as error:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                reason = self._reason(error)
                 if candidate.essential:
                     raise BuildError(f"{self._spec.name}: variant {candidate.name} cannot be made: {reason}") from error
                 shutil.rmtree(self._context.staging / candidate.name, ignore_errors=True)
@@ -177,6 +177,13 @@ class _Build:
             self._context.log(f"{candidate.name}: its stages do not answer bit for bit as its whole graph; not used")
             stages = {}
         return MadeVariant(candidate.name, artifact, session, stages, candidate.notes)
+
+    def _reason(self, error: Exception) -> str:
+        """Return an error as one line that is fit for the manifest: without the folders of this machine."""
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        for folder in (self._context.staging, self._context.scratch):
+            line = line.replace(f"{folder}/", "")
+        return line[:300]
 
     def _variant(self, made: MadeVariant, assessment: Assessment) -> VariantManifest:
         calibrated = assessment.calibrated

@@ -4,6 +4,8 @@ On the frontier are those that none other beats in accuracy, latency and size to
 them whose accuracy is worth its price: a variant is left on disk where a loaded one is faster and smaller and, on the
 same test rows, not clearly less accurate. Otherwise a tenth of a point that is noise would cost every patient request
 several times the compute.
+
+A variant whose answers depend on the rows that share its batch does not compete while there are others.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ def paired_difference(better: NDArray[np.bool_], worse: NDArray[np.bool_]) -> tu
     """Return how much more often one variant is right than another on the same rows, and that difference's error.
 
     Only rows on which they differ carry noise, which makes the standard error much smaller than that of two
-    independent accuracies (McNemar, 1947).
+    independent accuracies; it is that of the difference under the hypothesis that there is none (McNemar, 1947).
     """
-    difference = better.astype(np.float64) - worse
-    return float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
+    gained, lost = int((better & ~worse).sum()), int((worse & ~better).sum())
+    return (gained - lost) / len(better), math.sqrt(gained + lost) / len(better)
 
 
 def select(
@@ -36,8 +38,10 @@ def select(
     `latency_s` are seconds of one row; `correct` bool [n] says which test rows each variant answered right.
     """
     points = {variant.name: _point(variant, latency_s[variant.name]) for variant in variants}
-    result = frontier(list(points.values()))
-    notes = {name: f"dominated by {by}" for name, by in result.dominated.items()}
+    competing = [variant.name for variant in variants if variant.invariance.invariant] or list(points)
+    result = frontier([points[name] for name in competing])
+    notes = dict.fromkeys(points.keys() - set(competing), "its answers depend on the rows that share the batch")
+    notes |= {name: f"dominated by {by}" for name, by in result.dominated.items()}
     loaded: list[ParetoPoint] = []
     for point in (points[name] for name in result.on):
         rival = next((other for other in reversed(loaded) if _is_no_worse(other, point, correct)), None)

@@ -34,12 +34,16 @@ def cut(
     names = {**inputs, **outputs}
     nodes = [_renamed(node, names) for node in _nodes_between(graph, set(inputs), set(outputs))]
     used = {name for node in nodes for name in node.input}
+    made = {name for node in nodes for name in node.output}
     part = helper.make_graph(
         nodes,
         path.stem,
         [_renamed_value(known[name], new) for name, new in inputs.items()],
         [_renamed_value(known[name], new) for name, new in outputs.items()],
         [constant for constant in graph.initializer if constant.name in used],
+        # Shapes that a stage declares where it begins must be known there in a whole graph too: onnxruntime fuses what
+        # it knows the shapes of, and different fusions round differently.
+        value_info=[value for name, value in known.items() if name in made and name not in outputs],
     )
     onnx.save(helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version), path)
 

@@ -131,7 +131,7 @@ class _Rewrite:
             values, scales = _symmetric_int8(self._array(table), axis=1)
             self._store(f"{table}_int8_rows", values)
             self._store(f"{table}_int8_rows_scale", scales)
-        chosen, as_float, scale = (f"{output}_rowwise_{part}" for part in ("int8", "float", "scale"))
+        chosen, as_float, scale = (f"{output}_rowwise_row_{part}" for part in ("int8", "float", "scale"))
         return [
             helper.make_node("Gather", [f"{table}_int8_rows", rows], [chosen], axis=0),
             helper.make_node("Cast", [chosen], [as_float], to=onnx.TensorProto.FLOAT),

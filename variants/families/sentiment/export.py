@@ -18,12 +18,10 @@ from variants.recipes.artifact import Artifact
 from variants.recipes.cut import cut
 from variants.recipes.export import export
 
-HIDDEN = "hidden"
-
 
 def hidden_after(exit_number: int) -> str:
-    """Return the name, in the graph with all exits, of the tokens' state after an exit."""
-    return f"{HIDDEN}_{exit_number}"
+    """Return the name of the tokens' state at an exit, which one stage gives and the next one takes."""
+    return f"hidden_{exit_number}"
 
 
 def logits_of(exit_number: int) -> str:
@@ -35,7 +33,7 @@ def export_all_exits(network: MultiExitEncoder, path: Path) -> Artifact:
     """Write the network as one fp32 graph: `input_ids`, `attention_mask` to every exit's hidden state and logits."""
     # A batch with padding, so that the trace takes no shortcut for a mask of ones.
     example = {
-        INPUT_IDS: torch.tensor([[101, 2204, 102], [101, 102, 0]]),
+        INPUT_IDS: torch.tensor([[1, 2, 3], [1, 2, 0]]),
         ATTENTION_MASK: torch.tensor([[1, 1, 1], [1, 1, 0]]),
     }
     tokens = {1: "tokens"}
@@ -84,14 +82,11 @@ class AllExits:
 
     def stage(self, number: int, path: Path) -> None:
         """Write what lies between an exit and the next: stage 0 starts from the text, the last leaves no state."""
-        start = {INPUT_IDS: INPUT_IDS} if number == 0 else {hidden_after(number - 1): HIDDEN}
-        end = {} if number == self._network.depth else {hidden_after(number): HIDDEN}
-        cut(
-            self._model,
-            path,
-            inputs={**start, ATTENTION_MASK: ATTENTION_MASK},
-            outputs={**end, logits_of(number): LOGITS},
-        )
+        start = INPUT_IDS if number == 0 else hidden_after(number - 1)
+        outputs = {logits_of(number): LOGITS}
+        if number < self._network.depth:
+            outputs[hidden_after(number)] = hidden_after(number)
+        cut(self._model, path, inputs={start: start, ATTENTION_MASK: ATTENTION_MASK}, outputs=outputs)
 
 
 def reference_logits(network: MultiExitEncoder, exit_number: int) -> Callable[[Feeds], NDArray[np.float32]]:

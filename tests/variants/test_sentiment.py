@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from variants.evaluate import run_path
+from variants.families.sentiment.export import AllExits, export_all_exits, reference_logits
+from variants.families.sentiment.model import WIDTH, MultiExitEncoder, from_pretrained
+from variants.families.sentiment.train import batches
+from variants.preparation import ATTENTION_MASK, INPUT_IDS, LOGITS, Feeds
+from variants.recipes.rowwise_int8 import rowwise_int8
+from variants.session import open_session
+
+DEPTH = 2
+
+
+@pytest.fixture(scope="module")
+def network() -> MultiExitEncoder:
+    torch.manual_seed(0)
+    return MultiExitEncoder(DEPTH, vocabulary=100, max_tokens=16).eval()
+
+
+@pytest.fixture(scope="module")
+def precisions(network: MultiExitEncoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, AllExits]:
+    folder = tmp_path_factory.mktemp("exits")
+    fp32 = AllExits("fp32", network, lambda: export_all_exits(network, folder / "fp32.onnx"))
+    return {"fp32": fp32, "int8": AllExits("int8", network, lambda: rowwise_int8(fp32.artifact, folder / "int8.onnx"))}
+
+
+def padded_batch(rows: int, tokens: int) -> Feeds:
+    random = np.random.default_rng(rows * tokens)
+    mask = (np.arange(tokens) < random.integers(1, tokens + 1, (rows, 1))).astype(np.int64)
+    return {INPUT_IDS: random.integers(1, 100, (rows, tokens)) * mask, ATTENTION_MASK: mask}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_chain_of_stages_is_bit_for_bit_the_whole_graph(
+    precisions: dict[str, AllExits], precision: str, tmp_path: Path
+) -> None:
+    """At every exit, and for any batch, the stages one after another answer exactly what the whole graph does."""
+    exits = precisions[precision]
+    stages = exits.stages(DEPTH)
+    for number, name in enumerate(stages):
+        exits.stage(number, tmp_path / f"{name}.onnx")
+    path = [open_session(tmp_path / f"{name}.onnx") for name in stages]
+    wholes = [open_session(exits.whole(exit_, tmp_path / f"whole-{exit_}.onnx").path) for exit_ in range(DEPTH + 1)]
+    for feeds in (padded_batch(1, 5), padded_batch(8, 12), padded_batch(32, 16)):
+        for whole, on_the_way in zip(wholes, run_path(path, feeds), strict=True):
+            assert np.array_equal(whole.run(feeds)[LOGITS], on_the_way)
+
+
+def test_exported_exits_are_the_network_s(
+    precisions: dict[str, AllExits], network: MultiExitEncoder, tmp_path: Path
+) -> None:
+    """Each fp32 graph answers what torch answers at that exit, and counts only the weights up to it."""
+    feeds = padded_batch(4, 9)
+    counts = []
+    for exit_number in range(DEPTH + 1):
+        made = precisions["fp32"].whole(exit_number, tmp_path / "model.onnx")
+        expected = reference_logits(network, exit_number)(feeds)
+        np.testing.assert_allclose(open_session(made.path).run(feeds)[LOGITS], expected, atol=1e-5)
+        counts.append(made.parameters)
+    assert sum(weight.numel() for weight in network.parameters()) - DEPTH * (2 * WIDTH + 2) == counts[-1]
+    assert sorted(set(counts)) == counts
+
+
+def test_padding_does_not_change_an_answer(network: MultiExitEncoder) -> None:
+    """A row's logits are the same with and without padding behind it."""
+    ids = torch.tensor([[5, 6, 7, 0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0]])
+    with torch.inference_mode():
+        padded, bare = network(ids, mask)[-1], network(ids[:, :3], mask[:, :3])[-1]
+    torch.testing.assert_close(bare, padded, atol=1e-5, rtol=0)
+
+
+def test_a_checkpoint_of_another_shape_is_refused() -> None:
+    """Weights that lack a layer are reported by the name of what is missing."""
+    embeddings = {
+        "embeddings.word_embeddings.weight": torch.zeros(10, WIDTH),
+        "embeddings.position_embeddings.weight": torch.zeros(16, WIDTH),
+        "embeddings.token_type_embeddings.weight": torch.zeros(2, WIDTH),
+        "embeddings.LayerNorm.weight": torch.zeros(WIDTH),
+        "embeddings.LayerNorm.bias": torch.zeros(WIDTH),
+    }
+    with pytest.raises(KeyError, match=r"encoder\.layer\.0\.attention\.self\.query\.weight"):
+        from_pretrained(embeddings, 1, 16)
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**31))
+def test_an_epoch_has_every_row_once(rows: int, seed: int) -> None:
+    """Whatever the lengths, the batches of an epoch are a permutation of the rows."""
+    sizes = np.random.default_rng(seed).integers(1, 65, rows).tolist()
+    order = torch.cat(list(batches(sizes, torch.Generator().manual_seed(seed))))
+    assert list(range(rows)) == order.sort().values.tolist()
