@@ -10,46 +10,26 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loadtests import oip, servers
+from loadtests import servers
 from loadtests.closedloop import GeneratorError, Throughput, generator_name, measure
-from loadtests.fetch import fetch
+from loadtests.contenders import YARDSTICK, Contender, check_answers, contenders
 from loadtests.report import write_json
-from loadtests.samples import Samples, read_samples
+from loadtests.samples import read_samples
 from variants.fingerprint import machine_fingerprint
 from variants.repository import Repository, RepositoryError
 
-CHECKED_ROWS = 16
 WARM_UP_S = 1
-YARDSTICK = "bare"
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One way of serving: where to post which body, and how to read the label's index from the answer."""
-
-    name: str
-    server: servers.Server
-    path: str
-    body: Callable[[int], bytes]
-    label: Callable[[bytes], int]
-
-    def ask(self, row: int) -> tuple[int, str]:
-        """The label that it gives a sample, and the variant that it says answered."""
-        answer = fetch(self.server.url + self.path, self.body(row), oip.JSON_HEADERS, timeout_s=30.0)
-        if answer.status != 200:
-            raise GeneratorError(f"{self.name} answers {answer.status}: {answer.body[:200]!r}")
-        return self.label(answer.body), answer.headers.get(oip.VARIANT_HEADER, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,63 +101,22 @@ def _cells(one: Comparison) -> tuple[str, ...]:
     )
 
 
-def contenders(stack: ExitStack, models: Path, samples: Samples, cores: Sequence[int]) -> tuple[list[Contender], str]:
-    """Start all servers; also returns the variant that the gateway chooses when idle, which the peers serve too."""
-    index = {label: number for number, label in enumerate(samples.labels)}
-    family = samples.family
-
-    def start(command: servers.Command) -> servers.Server:
-        server = stack.enter_context(servers.running(command, cores))
-        stack.callback(server.thaw)
-        return server
-
-    def oip_body(row: int) -> bytes:
-        return oip.infer_body(samples, row, outputs=())
-
-    def oip_label(answer: bytes) -> int:
-        return oip.label_of(answer, index)
-
-    def native_body(row: int) -> bytes:
-        (rows,) = samples.inputs.values()
-        return orjson.dumps({"rows": rows[row : row + 1].tolist()})
-
-    def native_label(answer: bytes) -> int:
-        (probabilities,) = orjson.loads(answer)
-        return max(range(len(probabilities)), key=probabilities.__getitem__)
-
-    gateway = start(servers.gateway(models))
-    routed = Contender("gateway", gateway, oip.infer_path(family), oip_body, oip_label)
-    _, variant = routed.ask(0)
-    bare = start(servers.bare(models, family, variant))
-    batchable = start(servers.bento_batchable(models, family, variant))
-    return [
-        Contender(YARDSTICK, bare, oip.infer_path(family), oip_body, oip_label),
-        routed,
-        Contender("gateway, pinned", gateway, oip.infer_path(family, variant), oip_body, oip_label),
-        Contender("bentoml batchable", batchable, "/predict", native_body, native_label),
-    ], variant
-
-
-def check_answers(systems: Sequence[Contender], samples: Samples, variant: str) -> None:
-    """Every system gives the known answers. Raises `GeneratorError` naming the one that does not."""
-    for row in range(min(CHECKED_ROWS, len(samples))):
-        expected = int(samples.predicted[variant][row])
-        for system in systems:
-            label, _ = system.ask(row)
-            if label != expected:
-                raise GeneratorError(f"{system.name} answers {label} for sample {row}, {variant} answers {expected}")
-
-
 def run_round(
-    systems: Sequence[Contender], connections: int, seconds: int, cores: Sequence[int], generator: str
+    systems: Sequence[Contender],
+    connections: int,
+    seconds: int,
+    cores: Sequence[int],
+    generator: str,
+    answers: dict[str, Counter[str]],
 ) -> dict[str, Throughput]:
-    """Measure each system once, all other servers frozen meanwhile."""
+    """Measure each system once, all other servers frozen meanwhile; adds to `answers` which variants answered."""
     results: dict[str, Throughput] = {}
     for system in systems:
         system.server.thaw()
-        body = system.body(0)
+        body, before = system.body(0), system.answers()
         measure(system.server.url + system.path, body, connections, WARM_UP_S, cores, generator)
         results[system.name] = measure(system.server.url + system.path, body, connections, seconds, cores, generator)
+        answers.setdefault(system.name, Counter()).update(system.answers() - before)
         system.server.freeze()
     return results
 
@@ -197,6 +136,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     samples = read_samples(Repository(options.models).open(options.family))
     generator = options.generator or generator_name()
     comparisons: list[Comparison] = []
+    answered_by: dict[str, dict[str, dict[str, int]]] = {}
     with ExitStack() as stack:
         systems, variant = contenders(stack, options.models, samples, options.server_cores)
         check_answers(systems, samples, variant)
@@ -206,12 +146,17 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         pinning = f"servers on cores {options.server_cores}, generator {generator} on {options.generator_cores}"
         console.print(f"{options.family}/{variant}, {pinning}, {options.rounds} rounds of {options.seconds:g} s")
         for connections in options.connections:
-            rounds = []
+            rounds: list[dict[str, Throughput]] = []
+            answers: dict[str, Counter[str]] = {}
             for number in range(options.rounds):
-                rounds.append(run_round(systems, connections, options.seconds, options.generator_cores, generator))
+                rounds.append(
+                    run_round(systems, connections, options.seconds, options.generator_cores, generator, answers)
+                )
                 rates = ", ".join(f"{name} {run.per_s:,.0f}/s" for name, run in rounds[-1].items())
                 console.print(f"  {connections} connections, round {number + 1}: {rates}")
             comparisons += compare(connections, rounds)
+            answered_by[str(connections)] = {name: dict(counts) for name, counts in answers.items() if counts}
+            console.print(f"  {connections} connections, rows by variant: {answered_by[str(connections)]}")
     console.print(table(comparisons))
     context: dict[str, Any] = {
         "machine": machine_fingerprint().description,
@@ -222,6 +167,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         "generator_cores": options.generator_cores,
         "seconds": options.seconds,
         "resident_bytes": resident_bytes,
+        "rows_by_variant": answered_by,
         "comparisons": [asdict(one) for one in comparisons],
     }
     write_json(options.out / "overhead.json", context)

@@ -21,9 +21,6 @@ from router.latency import LatencyModel
 from router.scheduler import Limits, Scheduler
 from router.view import Policy
 
-TIMER_RESOLUTION_S = 1e-6
-"""Wake-ups come this late at least, as from a real timer; without it a wake-up due now would stop the virtual clock."""
-
 FATES = {
     Outcome.SERVED: Fate.ANSWERED,
     Outcome.SERVED_LATE: Fate.ANSWERED,
@@ -102,7 +99,7 @@ def simulate(
             heapq.heappush(running, (now + service.draw_s(dispatch), dispatch.batch_id))
         dispatches.extend(turn.dispatches)
         records.extend(turn.records)
-        wake_at = max(turn.wake_at, now + TIMER_RESOLUTION_S)
+        wake_at = turn.wake_at
     return Simulation(_results(workload, samples, machine, records), tuple(records), tuple(dispatches))
 
 
