@@ -14,7 +14,8 @@ from variants.manifest import Quality
 from variants.preparation import LOGITS, Feeds, Preparer, Row
 from variants.session import Session
 
-BATCH = 32
+BATCH = 16
+"""On a core of its own, larger batches only add padding."""
 
 Logits = NDArray[np.float32]
 

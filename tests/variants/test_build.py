@@ -37,7 +37,8 @@ from variants.spec import Candidate, FamilySpec, LabelledRows, split
 
 def load(context):
     points = np.random.default_rng(0).standard_normal((400, 2)).astype(np.float32)
-    return split(LabelledRows({"point": points}, (points.sum(axis=1) > 0).astype(np.int64)), train=10, validation=90, seed=0)
+    rows = LabelledRows({"point": points}, (points.sum(axis=1) > 0).astype(np.int64))
+    return split(rows, train=10, validation=90, seed=0)
 
 
 def make(path, blur):
