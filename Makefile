@@ -44,6 +44,7 @@ loadtest: $(STAMPS)/dev ## open-loop load on the server at PORT (ARGS="--rate 50
 	@$(BIN)/locust -f loadtests/locustfile.py --headless -H http://127.0.0.1:$(or $(PORT),3000) $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requirements/
+	@$(PIP) uv
 	$(LOCK) --all-extras -o requirements/dev.txt
 	$(LOCK) --extra build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
