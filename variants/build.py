@@ -16,7 +16,8 @@ from __future__ import annotations
 import datetime
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ class _Build:
 
     def run(self, repository: Repository, profile_mode: ProfileMode) -> RevisionFolder:
         self._progress.begin(BuildStage.DATA)
-        data = self._spec.load(self._context)
+        with self._faults_of_the_spec("load"):
+            data = self._spec.load(self._context)
         preparer = self._context.preparer()
         rows = self._held_out(data, preparer)
         self._save_samples(data.test.take(slice(0, self._spec.samples)))
@@ -146,7 +148,7 @@ class _Build:
 
     def _make_all(self, data: Dataset, preparer: Preparer, rows: Sequence[Row]) -> list[MadeVariant]:
         made: list[MadeVariant] = []
-        for candidate in self._spec.build(self._context, data):
+        for candidate in self._candidates(data):
             # A family trains before it yields its first candidate.
             if BuildStage.TRAIN not in self._progress.seconds:
                 self._progress.begin(BuildStage.VARIANTS)
@@ -162,6 +164,26 @@ class _Build:
         if not made:
             raise BuildError(f"{self._spec.name}: no variant could be made")
         return made
+
+    def _candidates(self, data: Dataset) -> Iterator[Candidate]:
+        with self._faults_of_the_spec("build"):
+            candidates = iter(self._spec.build(self._context, data))
+        while True:
+            with self._faults_of_the_spec("build"):
+                candidate = next(candidates, None)
+            if candidate is None:
+                return
+            yield candidate
+
+    @contextmanager
+    def _faults_of_the_spec(self, function: str) -> Iterator[None]:
+        """Turn whatever the family's own code raises into a `BuildError` that says whose fault it is."""
+        try:
+            yield
+        except BuildError:
+            raise
+        except Exception as error:
+            raise BuildError(f"{self._spec.name}: the family's {function}() failed: {self._reason(error)}") from error
 
     def _make(self, candidate: Candidate, preparer: Preparer, rows: Sequence[Row]) -> MadeVariant:
         artifact = candidate.make(self._context.model_path(candidate.name))

@@ -28,7 +28,7 @@ def normal(*shape: int) -> NDArray[np.float32]:
 @pytest.fixture
 def network(tmp_path: Path) -> Artifact:
     """A graph with all that the row-wise rewrite handles: Gather, MatMul (two of one input), Gemm, and a small head."""
-    constants: dict[str, NDArray[np.float32]] = {
+    constants: dict[str, NDArray[Any]] = {
         "table": normal(50, 32),
         "left": normal(32, 64) / 6,
         "right": normal(32, 64) / 6,

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from variants.manifest import VariantManifest
+from variants.selection import paired_difference, select
+
+
+def variant(name: str, quality: float, size_bytes: int, invariant: bool = True) -> VariantManifest:
+    fields = dict.fromkeys(("value", "precision", "recall", "f1"), quality)
+    return VariantManifest.model_validate(
+        {
+            "name": name,
+            "recipe": "none",
+            "lineage": (),
+            "model_file": f"{name}/model.onnx",
+            "calibration_file": f"{name}/calibration.npz",
+            "quality": {**fields, "standard_error": 0.01, "samples": 1000},
+            "invariance": {
+                "invariant": invariant,
+                "label_flips": 0.0,
+                "max_probability_delta": 0.0,
+                "compared_rows": 1,
+            },
+            "parameters": 1,
+            "size_bytes": size_bytes,
+            "on_frontier": False,
+            "load_by_default": False,
+        }
+    )
+
+
+def right(rows: int) -> NDArray[np.bool_]:
+    """Of 1000 rows the first are right."""
+    return np.arange(1000) < rows
+
+
+def test_accuracy_within_the_noise_is_not_worth_its_price() -> None:
+    """On the frontier by one row of a thousand, but slower and larger: kept on disk; a clear gain is loaded."""
+    variants = [variant("small", 0.800, 10), variant("fp32", 0.801, 40), variant("deep", 0.85, 80)]
+    latency_s = {"small": 0.001, "fp32": 0.003, "deep": 0.005}
+    correct = {"small": right(800), "fp32": right(801), "deep": right(850)}
+    chosen = select(variants, latency_s, correct)
+    assert [True, True, True] == [one.on_frontier for one in chosen]
+    assert [True, False, True] == [one.load_by_default for one in chosen]
+    assert "no more than one standard error better than small, which is faster and smaller" == chosen[1].notes
+
+
+def test_a_variant_that_depends_on_its_batch_does_not_compete() -> None:
+    """It neither is on the frontier nor keeps another off it, unless there is no other."""
+    variants = [variant("dynamic", 0.9, 10, invariant=False), variant("rowwise", 0.89, 11)]
+    latency_s = {"dynamic": 0.001, "rowwise": 0.002}
+    correct = {"dynamic": right(900), "rowwise": right(890)}
+    chosen = select(variants, latency_s, correct)
+    assert [(False, False), (True, True)] == [(one.on_frontier, one.load_by_default) for one in chosen]
+    [alone] = select(variants[:1], latency_s, correct)
+    assert alone.load_by_default
+
+
+def test_paired_noise_counts_only_rows_that_differ() -> None:
+    """Ten rows of a thousand gained and none lost is one point, with a standard error of a third of that."""
+    difference, error = paired_difference(right(810), right(800))
+    assert pytest.approx((0.01, 10**0.5 / 1000)) == (difference, error)
