@@ -12,6 +12,7 @@ Rules of the house:
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ class Scheduler:
             self._arm_timeout(request)
 
     def poll(self, now: float) -> Poll:
-        """Decide all that can be decided now. Call after any other call, and again at `wake_at`."""
+        """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._expire(now)
         dispatches: list[Dispatch] = []
         while self._backlog.rows and (self._free or now >= self._wake_at):
@@ -297,7 +298,7 @@ class Scheduler:
 
     def _release(self, batch_id: int, now: float, *, failed: bool) -> Dispatch:
         dispatch = self._running.pop(batch_id)
-        self._free.append(dispatch.slot)
+        insort(self._free, dispatch.slot)
         self._batch_records.append(BatchRecord(dispatch, now, failed))
         return dispatch
 

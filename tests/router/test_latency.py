@@ -15,9 +15,7 @@ def model(*medians: tuple[float, ...], batches: tuple[int, ...] = (1, 4), margin
     return LatencyModel(Family("f", variants, max_batch=8), margin)
 
 
-@pytest.mark.parametrize(
-    ("batch", "seconds"), [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (8, 8.0)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("batch", "seconds"), [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (8, 8.0)], ids=str)
 def test_seconds_between_and_beyond_measured_batches_follow_the_line(batch: int, seconds: float) -> None:
     """Batches between two measured ones are interpolated, those beyond the last follow its slope."""
     assert model((1.0, 4.0)).planned_s(0, batch, 0) == pytest.approx(seconds)

@@ -17,7 +17,8 @@ from router.contract import (
     WhenLate,
 )
 from router.latency import table
-from router.policies import SlackFraction, policy_named
+from router.policies import policy_named
+from router.policies.slack_fraction import SlackFraction
 from router.scheduler import Limits, Scheduler
 from router.view import Policy
 

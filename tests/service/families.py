@@ -43,8 +43,9 @@ def sign_model(matrix_products: int = 0) -> onnx.ModelProto:
         helper.make_node("MatMul", ["x", "widen"], ["flat"]),
         helper.make_node("Reshape", ["flat", "tall"], ["work0"]),
     ]
-    for index in range(matrix_products):
-        nodes.append(helper.make_node("MatMul", [f"work{index}", "square"], [f"work{index + 1}"]))
+    nodes += [
+        helper.make_node("MatMul", [f"work{index}", "square"], [f"work{index + 1}"]) for index in range(matrix_products)
+    ]
     nodes += [
         helper.make_node("Reshape", [f"work{matrix_products}", "wide"], ["done"]),
         helper.make_node("ReduceSum", ["done", "axis"], ["nothing"], keepdims=1),
@@ -62,7 +63,10 @@ def sign_model(matrix_products: int = 0) -> onnx.ModelProto:
 
 
 def write_family(
-    repository: Repository, name: str, variants: Mapping[str, tuple[onnx.ModelProto, float]], default_slo_s: float = 10.0
+    repository: Repository,
+    name: str,
+    variants: Mapping[str, tuple[onnx.ModelProto, float]],
+    default_slo_s: float = 10.0,
 ) -> None:
     """Publish a family of (model, accuracy) by variant name; input `x` FP32 [-1, 4], labels `no` and `yes`."""
     rows = np.random.default_rng(3).standard_normal((ROWS, 4)).astype(np.float32)
@@ -73,9 +77,15 @@ def write_family(
             folder = staging / variant
             folder.mkdir()
             onnx.save(model, folder / "model.onnx")
-            answers = {"label": label, "predicted": label, "sample_predicted": label}
             confident = np.full(ROWS, 0.9, np.float32)
-            np.savez(folder / "calibration.npz", confidence=confident, sample_confidence=confident, **answers)
+            np.savez(
+                folder / "calibration.npz",
+                label=label,
+                predicted=label,
+                confidence=confident,
+                sample_predicted=label,
+                sample_confidence=confident,
+            )
             manifests.append(_variant(variant, accuracy, (folder / "model.onnx").stat().st_size))
         np.savez(staging / "samples.npz", x=rows, label=label)
         manifest = FamilyManifest(

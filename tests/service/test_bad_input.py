@@ -95,11 +95,7 @@ def test_binary_tensors_that_lie_are_refused(client: httpx.Client) -> None:
     nan = np.full((1, 4), np.nan, np.float32).tobytes()
     for size, blob in ((16, good[:8]), (8, good), (16, good + b"more"), (2**40, good), (-16, good), (16, nan)):
         head = orjson.dumps(
-            {
-                "inputs": [
-                    {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": size}}
-                ]
-            }
+            {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": size}}]}
         )
         headers = {"inference-header-content-length": str(len(head))}
         response = client.post(URL, content=head + blob, headers=headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -31,12 +32,15 @@ def test_a_corrupt_variant_is_refused_by_name_and_the_others_serve(client: httpx
 
 def test_a_full_queue_answers_503(models: Path) -> None:
     """The backlog is bounded: what does not fit is told to come back, what fits is answered."""
-    with running(gateway(models, {"PARETO_SLOTS": "1", "PARETO_BACKLOG": "4"})) as server:
-        with httpx.Client(base_url=server.url, timeout=60.0) as client, ThreadPoolExecutor(12) as pool:
-            answers = list(pool.map(lambda _: client.post(SLOW, json=sign_body(1.0)), range(12)))
-            refused = [answer for answer in answers if answer.status_code == 503]
-            served = [answer for answer in answers if answer.status_code == 200]
-            counted = samples(client, outcome="rejected_full")
+    with (
+        running(gateway(models, {"PARETO_SLOTS": "1", "PARETO_BACKLOG": "4"})) as server,
+        httpx.Client(base_url=server.url, timeout=60.0) as client,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        answers = list(pool.map(lambda _: client.post(SLOW, json=sign_body(1.0)), range(12)))
+        refused = [answer for answer in answers if answer.status_code == 503]
+        served = [answer for answer in answers if answer.status_code == 200]
+        counted = samples(client, outcome="rejected_full")
     assert len(refused) + len(served) == 12
     assert served
     assert refused
@@ -101,13 +105,12 @@ def test_the_whole_server_ends_with_0_on_sigterm_under_load(models: Path) -> Non
 
 def test_an_empty_repository_is_alive_but_not_ready_and_says_why(tmp_path: Path) -> None:
     """Probes can tell a broken replica from a slow one."""
-    command = gateway(tmp_path)
-    with running(type(command)(command.name, command.arguments, command.environment, "/livez")) as server:
-        with httpx.Client(base_url=server.url) as client:
-            eventually(lambda: "empty" in client.get("/v2/health/ready").text, "the reason is known")
-            response = client.get("/v2/health/ready")
-            assert response.status_code == 503
-            assert "empty" in response.json()["error"]
+    command = dataclasses.replace(gateway(tmp_path), ready_path="/livez")
+    with running(command) as server, httpx.Client(base_url=server.url) as client:
+        eventually(lambda: "empty" in client.get("/v2/health/ready").text, "the reason is known")
+        response = client.get("/v2/health/ready")
+        assert response.status_code == 503
+        assert "empty" in response.json()["error"]
 
 
 def worker_of(server: Server) -> psutil.Process:
@@ -130,5 +133,3 @@ def ready(client: httpx.Client) -> bool:
         return client.get("/v2/health/ready").status_code == 200
     except httpx.TransportError:
         return False
-
-

@@ -48,9 +48,7 @@ def test_refusals_are_counted_by_outcome(client: httpx.Client) -> None:
     """A shed request is a request; a malformed one is a protocol error."""
     shed = samples(client, outcome="rejected_infeasible", model="sign")
     errors = totals(client).get("pareto_protocol_errors_total", 0.0)
-    client.post(
-        "/v2/models/sign/versions/slow/infer", json=sign_body(1.0), headers={"x-slo-latency-ms": "1"}
-    )
+    client.post("/v2/models/sign/versions/slow/infer", json=sign_body(1.0), headers={"x-slo-latency-ms": "1"})
     client.post("/v2/models/sign/infer", content=b"{")
     assert samples(client, outcome="rejected_infeasible", model="sign") == shed + 1
     assert totals(client)["pareto_protocol_errors_total"] == errors + 1
