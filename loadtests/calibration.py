@@ -42,7 +42,7 @@ def calibrate(live: Score, workload: Workload, family: Family, samples: Samples,
     """The machine on which a live run, pinned to one variant, gave this score.
 
     HTTP's share is the median of what requests took beyond the server's own account of them, half of it each way.
-    Slowdown is mean compute time over the simulated one: serving shares its cores with HTTP, profiling did not.
+    Slowdown is the median compute time over the simulated one: serving shares its cores with HTTP, profiling did not.
     """
     ideal = Machine(slots=slots, noise=profiled_noise(family))
     simulation = simulate(workload, family, samples, Fixed(variant), ideal, np.random.default_rng(0))
@@ -51,7 +51,7 @@ def calibrate(live: Score, workload: Workload, family: Family, samples: Samples,
     return Machine(
         slots=slots,
         noise=ideal.noise,
-        slowdown=live.compute_mean_s / simulated.compute_mean_s,
+        slowdown=live.compute_p50_s / simulated.compute_p50_s,
         inbound_s=one_way_s,
         outbound_s=one_way_s,
     )

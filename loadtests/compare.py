@@ -74,9 +74,9 @@ class Pair:
 class Comparison:
     """A gateway with one family, and the simulator's idea of it."""
 
-    def __init__(self, options: argparse.Namespace, url: str, family: Family, samples: Samples) -> None:
+    def __init__(self, options: argparse.Namespace, server: servers.Server, family: Family, samples: Samples) -> None:
         self._options = options
-        self._url = url
+        self._server = server
         self._family = family
         self._samples = samples
         self._best = family.variants[family.ladder[-1]].name
@@ -110,7 +110,8 @@ class Comparison:
         """The first valid run of `ATTEMPTS`, else the last: a neighbour's burst should not cost a benchmark."""
         options, family = self._options, self._samples.family
         for _ in range(ATTEMPTS):
-            live = run_live(self._url, options.models, family, workload, options.generator_cores, variant)
+            self._server.check()
+            live = run_live(self._server.url, options.models, family, workload, options.generator_cores, variant)
             if live.valid:
                 break
         return live
@@ -171,7 +172,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     }
     with servers.running(servers.gateway(options.models, settings), options.server_cores) as server:
         _check_loaded(server, options.family, names)
-        comparison = Comparison(options, server.url, family, samples)
+        comparison = Comparison(options, server, family, samples)
         machine = comparison.calibrate()
         console.print(
             f"{options.family}: {comparison.capacity_per_s:.0f}/s is full load; "

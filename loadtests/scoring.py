@@ -85,7 +85,7 @@ class Score:
     """The judgement of one run. Shares are of all arrivals, percentiles and `accuracy` of the answered ones.
 
     `overhead_p50_s` is the median of what the answered waited beyond the server's own account of its time (network,
-    HTTP, dispatch lag), `compute_mean_s` the mean of the server's compute time. `faults` says why the run is not a
+    HTTP, dispatch lag), `compute_p50_s` the median of the server's compute time. `faults` says why the run is not a
     measurement; empty for a simulation and for a generator that kept up.
     """
 
@@ -100,7 +100,7 @@ class Score:
     p99_s: float
     p999_s: float
     overhead_p50_s: float
-    compute_mean_s: float
+    compute_p50_s: float
     fates: dict[str, float]
     answers: dict[str, float]
     by_slo: tuple[SloScore, ...]
@@ -124,7 +124,6 @@ def score(workload: Workload, label: NDArray[np.int64], results: Results, sendin
     good = on_time & correct
     effective = float(good.mean())
     latency_s = results.latency_s[answered]
-    computed = _known(results.compute_s[answered])
     names, counts = np.unique(results.variant[answered].astype(str), return_counts=True)
     return Score(
         description=workload.description,
@@ -138,7 +137,7 @@ def score(workload: Workload, label: NDArray[np.int64], results: Results, sendin
         p99_s=_percentile(latency_s, 99.0),
         p999_s=_percentile(latency_s, 99.9),
         overhead_p50_s=_percentile(_known((results.latency_s - results.total_s)[answered]), 50.0),
-        compute_mean_s=float(computed.mean()) if len(computed) else math.nan,
+        compute_p50_s=_percentile(_known(results.compute_s[answered]), 50.0),
         fates={str(fate): float((results.fate == fate).mean()) for fate in Fate},
         answers={str(name): int(count) / len(latency_s) for name, count in zip(names, counts, strict=True)},
         by_slo=tuple(

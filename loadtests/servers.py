@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -25,6 +26,7 @@ from loadtests.peers.model import FAMILY, MODELS, VARIANT
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT_S = 180.0
 STOP_LIMIT_S = 20.0
+LOG_LINES = 5
 _QUIET = {"BENTOML_DO_NOT_TRACK": "True"}
 
 
@@ -76,8 +78,9 @@ def bento_batchable(models: Path, family: str, variant: str) -> Command:
 class Server:
     """A running server. `url` has no slash at its end."""
 
-    def __init__(self, command: Command, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, command: Command, process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
         self.name = command.name
+        self._log = log
         self.url = f"http://127.0.0.1:{port}"
         self._process = process
 
@@ -88,6 +91,11 @@ class Server:
             return [parent, *parent.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
+
+    def check(self) -> None:
+        """Raise `ServerError` with the end of its log where the server has ended by itself."""
+        if self._process.poll() is not None:
+            raise ServerError(f"{self.name} ended with exit code {self._process.returncode}{_end_of(self._log)}")
 
     def resident_bytes(self) -> int:
         """Resident memory of all its processes."""
@@ -129,9 +137,9 @@ def running(command: Command, cores: Sequence[int] = ()) -> Iterator[Server]:
             process = subprocess.Popen(
                 arguments, env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
-        server = Server(command, process, port)
+        server = Server(command, process, port, log)
         try:
-            _wait_until_ready(server, process, command, log.fileno())
+            _wait_until_ready(server, command, log)
             yield server
         finally:
             server.stop()
@@ -163,7 +171,7 @@ def _peer_model(models: Path, family: str, variant: str) -> dict[str, str]:
     return {MODELS: str(models.resolve()), FAMILY: family, VARIANT: variant}
 
 
-def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], command: Command, log: int) -> None:
+def _wait_until_ready(server: Server, command: Command, log: IO[bytes]) -> None:
     limit_s = time.monotonic() + START_LIMIT_S
     while True:
         try:
@@ -173,14 +181,13 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], command:
             fault = f"answers {status} on {command.ready_path}"
         except OSError as error:
             fault = f"does not answer on {command.ready_path} ({error})"
-        if process.poll() is not None:
-            raise ServerError(f"{command.name} ended with exit code {process.returncode}{_end_of(log)}")
+        server.check()
         if time.monotonic() > limit_s:
             raise ServerError(f"{command.name} {fault} after {START_LIMIT_S:g} s{_end_of(log)}")
         time.sleep(0.1)
 
 
-def _end_of(log: int) -> str:
-    size = os.fstat(log).st_size
-    written = os.pread(log, 2000, max(0, size - 2000)).decode(errors="replace").strip()
-    return f":\n{written}" if written else ""
+def _end_of(log: IO[bytes]) -> str:
+    size = os.fstat(log.fileno()).st_size
+    written = os.pread(log.fileno(), 2000, max(0, size - 2000)).decode(errors="replace").strip()
+    return ":\n" + "\n".join(written.splitlines()[-LOG_LINES:]) if written else ""

@@ -48,7 +48,7 @@ def test_a_saved_workload_is_sent_whole_and_scored(server: Server, models: Path,
     assert {"answered": 0.75, "refused": 0.25} == {fate: share for fate, share in score.fates.items() if share}
     assert (0.75, 0.75, 1.0) == (score.effective_accuracy, score.attainment, score.accuracy)
     assert {"large": 1.0} == score.answers
-    assert pytest.approx(0.0005) == score.compute_mean_s
+    assert pytest.approx(0.0005) == score.compute_p50_s
     assert "saved" in done.stdout
     assert ("INVALID RUN" in done.stdout) == (not score.valid) == (done.returncode == 3)
 
