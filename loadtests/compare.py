@@ -56,8 +56,8 @@ SCENARIOS = (
     Scenario("half load", "poisson", 0.5, "40:0.5,120:0.5"),
     Scenario("full load", "poisson", 1.0, "40:0.5,120:0.5"),
     Scenario("overload", "poisson", 1.5, "40:0.5,120:0.5"),
-    Scenario("bursts", "gamma", 0.7, "40:0.5,120:0.5"),
-    Scenario("on/off, tight", "onoff", 0.8, "25"),
+    Scenario("bursts, tight", "gamma", 0.8, "10:0.5,40:0.5"),
+    Scenario("on/off, tight", "onoff", 0.8, "15"),
 )
 
 

@@ -14,7 +14,6 @@ from time import monotonic, perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Reason, Record, Request
 from router.scheduler import Scheduler
@@ -30,11 +29,10 @@ Receive = Callable[[], Any]
 
 
 class Answer(NamedTuple):
-    """The end of a request: its record and, where served, labels int64 [n] and probabilities float32 [n, k]."""
+    """The end of a request: its record and the answers of its rows in order, none where it was not served."""
 
     record: Record
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
+    answers: Answers
 
 
 class Observer(Protocol):
@@ -44,7 +42,7 @@ class Observer(Protocol):
         """Take note of requests and batches that ended."""
 
 
-_NOTHING = Answers(np.empty(0, np.int64), np.empty((0, 0), np.float32))
+_NOTHING = Answers(np.empty(0, np.int64), np.empty((0, 0), np.float32), np.empty(0, np.float32))
 
 
 class _Work:
@@ -68,10 +66,14 @@ class _Work:
             only = self.answers[0]
             assert only is not None, "served requests have an answer for each row"
             answers, index = only
-            return Answers(answers.labels[index : index + 1], answers.probabilities[index : index + 1])
+            own = slice(index, index + 1)
+            return Answers(answers.labels[own], answers.probabilities[own], answers.confidences[own])
         parts = [part for part in self.answers if part is not None]
-        labels = np.array([answers.labels[index] for answers, index in parts], dtype=np.int64)
-        return Answers(labels, np.stack([answers.probabilities[index] for answers, index in parts]))
+        return Answers(
+            np.array([answers.labels[index] for answers, index in parts]),
+            np.stack([answers.probabilities[index] for answers, index in parts]),
+            np.array([answers.confidences[index] for answers, index in parts]),
+        )
 
 
 class SlotExecutor(Protocol):
@@ -115,6 +117,8 @@ class Dispatcher:
         self._work: dict[int, _Work] = {}
         self._running: dict[int, Dispatch] = {}
         self._turn_due = False
+        self._burst = 0
+        self._last_burst = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
         self._watching = False
@@ -130,7 +134,13 @@ class Dispatcher:
         self._work[request.id] = _Work(rows, future, request.arrival_s, receive)
         self._idle.clear()
         self._scheduler.submit(request, self._clock())
-        self._want_turn()
+        self._burst += 1
+        if self._burst > 1 or self._last_burst > 1:
+            self._want_turn()
+        else:
+            # Callers come one at a time: waiting for others would only cost this one a round of the event loop.
+            self._turn()
+            self._loop.call_soon(self._end_of_burst)
         if receive is not None and not self._watching:
             self._watching = True
             self._loop.call_later(WATCH_AFTER_S, self._watch_callers)
@@ -162,10 +172,19 @@ class Dispatcher:
         """One turn for all that happens in this iteration of the event loop, so that bursts are batched."""
         if not self._turn_due:
             self._turn_due = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._due_turn)
+
+    def _due_turn(self) -> None:
+        self._turn_due = False
+        self._end_of_burst()
+        self._turn()
+
+    def _end_of_burst(self) -> None:
+        """Remember how many requests came within one iteration of the event loop."""
+        if self._burst:
+            self._last_burst, self._burst = self._burst, 0
 
     def _turn(self) -> None:
-        self._turn_due = False
         now = self._clock()
         while True:
             poll = self._scheduler.poll(now)
@@ -239,8 +258,7 @@ class Dispatcher:
             work.watcher.cancel()
         if not work.future.done():
             served = record.outcome is Outcome.SERVED or record.outcome is Outcome.SERVED_LATE
-            answers = work.collect() if served else _NOTHING
-            work.future.set_result(Answer(record, answers.labels, answers.probabilities))
+            work.future.set_result(Answer(record, work.collect() if served else _NOTHING))
         if not self._work:
             self._idle.set()
 

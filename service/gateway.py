@@ -135,7 +135,7 @@ class Gateway:
         variant: str | None = None,
         receive: Receive | None = None,
     ) -> Answer:
-        """Answer one request: prepare, queue, run.
+        """Answer one request: prepare, queue, run. Floating-point `inputs` are finite.
 
         `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. Raises `ProtocolError` for
         what is wrong with the request itself and for a replica that takes none; any other end is in the record.
@@ -209,8 +209,8 @@ class Gateway:
     async def _prepare(self, loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
         try:
             if len(next(iter(inputs.values()))) > PREPARE_OFF_LOOP_ROWS:
-                return await asyncio.to_thread(loaded.preparer.prepare, inputs)
-            return loaded.preparer.prepare(inputs)
+                return await asyncio.to_thread(loaded.preparer.prepare, inputs, known_finite=True)
+            return loaded.preparer.prepare(inputs, known_finite=True)
         except InputError as error:
             raise ProtocolError(400, str(error)) from None
 

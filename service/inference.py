@@ -111,11 +111,11 @@ def _outputs(loaded: LoadedFamily, answer: Answer, request: InferRequest) -> dic
     arrays: dict[str, NDArray[Any]] = {}
     for name in wanted:
         if name == LABEL:
-            arrays[name] = loaded.label_names[answer.labels]
+            arrays[name] = loaded.label_names[answer.answers.labels]
         elif name == CONFIDENCE:
-            arrays[name] = answer.probabilities.max(axis=1)
+            arrays[name] = answer.answers.confidences
         elif name == PROBABILITIES:
-            arrays[name] = answer.probabilities
+            arrays[name] = answer.answers.probabilities
     return arrays
 
 

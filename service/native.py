@@ -61,8 +61,8 @@ class NativeApi:
         if record.outcome not in (Outcome.SERVED, Outcome.SERVED_LATE):
             raise _error(dropped(record.outcome, record.reason))
         return {
-            "labels": [loaded.manifest.labels[label] for label in answer.labels],
-            "confidences": [float(row.max()) for row in answer.probabilities],
+            "labels": [loaded.manifest.labels[label] for label in answer.answers.labels],
+            "confidences": answer.answers.confidences.tolist(),
             "variant": record.variant,
             "reason": record.reason.value,
             "slo_met": record.slo_met,
@@ -89,6 +89,9 @@ def _as_tensor(rows: list[Any], datatype: str) -> NDArray[Any]:
             raise ProtocolError(400, "rows: expected texts")
         return np.array([row.encode() for row in rows], dtype=object)
     try:
-        return np.asarray(rows, dtype=np.float32)
+        numbers = np.asarray(rows, dtype=np.float32)
     except (TypeError, ValueError):
         raise ProtocolError(400, "rows: expected lists of numbers of equal length") from None
+    if not np.isfinite(numbers).all():
+        raise ProtocolError(400, "rows: expected finite 32-bit floats")
+    return numbers

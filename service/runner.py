@@ -41,7 +41,7 @@ class BatchRunner:
         if logits.shape != expected:
             raise RunnerError(f"{dispatch.family}/{dispatch.variant}: logits {logits.shape}, expected {expected}")
         answers = loaded.preparer.decode(logits, loaded.temperatures[dispatch.variant])
-        if not np.isfinite(answers.probabilities).all():
+        if not np.isfinite(answers.confidences).all():
             raise RunnerError(f"{dispatch.family}/{dispatch.variant}: the answer is not finite")
         return answers
 

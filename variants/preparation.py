@@ -47,19 +47,18 @@ class Answers(NamedTuple):
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
-
-    @property
-    def confidences(self) -> NDArray[np.float32]:
-        """The probability of the chosen label, float32 [n]."""
-        best: NDArray[np.float32] = self.probabilities.max(axis=1)
-        return best
+    confidences: NDArray[np.float32]
+    """The probability of the chosen label, float32 [n]."""
 
 
 class Preparer(Protocol):
     """Turns inputs into rows, rows into a model's feeds, and logits into answers."""
 
-    def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> Rows:
-        """Check and prepare the rows of one request. Raises `InputError`."""
+    def prepare(self, inputs: Mapping[str, NDArray[Any]], *, known_finite: bool = False) -> Rows:
+        """Check and prepare the rows of one request; numbers need no check where the caller knows them to be finite.
+
+        Raises `InputError`.
+        """
 
     def collate(self, rows: Sequence[Row]) -> Feeds:
         """Join at least one prepared row into the feeds of one batch, text padded to the longest row."""
@@ -75,8 +74,11 @@ def decode(logits: NDArray[np.float32], temperature: float) -> Answers:
     """
     shifted = (logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature)
     np.exp(shifted, out=shifted)
-    shifted /= shifted.sum(axis=1, keepdims=True)
-    return Answers(logits.argmax(axis=1), shifted)
+    total = shifted.sum(axis=1, keepdims=True)
+    shifted /= total
+    labels = logits.argmax(axis=1)
+    # The likeliest label has the largest logit, whose shifted exponential is 1 before it is divided by the sum.
+    return Answers(labels, shifted, 1.0 / total[:, 0])
 
 
 class TensorPreparer:
@@ -89,7 +91,7 @@ class TensorPreparer:
         self._scale = np.float32(preparation.scale)
         self._as_given = preparation.mean == 0.0 and preparation.scale == 1.0
 
-    def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> Rows:
+    def prepare(self, inputs: Mapping[str, NDArray[Any]], *, known_finite: bool = False) -> Rows:
         """Return float32 rows for numbers [n, ...]. Raises `InputError`: wrong shape or type, no rows, not finite."""
         given = _only_input(inputs, self._name)
         if given.shape[1:] != self._row_shape or given.ndim == 0 or given.shape[0] == 0:
@@ -102,7 +104,7 @@ class TensorPreparer:
                 values = given.astype(np.float32)
         else:
             raise InputError(f"input {self._name!r}: expected numbers, got {given.dtype}")
-        if not np.isfinite(values).all():
+        if not (known_finite and values is given) and not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
             raise InputError(f"input {self._name!r}: row {row} holds a value that is not a finite 32-bit float")
         if not self._as_given:
@@ -132,7 +134,7 @@ class TextPreparer:
         tokenizer.enable_truncation(preparation.max_tokens)
         self._tokenizer = tokenizer
 
-    def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> Rows:
+    def prepare(self, inputs: Mapping[str, NDArray[Any]], *, known_finite: bool = False) -> Rows:
         """Return token ids for UTF-8 bytes or `str`, [n] or [n, 1]. Raises `InputError`: wrong shape, not text."""
         given = _only_input(inputs, self._name)
         if given.ndim not in (1, 2) or given.shape[1:] not in ((), (1,)) or given.shape[0] == 0:

@@ -88,7 +88,7 @@ class Script:
         """Of batches that end together the older one is first: the loop's heap of timers keeps no order of them."""
         _, _, dispatch = heapq.heappop(self._running)
         rows = len(dispatch.items)
-        answers = Answers(np.zeros(rows, np.int64), np.full((rows, 2), 0.5, np.float32))
+        answers = Answers(np.zeros(rows, np.int64), np.full((rows, 2), 0.5, np.float32), np.full(rows, 0.5, np.float32))
         self._done(dispatch.batch_id, answers, self._loop.now_s - dispatch.started_s)
 
     def stop(self) -> None:
