@@ -8,6 +8,8 @@ from pathlib import Path
 from loadtests.scoring import Score
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
+_LEAST_SPAN = 5.0
+"""Points that an axis spans at least, so that a tenth of a point does not look like a gulf."""
 _LIVE, _SIMULATED = "#0072B2", "#D55E00"
 _MEASURES = (("attainment", "SLO attainment, % of all arrivals"), ("effective_accuracy", "Effective accuracy, %"))
 
@@ -35,6 +37,9 @@ def draw_side_by_side(runs: Sequence[tuple[str, Score, Score]], path: Path) -> N
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
         axis.tick_params(axis="y", length=0)
-    axes[0].legend(loc="lower left", frameon=False, fontsize=9)
+        low, high = axis.get_xlim()
+        middle, half = (low + high) / 2.0, max(high - low, _LEAST_SPAN) / 2.0
+        axis.set_xlim(middle - half, middle + half)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
