@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve build test check bench-overhead bench-sim loadtest lock clean
+.PHONY: help serve build test clients check bench-overhead bench-sim loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,6 +26,8 @@ build: $(STAMPS)/project ## build families into the model repository (FAMILIES="
 
 test: $(STAMPS)/dev ## run the tests (ARGS for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
+
+clients: $(STAMPS)/kserve ## install kserve's client beside the environment, so that the tests use it as a judge
 
 check: $(STAMPS)/dev ## lint, format check, types
 	@$(BIN)/ruff check .
@@ -48,6 +50,7 @@ lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requ
 	$(LOCK) --all-extras -o requirements/dev.txt
 	$(LOCK) --extra build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
+	echo kserve | $(UV) - -o requirements/kserve.txt
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(UV) - -c requirements/dev.txt -o requirements/backend.txt
 
 clean: ## remove caches; the environment (.venv) and the models stay
@@ -79,4 +82,11 @@ $(STAMPS)/project: pyproject.toml service/__init__.py $(STAMPS)/build
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/project
 	@echo 'installing the tools of the tests' >&2
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# kserve wants another psutil than we do, so its client has an environment of its own.
+$(STAMPS)/kserve: requirements/kserve.txt $(STAMPS)/dev
+	@echo 'installing the client of kserve' >&2
+	@$(PYTHON) -m venv $(VENV)/kserve
+	@$(VENV)/kserve/bin/python -m pip --disable-pip-version-check install --quiet --quiet --require-hashes -r requirements/kserve.txt
 	@touch $@

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import bentoml
@@ -13,6 +16,8 @@ from tritonclient.utils import InferenceServerException
 
 from loadtests.servers import Server
 from variants.repository import Repository
+
+KSERVE = Path(sys.prefix) / "kserve" / "bin" / "python"
 
 
 @pytest.fixture
@@ -85,6 +90,20 @@ def test_triton_reads_errors_and_statistics(triton_client: triton.InferenceServe
         (stats,) = triton_client.get_inference_statistics("sign", "quick")["model_stats"]
         counts.append(stats["inference_stats"]["success"]["count"])
     assert counts[1] == counts[0] + 1
+
+
+@pytest.mark.skipif(not KSERVE.exists(), reason="kserve's client is not installed: run `make clients`")
+def test_kserves_client_infers(server: Server) -> None:
+    """Health, JSON and raw tensors through kserve's inference client, in the environment that it wants."""
+    script = Path(__file__).with_name("kserve_client.py")
+    ran = subprocess.run([KSERVE, script, server.url], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert json.loads(ran.stdout.splitlines()[-1]) == {
+        "live": True,
+        "ready": True,
+        "model_ready": True,
+        "answers": [["yes", "no"], ["yes", "no"]],
+    }
 
 
 def test_bentomls_client_calls_the_native_api(server: Server, models: Path) -> None:
