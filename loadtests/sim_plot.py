@@ -7,9 +7,9 @@ from pathlib import Path
 
 from loadtests.scoring import Score
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
 _LEAST_SPAN = 5.0
 """Points that an axis spans at least, so that a tenth of a point does not look like a gulf."""
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 _LIVE, _SIMULATED = "#0072B2", "#D55E00"
 _MEASURES = (("attainment", "SLO attainment, % of all arrivals"), ("effective_accuracy", "Effective accuracy, %"))
 
