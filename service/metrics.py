@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from router.contract import BatchRecord, Record
+from router.contract import NEVER, BatchRecord, Outcome, Record
 
 if TYPE_CHECKING:
     from service.gateway import Gateway
@@ -55,7 +55,7 @@ class Sums:
 class _Answered:
     """What is added up per (family, variant)."""
 
-    __slots__ = ("compute", "latency", "met", "quality", "queue", "ratio", "with_slo")
+    __slots__ = ("compute", "latency", "met", "quality", "queue", "ratio")
 
     def __init__(self, latency_edges: Sequence[float]) -> None:
         self.latency = Sums(latency_edges)
@@ -63,7 +63,6 @@ class _Answered:
         self.queue = Sums(latency_edges)
         self.compute = Sums(latency_edges)
         self.met = 0
-        self.with_slo = 0
         self.quality = 0.0
 
 
@@ -91,6 +90,7 @@ class Metrics(Collector):
         self._rejected: dict[str, int] = {}
         self._busy_s: dict[int, float] = {}
         self._rows: dict[str, int] = {}
+        self._judged: dict[tuple[str, str], int] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -105,6 +105,9 @@ class Metrics(Collector):
         for record in records:
             key = (record.family, record.variant, record.outcome, record.reason, record.tenant)
             requests[key] = requests.get(key, 0) + 1
+            if record.slo_s != NEVER and record.outcome is not Outcome.CANCELLED:
+                pair = (record.family, record.variant)
+                self._judged[pair] = self._judged.get(pair, 0) + 1
             if record.variant:
                 self._add_answered(record)
         for batch in batches:
@@ -128,9 +131,8 @@ class Metrics(Collector):
         sums.latency.add(total_s)
         sums.queue.add(record.queue_s)
         sums.compute.add(record.compute_s)
-        if record.slo_s != float("inf"):
+        if record.slo_s != NEVER:
             sums.ratio.add(total_s / record.slo_s)
-            sums.with_slo += 1
             sums.met += record.slo_met
         sums.quality += record.quality
         self._rows[record.family] = self._rows.get(record.family, 0) + record.rows
@@ -179,14 +181,17 @@ class Metrics(Collector):
             "pareto_request_compute_seconds", "Start to answer.", pair, ((k, s.compute) for k, s in answered)
         )
         met = CounterMetricFamily("pareto_slo_met", "Answers that met their SLO.", labels=pair)
-        judged = CounterMetricFamily("pareto_slo_judged", "Answers to requests that had an SLO.", labels=pair)
+        judged = CounterMetricFamily(
+            "pareto_slo_judged", "Requests that had an SLO, refused ones included.", labels=pair
+        )
         quality = CounterMetricFamily(
             "pareto_served_quality_sum", "Sum of the measured quality of the variants that answered.", labels=pair
         )
         for key, sums in self._answered.items():
             met.add_metric(key, sums.met)
-            judged.add_metric(key, sums.with_slo)
             quality.add_metric(key, sums.quality)
+        for key, count in self._judged.items():
+            judged.add_metric(key, count)
         yield from (met, judged, quality)
         rows = CounterMetricFamily("pareto_answered_rows", "Rows answered.", labels=("model",))
         for family, count in self._rows.items():

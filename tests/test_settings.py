@@ -223,3 +223,9 @@ def test_the_reference_describes_every_setting() -> None:
     own = [f"`{key}`" for key in Settings.model_fields if key != "families"]
     assert own + [f"`families.NAME.{key}`" for key in FamilySettings.model_fields] == [row[0] for row in rows]
     assert [] == [row for row in rows if len(row) != 5 or not row[4].endswith(".")]
+
+
+def test_the_reference_in_the_docs_is_the_one_that_the_code_makes() -> None:
+    """`docs/settings.md` ends with the table that `settings_reference` makes of the settings themselves."""
+    document = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+    assert document.endswith(settings_reference().rstrip() + "\n")

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtests.servers import ROOT
 from tests.service.conftest import samples, sign_body
 
 
@@ -68,3 +69,23 @@ def test_promtool_accepts_the_exposition(client: httpx.Client) -> None:
     text = client.get("/metrics").content
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")
+@pytest.mark.parametrize("arguments", [("check", "config", "prometheus.yml"), ("test", "rules", "rules_test.yml")])
+def test_the_shipped_prometheus_files_hold(arguments: tuple[str, ...]) -> None:
+    """The scrape configuration is sound, and the recorded series are what their comments say."""
+    *words, file = arguments
+    checked = subprocess.run(
+        ["promtool", *words, ROOT / "deploy" / "prometheus" / file], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_refused_requests_count_against_the_slo(client: httpx.Client) -> None:
+    """Attainment is met / judged, and a shed request is judged."""
+    before = totals(client)
+    client.post("/v2/models/sign/versions/slow/infer", json=sign_body(1.0), headers={"x-slo-latency-ms": "1"})
+    after = totals(client)
+    assert after["pareto_slo_judged_total"] - before.get("pareto_slo_judged_total", 0.0) == 1.0
+    assert after["pareto_slo_met_total"] == before.get("pareto_slo_met_total", 0.0)
