@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve build test clients check bench-overhead bench-sim loadtest lock clean
+.PHONY: help serve build test clients check bench-overhead bench-profile bench-sim loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,10 @@ check: $(STAMPS)/dev ## lint, format check, types
 bench-overhead: $(STAMPS)/dev ## what the gateway costs, against bare servers of the same model (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.overhead $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-profile: $(STAMPS)/dev ## where a request's microseconds go (MODELS, ARGS)
+	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.microseconds $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-sim: $(STAMPS)/dev ## the same workloads live and simulated, side by side (MODELS, ARGS)
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))

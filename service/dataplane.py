@@ -61,11 +61,11 @@ class DataPlane:
             else:
                 await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._lifecycle.run(self._inner, scope, receive, send, self._index_paths)
+            await self._lifecycle.run(self._inner, scope, receive, send, self.index_paths)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
-    def _index_paths(self) -> None:
+    def index_paths(self) -> None:
         """Make the table of inference paths from what is loaded."""
         for name, loaded in self._gateway.families.items():
             self._infer_paths[f"/v2/models/{name}/infer"] = (name, None)
