@@ -57,6 +57,8 @@ class Reason(StrEnum):
     CLIENT_GONE = "client_gone"
     EXECUTOR_ERROR = "executor_error"
     SHUTDOWN = "shutdown"
+    INTERNAL_ERROR = "internal_error"
+    """A rule of ours raised an exception."""
 
 
 class WhenLate(StrEnum):

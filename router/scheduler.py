@@ -162,10 +162,10 @@ class Scheduler:
         if pending is not None:
             self._abandon(pending, Outcome.CANCELLED, Reason.CLIENT_GONE, now)
 
-    def abandon_all(self, now: float) -> None:
-        """Fail whatever has not been answered: the last step of a shutdown."""
+    def abandon_all(self, now: float, reason: Reason = Reason.SHUTDOWN) -> None:
+        """Fail whatever has not been answered: the last step of a shutdown, or of a rule that raised."""
         for pending in list(self._pending.values()):
-            self._abandon(pending, Outcome.FAILED, Reason.SHUTDOWN, now)
+            self._abandon(pending, Outcome.FAILED, reason, now)
 
     def set_hints(self, hints: Hints | None) -> None:
         """Advice of the slow outer loop; forgotten by itself after its age."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
@@ -18,8 +19,11 @@ from service.dataplane import AsgiApp, DataPlane
 from service.gateway import Gateway
 from service.native import NativeApi, bind
 
-BENTO_PATHS = frozenset({"/", "/docs.json", "/schema.json"})
-"""What BentoML answers beside the native API. Its static files are left out: they only feed the page at `/`."""
+STATIC = Path(bentoml.__file__).parent / "_internal" / "server" / "static_content"
+BENTO_PATHS = frozenset(
+    {"/", "/docs.json", "/schema.json", *(f"/static_content/{file.name}" for file in STATIC.glob("*.*"))}
+)
+"""What BentoML answers beside the native API: its page at `/`, and the files by name that the page needs."""
 
 
 class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # BentoML exports it without a type

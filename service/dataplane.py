@@ -13,11 +13,23 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.exchange import JSON, ClientGone, RawHeaders, Receive, Scope, Send, send_error, send_whole
+from service.exchange import (
+    JSON,
+    ClientGone,
+    Message,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_error,
+    send_whole,
+)
 from service.gateway import Gateway, Phase
 from service.inference import InferenceHandler
 from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
+from service.oip.headers import read_headers
 from service.protocol_pages import ProtocolPages
 
 logger = logging.getLogger("pareto.dataplane")
@@ -57,7 +69,7 @@ class DataPlane:
             if target is not None:
                 await self._inference.handle(target[0], target[1], scope, receive, send)
             elif path in self._inner_paths:
-                await self._inner(scope, receive, send)
+                await self._pass_on(scope, receive, send)
             else:
                 await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -91,6 +103,25 @@ class DataPlane:
             await send_error(send, error, self._allow(error, path))
         except ClientGone:
             return
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to BentoML, which sets no bound on bodies itself."""
+        limit_bytes = self._gateway.settings.max_body_bytes
+        try:
+            declared = read_headers(scope["headers"]).content_length
+            body = await read_body(receive, limit_bytes, declared)
+        except ProtocolError as error:
+            self._gateway.metrics.protocol_error(error.status)
+            await send_error(send, error)
+            return
+        except ClientGone:
+            return
+        given = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def whole() -> Message:
+            return next(given, None) or await receive()
+
+        await self._inner(scope, whole, send)
 
     async def _misdirected(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         """An inference path outside the table: say what is wrong with it."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Reason, Record, Request
+from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Poll, Reason, Record, Request
 from router.scheduler import Scheduler
 from service.runner import BatchRunner, Done
 from variants.preparation import Answers, Row
@@ -187,37 +187,51 @@ class Dispatcher:
     def _turn(self) -> None:
         now = self._clock()
         while True:
-            poll = self._scheduler.poll(now)
-            inline = [dispatch for dispatch in poll.dispatches if not self._start(dispatch)]
+            poll = self._poll(now)
+            # Before the answers: a request may lose one row in the very poll that starts another one.
+            inline = [batch for dispatch in poll.dispatches if (batch := self._start(dispatch)) is not None]
             for record in poll.records:
                 self._answer(record)
             if poll.records or poll.batches:
-                for observer in self._observers:
-                    observer.observe(poll.records, poll.batches)
+                self._observe(poll)
             if not inline:
                 break
-            for dispatch in inline:
-                self._run_inline(dispatch)
+            for dispatch, rows in inline:
+                self._run_inline(dispatch, rows)
             now = self._clock()
         self._set_timer(poll.wake_at, now)
 
-    def _start(self, dispatch: Dispatch) -> bool:
-        """Hand a batch to its slot's thread; false if it is so short that it is to run here."""
+    def _poll(self, now: float) -> Poll:
+        """A rule that raises must not leave anybody without an outcome."""
+        try:
+            return self._scheduler.poll(now)
+        except Exception:
+            logger.exception("the scheduler failed; every unfinished request fails with it")
+            self._scheduler.abandon_all(now, Reason.INTERNAL_ERROR)
+            return self._scheduler.poll(now)
+
+    def _observe(self, poll: Poll) -> None:
+        for observer in self._observers:
+            try:
+                observer.observe(poll.records, poll.batches)
+            except Exception:
+                logger.exception("%s failed on what it was told", type(observer).__name__)
+
+    def _start(self, dispatch: Dispatch) -> tuple[Dispatch, list[Row]] | None:
+        """Hand a batch to its slot's thread, or give it back if it is so short that it is to run here."""
         self._running[dispatch.batch_id] = dispatch
-        if dispatch.predicted_run_s < self._inline_below_s:
-            return False
-        self._slots[dispatch.slot].start(dispatch, self._rows(dispatch))
-        return True
-
-    def _rows(self, dispatch: Dispatch) -> list[Row]:
         work = self._work
-        return [work[item.request_id].rows[item.row] for item in dispatch.items]
+        rows = [work[item.request_id].rows[item.row] for item in dispatch.items]
+        if dispatch.predicted_run_s < self._inline_below_s:
+            return dispatch, rows
+        self._slots[dispatch.slot].start(dispatch, rows)
+        return None
 
-    def _run_inline(self, dispatch: Dispatch) -> None:
+    def _run_inline(self, dispatch: Dispatch, rows: list[Row]) -> None:
         outcome: Answers | Exception
         started_s = perf_counter()
         try:
-            outcome = self._runner.run(dispatch, self._rows(dispatch))
+            outcome = self._runner.run(dispatch, rows)
         except Exception as error:  # noqa: BLE001 - whatever a model does, its requests get an outcome
             outcome = error
         self._settle(dispatch.batch_id, outcome, perf_counter() - started_s)

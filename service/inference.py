@@ -93,6 +93,10 @@ class InferenceHandler:
             await send_error(send, error, echoed)
         except ClientGone:
             return
+        except Exception:
+            logger.exception("request %s failed", scope["path"])
+            self._gateway.metrics.protocol_error(500)
+            await send_error(send, ProtocolError(500, "internal error"), echoed)
 
     async def _decode(self, loaded: LoadedFamily, body: bytes, headers: RequestHeaders) -> InferRequest:
         if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:

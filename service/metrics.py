@@ -153,7 +153,10 @@ class Metrics(Collector):
         sums.prediction.add(dispatch.predicted_s / busy_s if busy_s > 0.0 else 1.0)
 
     def collect(self) -> Iterator[Metric]:
-        """Turn the sums into metric families; called by the registry."""
+        """Turn the sums into metric families; called by the registry, on a thread of its own.
+
+        Dictionaries are copied before they are walked, because the event loop adds to them meanwhile.
+        """
         yield from self._collect_requests()
         yield from self._collect_batches()
         yield from self._collect_state()
@@ -161,15 +164,15 @@ class Metrics(Collector):
     def _collect_requests(self) -> Iterator[Metric]:
         labels = ("model", "variant", "outcome", "reason", "tenant")
         requests = CounterMetricFamily("pareto_requests", "Requests by how and why they ended.", labels=labels)
-        for ended, count in self._requests.items():
+        for ended, count in list(self._requests.items()):
             requests.add_metric(ended, count)
         yield requests
         refused = CounterMetricFamily("pareto_protocol_errors", "Requests refused as malformed.", labels=("status",))
-        for status, count in self._rejected.items():
+        for status, count in list(self._rejected.items()):
             refused.add_metric((status,), count)
         yield refused
         pair = ("model", "variant")
-        answered = self._answered.items()
+        answered = list(self._answered.items())
         yield _histogram(
             "pareto_request_latency_seconds", "Arrival to answer.", pair, ((k, s.latency) for k, s in answered)
         )
@@ -187,20 +190,20 @@ class Metrics(Collector):
         quality = CounterMetricFamily(
             "pareto_served_quality_sum", "Sum of the measured quality of the variants that answered.", labels=pair
         )
-        for key, sums in self._answered.items():
+        for key, sums in answered:
             met.add_metric(key, sums.met)
             quality.add_metric(key, sums.quality)
-        for key, count in self._judged.items():
+        for key, count in list(self._judged.items()):
             judged.add_metric(key, count)
         yield from (met, judged, quality)
         rows = CounterMetricFamily("pareto_answered_rows", "Rows answered.", labels=("model",))
-        for family, count in self._rows.items():
+        for family, count in list(self._rows.items()):
             rows.add_metric((family,), count)
         yield rows
 
     def _collect_batches(self) -> Iterator[Metric]:
         pair = ("model", "variant")
-        batches = self._batches.items()
+        batches = list(self._batches.items())
         yield _histogram("pareto_batch_rows", "Rows in a batch.", pair, ((k, s.size) for k, s in batches))
         yield _histogram(
             "pareto_batch_predicted_ratio",
@@ -209,7 +212,7 @@ class Metrics(Collector):
             ((k, s.prediction) for k, s in batches),
         )
         failed = CounterMetricFamily("pareto_failed_batches", "Batches without an answer.", labels=pair)
-        for key, count in self._failed.items():
+        for key, count in list(self._failed.items()):
             failed.add_metric(key, count)
         yield failed
         busy = CounterMetricFamily(

@@ -137,6 +137,12 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(client: httpx.Client
     assert [response.status_code for response in (declared, streamed, bomb)] == [413, 413, 413]
 
 
+def test_the_native_api_bounds_bodies_too(client: httpx.Client) -> None:
+    """BentoML's own paths read a body only within the limit."""
+    declared = client.post("/classify", content=b" " * (16 * 1024 * 1024 + 1))
+    assert (declared.status_code, list(declared.json())) == (413, ["error"])
+
+
 def test_corrupt_and_unknown_compression(client: httpx.Client) -> None:
     """Corrupt data is a 400, an unknown coding a 415."""
     corrupt = client.post(URL, content=b"nonsense", headers={"content-encoding": "gzip"})

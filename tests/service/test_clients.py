@@ -124,5 +124,6 @@ def test_bentomls_client_reads_our_errors(server: Server) -> None:
 
 def test_health_and_docs_pages(client: httpx.Client) -> None:
     """BentoML's health paths answer beside the protocol's, and its docs page is still there."""
-    paths = ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready", "/", "/docs.json")
+    page = ("/", "/docs.json", "/static_content/swagger-ui-bundle.js")
+    paths = ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready", *page)
     assert [client.get(path).status_code for path in paths] == [200] * len(paths)

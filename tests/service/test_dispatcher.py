@@ -1,0 +1,144 @@
+"""The asyncio driver by itself: whatever raises, every future resolves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from router.contract import NEVER, BatchRecord, Dispatch, Family, Outcome, Reason, Record, Request, Slot, VariantProfile
+from router.latency import table
+from router.policies import policy_named
+from router.scheduler import Scheduler
+from router.view import Decision, Plan, Policy, View
+from service.dispatcher import Answer, Dispatcher, Observer
+from service.runner import BatchRunner, Done
+from variants.preparation import Answers, Row
+
+FAMILY = Family("f", (VariantProfile("only", 0.9, table((1, 4), (0.001, 0.004))),), sizes=(16, 32), max_batch=4)
+ROW = np.zeros((1, 4), np.float32)
+
+
+class AtOnce:
+    """A slot that is done as soon as it is asked, or raises what it was made with."""
+
+    def __init__(self, done: Done, fault: Exception | None) -> None:
+        self._done, self._fault = done, fault
+
+    def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
+        """Answer label 0 for each row."""
+        count = len(rows)
+        answers = Answers(np.zeros(count, np.int64), np.ones((count, 1), np.float32), np.ones(count, np.float32))
+        self._done(dispatch.batch_id, self._fault or answers, 0.0)
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+class Keeper:
+    """An observer that remembers, and may raise."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.records: list[Record] = []
+        self._fault = fault
+
+    def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
+        """Remember, then raise if so made."""
+        self.records += records
+        if self._fault is not None:
+            raise self._fault
+
+
+class Broken:
+    """A policy with a bug."""
+
+    def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+        """Raise."""
+        raise ZeroDivisionError("a bug")
+
+
+class DropsTheRest:
+    """A policy that starts the head and calls every other row late, in one poll."""
+
+    def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+        """First the batch of one, then the drops."""
+        if not view.lanes:
+            return None, Decision((), None, NEVER)
+        lane = view.lanes[0]
+        if view.free_slots:
+            plan = Plan(view.free_slots[0], lane, 0, lane.items[:1], Reason.FIXED)
+            return None, Decision((), plan, now)
+        return None, Decision(tuple((lane, item) for item in lane.items), None, now)
+
+
+async def answers(
+    policy: Policy,
+    requests: Sequence[Request],
+    observers: Sequence[Observer] = (),
+    fault: Exception | None = None,
+) -> list[Answer]:
+    """The ends of these requests through a dispatcher with one slot."""
+    scheduler = Scheduler([FAMILY], [Slot(0)], policy)
+    dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda done: [AtOnce(done, fault)], observers)
+    waiting = [dispatcher.submit(request, [ROW] * len(request.row_classes)) for request in requests]
+    ended = await asyncio.wait_for(asyncio.gather(*waiting), 10.0)
+    assert await dispatcher.drained(1.0)
+    dispatcher.close()
+    return ended
+
+
+def request(number: int, rows: int = 1) -> Request:
+    now = monotonic()
+    return Request(number, "f", (0,) * rows, now, now + 5.0, now + 10.0)
+
+
+def outcomes(ended: Sequence[Answer]) -> list[Outcome]:
+    return [answer.record.outcome for answer in ended]
+
+
+def test_requests_are_answered_in_full() -> None:
+    """Six requests of up to three rows through one slot: each has an answer for each of its rows."""
+    ended = asyncio.run(answers(policy_named("slack-fraction"), [request(n, 1 + n % 3) for n in range(6)]))
+    assert outcomes(ended) == [Outcome.SERVED] * 6
+    assert [len(answer.answers.labels) for answer in ended] == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_policy_that_raises_leaves_nobody_waiting() -> None:
+    """Every request fails with the reason that it was our fault."""
+    ended = asyncio.run(answers(Broken(), [request(1), request(2)]))
+    assert {(a.record.outcome, a.record.reason) for a in ended} == {(Outcome.FAILED, Reason.INTERNAL_ERROR)}
+
+
+def test_an_observer_that_raises_does_not_blind_the_others() -> None:
+    """Answers go out, and the next observer still sees every record."""
+    keeper = Keeper()
+    observers = [Keeper(RuntimeError("full disk")), keeper]
+    ended = asyncio.run(answers(policy_named("fastest"), [request(1), request(2)], observers))
+    assert outcomes(ended) == [Outcome.SERVED] * 2
+    assert sorted(record.request_id for record in keeper.records) == [1, 2]
+
+
+def test_a_batch_that_raises_fails_its_requests() -> None:
+    """The exception becomes the outcome `failed`."""
+    ended = asyncio.run(answers(policy_named("fastest"), [request(1, 2)], fault=RuntimeError("broken model")))
+    assert [(a.record.outcome, a.record.reason) for a in ended] == [(Outcome.FAILED, Reason.EXECUTOR_ERROR)]
+
+
+@pytest.mark.parametrize("inline_below_s", [0.0, 1.0])
+def test_a_request_may_lose_a_row_in_the_poll_that_starts_another(inline_below_s: float) -> None:
+    """The batch that was started for it runs into the void; its one outcome stands, and the slot is free again."""
+
+    async def run() -> list[Outcome]:
+        scheduler = Scheduler([FAMILY], [Slot(0)], DropsTheRest())
+        dispatcher = Dispatcher(
+            scheduler, BatchRunner({}), lambda done: [AtOnce(done, None)], [], inline_below_s=inline_below_s
+        )
+        first = await asyncio.wait_for(dispatcher.submit(request(1, 3), [ROW] * 3), 10.0)
+        second = await asyncio.wait_for(dispatcher.submit(request(2), [ROW]), 10.0)
+        return outcomes([first, second])
+
+    expected = Outcome.FAILED if inline_below_s else Outcome.SERVED  # nothing is loaded that could run inline
+    assert asyncio.run(run()) == [Outcome.REJECTED_INFEASIBLE, expected]
