@@ -1,7 +1,8 @@
 """Rows that wait, in lanes whose rows may share a batch, each lane earliest deadline first.
 
-A lane is (family, pinned variant, size class, background). Rows of one size class cost about the same padded
-together; rows of different classes do not, so a batch never mixes lanes.
+Rows of one size class cost about the same padded together, rows of different classes do not; a row with a high floor
+would drag patient ones to a dear variant in a hurry. So a batch never mixes lanes, and within a lane the order is that
+of deadlines alone.
 """
 
 from __future__ import annotations
@@ -14,11 +15,17 @@ from router.contract import Item
 
 
 class LaneKey(NamedTuple):
-    """What rows must agree on to share a batch. `pinned` is a variant index, -1 where the caller pinned none."""
+    """What rows must agree on to share a batch.
+
+    `pinned` is a variant index, -1 where the caller pinned none; `lowest` the cheapest variant that may answer.
+    `background` rows have no deadline, or none that can still be met.
+    """
 
     family: str
     pinned: int
+    lowest: int
     size_class: int
+    urgency: int
     background: bool
 
 

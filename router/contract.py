@@ -97,7 +97,8 @@ class Item(NamedTuple):
     """One row of a request in the backlog. Its own order is earliest deadline first within an urgency.
 
     `sequence` is unique, so comparisons never reach past it. `lowest` is the index of the cheapest variant that may
-    answer it: the pinned one, or the first rung of the family's ladder that satisfies the request's floor.
+    answer it: the pinned one, or the first rung of the family's ladder that satisfies `floor`, the least quality that
+    the request accepts.
     """
 
     urgency: int
@@ -107,6 +108,7 @@ class Item(NamedTuple):
     row: int
     size_class: int
     lowest: int
+    floor: float
     slo_s: float
 
 
@@ -190,7 +192,8 @@ class Hints:
     """What the slow outer loop believes; advice with an age, never needed.
 
     `margin` (at least 1.0) replaces the planning margin on predicted seconds, `floors` raises the least quality of a
-    family, `weights` scales what a family's accuracy is worth. Older than `max_age_s`, it is as if absent.
+    family, `weights` scales what a family's accuracy is worth to policies that weigh families against each other.
+    Older than `max_age_s`, it is as if absent.
     """
 
     issued_s: float

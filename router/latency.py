@@ -10,11 +10,18 @@ what is left over (a profile that was wrong for one of them):
 An observation counts for at most three times and at least a third of what was expected. The study skipped larger
 ones as stragglers; clipping keeps a machine that really became four times slower from never being believed.
 
+Only batches that run teach. A belief that stops batches from running (everything is shed because the machine was
+slow) would therefore last for ever, so beliefs fade towards the profile while nothing is observed: all of them with a
+half-life of a second once the family has run nothing for a second, a variant's own with one of ten seconds while
+others run.
+
 What a batch costs beside the model (handing it to its slot and back) does not grow with the model, so it is learnt
 apart, as seconds: multiplied into the factors it would make a 20 us model look ten times slower than it is.
 """
 
 from __future__ import annotations
+
+import math
 
 from router.contract import Family, LatencyTable
 
@@ -23,6 +30,11 @@ OWN_STEP = 0.05
 OVERHEAD_STEP = 0.05
 OVERHEAD_CLIP_S = 0.001
 CLIP = 3.0
+FADE_AFTER_S = 1.0
+FADE_HALF_LIFE_S = 1.0
+OWN_FADE_HALF_LIFE_S = 10.0
+FADE_STEP_S = 0.1
+"""Fading is looked at this often."""
 ECONOMY = 0.95
 """A larger batch is worth waiting for only if it costs at most this share per row of what the smaller one does."""
 
@@ -53,7 +65,17 @@ class LatencyModel:
     them; 1.12 covers the noise of a machine whose batch times spread by 8 %.
     """
 
-    __slots__ = ("_factors", "_median", "_own", "_shared", "economical_batch", "margin", "overhead_s")
+    __slots__ = (
+        "_factors",
+        "_faded_s",
+        "_median",
+        "_observed_s",
+        "_own",
+        "_shared",
+        "economical_batch",
+        "margin",
+        "overhead_s",
+    )
 
     def __init__(self, family: Family, margin: float = 1.12) -> None:
         self.margin = margin
@@ -68,6 +90,8 @@ class LatencyModel:
         self._shared = 1.0
         self._own = [1.0] * len(family.variants)
         self._factors = [margin] * len(family.variants)
+        self._observed_s = [-math.inf] * len(family.variants)
+        self._faded_s = -math.inf
 
     def planned_s(self, variant: int, batch: int, size_class: int) -> float:
         """Seconds to plan for a batch of 1..max_batch rows of that size class, from its start to its answer."""
@@ -98,8 +122,9 @@ class LatencyModel:
             batch -= 1
         return batch
 
-    def observe(self, variant: int, batch: int, size_class: int, run_s: float, busy_s: float) -> None:
+    def observe(self, variant: int, batch: int, size_class: int, run_s: float, busy_s: float, now: float) -> None:
         """Learn from a finished batch: seconds that its model ran, and seconds from its start to its answer."""
+        self._observed_s[variant] = now
         extra_s = min(max(0.0, busy_s - run_s), self.overhead_s + OVERHEAD_CLIP_S)
         self.overhead_s += OVERHEAD_STEP * (extra_s - self.overhead_s)
         ratio = run_s / self._median[variant][size_class][batch]
@@ -107,6 +132,27 @@ class LatencyModel:
         clipped = min(max(ratio, expected / CLIP), expected * CLIP)
         self._shared += SHARED_STEP * (clipped / self._own[variant] - self._shared)
         self._own[variant] += OWN_STEP * (clipped / self._shared - self._own[variant])
+        self.set_margin(self.margin)
+
+    def relax(self, now: float) -> None:
+        """Let beliefs fade that nothing has confirmed for a while."""
+        step_s = now - self._faded_s
+        if step_s < FADE_STEP_S:
+            return
+        self._faded_s = now
+        if step_s == math.inf:
+            return
+        if now - max(self._observed_s) > FADE_AFTER_S:
+            keep = 0.5 ** (step_s / FADE_HALF_LIFE_S)
+            self.overhead_s *= keep
+            self._shared = 1.0 + keep * (self._shared - 1.0)
+            self._own = [1.0 + keep * (own - 1.0) for own in self._own]
+        else:
+            keep = 0.5 ** (step_s / OWN_FADE_HALF_LIFE_S)
+            self._own = [
+                1.0 + keep * (own - 1.0) if now - seen_s > FADE_AFTER_S else own
+                for own, seen_s in zip(self._own, self._observed_s, strict=True)
+            ]
         self.set_margin(self.margin)
 
     def set_margin(self, margin: float) -> None:

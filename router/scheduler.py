@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ from router.contract import (
 )
 from router.latency import LatencyModel
 from router.pending import Pending
-from router.view import Decision, Lane, Policy, View
+from router.view import Decision, Lane, Plan, Policy, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Scheduler:
         self._margins = {name: (margins or {}).get(name, 1.12) for name in by_name}
         self._families = {n: _FamilyState(f, LatencyModel(f, self._margins[n])) for n, f in by_name.items()}
         self._free = [slot.index for slot in slots]
+        self._slots = len(slots)
         self._running: dict[int, Dispatch] = {}
         self._backlog = Backlog()
         self._pending: dict[int, Pending] = {}
@@ -82,6 +84,8 @@ class Scheduler:
         self._batches = 0
         self._hints: Hints | None = None
         self._wake_at = NEVER
+        self._dispatches: list[Dispatch] = []
+        """Started and not yet reported; survives a policy that raises after its first plan."""
 
     # What drivers call
 
@@ -101,8 +105,14 @@ class Scheduler:
         if self._backlog.rows + len(request.row_classes) > self.limits.backlog_rows:
             self._records.append(pending.record(Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now))
             return
+        background = request.deadline_s == NEVER
+        if not background and len(request.row_classes) > 1 and self._cannot_finish(state, request, lowest, now):
+            if request.when_late is WhenLate.SHED:
+                self._records.append(pending.record(Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now))
+                return
+            background = True
         self._pending[request.id] = pending
-        self._queue(pending, lowest, request.deadline_s == NEVER)
+        self._queue(pending, lowest, background)
         self._wake_at = now
         if request.timeout_s != NEVER:
             self._arm_timeout(request)
@@ -110,17 +120,18 @@ class Scheduler:
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._expire(now)
-        dispatches: list[Dispatch] = []
         while self._backlog.rows and (self._free or now >= self._wake_at):
             self._state, decision = self._policy.decide(self._state, self._view(now), now)
             self._wake_at = decision.wake_at
-            self._set_late(decision, now)
-            if decision.plan is not None:
-                dispatches.append(self._start(decision, now))
-            elif not decision.late:
+            if decision.late:
+                self._set_late(decision, now)
+            elif decision.plan is not None:
+                self._dispatches.append(self._start(decision.plan, now))
+            else:
                 break
         if not self._backlog.rows:
             self._wake_at = NEVER
+        dispatches, self._dispatches = self._dispatches, []
         records, self._records = self._records, []
         batches, self._batch_records = self._batch_records, []
         wake_at = min(self._wake_at, self._next_timeout())
@@ -138,7 +149,7 @@ class Scheduler:
         observed_s = now - dispatch.started_s
         size_class = dispatch.items[0].size_class
         ran_s = observed_s if run_s is None else run_s
-        state.latency.observe(variant, len(dispatch.items), size_class, ran_s, observed_s)
+        state.latency.observe(variant, len(dispatch.items), size_class, ran_s, observed_s, now)
         quality = state.family.variants[variant].quality
         for item in dispatch.items:
             pending = self._pending.get(item.request_id)
@@ -213,6 +224,15 @@ class Scheduler:
                 return raised
         return state.family.lowest_rung(floor)
 
+    def _cannot_finish(self, state: _FamilyState, request: Request, lowest: int, now: float) -> bool:
+        """Whether all slots together, doing nothing else, would be too late with the last row of this request.
+
+        Its first rows would be answered in time and in vain: a request is answered whole or not at all.
+        """
+        rows = Counter(request.row_classes)
+        work_s = sum(state.latency.clearing_s(lowest, count, size_class) for size_class, count in rows.items())
+        return now + work_s / self._slots > request.deadline_s
+
     def _queue(self, pending: Pending, lowest: int, background: bool) -> None:
         request = pending.request
         pinned = lowest if request.pinned is not None else -1
@@ -227,9 +247,10 @@ class Scheduler:
                 row,
                 size_class,
                 lowest,
+                request.min_quality,
                 slo_s,
             )
-            key = LaneKey(request.family, pinned, size_class, background)
+            key = LaneKey(request.family, pinned, lowest, size_class, request.urgency, background)
             self._backlog.add(key, item)
             pending.queued[row] = (key, item)
 
@@ -241,6 +262,7 @@ class Scheduler:
 
     def _view(self, now: float) -> View:
         hints = self._fresh_hints(now)
+        running = {dispatch.family for dispatch in self._running.values()}
         lanes: list[Lane] = []
         background: list[Lane] = []
         for key, items in self._backlog.lanes():
@@ -248,6 +270,8 @@ class Scheduler:
             margin = hints.margin if hints is not None and hints.margin else self._margins[key.family]
             if state.latency.margin != margin:
                 state.latency.set_margin(margin)
+            if key.family not in running:
+                state.latency.relax(now)
             lane = Lane(key, state.family, state.latency, len(items), tuple(items[: self.limits.look_ahead]))
             (background if key.background else lanes).append(lane)
         busy = tuple(d.started_s + d.predicted_s for d in self._running.values())
@@ -266,9 +290,7 @@ class Scheduler:
             else:
                 self._abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
 
-    def _start(self, decision: Decision, now: float) -> Dispatch:
-        plan = decision.plan
-        assert plan is not None, "only a plan can be started"
+    def _start(self, plan: Plan, now: float) -> Dispatch:
         lane, items = plan.lane, plan.items
         if items[-1] is lane.items[len(items) - 1]:
             self._backlog.take_first(lane.key, len(items))

@@ -44,7 +44,10 @@ class Plan(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """One step: rows that are hopeless, at most one batch, and when to ask again though nothing happened."""
+    """One step: rows that are hopeless or else at most one batch, and when to ask again though nothing happened.
+
+    A plan beside late rows is not looked at: the policy is asked again once those are gone.
+    """
 
     late: tuple[tuple[Lane, Item], ...]
     plan: Plan | None

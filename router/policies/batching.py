@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from router.contract import NEVER, Item, Reason
+from router.contract import NEVER, Reason
 from router.view import Lane, Plan, View
 
 BACKGROUND_BATCH_S = 0.02
@@ -14,15 +14,6 @@ BACKGROUND_BATCH_S = 0.02
 def earliest(lanes: Iterable[Lane]) -> Lane | None:
     """The lane whose head comes first in the order of urgency and deadline."""
     return min(lanes, key=lambda lane: lane.items[0], default=None)
-
-
-def fitting(lane: Lane, variant: int, count: int) -> tuple[Item, ...]:
-    """The first rows, at most `count`, that this variant may answer. The head must be one of them."""
-    items = lane.items[:count]
-    for item in items:
-        if item.lowest > variant and lane.key.pinned < 0:
-            return tuple(item for item in lane.items if item.lowest <= variant)[:count]
-    return items
 
 
 def best_rung(lane: Lane) -> int:
@@ -49,13 +40,8 @@ def background(view: View, now: float) -> Plan | None:
         )
         variant = next(quick, head.lowest)
     count = lane.latency.largest_batch_within(variant, head.size_class, BACKGROUND_BATCH_S, len(lane.items))
-    return Plan(
-        view.free_slots[0],
-        lane,
-        variant,
-        fitting(lane, variant, max(1, count)),
-        reason_for(lane, Reason.SPARE_CAPACITY),
-    )
+    items = lane.items[: max(1, count)]
+    return Plan(view.free_slots[0], lane, variant, items, reason_for(lane, Reason.SPARE_CAPACITY))
 
 
 def reason_for(lane: Lane, otherwise: Reason) -> Reason:

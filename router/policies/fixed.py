@@ -29,8 +29,7 @@ class Fixed:
         named = lane.family.index(self.choice)
         if named is None:
             return item.lowest
-        floor = lane.family.variants[item.lowest].quality
-        return named if lane.family.variants[named].quality >= floor else item.lowest
+        return named if lane.family.variants[named].quality >= item.floor else item.lowest
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""

@@ -18,17 +18,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router.contract import Item, Reason
-from router.policies.batching import background, earliest, fitting, reason_for
+from router.policies.batching import background, earliest, reason_for
 from router.triage import triage
 from router.view import Decision, Lane, Plan, View
 
 
 @dataclass(frozen=True, slots=True)
 class SlackFraction:
-    """The short rule of our routing study; 96-99 % of a clairvoyant bound there for one family, one or two slots.
+    """The short rule: one look at the queue, no forecast.
 
     `fraction` (0 to 1] of the SLO is what clearing the queue may take: less keeps more in reserve for arrivals to
-    come, more is more accurate. 0.3 was best or within 0.3 points of it over 18 traces.
+    come, more is more accurate. The default came out best in simulations of steady and bursty arrivals.
     """
 
     fraction: float = 0.3
@@ -71,14 +71,14 @@ class SlackFraction:
                 continue
             work_s = latency.clearing_s(variant, lane.depth, size_class)
             for other in others:
-                chosen = other.key.pinned if other.key.pinned >= 0 else variant
+                chosen = other.key.pinned if other.key.pinned >= 0 else max(variant, other.key.lowest)
                 work_s += latency.clearing_s(chosen, other.depth, other.key.size_class)
             if work_s <= budget_s * slots:
                 return Plan(
                     view.free_slots[0],
                     lane,
                     variant,
-                    fitting(lane, variant, size),
+                    lane.items[:size],
                     reason_for(lane, self._reason(lane, head, variant)),
                 )
         return None
@@ -107,5 +107,4 @@ class SlackFraction:
         slack_s = head.deadline_s - now
         size = max(1, latency.largest_batch_within(variant, head.size_class, max(budget_s, batch_s), len(lane.items)))
         size = max(1, min(size, latency.largest_batch_within(variant, head.size_class, slack_s, size)))
-        items = fitting(lane, variant, size)
-        return (), Plan(view.free_slots[0], lane, variant, items, reason_for(lane, Reason.OVERLOAD))
+        return (), Plan(view.free_slots[0], lane, variant, lane.items[:size], reason_for(lane, Reason.OVERLOAD))

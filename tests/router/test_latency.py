@@ -54,14 +54,14 @@ def test_a_machine_of_another_speed_is_learnt(slowdown: float) -> None:
     """After 400 batches the plan is within 3 % of what they take, also at six times the profile."""
     learner = model((1.0, 4.0))
     for _ in range(400):
-        learner.observe(0, 1, 0, slowdown, slowdown)
+        learner.observe(0, 1, 0, slowdown, slowdown, 0.0)
     assert learner.planned_s(0, 1, 0) == pytest.approx(slowdown, rel=0.03)
 
 
 def test_a_straggler_moves_the_plan_by_less_than_a_quarter() -> None:
     """One batch that took a hundred times as long counts for at most three times."""
     learner = model((1.0, 4.0))
-    learner.observe(0, 1, 0, 100.0, 100.0)
+    learner.observe(0, 1, 0, 100.0, 100.0, 0.0)
     assert 1.0 < learner.planned_s(0, 1, 0) < 1.25
 
 
@@ -69,7 +69,7 @@ def test_what_a_batch_costs_beside_the_model_is_learnt_as_seconds() -> None:
     """A hand-over of half a millisecond is added to every plan, not multiplied into it."""
     learner = model((0.001, 0.004))
     for _ in range(400):
-        learner.observe(0, 1, 0, 0.001, 0.0015)
+        learner.observe(0, 1, 0, 0.001, 0.0015, 0.0)
     assert learner.planned_s(0, 1, 0) == pytest.approx(0.0015, rel=0.01)
     assert learner.planned_s(0, 8, 0) == pytest.approx(0.0085, rel=0.01)
     assert learner.planned_run_s(0, 8, 0) == pytest.approx(0.008, rel=0.01)
@@ -79,7 +79,7 @@ def test_a_slow_machine_is_learnt_for_variants_that_did_not_run() -> None:
     """What one variant shows of the machine raises the plans of the others too."""
     learner = model((1.0, 4.0), (2.0, 8.0))
     for _ in range(400):
-        learner.observe(0, 1, 0, 2.0, 2.0)
+        learner.observe(0, 1, 0, 2.0, 2.0, 0.0)
     assert learner.correction(1) > 1.2
 
 
@@ -93,7 +93,7 @@ def test_plans_stay_positive_and_monotone_whatever_is_observed(
     """No observation makes a plan zero, negative, infinite or decreasing in the batch."""
     learner = model((medians[0], medians[1]))
     for batch, seconds in seen:
-        learner.observe(0, batch, 0, seconds, 2 * seconds)
+        learner.observe(0, batch, 0, seconds, 2 * seconds, 0.0)
     plans = [learner.planned_s(0, batch, 0) for batch in range(1, 9)]
     assert all(0.0 < plan < float("inf") for plan in plans)
     assert plans == sorted(plans)

@@ -298,3 +298,73 @@ def test_learnt_slowness_moves_requests_to_a_quicker_variant() -> None:
         s.poll(now)
     s.submit(request(999, arrival_s=now, deadline_s=now + 0.1), now)
     assert [d.variant for d in s.poll(now).dispatches] == ["small"]
+
+
+def test_shedding_ends_when_the_machine_is_quick_again() -> None:
+    """After ten seconds at twelve times the profile everything is refused; a while later it is answered again."""
+    s = scheduler()
+    outcomes: list[tuple[float, Outcome]] = []
+    now, number = 0.0, 0
+    while now < 25.0:
+        s.submit(request(number, arrival_s=now, deadline_s=now + 0.005), now)
+        number += 1
+        poll = s.poll(now)
+        for dispatch in poll.dispatches:
+            now += 0.012 if now < 10.0 else 0.001
+            s.complete(dispatch.batch_id, now)
+        outcomes += [(now, record.outcome) for record in (*poll.records, *s.poll(now).records)]
+        now += 0.02
+    refused = [at for at, outcome in outcomes if outcome is Outcome.REJECTED_INFEASIBLE]
+    assert refused, "the spell was believed"
+    assert max(refused) < 20.0
+    assert all(outcome is Outcome.SERVED for at, outcome in outcomes if at > 20.0)
+
+
+def test_a_head_with_a_high_floor_costs_patient_rows_nothing() -> None:
+    """In overload the floored row gets its dear variant alone; the others still get the cheap one, in time."""
+    s = scheduler(slots=2)
+    s.submit(request(0, slo_s=0.012, min_quality=0.8), 0.0)
+    for number in range(1, 9):
+        s.submit(request(number, slo_s=0.0125), 0.0)
+    poll, ended = s.poll(0.0), []
+    (large,) = [dispatch for dispatch in poll.dispatches if dispatch.variant == "large"]
+    small = [dispatch for dispatch in poll.dispatches if dispatch is not large]
+    now = 0.0
+    while small:
+        now += 0.001 * len(small[0].items)
+        s.complete(small[0].batch_id, now)
+        poll = s.poll(now)
+        ended += poll.records
+        small = list(poll.dispatches)
+    s.complete(large.batch_id, 0.01)
+    ended += s.poll(0.01).records
+    assert {record.variant for record in ended if record.request_id} == {"small"}
+    assert [record.outcome for record in ended] == [Outcome.SERVED] * 9
+
+
+def test_a_request_that_cannot_be_whole_in_time_is_refused_before_it_costs_anything() -> None:
+    """A hundred rows of 1 ms in 80 ms on one slot: no row is run in vain."""
+    s = scheduler()
+    s.submit(request(1, slo_s=0.08, row_classes=(0,) * 100), 0.0)
+    poll = s.poll(0.0)
+    assert (poll.dispatches, [record.outcome for record in poll.records]) == ((), [Outcome.REJECTED_INFEASIBLE])
+
+
+def test_an_urgent_head_does_not_hide_hopeless_rows_behind_it() -> None:
+    """The wake-up is that of the first row to become hopeless, whatever its urgency."""
+    s = scheduler()
+    s.submit(request(1, slo_s=10.0), 0.0)
+    s.poll(0.0)
+    s.submit(request(2, slo_s=10.0, urgency=1), 0.0)
+    s.submit(request(3, slo_s=0.05, urgency=5), 0.0)
+    assert s.poll(0.0).wake_at == pytest.approx(0.049)
+
+
+def test_a_fixed_variant_off_the_ladder_is_used() -> None:
+    """Who configures a dominated variant gets it, but for requests whose floor it misses."""
+    dominated = VariantProfile("dominated", 0.65, table((1, 8), (0.005, 0.04), (0.01, 0.08)))
+    family = Family("f", (FAMILY.variants[0], dominated, FAMILY.variants[1]), FAMILY.sizes, 8)
+    s = Scheduler([family], [Slot(0), Slot(1)], policy_named("fixed:dominated"))
+    s.submit(request(1), 0.0)
+    s.submit(request(2, min_quality=0.69), 0.0)
+    assert {d.variant for d in s.poll(0.0).dispatches} == {"dominated", "small"}

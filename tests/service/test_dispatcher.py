@@ -60,6 +60,17 @@ class Broken:
         raise ZeroDivisionError("a bug")
 
 
+class BreaksLater:
+    """A policy that raises after it has planned one batch in the same poll."""
+
+    def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+        """Plan while the slot is free, raise once it is taken."""
+        if not view.free_slots or state is not None:
+            raise ZeroDivisionError("a bug")
+        lane = view.lanes[0]
+        return "planned", Decision((), Plan(view.free_slots[0], lane, 0, lane.items[:1], Reason.FIXED), now)
+
+
 class DropsTheRest:
     """A policy that starts the head and calls every other row late, in one poll."""
 
@@ -110,6 +121,21 @@ def test_a_policy_that_raises_leaves_nobody_waiting() -> None:
     """Every request fails with the reason that it was our fault."""
     ended = asyncio.run(answers(Broken(), [request(1), request(2)]))
     assert {(a.record.outcome, a.record.reason) for a in ended} == {(Outcome.FAILED, Reason.INTERNAL_ERROR)}
+
+
+def test_a_policy_that_raises_after_a_plan_leaves_no_slot_behind() -> None:
+    """The batch that was started runs to its end, and its slot is free again."""
+
+    async def run() -> tuple[list[Outcome], int]:
+        scheduler = Scheduler([FAMILY], [Slot(0), Slot(1)], BreaksLater())
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda done: [AtOnce(done, None)] * 2, [])
+        waiting = [dispatcher.submit(request(1, 2), [ROW] * 2)]
+        ended = await asyncio.wait_for(asyncio.gather(*waiting), 10.0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return outcomes(ended), scheduler.busy_slots
+
+    assert asyncio.run(run()) == ([Outcome.FAILED], 0)
 
 
 def test_an_observer_that_raises_does_not_blind_the_others() -> None:
