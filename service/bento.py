@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
 
-from service.configuration import load_settings
+from service.configuration import SettingsError, load_settings
 from service.dataplane import AsgiApp, DataPlane
 from service.gateway import Gateway
 from service.native import NativeApi, bind
+from service.settings import Settings
 
 STATIC = Path(bentoml.__file__).parent / "_internal" / "server" / "static_content"
 BENTO_PATHS = frozenset(
@@ -26,14 +28,24 @@ BENTO_PATHS = frozenset(
 """What BentoML answers beside the native API: its page at `/`, and the files by name that the page needs."""
 
 
+def _settings() -> Settings:
+    """Read the settings when BentoML's supervisor imports this module: a fault ends the server, in one line."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        sys.exit(f"pareto: {error}")
+
+
+SETTINGS = _settings()
+
+
 class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # BentoML exports it without a type
     """A BentoML service whose outermost ASGI app is the data plane."""
 
     def to_asgi(self, is_main: bool = True) -> AsgiApp:
         """The app that BentoML's worker hands to uvicorn."""
-        settings = load_settings()
-        _configure_logging(settings.log_level)
-        gateway = Gateway(settings)
+        _configure_logging(SETTINGS.log_level)
+        gateway = Gateway(SETTINGS)
         bind(gateway)
         inner: AsgiApp = super().to_asgi(is_main)
         routes = frozenset(method.route for method in self.apis.values())

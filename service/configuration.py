@@ -123,6 +123,8 @@ def _not_json(error: UnreadableVariable) -> str:
 
 def _fault(detail: ErrorDetails, given: Mapping[str, object], path: Path | None) -> str:
     keys = tuple(str(part) for part in detail["loc"])
+    if not keys:
+        return detail["msg"].removeprefix("Value error, ")
     where = f"{'.'.join(keys)} ({_source(keys, given, path)})"
     if detail["type"] == "extra_forbidden":
         model, prefix = (FamilySettings, ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")

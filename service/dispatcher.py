@@ -25,6 +25,9 @@ logger = logging.getLogger("pareto.dispatcher")
 WATCH_AFTER_S = 0.01
 """Requests older than this are watched for a caller that hangs up; most are answered before a watch would pay."""
 
+INLINE_TURN_S = 0.001
+"""A turn that has run batches on the event loop for this long lets others have it."""
+
 Receive = Callable[[], Any]
 
 
@@ -185,20 +188,23 @@ class Dispatcher:
             self._last_burst, self._burst = self._burst, 0
 
     def _turn(self) -> None:
-        now = self._clock()
+        now = started_s = self._clock()
         while True:
             poll = self._poll(now)
             # Before the answers: a request may lose one row in the very poll that starts another one.
-            inline = [batch for dispatch in poll.dispatches if (batch := self._start(dispatch)) is not None]
+            inline = self._start(poll.dispatches)
             for record in poll.records:
                 self._answer(record)
             if poll.records or poll.batches:
                 self._observe(poll)
-            if not inline:
+            if inline is None:
                 break
-            for dispatch, rows in inline:
-                self._run_inline(dispatch, rows)
+            self._run_inline(*inline)
             now = self._clock()
+            if now - started_s > INLINE_TURN_S:
+                # Others wait for the event loop; what is left to do is done in its next iteration.
+                self._want_turn()
+                return
         self._set_timer(poll.wake_at, now)
 
     def _poll(self, now: float) -> Poll:
@@ -217,15 +223,21 @@ class Dispatcher:
             except Exception:
                 logger.exception("%s failed on what it was told", type(observer).__name__)
 
-    def _start(self, dispatch: Dispatch) -> tuple[Dispatch, list[Row]] | None:
-        """Hand a batch to its slot's thread, or give it back if it is so short that it is to run here."""
-        self._running[dispatch.batch_id] = dispatch
+    def _start(self, dispatches: Sequence[Dispatch]) -> tuple[Dispatch, list[Row]] | None:
+        """Hand batches to their slots' threads, but give one back that is so short that it is to run here.
+
+        At most one: several would run one after another, though the scheduler counts on them side by side.
+        """
+        inline = None
         work = self._work
-        rows = [work[item.request_id].rows[item.row] for item in dispatch.items]
-        if dispatch.predicted_run_s < self._inline_below_s:
-            return dispatch, rows
-        self._slots[dispatch.slot].start(dispatch, rows)
-        return None
+        for dispatch in dispatches:
+            self._running[dispatch.batch_id] = dispatch
+            rows = [work[item.request_id].rows[item.row] for item in dispatch.items]
+            if inline is None and dispatch.predicted_run_s < self._inline_below_s:
+                inline = dispatch, rows
+            else:
+                self._slots[dispatch.slot].start(dispatch, rows)
+        return inline
 
     def _run_inline(self, dispatch: Dispatch, rows: list[Row]) -> None:
         outcome: Answers | Exception

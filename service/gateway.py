@@ -12,6 +12,7 @@ from enum import Enum
 from time import monotonic
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from router.contract import NEVER, Request, Slot
@@ -32,12 +33,14 @@ from variants.session import SessionOptions
 logger = logging.getLogger("pareto.gateway")
 
 PREPARE_OFF_LOOP_ROWS = 32
-"""Requests with more rows are prepared in a thread: tokenising them would hold up the event loop."""
+PREPARE_OFF_LOOP_TEXT_BYTES = 1024
+"""Requests with more rows or text are prepared in a thread: tokenising takes some 0.4 ms for each kilobyte."""
 
 URGENCY_LEVELS = 10
 """Priorities 1 (most urgent) to 10; larger ones count as 10."""
 
 
+NO_TENANT = TermDefaults().tenant
 OTHER_TENANT = "other"
 """The name under which tenants that the settings do not know are counted together."""
 
@@ -114,7 +117,8 @@ class Gateway:
 
     def broke(self, problem: str) -> None:
         """Loading failed in a way nobody foresaw."""
-        self.phase = Phase.BROKEN
+        if self.phase is Phase.LOADING:
+            self.phase = Phase.BROKEN
         self.problems["gateway"] = problem
 
     async def drain(self) -> None:
@@ -125,6 +129,12 @@ class Gateway:
         if not await self._dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._dispatcher.close()
+
+    def abandon(self) -> None:
+        """Fail what is left, at once: somebody does not want to wait for the drain."""
+        self.phase = Phase.DRAINING
+        if self._dispatcher is not None:
+            self._dispatcher.close()
 
     async def infer(
         self,
@@ -143,11 +153,7 @@ class Gateway:
         loaded = self.loaded(family)
         if variant is not None:
             self.variant(loaded, variant)
-        best = loaded.family.variants[loaded.family.ladder[-1]]
-        if terms.min_accuracy > best.quality:
-            raise malformed(
-                "min_accuracy", f"at most {best.quality:.4f}, the best of {family}", f"{terms.min_accuracy:g}"
-            )
+        _check_floor(loaded, variant, terms.min_accuracy)
         rows = await self._prepare(loaded, inputs)
         sizes = loaded.family.sizes
         if len(sizes) == 1:
@@ -167,7 +173,7 @@ class Gateway:
             arrival_s + terms.timeout_s,
             terms.min_accuracy,
             min(terms.priority or self.settings.default_priority, URGENCY_LEVELS),
-            terms.tenant if terms.tenant in self._tenants else OTHER_TENANT,
+            terms.tenant if terms.tenant in self._tenants or terms.tenant == NO_TENANT else OTHER_TENANT,
             terms.service_class,
             variant,
             terms.when_late,
@@ -208,7 +214,7 @@ class Gateway:
 
     async def _prepare(self, loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
         try:
-            if len(next(iter(inputs.values()))) > PREPARE_OFF_LOOP_ROWS:
+            if _is_long(next(iter(inputs.values()))):
                 return await asyncio.to_thread(loaded.preparer.prepare, inputs, known_finite=True)
             return loaded.preparer.prepare(inputs, known_finite=True)
         except InputError as error:
@@ -233,8 +239,10 @@ class Gateway:
         for name in self.repository.families():
             try:
                 loaded[name] = load_family(self.repository, name, options, self.settings.load_of(name))
-            except RepositoryError as error:
+            except Exception as error:
                 self.problems[name] = str(error)
+                if not isinstance(error, RepositoryError):
+                    logger.exception("family %s: a fault that nobody foresaw", name)
                 logger.error("family %s is not served: %s", name, error)
         return loaded
 
@@ -244,3 +252,21 @@ class Gateway:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
+
+
+def _is_long(rows: NDArray[Any]) -> bool:
+    """Whether preparing these rows would hold up the event loop for long."""
+    if len(rows) > PREPARE_OFF_LOOP_ROWS:
+        return True
+    return rows.dtype == np.object_ and sum(map(len, rows.ravel())) > PREPARE_OFF_LOOP_TEXT_BYTES
+
+
+def _check_floor(loaded: LoadedFamily, variant: str | None, floor: float) -> None:
+    """Raise `ProtocolError` 400 for a floor that the pinned variant, or every variant, misses."""
+    family = loaded.family
+    index = family.ladder[-1] if variant is None else family.index(variant)
+    assert index is not None, "the pinned variant is loaded"
+    best = family.variants[index]
+    if floor > best.quality:
+        whose = f"the best of {family.name}" if variant is None else f"that of {variant}"
+        raise malformed("min_accuracy", f"at most {best.quality:.4f}, {whose}", f"{floor:g}")

@@ -20,15 +20,17 @@ from service.loading import LoadedFamily
 from service.oip.compression import compress, decompress
 from service.oip.decode import InferRequest, Limits, decode_infer
 from service.oip.encode import encode_infer
-from service.oip.errors import ProtocolError, dropped
+from service.oip.errors import ProtocolError, dropped, malformed
 from service.oip.headers import RequestHeaders, read_headers
 from service.oip.terms import read_terms
 
 logger = logging.getLogger("pareto.inference")
 
 OCTET_STREAM = b"application/octet-stream"
-DECODE_OFF_LOOP_BYTES = 256 * 1024
-"""Larger bodies are decoded in a thread: parsing them would hold up every other request."""
+DECODE_OFF_LOOP_BYTES = 64 * 1024
+"""Larger bodies are decoded in a thread. The parser holds the interpreter lock, so that alone would not do: the size
+of JSON is bounded, and so are the objects and lists in it, which cost the parser most."""
+MOST_CONTAINERS = 20_000
 
 COMPRESS_FROM_BYTES = 512
 """Shorter answers are not worth compressing, though the caller would take it."""
@@ -43,6 +45,9 @@ class InferenceHandler:
         settings = gateway.settings
         self._gateway = gateway
         self._limit_bytes = settings.max_body_bytes
+        self._limit_json_bytes = settings.max_json_bytes
+        self._limit_inflight_bytes = settings.max_inflight_bytes
+        self._inflight_bytes = 0
         self._limits = Limits(max_rows=settings.max_rows)
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
@@ -51,6 +56,7 @@ class InferenceHandler:
         """Answer one request, with a refusal where it cannot be answered."""
         arrival_s = monotonic()
         echoed: RawHeaders = []
+        held_bytes = 0
         try:
             headers = read_headers(scope["headers"])
             request_id = headers.request_id or f"{self._prefix}-{next(self._count):x}"
@@ -58,6 +64,7 @@ class InferenceHandler:
             if headers.traceparent:
                 echoed.append((b"traceparent", headers.traceparent.encode()))
             loaded = self._gateway.loaded(family)
+            held_bytes = self._hold(headers)
             body = await read_body(receive, self._limit_bytes, headers.content_length)
             request = await self._decode(loaded, body, headers)
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
@@ -97,6 +104,19 @@ class InferenceHandler:
             logger.exception("request %s failed", scope["path"])
             self._gateway.metrics.protocol_error(500)
             await send_error(send, ProtocolError(500, "internal error"), echoed)
+        finally:
+            self._inflight_bytes -= held_bytes
+
+    def _hold(self, headers: RequestHeaders) -> int:
+        """Reserve memory for a body before it is read; one without a declared length may be as large as any."""
+        wanted_bytes = self._limit_bytes if headers.content_length is None else headers.content_length
+        wanted_bytes = min(wanted_bytes, self._limit_bytes)
+        if self._inflight_bytes + wanted_bytes > self._limit_inflight_bytes:
+            raise ProtocolError(
+                503, "too many bytes in flight, try again later", reason="backlog_full", retry_after_s=1
+            )
+        self._inflight_bytes += wanted_bytes
+        return wanted_bytes
 
     async def _decode(self, loaded: LoadedFamily, body: bytes, headers: RequestHeaders) -> InferRequest:
         if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
@@ -106,6 +126,16 @@ class InferenceHandler:
     def _decode_now(self, loaded: LoadedFamily, body: bytes, headers: RequestHeaders) -> InferRequest:
         if headers.content_encoding:
             body = decompress(body, headers.content_encoding, self._limit_bytes)
+        json_bytes = min(len(body), headers.inference_header_length or len(body))
+        if json_bytes > self._limit_json_bytes:
+            raise ProtocolError(
+                413,
+                f"body: expected at most {self._limit_json_bytes} bytes of JSON, got {json_bytes}; send raw tensors",
+            )
+        if json_bytes > MOST_CONTAINERS:
+            containers = body.count(b"[", 0, json_bytes) + body.count(b"{", 0, json_bytes)
+            if containers > MOST_CONTAINERS:
+                raise malformed("body", f"at most {MOST_CONTAINERS} lists and objects", f"{containers}; send flat data")
         return decode_infer(body, headers.inference_header_length, loaded.signature, self._limits)
 
 

@@ -73,9 +73,11 @@ class Lifecycle:
                 return
 
     def _signalled(self, number: int) -> None:
-        """The first signal drains, a second one does not wait."""
+        """The first signal drains; a second one fails what is left and does not wait."""
         self._signals += 1
         if self._signals > 1:
+            logger.warning("signal %s again: not waiting any longer", signal.Signals(number).name)
+            self._gateway.abandon()
             self._hand_on(number)
             return
         logger.info("signal %s: draining", signal.Signals(number).name)
@@ -86,3 +88,6 @@ class Lifecycle:
         previous = self._previous.get(number)
         if callable(previous):
             previous(number, None)
+        elif previous is not None:
+            signal.signal(number, previous)
+            signal.raise_signal(number)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from router.contract import WhenLate
@@ -102,6 +102,17 @@ class Settings(BaseSettings):
         ge=1024,
         description="Bytes in one request's body, before and after decompression; more are answered 413.",
     )
+    max_json_bytes: int = Field(
+        default=2 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of JSON in one request, raw tensors not counted; more are answered 413. JSON is parsed in "
+        "one go that holds up everything else: 2 MiB take up to some 50 ms.",
+    )
+    max_inflight_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of all bodies that are being read, decoded or answered; a request over it is answered 503.",
+    )
     timeout_s: Positive = Field(
         default=30.0, description="Hard timeout of requests that name none, seconds; later answers are 504."
     )
@@ -150,6 +161,14 @@ class Settings(BaseSettings):
     def _policy_exists(cls, name: str) -> str:
         policy_named(name)
         return name
+
+    @model_validator(mode="after")
+    def _a_request_fits(self) -> Self:
+        if self.max_rows > self.backlog:
+            raise ValueError(f"max_rows: {self.max_rows} rows could never wait in a backlog of {self.backlog}")
+        if self.max_body_bytes > self.max_inflight_bytes:
+            raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
+        return self
 
     @property
     def slot_count(self) -> int:

@@ -21,6 +21,8 @@ BATCH_CLASS = "batch"
 WHEN_LATE: Mapping[str, WhenLate] = MappingProxyType({word.value: word for word in WhenLate})
 
 _MAX_WORD = 128
+LEAST = 1e-6
+"""Of a duration in its own unit and of a fraction: smaller ones are slips of the pen, and vanish in floats."""
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -92,7 +94,7 @@ def _positive(name: bytes, value: bytes, expected: str, divisor: float = 1.0) ->
     except ValueError:
         raise refused(name, expected, value) from None
     # float() reads digits grouped by underscores, which no other reader of these headers does.
-    if not 0.0 < number < math.inf or b"_" in value:
+    if not LEAST <= number < math.inf or b"_" in value:
         raise refused(name, expected, value)
     return number
 

@@ -11,6 +11,7 @@ from router.contract import (
     Outcome,
     Poll,
     Reason,
+    Record,
     Request,
     Slot,
     VariantProfile,
@@ -326,7 +327,8 @@ def test_a_head_with_a_high_floor_costs_patient_rows_nothing() -> None:
     s.submit(request(0, slo_s=0.012, min_quality=0.8), 0.0)
     for number in range(1, 9):
         s.submit(request(number, slo_s=0.0125), 0.0)
-    poll, ended = s.poll(0.0), []
+    poll = s.poll(0.0)
+    ended: list[Record] = []
     (large,) = [dispatch for dispatch in poll.dispatches if dispatch.variant == "large"]
     small = [dispatch for dispatch in poll.dispatches if dispatch is not large]
     now = 0.0

@@ -137,6 +137,15 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(client: httpx.Client
     assert [response.status_code for response in (declared, streamed, bomb)] == [413, 413, 413]
 
 
+def test_json_that_would_hold_up_the_parser_is_refused_unparsed(client: httpx.Client) -> None:
+    """Too much of it is 413, too many lists in it 400; raw tensors of the same size are fine."""
+    large = client.post(URL, content=b'{"inputs":[' + b" " * (3 * 1024 * 1024) + b"]}")
+    nested = client.post(URL, content=b'{"inputs":[' + b"[]," * 100_000 + b"[]]}")
+    assert (large.status_code, nested.status_code) == (413, 400)
+    assert "raw tensors" in large.json()["error"]
+    assert "lists" in nested.json()["error"]
+
+
 def test_the_native_api_bounds_bodies_too(client: httpx.Client) -> None:
     """BentoML's own paths read a body only within the limit."""
     declared = client.post("/classify", content=b" " * (16 * 1024 * 1024 + 1))

@@ -141,3 +141,11 @@ def test_compressed_requests_and_answers(client: httpx.Client) -> None:
     response = client.post("/v2/models/sign/versions/quick/infer", content=body, headers=headers)
     assert (response.status_code, response.headers["content-encoding"]) == (200, "gzip")
     assert response.json()["outputs"][0]["data"] == ["yes"] * 200
+
+
+def test_a_pin_and_a_floor_that_contradict_each_other_are_refused(client: httpx.Client) -> None:
+    """The error says how accurate the pinned version is."""
+    headers = {"x-slo-min-accuracy": "0.85"}
+    response = client.post("/v2/models/sign/versions/quick/infer", json=sign_body(1.0), headers=headers)
+    assert response.status_code == 400
+    assert "0.8000" in response.json()["error"]
