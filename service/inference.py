@@ -23,6 +23,7 @@ from service.oip.encode import encode_infer
 from service.oip.errors import ProtocolError, dropped, malformed
 from service.oip.headers import RequestHeaders, read_headers
 from service.oip.terms import read_terms
+from service.orca import load_report
 
 logger = logging.getLogger("pareto.inference")
 
@@ -86,6 +87,8 @@ class InferenceHandler:
                 _decision(record),
             )
             echoed += _decision_headers(record)
+            if headers.load_metrics:
+                echoed.append((b"endpoint-load-metrics", self._load_report(headers.load_metrics)))
             content_type = JSON
             if json_length is not None:
                 content_type = OCTET_STREAM
@@ -106,6 +109,12 @@ class InferenceHandler:
             await send_error(send, ProtocolError(500, "internal error"), echoed)
         finally:
             self._inflight_bytes -= held_bytes
+
+    def _load_report(self, form: str) -> bytes:
+        """What a load balancer that asks for it may weigh replicas by."""
+        scheduler = self._gateway.scheduler
+        assert scheduler is not None, "a replica that answers has one"
+        return load_report(form, scheduler.busy_slots, self._gateway.settings.slot_count, scheduler.queued_rows)
 
     def _hold(self, headers: RequestHeaders) -> int:
         """Reserve memory for a body before it is read; one without a declared length may be as large as any."""

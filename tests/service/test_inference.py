@@ -149,3 +149,12 @@ def test_a_pin_and_a_floor_that_contradict_each_other_are_refused(client: httpx.
     response = client.post("/v2/models/sign/versions/quick/infer", json=sign_body(1.0), headers=headers)
     assert response.status_code == 400
     assert "0.8000" in response.json()["error"]
+
+
+def test_a_load_balancer_gets_a_load_report_if_it_asks(client: httpx.Client) -> None:
+    """ORCA, in the form asked for, and none unasked."""
+    url = "/v2/models/sign/versions/quick/infer"
+    asked = client.post(url, json=sign_body(1.0), headers={"endpoint-load-metrics-format": "JSON"})
+    assert asked.headers["endpoint-load-metrics"].startswith("JSON {")
+    assert "application_utilization" in asked.headers["endpoint-load-metrics"]
+    assert "endpoint-load-metrics" not in client.post(url, json=sign_body(1.0)).headers
