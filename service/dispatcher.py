@@ -11,31 +11,20 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Poll, Reason, Record, Request
 from router.scheduler import Scheduler
+from service.exchange import Receive
 from service.runner import BatchRunner, Done
+from service.watching import CallerWatch
+from service.work import NOTHING, Answer, Work
 from variants.preparation import Answers, Row
 
 logger = logging.getLogger("pareto.dispatcher")
 
-WATCH_AFTER_S = 0.01
-"""Requests older than this are watched for a caller that hangs up; most are answered before a watch would pay."""
-
 INLINE_TURN_S = 0.001
 """A turn that has run batches on the event loop for this long lets others have it."""
-
-Receive = Callable[[], Any]
-
-
-class Answer(NamedTuple):
-    """The end of a request: its record and the answers of its rows in order, none where it was not served."""
-
-    record: Record
-    answers: Answers
 
 
 class Observer(Protocol):
@@ -43,40 +32,6 @@ class Observer(Protocol):
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
         """Take note of requests and batches that ended."""
-
-
-_NOTHING = Answers(np.empty(0, np.int64), np.empty((0, 0), np.float32), np.empty(0, np.float32))
-
-
-class _Work:
-    """The payload of one unfinished request and where its answer goes."""
-
-    __slots__ = ("answers", "arrival_s", "future", "receive", "rows", "watcher")
-
-    def __init__(
-        self, rows: Sequence[Row], future: asyncio.Future[Answer], arrival_s: float, receive: Receive | None
-    ) -> None:
-        self.rows = rows
-        self.future = future
-        self.arrival_s = arrival_s
-        self.receive = receive
-        self.watcher: asyncio.Task[None] | None = None
-        self.answers: list[tuple[Answers, int] | None] = [None] * len(rows)
-
-    def collect(self) -> Answers:
-        """All rows' answers in order; the request is served, so none is missing."""
-        if len(self.answers) == 1:
-            only = self.answers[0]
-            assert only is not None, "served requests have an answer for each row"
-            answers, index = only
-            own = slice(index, index + 1)
-            return Answers(answers.labels[own], answers.probabilities[own], answers.confidences[own])
-        parts = [part for part in self.answers if part is not None]
-        return Answers(
-            np.array([answers.labels[index] for answers, index in parts]),
-            np.stack([answers.probabilities[index] for answers, index in parts]),
-            np.array([answers.confidences[index] for answers, index in parts]),
-        )
 
 
 class SlotExecutor(Protocol):
@@ -117,14 +72,14 @@ class Dispatcher:
         self._observers = observers
         self._inline_below_s = inline_below_s
         self._slots = make_slots(self._batch_done)
-        self._work: dict[int, _Work] = {}
+        self._work: dict[int, Work] = {}
         self._running: dict[int, Dispatch] = {}
         self._turn_due = False
         self._burst = 0
         self._last_burst = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
-        self._watching = False
+        self._callers = CallerWatch(self._work, clock, self.cancel)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -134,7 +89,7 @@ class Dispatcher:
         `receive` is the ASGI channel of the caller: once it says that the caller is gone, the request is cancelled.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._work[request.id] = _Work(rows, future, request.arrival_s, receive)
+        self._work[request.id] = Work(rows, future, request.arrival_s, receive)
         self._idle.clear()
         self._scheduler.submit(request, self._clock())
         self._burst += 1
@@ -144,9 +99,8 @@ class Dispatcher:
             # Callers come one at a time: waiting for others would only cost this one a round of the event loop.
             self._turn()
             self._loop.call_soon(self._end_of_burst)
-        if receive is not None and not self._watching:
-            self._watching = True
-            self._loop.call_later(WATCH_AFTER_S, self._watch_callers)
+        if receive is not None:
+            self._callers.begin()
         return future
 
     def cancel(self, request_id: int) -> None:
@@ -284,7 +238,7 @@ class Dispatcher:
             work.watcher.cancel()
         if not work.future.done():
             served = record.outcome is Outcome.SERVED or record.outcome is Outcome.SERVED_LATE
-            work.future.set_result(Answer(record, work.collect() if served else _NOTHING))
+            work.future.set_result(Answer(record, work.collect() if served else NOTHING))
         if not self._work:
             self._idle.set()
 
@@ -304,17 +258,3 @@ class Dispatcher:
     def _timer_fired(self) -> None:
         self._timer = None
         self._turn()
-
-    def _watch_callers(self) -> None:
-        now = self._clock()
-        for request_id, work in self._work.items():
-            if work.watcher is None and work.receive is not None and now - work.arrival_s >= WATCH_AFTER_S:
-                work.watcher = self._loop.create_task(self._watch(request_id, work.receive))
-        self._watching = bool(self._work)
-        if self._watching:
-            self._loop.call_later(WATCH_AFTER_S, self._watch_callers)
-
-    async def _watch(self, request_id: int, receive: Receive) -> None:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            self.cancel(request_id)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from router.contract import NEVER, Request, Slot
 from router.policies import policy_named
 from router.scheduler import Limits, Scheduler
-from service.dispatcher import Answer, Dispatcher, Receive
+from service.dispatcher import Dispatcher
+from service.exchange import Receive
 from service.loading import LoadedFamily, load_family
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
@@ -26,6 +27,7 @@ from service.oip.terms import TermDefaults, Terms
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
 from service.statistics import Statistics
+from service.work import Answer
 from variants.preparation import InputError, Rows
 from variants.repository import Repository, RepositoryError
 from variants.session import SessionOptions

@@ -13,7 +13,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from router.contract import Outcome, Record
-from service.dispatcher import Answer
 from service.exchange import JSON, ClientGone, RawHeaders, Receive, Scope, Send, read_body, send_error, send_whole
 from service.gateway import Gateway
 from service.loading import LoadedFamily
@@ -24,6 +23,7 @@ from service.oip.errors import ProtocolError, dropped, malformed
 from service.oip.headers import RequestHeaders, read_headers
 from service.oip.terms import read_terms
 from service.orca import load_report
+from service.work import Answer
 
 logger = logging.getLogger("pareto.inference")
 

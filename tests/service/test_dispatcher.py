@@ -14,8 +14,9 @@ from router.latency import table
 from router.policies import policy_named
 from router.scheduler import Scheduler
 from router.view import Decision, Plan, Policy, View
-from service.dispatcher import Answer, Dispatcher, Observer
+from service.dispatcher import Dispatcher, Observer
 from service.runner import BatchRunner, Done
+from service.work import Answer
 from variants.preparation import Answers, Row
 
 FAMILY = Family("f", (VariantProfile("only", 0.9, table((1, 4), (0.001, 0.004))),), sizes=(16, 32), max_batch=4)
