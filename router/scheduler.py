@@ -11,12 +11,11 @@ Rules of the house:
 
 from __future__ import annotations
 
-import heapq
 from bisect import insort
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from router.admission import cannot_finish, lowest_variant
 from router.backlog import Backlog, LaneKey
 from router.contract import (
     NEVER,
@@ -35,6 +34,7 @@ from router.contract import (
 )
 from router.latency import LatencyModel
 from router.pending import Pending
+from router.timeouts import Timeouts
 from router.view import Decision, Lane, Plan, Policy, View
 
 
@@ -79,7 +79,7 @@ class Scheduler:
         self._pending: dict[int, Pending] = {}
         self._records: list[Record] = []
         self._batch_records: list[BatchRecord] = []
-        self._timeouts: list[tuple[float, int]] = []
+        self._timeouts = Timeouts(self._pending)
         self._sequence = 0
         self._batches = 0
         self._hints: Hints | None = None
@@ -97,7 +97,7 @@ class Scheduler:
         if request.id in self._pending:
             raise ValueError(f"request id {request.id} is in use")
         state = self._families.get(request.family)
-        lowest = self._lowest(state, request, now) if state else None
+        lowest = lowest_variant(state.family, request, self._fresh_hints(now)) if state else None
         pending = Pending(request)
         if state is None or lowest is None:
             self._records.append(pending.record(Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now))
@@ -106,7 +106,7 @@ class Scheduler:
             self._records.append(pending.record(Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now))
             return
         background = request.deadline_s == NEVER
-        if not background and len(request.row_classes) > 1 and self._cannot_finish(state, request, lowest, now):
+        if not background and cannot_finish(state.latency, request, lowest, self._slots, now):
             if request.when_late is WhenLate.SHED:
                 self._records.append(pending.record(Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now))
                 return
@@ -115,11 +115,12 @@ class Scheduler:
         self._queue(pending, lowest, background)
         self._wake_at = now
         if request.timeout_s != NEVER:
-            self._arm_timeout(request)
+            self._timeouts.arm(request.id, request.timeout_s)
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
-        self._expire(now)
+        while (expired := self._timeouts.pop_due(now)) is not None:
+            self._abandon(self._pending[expired], Outcome.EXPIRED, Reason.TIMEOUT, now)
         while self._backlog.rows and (self._free or now >= self._wake_at):
             self._state, decision = self._policy.decide(self._state, self._view(now), now)
             self._wake_at = decision.wake_at
@@ -134,7 +135,7 @@ class Scheduler:
         dispatches, self._dispatches = self._dispatches, []
         records, self._records = self._records, []
         batches, self._batch_records = self._batch_records, []
-        wake_at = min(self._wake_at, self._next_timeout())
+        wake_at = min(self._wake_at, self._timeouts.next_s())
         return Poll(tuple(dispatches), tuple(records), tuple(batches), wake_at)
 
     def complete(self, batch_id: int, now: float, run_s: float | None = None) -> None:
@@ -212,26 +213,6 @@ class Scheduler:
         return f"<Scheduler {self.unfinished} unfinished, {len(self._free)} free slots, {self._backlog!r}>"
 
     # Steps
-
-    def _lowest(self, state: _FamilyState, request: Request, now: float) -> int | None:
-        if request.pinned is not None:
-            return state.family.index(request.pinned)
-        floor = request.min_quality
-        hints = self._fresh_hints(now)
-        if hints is not None and request.family in hints.floors:
-            raised = state.family.lowest_rung(max(floor, hints.floors[request.family]))
-            if raised is not None:
-                return raised
-        return state.family.lowest_rung(floor)
-
-    def _cannot_finish(self, state: _FamilyState, request: Request, lowest: int, now: float) -> bool:
-        """Whether all slots together, doing nothing else, would be too late with the last row of this request.
-
-        Its first rows would be answered in time and in vain: a request is answered whole or not at all.
-        """
-        rows = Counter(request.row_classes)
-        work_s = sum(state.latency.clearing_s(lowest, count, size_class) for size_class, count in rows.items())
-        return now + work_s / self._slots > request.deadline_s
 
     def _queue(self, pending: Pending, lowest: int, background: bool) -> None:
         request = pending.request
@@ -332,22 +313,3 @@ class Scheduler:
         for key, item in pending.queued.values():
             self._backlog.remove(key, (item,))
         self._finish(pending, outcome, reason, now)
-
-    def _arm_timeout(self, request: Request) -> None:
-        heapq.heappush(self._timeouts, (request.timeout_s, request.id))
-        if len(self._timeouts) > 2 * len(self._pending) + 1024:
-            live = self._pending
-            self._timeouts = [entry for entry in self._timeouts if entry[1] in live]
-            heapq.heapify(self._timeouts)
-
-    def _expire(self, now: float) -> None:
-        while self._timeouts and self._timeouts[0][0] <= now:
-            _, request_id = heapq.heappop(self._timeouts)
-            pending = self._pending.get(request_id)
-            if pending is not None:
-                self._abandon(pending, Outcome.EXPIRED, Reason.TIMEOUT, now)
-
-    def _next_timeout(self) -> float:
-        while self._timeouts and self._timeouts[0][1] not in self._pending:
-            heapq.heappop(self._timeouts)
-        return self._timeouts[0][0] if self._timeouts else NEVER
