@@ -91,8 +91,8 @@ class _Loading:
     def load(self, wanted: Sequence[str] | None) -> LoadedFamily:
         manifest = self._manifest
         chosen = self._chosen(wanted)
-        for variant, fault in self._folder.verify().items():
-            self._refuse(variant, fault)
+        for name, fault in self._folder.verify().items():
+            self._refuse(name, fault)
         rows, no_rows = self._warm_up_rows()
         sessions: dict[str, Session] = {}
         for variant in chosen:
@@ -119,7 +119,7 @@ class _Loading:
 
     def _chosen(self, wanted: Sequence[str] | None) -> list[VariantManifest]:
         known = {variant.name: variant for variant in self._manifest.variants}
-        if wanted is None:
+        if not wanted:
             return [variant for variant in known.values() if variant.load_by_default] or list(known.values())
         unknown = sorted(set(wanted) - set(known))
         if unknown:

@@ -154,6 +154,8 @@ Preparation = Annotated[TextPreparation | TensorPreparation, Field(discriminator
 class FamilyManifest(_Frozen):
     """One revision of a family, whole.
 
+    `outputs` are among those that a classifier answers: `label` BYTES [-1], `confidence` FP32 [-1] and `probabilities`
+    FP32 [-1, k], k labels.
     `sizes` are the ascending upper bounds of the size classes in tokens, (1,) for tensor families; the last one holds
     the longest row that preparation makes. `files` lists every file of the revision but `family.json` and the
     profiles; it is empty only before the revision is published.
@@ -212,6 +214,16 @@ class FamilyManifest(_Frozen):
                 raise ValueError(f"variant {variant.name}: no stage {min(missing)!r} in this revision")
             if self.files and (absent := set(self.files_of(variant)) - set(named["files"])):
                 raise ValueError(f"variant {variant.name}: {min(absent)!r} is not among the revision's files")
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_are_answered(self) -> Self:
+        answered = {"label": "BYTES [-1]", "confidence": "FP32 [-1]", "probabilities": f"FP32 [-1, {len(self.labels)}]"}
+        for tensor in self.outputs:
+            given = f"{tensor.datatype} {list(tensor.shape)}"
+            if answered.get(tensor.name) != given:
+                known = ", ".join(f"{name} {kind}" for name, kind in answered.items())
+                raise ValueError(f"outputs: {tensor.name} {given} is not one of {known}")
         return self
 
     @model_validator(mode="after")

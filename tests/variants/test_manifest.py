@@ -71,6 +71,20 @@ def _set(**changes: Any) -> Callable[[Fields], object]:
         (_set(stages=[]), "no stage 'trunk'"),
         (_set(inputs=[{"name": "x", "datatype": "BYTES", "shape": [-1]}]), "a tensor needs numbers"),
         (_set(inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, -1]}]), "a tensor needs numbers"),
+        (
+            _set(outputs=[{"name": "mood", "datatype": "BYTES", "shape": [-1]}]),
+            r"mood BYTES \[-1\] is not one of label",
+        ),
+        (_set(outputs=[{"name": "label", "datatype": "INT64", "shape": [-1]}]), r"label INT64 \[-1\] is not one of"),
+        (
+            _set(outputs=[{"name": "confidence", "datatype": "FP32", "shape": [-1, 1]}]),
+            r"confidence FP32 \[-1, 1\] is not",
+        ),
+        (
+            _set(outputs=[{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]),
+            r"not one of .* FP32 \[-1, 3\]",
+        ),
+        (_set(outputs=[]), "outputs"),
         (_set(files=[{"path": "x", "sha256": "0" * 64, "size_bytes": 1}]), "is not among the revision's files"),
         (_set(preparation={"kind": "tensor", "scale": 0.0}), "scale"),
         (_set(preparation={"kind": "wordpiece", "tokenizer_file": "t", "max_tokens": 8}), "text needs BYTES"),
