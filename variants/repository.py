@@ -91,18 +91,23 @@ class Repository:
         return RevisionFolder(path.parent, manifest)
 
     def activate(self, family: str, revision: str) -> None:
-        """Make a revision the active one, atomically. Raises `RepositoryError` where it cannot be opened."""
-        folder = self.open(family, revision).path.parent
-        write_atomically(folder / ACTIVE_FILE, f"{revision}\n".encode())
+        """Make a revision the active one, atomically. Raises `RepositoryError` where that cannot be done."""
+        path = self.open(family, revision).path.parent / ACTIVE_FILE
+        with _writing(path):
+            write_atomically(path, f"{revision}\n".encode())
 
     @contextmanager
     def new_staging(self, family: str) -> Iterator[Path]:
-        """Yield an empty folder to build a revision in; what is not published when the block ends is removed."""
+        """Yield an empty folder to build a revision in; what is not published when the block ends is removed.
+
+        Raises `RepositoryError` where it cannot be made.
+        """
         folder = self._family_folder(family)
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
         staging = folder / f"{_STAGING_PREFIX}{secrets.token_hex(6)}"
-        staging.mkdir()
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(folder)
+            staging.mkdir()
         try:
             yield staging
         finally:
@@ -112,19 +117,20 @@ class Repository:
         """Make the files in `staging` (from `new_staging`) a revision of the family and activate it.
 
         `files` of the given manifest is replaced by what is found. Raises `RepositoryError` where the revision exists
-        already, a file that the manifest needs is missing, or a file is not a regular one.
+        already, a file that the manifest needs is missing, a file is not a regular one, or the disk does not take it.
         """
         path = self._family_folder(manifest.name) / manifest.revision
         if path.exists():
             raise RepositoryError(f"{path}: this revision exists already")
-        try:
-            whole = FamilyManifest.model_validate({**manifest.model_dump(), "files": _entries(staging)})
-        except ValidationError as error:
-            raise RepositoryError(f"{staging}: {_first_fault(error)}") from error
-        write_durably(staging / MANIFEST_FILE, whole.model_dump_json(indent=1).encode())
-        sync_folder(staging)
-        staging.rename(path)
-        sync_folder(path.parent)
+        with _writing(path):
+            try:
+                whole = FamilyManifest.model_validate({**manifest.model_dump(), "files": _entries(staging)})
+            except ValidationError as error:
+                raise RepositoryError(f"{staging}: {_first_fault(error)}") from error
+            write_durably(staging / MANIFEST_FILE, whole.model_dump_json(indent=1).encode())
+            sync_folder(staging)
+            staging.rename(path)
+            sync_folder(path.parent)
         self.activate(manifest.name, manifest.revision)
         return RevisionFolder(path, whole)
 
@@ -132,6 +138,18 @@ class Repository:
         if not _is_name(family):
             raise RepositoryError(f"{family[:80]!r} is not a name of a family")
         return self.root / family
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a `RepositoryError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise RepositoryError(
+            f"{path}: cannot be written: {why}; check the space left and the permissions, or choose another repository"
+        ) from error
 
 
 def _is_name(name: str) -> bool:

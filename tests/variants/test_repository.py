@@ -76,6 +76,41 @@ def test_publishing_without_a_needed_file_is_refused(repository: Repository, tin
     assert () == repository.families()
 
 
+@pytest.mark.parametrize("in_the_way", ["models", "models/tiny"])
+def test_a_folder_that_cannot_be_made_is_named(repository: Repository, tmp_path: Path, in_the_way: str) -> None:
+    """A file where a folder should be, like a disk that is full or read-only, is one line with the path."""
+    path = tmp_path / in_the_way
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+
+    def build() -> None:
+        with repository.new_staging("tiny"):
+            raise AssertionError("there is nothing to build in")
+
+    with pytest.raises(RepositoryError, match=r"^[^\n]*/models/tiny: cannot be written: [^\n]+; check [^\n]+$"):
+        build()
+
+
+def test_a_lost_race_for_the_name_is_named(
+    repository: Repository, publish_tiny: Callable[[str], RevisionFolder]
+) -> None:
+    """A revision whose place is taken between the look and the rename is refused in one line, and nothing is active."""
+    (repository.root / "tiny").mkdir(parents=True)
+    (repository.root / "tiny" / "1").symlink_to("nowhere")
+    with pytest.raises(RepositoryError, match=r"^[^\n]*/models/tiny/1: cannot be written: Not a directory; [^\n]+$"):
+        publish_tiny("1")
+    assert () == repository.families()
+
+
+def test_an_active_revision_that_cannot_be_replaced_is_named(
+    repository: Repository, publish_tiny: Callable[[str], RevisionFolder]
+) -> None:
+    """A folder in place of `ACTIVE` is one line with its path."""
+    (repository.root / "tiny" / "ACTIVE").mkdir(parents=True)
+    with pytest.raises(RepositoryError, match=r"^[^\n]*/tiny/ACTIVE: cannot be written: Is a directory; [^\n]+$"):
+        publish_tiny("1")
+
+
 def test_a_link_is_not_published(repository: Repository, tiny_fields: dict[str, Any], tmp_path: Path) -> None:
     """A symbolic link in the staging folder is refused, since its target is not part of the revision."""
     manifest = FamilyManifest.model_validate(tiny_fields)
