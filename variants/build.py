@@ -14,10 +14,9 @@ whole revision or none. What is expensive and reusable (downloads, trained weigh
 from __future__ import annotations
 
 import datetime
-import shutil
+import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,34 +24,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from variants import evaluate
 from variants.assessment import Assessment, HeldOut, MadeVariant, assess
 from variants.calibrate import expected_calibration_error
+from variants.candidates import CandidateMaker, faults_of_the_spec
 from variants.fingerprint import available_cores
 from variants.manifest import SAMPLES_FILE, FamilyManifest, StageManifest, VariantManifest
-from variants.preparation import Preparer, Row
+from variants.preparation import Preparer
 from variants.profiling import ProfileMode, profile_family, save_profile
 from variants.progress import BuildProgress, Display, open_display
-from variants.recipes.artifact import EXPORT
 from variants.repository import Repository
 from variants.revision import RevisionFolder
 from variants.selection import select
-from variants.session import open_session
 from variants.sources import cache_folder
 from variants.spec import (
     STAGES_FOLDER,
     BuildContext,
-    BuildError,
     BuildStage,
-    Candidate,
     Dataset,
     FamilySpec,
     LabelledRows,
 )
-
-PARITY_ROWS = 16
-PARITY_TOLERANCE = 1e-3
-"""Largest difference of a logit between an exported fp32 graph and the original that float32 arithmetic explains."""
 
 _DEFAULT_STAGE_S = 10.0
 
@@ -99,18 +90,21 @@ class _Build:
         self._progress = progress
         self._jobs = jobs
         self._created = datetime.datetime.now(datetime.UTC)
+        # Two builds may start in one second.
+        self._revision = f"{self._created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self._facts: dict[str, str | float] = {"seed": float(self._spec.seed), "onnxruntime": version("onnxruntime")}
 
     def run(self, repository: Repository, profile_mode: ProfileMode) -> RevisionFolder:
         self._progress.begin(BuildStage.DATA)
-        with self._faults_of_the_spec("load"):
+        with faults_of_the_spec(self._context, "load"):
             data = self._spec.load(self._context)
         preparer = self._context.preparer()
         rows = self._held_out(data, preparer)
         self._save_samples(data.test.take(slice(0, self._spec.samples)))
 
         self._progress.begin(BuildStage.TRAIN)
-        made = self._make_all(data, preparer, rows.validation[:PARITY_ROWS])
+        maker = CandidateMaker(self._context, self._facts)
+        made = maker.make_all(data, preparer, rows.validation, self._candidate_yielded)
 
         self._progress.begin(BuildStage.EVALUATE)
         assessments = assess(
@@ -146,66 +140,10 @@ class _Build:
             classes=len(self._spec.labels),
         )
 
-    def _make_all(self, data: Dataset, preparer: Preparer, rows: Sequence[Row]) -> list[MadeVariant]:
-        made: list[MadeVariant] = []
-        for candidate in self._candidates(data):
-            # A family trains before it yields its first candidate.
-            if BuildStage.TRAIN not in self._progress.seconds:
-                self._progress.begin(BuildStage.VARIANTS)
-            try:
-                made.append(self._make(candidate, preparer, rows))
-            except Exception as error:
-                reason = self._reason(error)
-                if candidate.essential:
-                    raise BuildError(f"{self._spec.name}: variant {candidate.name} cannot be made: {reason}") from error
-                shutil.rmtree(self._context.staging / candidate.name, ignore_errors=True)
-                self._facts[f"left_out.{candidate.name}"] = reason
-                self._context.log(f"{candidate.name} is left out: {reason}")
-        if not made:
-            raise BuildError(f"{self._spec.name}: no variant could be made")
-        return made
-
-    def _candidates(self, data: Dataset) -> Iterator[Candidate]:
-        with self._faults_of_the_spec("build"):
-            candidates = iter(self._spec.build(self._context, data))
-        while True:
-            with self._faults_of_the_spec("build"):
-                candidate = next(candidates, None)
-            if candidate is None:
-                return
-            yield candidate
-
-    @contextmanager
-    def _faults_of_the_spec(self, function: str) -> Iterator[None]:
-        """Turn whatever the family's own code raises into a `BuildError` that says whose fault it is."""
-        try:
-            yield
-        except BuildError:
-            raise
-        except Exception as error:
-            raise BuildError(f"{self._spec.name}: the family's {function}() failed: {self._reason(error)}") from error
-
-    def _make(self, candidate: Candidate, preparer: Preparer, rows: Sequence[Row]) -> MadeVariant:
-        artifact = candidate.make(self._context.model_path(candidate.name))
-        session = open_session(artifact.path)
-        if candidate.reference is not None:
-            difference = evaluate.largest_difference(session, candidate.reference, preparer.collate(rows))
-            self._facts[f"logit_difference.{candidate.name}"] = float(f"{difference:.3g}")
-            if artifact.recipe == EXPORT and difference > PARITY_TOLERANCE:
-                raise BuildError(f"its logits differ by {difference:.3g} from those of the model it was exported from")
-        stages = {stage: self._context.stage_path(stage) for stage in candidate.stages}
-        path = [open_session(file) for file in stages.values()]
-        if path and not evaluate.paths_agree(session, path, preparer, rows):
-            self._context.log(f"{candidate.name}: its stages do not answer bit for bit as its whole graph; not used")
-            stages = {}
-        return MadeVariant(candidate.name, artifact, session, stages, candidate.notes)
-
-    def _reason(self, error: Exception) -> str:
-        """Return an error as one line that is fit for the manifest: without the folders of this machine."""
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        for folder in (self._context.staging, self._context.scratch):
-            line = line.replace(f"{folder}/", "")
-        return line[:300]
+    def _candidate_yielded(self) -> None:
+        """A family trains before it yields its first candidate."""
+        if BuildStage.TRAIN not in self._progress.seconds:
+            self._progress.begin(BuildStage.VARIANTS)
 
     def _variant(self, made: MadeVariant, assessment: Assessment) -> VariantManifest:
         calibrated = assessment.calibrated
@@ -235,7 +173,7 @@ class _Build:
         stages = dict.fromkeys(stage for variant in variants for stage in variant.stages)
         return FamilyManifest(
             name=spec.name,
-            revision=self._created.strftime("%Y%m%d-%H%M%S"),
+            revision=self._revision,
             task=spec.task,
             description=spec.description,
             inputs=spec.inputs,

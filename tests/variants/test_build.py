@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -169,6 +170,14 @@ def test_a_spec_that_fails_is_named_with_its_function(sides: FamilySpec, reposit
     with pytest.raises(BuildError, match=r"^sides: the family's build\(\) failed: ZeroDivisionError"):
         build(replace(sides, build=broken), repository)
     assert () == repository.families()
+
+
+def test_two_builds_in_one_second_are_two_revisions(sides: FamilySpec, repository: Repository) -> None:
+    """The name of a revision says when it was built and is its own nonetheless."""
+    built = [build(sides, repository).manifest for _ in range(2)]
+    assert sorted(manifest.revision for manifest in built) == list(repository.revisions("sides"))
+    for manifest in built:
+        assert re.fullmatch(rf"{manifest.created:%Y%m%d-%H%M%S}-[0-9a-f]{{4}}", manifest.revision)
 
 
 def test_an_interrupt_leaves_nothing_half(sides: FamilySpec, repository: Repository) -> None:
