@@ -31,7 +31,6 @@ class Terms(NamedTuple):
     """The terms of one request. Seconds from receipt; `slo_s` `None` means no SLO, `timeout_s` may be `NEVER`.
 
     `min_accuracy` is a fraction in [0, 1]. `priority` is Triton's: lower is more urgent, 0 means the default level.
-    `trace` is a sound `traceparent`, else `None`.
     """
 
     slo_s: float | None
@@ -41,7 +40,6 @@ class Terms(NamedTuple):
     when_late: WhenLate
     tenant: str
     service_class: str
-    trace: str | None
 
 
 def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults: TermDefaults) -> Terms:
@@ -80,7 +78,6 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
         when_late or defaults.when_late,
         headers.tenant or defaults.tenant,
         service_class,
-        headers.traceparent,
     )
 
 

@@ -25,7 +25,7 @@ def terms(*headers: tuple[str, str], defaults: TermDefaults = DEFAULTS, **parame
 
 def test_silence_means_the_defaults() -> None:
     """A request that says nothing gets the family's terms; headers that mean nothing here are ignored."""
-    expected = Terms(0.1, 10.0, 0.0, 0, WhenLate.SHED, "default-flow", "default", None)
+    expected = Terms(0.1, 10.0, 0.0, 0, WhenLate.SHED, "default-flow", "default")
     assert read_terms(NO_HEADERS, NO_PARAMETERS, DEFAULTS) == expected
     assert terms(("host", "a"), ("accept", "*/*"), ("x-slo", "soon")) == expected
 
@@ -65,7 +65,7 @@ def test_the_tightest_source_wins() -> None:
         when_late="shed",
         priority=3,
     )
-    assert told == Terms(0.04, 1.5, 0.85, 3, WhenLate.SHED, "default-flow", "default", None)
+    assert told == Terms(0.04, 1.5, 0.85, 3, WhenLate.SHED, "default-flow", "default")
     assert terms(("x-slo-latency-ms", "50"), slo_ms=45).slo_s == 0.045
     assert terms(("x-slo-when-late", "Serve")).when_late is WhenLate.SERVE
 
@@ -84,14 +84,10 @@ def test_the_class_batch_has_no_slo_of_its_own() -> None:
     assert terms(defaults=TermDefaults(None)).timeout_s == NEVER
 
 
-def test_tenant_class_and_trace_are_taken_from_headers() -> None:
-    """The names of the Gateway API Inference Extension and of W3C Trace Context."""
-    told = terms(
-        ("x-gateway-inference-fairness-id", "team a"),
-        ("x-gateway-inference-objective", "interactive"),
-        ("traceparent", TRACE.decode()),
-    )
-    assert (told.tenant, told.service_class, told.trace) == ("team a", "interactive", TRACE.decode())
+def test_tenant_and_class_are_taken_from_headers() -> None:
+    """The names of the Gateway API Inference Extension."""
+    told = terms(("x-gateway-inference-fairness-id", "team a"), ("x-gateway-inference-objective", "interactive"))
+    assert (told.tenant, told.service_class) == ("team a", "interactive")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +239,7 @@ NAMES = st.sampled_from(
 def test_no_header_breaks_the_reader(raw: list[tuple[bytes, bytes]]) -> None:
     """Whatever bytes come, they are read or refused with 400, and what is read is in range."""
     status = 200
-    told = Terms(1.0, 1.0, 0.0, 0, WhenLate.SHED, "", "", None)
+    told = Terms(1.0, 1.0, 0.0, 0, WhenLate.SHED, "", "")
     try:
         told = read_terms(read_headers(raw), NO_PARAMETERS, DEFAULTS)
     except ProtocolError as error:
