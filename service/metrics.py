@@ -4,14 +4,12 @@ Numbers are added up in plain Python and turned into metric families when `/metr
 library's public custom-collector interface. Updating a multiprocess histogram costs some 20 microseconds a request
 on this path; adding up costs about two, and one worker process per replica leaves nothing to merge.
 Label values are closed sets (families and variants loaded, outcomes, reasons) or bounded (`tenant`: those that the
-settings name, the rest is `other`).
+settings name, `default-flow` where a request names none, the rest is `other`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -19,62 +17,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from router.contract import NEVER, BatchRecord, Outcome, Record
+from service.sums import LATENCY_EDGES, Answered, Batches, Sums
 
 if TYPE_CHECKING:
     from service.gateway import Gateway
-
-LATENCY_EDGES = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds. Five edges under 5 ms; an edge is added at every configured SLO."""
-RATIO_EDGES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 5.0)
-"""Latency / SLO: dense around 1."""
-PREDICTION_EDGES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
-BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128)
-
-
-class Sums:
-    """One histogram series: counts per bucket and the sum."""
-
-    __slots__ = ("counts", "edges", "total")
-
-    def __init__(self, edges: Sequence[float]) -> None:
-        self.edges = edges
-        self.counts = [0] * (len(edges) + 1)
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(self.edges, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper edge, as the exposition format wants them."""
-        names = [*(f"{float(edge)}" for edge in self.edges), "+Inf"]
-        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
-
-
-class _Answered:
-    """What is added up per (family, variant)."""
-
-    __slots__ = ("compute", "latency", "met", "quality", "queue", "ratio")
-
-    def __init__(self, latency_edges: Sequence[float]) -> None:
-        self.latency = Sums(latency_edges)
-        self.ratio = Sums(RATIO_EDGES)
-        self.queue = Sums(latency_edges)
-        self.compute = Sums(latency_edges)
-        self.met = 0
-        self.quality = 0.0
-
-
-class _Batches:
-    """What is added up per (family, variant) for batches."""
-
-    __slots__ = ("prediction", "rows", "size")
-
-    def __init__(self) -> None:
-        self.size = Sums(BATCH_EDGES)
-        self.prediction = Sums(PREDICTION_EDGES)
-        self.rows = 0
 
 
 class Metrics(Collector):
@@ -84,8 +30,8 @@ class Metrics(Collector):
         self._gateway = gateway
         self._edges: tuple[float, ...] = LATENCY_EDGES
         self._requests: dict[tuple[str, str, str, str, str], int] = {}
-        self._answered: dict[tuple[str, str], _Answered] = {}
-        self._batches: dict[tuple[str, str], _Batches] = {}
+        self._answered: dict[tuple[str, str], Answered] = {}
+        self._batches: dict[tuple[str, str], Batches] = {}
         self._failed: dict[tuple[str, str], int] = {}
         self._rejected: dict[str, int] = {}
         self._busy_s: dict[int, float] = {}
@@ -114,7 +60,7 @@ class Metrics(Collector):
             self._add_batch(batch)
 
     def protocol_error(self, status: int) -> None:
-        """Count a request that was refused before it reached the scheduler."""
+        """Count a request that was refused, with this HTTP status, before it was queued."""
         key = str(status)
         self._rejected[key] = self._rejected.get(key, 0) + 1
 
@@ -126,7 +72,7 @@ class Metrics(Collector):
         key = (record.family, record.variant)
         sums = self._answered.get(key)
         if sums is None:
-            sums = self._answered[key] = _Answered(self._edges)
+            sums = self._answered[key] = Answered(self._edges)
         total_s = record.finished_s - record.arrival_s
         sums.latency.add(total_s)
         sums.queue.add(record.queue_s)
@@ -147,7 +93,7 @@ class Metrics(Collector):
             return
         sums = self._batches.get(key)
         if sums is None:
-            sums = self._batches[key] = _Batches()
+            sums = self._batches[key] = Batches()
         sums.size.add(len(dispatch.items))
         sums.rows += len(dispatch.items)
         sums.prediction.add(dispatch.predicted_s / busy_s if busy_s > 0.0 else 1.0)
@@ -167,7 +113,9 @@ class Metrics(Collector):
         for ended, count in list(self._requests.items()):
             requests.add_metric(ended, count)
         yield requests
-        refused = CounterMetricFamily("pareto_protocol_errors", "Requests refused as malformed.", labels=("status",))
+        refused = CounterMetricFamily(
+            "pareto_protocol_errors", "Requests refused before they were queued, by HTTP status.", labels=("status",)
+        )
         for status, count in list(self._rejected.items()):
             refused.add_metric((status,), count)
         yield refused
