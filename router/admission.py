@@ -1,4 +1,4 @@
-"""What is known of a request at arrival: the cheapest variant that may answer it, and whether it can be whole in time."""
+"""What is known of a request at arrival: the cheapest variant that may answer, and whether it can be whole in time."""
 
 from __future__ import annotations
 
