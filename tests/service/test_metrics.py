@@ -89,3 +89,14 @@ def test_refused_requests_count_against_the_slo(client: httpx.Client) -> None:
     after = totals(client)
     assert after["pareto_slo_judged_total"] - before.get("pareto_slo_judged_total", 0.0) == 1.0
     assert after["pareto_slo_met_total"] == before.get("pareto_slo_met_total", 0.0)
+
+
+def test_the_native_api_counts_what_it_refuses(client: httpx.Client) -> None:
+    """A malformed call is one protocol error; a shed one is a request with an outcome."""
+    before = totals(client)
+    client.post("/classify", json={"model": "nobody", "rows": [[0.0]]})
+    shed = {"model": "sign", "rows": [[1.0, 0.0, 0.0, 0.0]], "variant": "slow", "slo_ms": 1}
+    client.post("/classify", json=shed)
+    after = totals(client)
+    assert after["pareto_protocol_errors_total"] - before.get("pareto_protocol_errors_total", 0.0) == 1.0
+    assert after["pareto_requests_total"] - before.get("pareto_requests_total", 0.0) == 1.0
