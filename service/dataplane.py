@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -17,7 +18,6 @@ from service.exchange import (
     JSON,
     ClientGone,
     Message,
-    RawHeaders,
     Receive,
     Scope,
     Send,
@@ -30,7 +30,7 @@ from service.inference import InferenceHandler
 from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
 from service.oip.headers import read_headers
-from service.protocol_pages import ProtocolPages
+from service.protocol_pages import ProtocolPages, WrongMethodError, need
 
 logger = logging.getLogger("pareto.dataplane")
 
@@ -51,13 +51,13 @@ class DataPlane:
         self._lifecycle = Lifecycle(gateway)
         self._inference = InferenceHandler(gateway)
         self._pages = ProtocolPages(gateway)
-        self._fixed: dict[tuple[str, str], Handler] = {
-            ("GET", "/metrics"): self._metrics,
-            ("GET", "/livez"): self._live,
-            ("GET", "/healthz"): self._live,
-            ("GET", "/readyz"): self._ready,
-            ("GET", "/v2/health/live"): self._live,
-            ("GET", "/v2/health/ready"): self._ready,
+        self._fixed: dict[str, Handler] = {
+            "/metrics": self._metrics,
+            "/livez": self._live,
+            "/healthz": self._live,
+            "/readyz": self._ready,
+            "/v2/health/live": self._live,
+            "/v2/health/ready": self._ready,
         }
         self._infer_paths: dict[str, tuple[str, str | None]] = {}
 
@@ -86,9 +86,10 @@ class DataPlane:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        handler = self._fixed.get((method if method != "HEAD" else "GET", path))
+        handler = self._fixed.get(path)
         try:
             if handler is not None:
+                need(method, "GET")
                 await handler(scope, receive, send)
                 return
             parts = path.split("/")
@@ -99,8 +100,12 @@ class DataPlane:
                 return
             await self._pages.handle(method, parts[2:], receive, send)
         except ProtocolError as error:
-            self._gateway.metrics.protocol_error(error.status)
-            await send_error(send, error, self._allow(error, path))
+            # A prober that asks until the replica is ready is told so; no request was refused.
+            if error.status != HTTPStatus.SERVICE_UNAVAILABLE or not _asks_for_readiness(path):
+                self._gateway.metrics.protocol_error(error.status)
+            await send_error(
+                send, error, [(b"allow", error.allow.encode())] if isinstance(error, WrongMethodError) else ()
+            )
         except ClientGone:
             return
 
@@ -108,7 +113,9 @@ class DataPlane:
         """Hand a request to BentoML, which sets no bound on bodies itself."""
         limit_bytes = self._gateway.settings.max_body_bytes
         try:
-            declared = read_headers(scope["headers"]).content_length
+            # The other headers mean nothing to BentoML, so what is wrong with them is no reason to refuse its pages.
+            lengths = [header for header in scope["headers"] if header[0] == b"content-length"]
+            declared = read_headers(lengths).content_length
             body = await read_body(receive, limit_bytes, declared)
         except ProtocolError as error:
             self._gateway.metrics.protocol_error(error.status)
@@ -134,11 +141,6 @@ class DataPlane:
                 raise ProtocolError(404, f"no such path: {'/'.join(parts)[:80]!r}")
         raise ProtocolError(404, f"no such path: {'/'.join(parts)[:80]!r}")
 
-    def _allow(self, error: ProtocolError, path: str) -> RawHeaders:
-        if error.status != 405:
-            return []
-        return [(b"allow", b"POST" if path.endswith(("/infer", "/index")) else b"GET")]
-
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         text = await asyncio.to_thread(self._gateway.metrics.exposition)
         await send_whole(send, 200, text, CONTENT_TYPE_LATEST.encode())
@@ -150,3 +152,12 @@ class DataPlane:
         if self._gateway.phase is not Phase.READY:
             raise self._gateway.unavailable()
         await send_whole(send, 200, b'{"ready":true}', JSON)
+
+
+def _asks_for_readiness(path: str) -> bool:
+    """Whether it is the readiness of the server, of a model or of a version."""
+    match path.split("/"):
+        case ["", "v2", "models", _, "ready"] | ["", "v2", "models", _, "versions", _, "ready"]:
+            return True
+        case _:
+            return path in ("/readyz", "/v2/health/ready")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from service import __version__
 from service.exchange import Receive, Send, read_body, send_whole
 from service.gateway import Gateway, Phase
-from service.loading import LoadedFamily
+from service.loading import LoadedFamily, cannot_be_loaded
 from service.oip.errors import ProtocolError
 from service.oip.metadata import (
     IndexEntry,
@@ -24,6 +24,14 @@ PLATFORM = "onnxruntime_onnx"
 INDEX_LIMIT_BYTES = 64 * 1024
 
 
+class WrongMethodError(ProtocolError):
+    """405 for a path that is there but takes another method: `allow` is what it takes."""
+
+    def __init__(self, allow: str, got: str) -> None:
+        super().__init__(405, f"expected {allow}, got {got[:20]}")
+        self.allow = allow
+
+
 class ProtocolPages:
     """Answers everything under `/v2` but inference and the server's own health."""
 
@@ -33,7 +41,7 @@ class ProtocolPages:
     async def handle(self, method: str, parts: list[str], receive: Receive, send: Send) -> None:
         """Answer `/v2/` + parts. Raises `ProtocolError` 404 or 405 for what is not there."""
         if parts == ["repository", "index"]:
-            _need(method, "POST")
+            need(method, "POST")
             body = await read_body(receive, INDEX_LIMIT_BYTES, None)
             content = repository_index(self._index(), read_index_request(body))
         else:
@@ -43,12 +51,13 @@ class ProtocolPages:
     def _page(self, method: str, parts: list[str]) -> bytes:
         match parts:
             case [] | [""]:
-                _need(method, "GET")
+                need(method, "GET")
                 return server_metadata(SERVER_NAME, __version__)
             case ["models", "stats"]:
-                _need(method, "GET")
+                need(method, "GET")
                 return statistics_body(self._gateway.statistics.counters())
             case ["repository", "models", _, ("load" | "unload")]:
+                need(method, "POST")
                 raise ProtocolError(400, "loading and unloading at run time is not supported: restart the replica")
             case ["models", name, *rest]:
                 return self._model_page(method, name, rest)
@@ -60,11 +69,10 @@ class ProtocolPages:
         if rest[:1] == ["versions"] and len(rest) > 1:
             variant, rest = rest[1], rest[2:]
         if rest not in ([], ["ready"], ["stats"]):
-            what = "infer" if rest == ["infer"] else None
-            if what is not None:
-                raise ProtocolError(405, "expected POST")
+            if rest == ["infer"]:
+                raise WrongMethodError("POST", method)
             raise ProtocolError(404, f"no such path: {'/v2/models/' + '/'.join([name, *rest])[:80]!r}")
-        _need(method, "GET")
+        need(method, "GET")
         loaded = self._gateway.loaded(name)
         if variant is not None:
             self._gateway.variant(loaded, variant)
@@ -81,15 +89,18 @@ class ProtocolPages:
 
     def _index(self) -> Iterable[IndexEntry]:
         gateway = self._gateway
+        idle = "" if gateway.phase is Phase.READY else gateway.phase.value
         for name, loaded in gateway.families.items():
             for variant in loaded.manifest.variants:
-                ready = variant.name in loaded.sessions and gateway.phase is Phase.READY
-                reason = "" if ready else loaded.refused.get(variant.name, "not loaded")
-                yield IndexEntry(name, variant.name, ready, reason)
-        for name, problem in gateway.problems.items():
-            yield IndexEntry(name, "", False, problem)
+                reason = idle
+                if variant.name not in loaded.sessions:
+                    reason = loaded.refused.get(variant.name, "not loaded")
+                yield IndexEntry(name, variant.name, not reason, reason)
+        for name in gateway.problems:
+            yield IndexEntry(name, "", False, cannot_be_loaded(name))
 
 
-def _need(method: str, expected: str) -> None:
+def need(method: str, expected: str) -> None:
+    """Raise `WrongMethodError` for another method than the expected one; HEAD is as good as GET."""
     if method != expected and not (expected == "GET" and method == "HEAD"):
-        raise ProtocolError(405, f"expected {expected}, got {method[:20]}")
+        raise WrongMethodError(expected, method)

@@ -122,6 +122,87 @@ def test_bentomls_client_reads_our_errors(server: Server) -> None:
         client.classify(model="nobody", rows=[[0.0]])
 
 
+NATIVE_REFUSALS: dict[str, tuple[dict[str, object], int]] = {
+    "no_rows": ({"rows": []}, 400),
+    "too_many_rows": ({"rows": [[0.0] * 4] * 1025}, 400),
+    "no_numbers": ({"rows": [["a", "b", "c", "d"]]}, 400),
+    "gigantic_numbers": ({"rows": [[10**400, 0, 0, 0]]}, 400),
+    "infinite_as_float32": ({"rows": [[1e300, 0, 0, 0]] * 100}, 400),
+    "too_narrow": ({"rows": [[0.0]]}, 400),
+    "bad_slo": ({"slo_ms": -1}, 400),
+    "bad_when_late": ({"when_late": "maybe"}, 400),
+    "bad_timeout": ({"timeout_ms": 0}, 400),
+    "unknown_variant": ({"variant": "nobody"}, 404),
+    "unknown_model": ({"model": "nobody"}, 404),
+    "hopeless_slo": ({"variant": "slow", "slo_ms": 1}, 429),
+    "model_fails": ({"variant": "quick", "rows": [[1.0, -1e7, 0.0, 0.0]]}, 500),
+    "timeout": ({"variant": "slow", "rows": [[1.0] * 4] * 4, "timeout_ms": 20, "when_late": "serve"}, 504),
+}
+
+
+@pytest.mark.parametrize("name", NATIVE_REFUSALS)
+def test_the_native_api_keeps_the_protocols_statuses(client: httpx.Client, name: str) -> None:
+    """What the open protocol answers 400, 404, 429, 500 and 504 is answered so here."""
+    changes, status = NATIVE_REFUSALS[name]
+    body = {"model": "sign", "rows": [[1.0, 0.0, 0.0, 0.0]], **changes}
+    response = client.post("/classify", json=body)
+    # The driver may see before the start that a timeout so short cannot be kept.
+    assert response.status_code in ((429, 504) if status == 504 else (status,))
+
+
+def test_the_native_api_answers_late_where_asked(client: httpx.Client) -> None:
+    """`when_late=serve` turns a refusal into an answer that says it is late; a long list keeps its order."""
+    rows = [[(-1.0) ** index, 0.0, 0.0, 0.0] for index in range(100)]
+    body = {"model": "sign", "rows": rows, "variant": "quick", "slo_ms": 0.01, "when_late": "serve"}
+    answer = client.post("/classify", json=body).json()
+    assert (answer["labels"], answer["slo_met"]) == (["yes", "no"] * 50, False)
+
+
+def test_bentomls_own_pages_ignore_headers_that_mean_nothing_to_them(client: httpx.Client) -> None:
+    """A header that the open protocol refuses is no reason to refuse the page or the native API."""
+    headers = {"x-slo-latency-ms": "soon", "grpc-timeout": "?"}
+    body = {"model": "sign", "rows": [[1.0, 0.0, 0.0, 0.0]]}
+    assert client.get("/", headers=headers).status_code == 200
+    assert client.post("/classify", json=body, headers=headers).json()["labels"] == ["yes"]
+
+
+FIXED = ("/metrics", "/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready")
+
+
+@pytest.mark.parametrize("path", FIXED)
+def test_fixed_paths_take_get_and_head_alone(client: httpx.Client, path: str) -> None:
+    """HEAD answers without a body; other methods are 405 with the method that is allowed."""
+    head, post = client.head(path), client.post(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert (post.status_code, post.headers["allow"], list(post.json())) == (405, "GET", ["error"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v2/repository/models/sign/load", "POST"),
+        ("GET", "/v2/repository/models/sign/unload", "POST"),
+        ("GET", "/v2/repository/index", "POST"),
+        ("GET", "/v2/models/sign/infer", "POST"),
+        ("POST", "/v2/models/load", "GET"),
+        ("DELETE", "/v2/models/sign/stats", "GET"),
+    ],
+)
+def test_the_wrong_method_is_told_the_right_one(client: httpx.Client, method: str, path: str, allow: str) -> None:
+    """405 names the method in `Allow`, whatever a model may be called."""
+    response = client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allow)
+
+
+def test_the_index_says_why_without_folders_of_the_machine(client: httpx.Client, models: Path) -> None:
+    """A refused variant is told with its file's name inside the revision."""
+    entries = client.post("/v2/repository/index").json()
+    reasons = {(entry["name"], entry["version"]): entry["reason"] for entry in entries}
+    assert reasons["dented", "broken"].startswith("broken/model.onnx: has ")
+    assert reasons["dented", "sound"] == ""
+    assert not [reason for reason in reasons.values() if str(models) in reason]
+
+
 def test_health_and_docs_pages(client: httpx.Client) -> None:
     """BentoML's health paths answer beside the protocol's, and its docs page is still there."""
     page = ("/", "/docs.json", "/static_content/swagger-ui-bundle.js")
