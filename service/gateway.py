@@ -20,7 +20,7 @@ from router.policies import policy_named
 from router.scheduler import Limits, Scheduler
 from service.dispatcher import Dispatcher
 from service.exchange import Receive
-from service.loading import LoadedFamily, load_family
+from service.loading import LoadedFamily, cannot_be_loaded, load_family
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
 from service.oip.terms import TermDefaults, Terms
@@ -209,7 +209,8 @@ class Gateway:
         said = {
             Phase.LOADING: "loading: not ready yet",
             Phase.DRAINING: "draining: this replica takes no new requests",
-            Phase.BROKEN: f"nothing to serve: {'; '.join(self.problems.values()) or 'the model repository is empty'}",
+            Phase.BROKEN: "nothing to serve: "
+            + ("; ".join(map(cannot_be_loaded, self.problems)) or "the model repository is empty"),
         }
         reason = "draining" if self.phase is Phase.DRAINING else "not_ready"
         return ProtocolError(503, said.get(self.phase, "not ready"), reason=reason, retry_after_s=1.0)

@@ -77,7 +77,7 @@ class Metrics(Collector):
         sums.latency.add(total_s)
         sums.queue.add(record.queue_s)
         sums.compute.add(record.compute_s)
-        if record.slo_s != NEVER:
+        if 0.0 < record.slo_s < NEVER:
             sums.ratio.add(total_s / record.slo_s)
             sums.met += record.slo_met
         sums.quality += record.quality

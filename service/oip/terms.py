@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from router.contract import NEVER, WhenLate
 from service.oip.errors import malformed, shown
-from service.oip.headers import BATCH_CLASS, WHEN_LATE, RequestHeaders, tighter
+from service.oip.headers import BATCH_CLASS, LEAST, WHEN_LATE, RequestHeaders, tighter
 
 _MAX_PRIORITY = 2**63 - 1
 
@@ -82,7 +82,7 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
 
 
 def _milliseconds(name: str, value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value / 1e3 < math.inf:
+    if type(value) not in (int, float) or not LEAST <= value < math.inf:
         raise malformed(f"parameters.{name}", "a positive number of milliseconds", shown(value))
     return float(value) / 1e3
 
@@ -95,7 +95,7 @@ def _integer(name: str, value: Any, least: int) -> int:
 
 
 def _fraction(name: str, value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value <= 1:
+    if type(value) not in (int, float) or not LEAST <= value <= 1:
         raise malformed(f"parameters.{name}", "a fraction above 0 and at most 1", shown(value))
     return float(value)
 
