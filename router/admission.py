@@ -15,6 +15,8 @@ def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int
     """
     if request.pinned is not None:
         return family.index(request.pinned)
+    if hints is None and request.min_quality <= 0.0:
+        return family.ladder[0]
     if hints is not None and family.name in hints.floors:
         advised = family.lowest_rung(max(request.min_quality, hints.floors[family.name]))
         if advised is not None:

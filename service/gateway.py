@@ -7,6 +7,7 @@ import gc
 import itertools
 import logging
 import sys
+from bisect import bisect_left
 from collections.abc import Mapping
 from enum import Enum
 from time import monotonic
@@ -155,16 +156,15 @@ class Gateway:
         loaded = self.loaded(family)
         if variant is not None:
             self.variant(loaded, variant)
-        _check_floor(loaded, variant, terms.min_accuracy)
-        rows = await self._prepare(loaded, inputs)
-        sizes = loaded.family.sizes
-        if len(sizes) == 1:
-            row_classes = (0,) * len(rows.sizes)
+        if terms.min_accuracy > 0.0:
+            _check_floor(loaded, variant, terms.min_accuracy)
+        if _is_long(inputs):
+            rows = await asyncio.to_thread(_prepare, loaded, inputs)
         else:
-            last = len(sizes) - 1
-            row_classes = tuple(
-                next((index for index, size in enumerate(sizes) if tokens <= size), last) for tokens in rows.sizes
-            )
+            rows = _prepare(loaded, inputs)
+        sizes = loaded.family.sizes
+        last = len(sizes) - 1
+        row_classes = tuple([min(bisect_left(sizes, tokens), last) for tokens in rows.sizes])
         deadline_s = NEVER if terms.slo_s is None else arrival_s + min(terms.slo_s, terms.timeout_s)
         request = Request(
             next(self._ids),
@@ -215,14 +215,6 @@ class Gateway:
         reason = "draining" if self.phase is Phase.DRAINING else "not_ready"
         return ProtocolError(503, said.get(self.phase, "not ready"), reason=reason, retry_after_s=1.0)
 
-    async def _prepare(self, loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
-        try:
-            if _is_long(next(iter(inputs.values()))):
-                return await asyncio.to_thread(loaded.preparer.prepare, inputs, known_finite=True)
-            return loaded.preparer.prepare(inputs, known_finite=True)
-        except InputError as error:
-            raise ProtocolError(400, str(error)) from None
-
     def variant(self, loaded: LoadedFamily, variant: str) -> None:
         """Check that a variant can be pinned. Raises `ProtocolError` 404 saying why it cannot."""
         if variant in loaded.sessions:
@@ -257,8 +249,16 @@ class Gateway:
         gc.set_threshold(50_000, 20, 50)
 
 
-def _is_long(rows: NDArray[Any]) -> bool:
+def _prepare(loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
+    try:
+        return loaded.preparer.prepare(inputs, known_finite=True)
+    except InputError as error:
+        raise ProtocolError(400, str(error)) from None
+
+
+def _is_long(inputs: Mapping[str, NDArray[Any]]) -> bool:
     """Whether preparing these rows would hold up the event loop for long."""
+    (rows,) = inputs.values()
     if len(rows) > PREPARE_OFF_LOOP_ROWS:
         return True
     return rows.dtype == np.object_ and sum(map(len, rows.ravel())) > PREPARE_OFF_LOOP_TEXT_BYTES

@@ -7,12 +7,13 @@ import itertools
 import logging
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
 from numpy.typing import NDArray
 
-from router.contract import Outcome, Record
+from router.contract import Outcome, Reason, Record
 from service.exchange import JSON, ClientGone, RawHeaders, Receive, Scope, Send, read_body, send_error, send_whole
 from service.gateway import Gateway
 from service.loading import LoadedFamily
@@ -67,7 +68,10 @@ class InferenceHandler:
             loaded = self._gateway.loaded(family)
             held_bytes = self._hold(headers)
             body = await read_body(receive, self._limit_bytes, headers.content_length)
-            request = await self._decode(loaded, body, headers)
+            if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
+                request = await asyncio.to_thread(self._decode, loaded, body, headers)
+            else:
+                request = self._decode(loaded, body, headers)
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
             answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive)
             record = answer.record
@@ -127,12 +131,7 @@ class InferenceHandler:
         self._inflight_bytes += wanted_bytes
         return wanted_bytes
 
-    async def _decode(self, loaded: LoadedFamily, body: bytes, headers: RequestHeaders) -> InferRequest:
-        if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
-            return await asyncio.to_thread(self._decode_now, loaded, body, headers)
-        return self._decode_now(loaded, body, headers)
-
-    def _decode_now(self, loaded: LoadedFamily, body: bytes, headers: RequestHeaders) -> InferRequest:
+    def _decode(self, loaded: LoadedFamily, body: bytes, headers: RequestHeaders) -> InferRequest:
         if headers.content_encoding:
             body = decompress(body, headers.content_encoding, self._limit_bytes)
         json_bytes = min(len(body), headers.inference_header_length or len(body))
@@ -177,8 +176,16 @@ def _decision_headers(record: Record) -> RawHeaders:
     total_s = record.finished_s - record.arrival_s
     timing = b"queue;dur=%.3f, compute;dur=%.3f, total;dur=%.3f"
     return [
-        (b"x-variant", record.variant.encode()),
-        (b"x-route-reason", record.reason.encode()),
-        (b"x-slo-met", b"true" if record.slo_met else b"false"),
+        *_choice_headers(record.variant, record.reason, record.slo_met),
         (b"server-timing", timing % (record.queue_s * 1e3, record.compute_s * 1e3, total_s * 1e3)),
     ]
+
+
+@lru_cache(maxsize=4096)
+def _choice_headers(variant: str, reason: Reason, slo_met: bool) -> tuple[tuple[bytes, bytes], ...]:
+    """The same few for every request: kept, because making them costs more than finding them."""
+    return (
+        (b"x-variant", variant.encode()),
+        (b"x-route-reason", reason.encode()),
+        (b"x-slo-met", b"true" if slo_met else b"false"),
+    )
