@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Protocol
 
 from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Poll, Reason, Record, Request
@@ -153,7 +153,8 @@ class Dispatcher:
                 self._observe(poll)
             if inline is None:
                 break
-            self._run_inline(*inline)
+            dispatch, rows = inline
+            self._settle(dispatch.batch_id, *self._runner.attempt(dispatch, rows))
             now = self._clock()
             if now - started_s > INLINE_TURN_S:
                 # Others wait for the event loop; what is left to do is done in its next iteration.
@@ -192,15 +193,6 @@ class Dispatcher:
             else:
                 self._slots[dispatch.slot].start(dispatch, rows)
         return inline
-
-    def _run_inline(self, dispatch: Dispatch, rows: list[Row]) -> None:
-        outcome: Answers | Exception
-        started_s = perf_counter()
-        try:
-            outcome = self._runner.run(dispatch, rows)
-        except Exception as error:  # noqa: BLE001 - whatever a model does, its requests get an outcome
-            outcome = error
-        self._settle(dispatch.batch_id, outcome, perf_counter() - started_s)
 
     def _batch_done(self, batch_id: int, outcome: Answers | Exception, run_s: float) -> None:
         """Called by a slot, on its thread."""

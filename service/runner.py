@@ -30,6 +30,16 @@ class BatchRunner:
     def __init__(self, families: Mapping[str, LoadedFamily]) -> None:
         self._families = families
 
+    def attempt(self, dispatch: Dispatch, rows: Sequence[Row]) -> tuple[Answers | Exception, float]:
+        """What `run` returns or raises, and the seconds it took: whatever a model does, requests get an outcome."""
+        outcome: Answers | Exception
+        started_s = perf_counter()
+        try:
+            outcome = self.run(dispatch, rows)
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises many unrelated types
+            outcome = error
+        return outcome, perf_counter() - started_s
+
     def run(self, dispatch: Dispatch, rows: Sequence[Row]) -> Answers:
         """Labels and probabilities of the rows, in order.
 
@@ -67,10 +77,4 @@ class SlotThread:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             dispatch, rows = job
-            outcome: Answers | Exception
-            started_s = perf_counter()
-            try:
-                outcome = self._runner.run(dispatch, rows)
-            except Exception as error:  # noqa: BLE001 - whatever a model does, its requests get an outcome
-                outcome = error
-            self._done(dispatch.batch_id, outcome, perf_counter() - started_s)
+            self._done(dispatch.batch_id, *self._runner.attempt(dispatch, rows))

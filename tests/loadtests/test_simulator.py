@@ -7,34 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.samples import Samples
 from loadtests.scoring import Fate, score
 from loadtests.simulator import Machine, Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Family, Reason, VariantProfile
-from router.latency import table
+from router.contract import Reason
 from router.policies import policy_named
 from router.policies.fixed import Fixed
+from tests.scripted import FAMILY, SAMPLES
 
-FAMILY = Family(
-    "scripted",
-    (
-        VariantProfile("small", 0.75, table((1, 8), (0.001, 0.006), (0.002, 0.012))),
-        VariantProfile("large", 1.00, table((1, 8), (0.008, 0.060), (0.016, 0.120))),
-    ),
-    sizes=(16, 64),
-    max_batch=8,
-)
-SAMPLES = Samples(
-    family="scripted",
-    labels=("negative", "positive"),
-    inputs={},
-    datatypes={},
-    label=np.array([0, 1, 0, 1]),
-    size_class=np.array([0, 0, 1, 1]),
-    predicted={"small": np.array([0, 1, 0, 0]), "large": np.array([0, 1, 0, 1])},
-)
 EXACT = Machine(noise=0.0)
 
 

@@ -12,36 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests.samples import Samples
 from loadtests.simulator import Machine, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import BatchRecord, Dispatch, Family, Record, Request, Slot, VariantProfile
-from router.latency import LatencyModel, table
+from router.contract import BatchRecord, Dispatch, Record, Request, Slot
+from router.latency import LatencyModel
 from router.policies import policy_named
 from router.scheduler import Scheduler
 from service.dispatcher import Dispatcher
 from service.runner import BatchRunner, Done
+from tests.scripted import FAMILY, SAMPLES
 from variants.preparation import Answers, Row
 
-FAMILY = Family(
-    "scripted",
-    (
-        VariantProfile("small", 0.75, table((1, 8), (0.001, 0.006), (0.002, 0.012))),
-        VariantProfile("large", 0.95, table((1, 8), (0.008, 0.060), (0.016, 0.120))),
-    ),
-    sizes=(16, 64),
-    max_batch=8,
-)
-SAMPLES = Samples(
-    family="scripted",
-    labels=("negative", "positive"),
-    inputs={},
-    datatypes={},
-    label=np.array([0, 1, 0, 1]),
-    size_class=np.array([0, 0, 1, 1]),
-    predicted={"small": np.array([0, 1, 0, 0]), "large": np.array([0, 1, 0, 1])},
-)
 SLOWDOWN = 1.3
 """The machine is slower than its profile, so that learning is part of what has to agree."""
 
