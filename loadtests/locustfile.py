@@ -174,7 +174,7 @@ def _check_server(host: str, family: str, variant: str | None) -> None:
     except (OSError, ValueError) as error:
         _refuse(f"no gateway at {host}: {error}")
     if status == 404:
-        _refuse(f"{host} does not serve {family}{'/' + variant if variant else ''}")
+        _refuse(f"{host} does not serve {family}{'/' + variant if variant else ''}; --family names another one")
     if status != 200:
         _refuse(f"{url} answered {status}, expected 200")
 

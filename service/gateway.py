@@ -94,6 +94,11 @@ class Gateway:
             return
         slots = settings.slot_count
         policy = policy_named(settings.policy)
+        named = settings.policy.partition("fixed:")[2]
+        if named and not any(named in family.sessions for family in loaded.values()):
+            self.broke(f"policy {settings.policy!r}: no family that is served has a variant {named!r}")
+            logger.error("nothing to serve: %s", self.problems["gateway"])
+            return
         self.scheduler = Scheduler(
             [family.family for family in loaded.values()],
             [Slot(index) for index in range(slots)],

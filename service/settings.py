@@ -54,7 +54,8 @@ class FamilySettings(BaseModel):
     load: Names | None = Field(
         default=None,
         min_length=1,
-        description="Variants to load (a list; `a,b` in a variable). Default: those on the Pareto frontier.",
+        description="Variants to load (a list; `a,b` in a variable). "
+        "Default: those on the Pareto frontier that are worth their price.",
     )
     margin: Margin | None = Field(default=None, description="As `margin`, for this family.")
 

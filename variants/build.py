@@ -43,6 +43,7 @@ from variants.spec import (
     Dataset,
     FamilySpec,
     LabelledRows,
+    check_dataset,
 )
 
 _DEFAULT_STAGE_S = 10.0
@@ -98,6 +99,7 @@ class _Build:
         self._progress.begin(BuildStage.DATA)
         with faults_of_the_spec(self._context, "load"):
             data = self._spec.load(self._context)
+            check_dataset(data, self._spec)
         preparer = self._context.preparer()
         rows = self._held_out(data, preparer)
         self._save_samples(data.test.take(slice(0, self._spec.samples)))

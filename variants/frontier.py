@@ -14,13 +14,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ParetoPoint:
-    """One variant: quality and its standard error as fractions in [0, 1], latency in seconds, size in bytes."""
+    """One variant: quality and its standard error as fractions in [0, 1], latency in seconds, size in bytes.
+
+    One that does not compete is neither on the frontier nor in anybody's way.
+    """
 
     name: str
     quality: float
     latency_s: float
     size_bytes: int
     standard_error: float = 0.0
+    competes: bool = True
 
     def dominates(self, other: ParetoPoint) -> bool:
         """Say whether this point is at least as good as the other in everything and better in something."""
@@ -33,7 +37,8 @@ class ParetoPoint:
 class Frontier:
     """`on` names the points on the frontier, fastest first; `dominated` the best point that dominates each other one.
 
-    `notes` says of points on the frontier than which faster one they are better by less than the noise.
+    Points that do not compete are in neither. `notes` says of points on the frontier than which faster one they are
+    better by less than the noise.
     """
 
     on: tuple[str, ...]
@@ -51,8 +56,9 @@ def frontier(points: Sequence[ParetoPoint]) -> Frontier:
     """Divide points into those on the frontier and the dominated. Points equal in everything stand or fall together."""
     on: list[ParetoPoint] = []
     dominated: dict[str, str] = {}
-    for point in points:
-        dominating = dominated_by(point, points)
+    competing = [point for point in points if point.competes]
+    for point in competing:
+        dominating = dominated_by(point, competing)
         if dominating is None:
             on.append(point)
         else:

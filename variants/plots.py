@@ -51,7 +51,7 @@ def draw_frontier(points: Sequence[ParetoPoint], path: Path, title: str = "") ->
         axes.grid(visible=True, color="#E6E6E6", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
         _draw_labels(axes, points)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -75,6 +75,7 @@ def _draw_points(axes: Axes, points: Sequence[ParetoPoint]) -> None:
     for label, colour, fill, group in (
         ("on the frontier of accuracy, latency and size", _ON, _ON, [named[name] for name in found.on]),
         ("dominated", _DOMINATED, "white", [named[name] for name in found.dominated]),
+        ("answers depend on the batch", _DOMINATED, _DOMINATED, [point for point in points if not point.competes]),
     ):
         if group:
             axes.errorbar(

@@ -173,3 +173,26 @@ class FamilySpec:
             TensorSpec(name="confidence", datatype="FP32", shape=(-1,)),
             TensorSpec(name="probabilities", datatype="FP32", shape=(-1, len(self.labels))),
         )
+
+
+def check_dataset(data: Dataset, spec: FamilySpec) -> None:
+    """Hold a family's data against what its spec says of it. Raises `ValueError` naming the part and the fault."""
+    for part in ("train", "validation", "test"):
+        rows: LabelledRows = getattr(data, part)
+        if not len(rows):
+            raise ValueError(f"the {part} part has no rows")
+        for tensor in spec.inputs:
+            if tensor.name not in rows.inputs:
+                raise ValueError(f"the {part} part has inputs {sorted(rows.inputs)}, the spec says {tensor.name!r}")
+            shape = rows.inputs[tensor.name].shape
+            fits = len(shape) == len(tensor.shape) and all(
+                wanted in (-1, length) for length, wanted in zip(shape, tensor.shape, strict=True)
+            )
+            if not fits or shape[0] != len(rows):
+                raise ValueError(
+                    f"the {part} part has {tensor.name} of shape {list(shape)} for {len(rows)} labels, "
+                    f"the spec says {list(tensor.shape)}"
+                )
+        least, most = int(rows.labels.min()), int(rows.labels.max())
+        if least < 0 or most >= len(spec.labels):
+            raise ValueError(f"the {part} part has labels {least} to {most}, the spec names {len(spec.labels)}")

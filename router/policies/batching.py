@@ -41,7 +41,8 @@ def background(view: View, now: float) -> Plan | None:
         variant = next(quick, head.lowest)
     count = lane.latency.largest_batch_within(variant, head.size_class, BACKGROUND_BATCH_S, len(lane.items))
     items = lane.items[: max(1, count)]
-    return Plan(view.free_slots[0], lane, variant, items, reason_for(lane, Reason.SPARE_CAPACITY))
+    reason = Reason.SPARE_CAPACITY if head.deadline_s == NEVER else Reason.LATE
+    return Plan(view.free_slots[0], lane, variant, items, reason_for(lane, reason))
 
 
 def reason_for(lane: Lane, otherwise: Reason) -> Reason:

@@ -53,6 +53,7 @@ def points_of(manifest: FamilyManifest, profile: FamilyProfile) -> list[ParetoPo
     from variants.frontier import ParetoPoint
 
     middle = len(manifest.sizes) // 2
+    any_invariant = any(variant.invariance.invariant for variant in manifest.variants)
     return [
         ParetoPoint(
             name=variant.name,
@@ -60,6 +61,7 @@ def points_of(manifest: FamilyManifest, profile: FamilyProfile) -> list[ParetoPo
             latency_s=profile.variants[variant.name].median_s[middle][0],
             size_bytes=variant.size_bytes,
             standard_error=variant.quality.standard_error,
+            competes=variant.invariance.invariant or not any_invariant,
         )
         for variant in manifest.variants
         if variant.name in profile.variants

@@ -52,7 +52,12 @@ def print_frontier(manifest: FamilyManifest, points: Sequence[ParetoPoint], foun
     table.add_column("loaded")
     for point in sorted(points, key=lambda point: (point.latency_s, point.name)):
         dominating = found.dominated.get(point.name)
-        verdict = f"dominated by {dominating}" if dominating else f"on it {found.notes.get(point.name, '')}".strip()
+        if dominating:
+            verdict = f"dominated by {dominating}"
+        elif not point.competes:
+            verdict = "not compared: its answers depend on the batch"
+        else:
+            verdict = ", ".join(filter(None, ("on it", found.notes.get(point.name))))
         table.add_row(
             point.name,
             f"{point.quality * 100:.1f} ± {point.standard_error * 100:.1f}",
@@ -60,7 +65,7 @@ def print_frontier(manifest: FamilyManifest, points: Sequence[ParetoPoint], foun
             _megabytes(point.size_bytes),
             verdict,
             "by default" if manifest.variant(point.name).load_by_default else "on request",
-            style="dim" if dominating else "",
+            style="" if point.name in found.on else "dim",
         )
     output().print(table)
 

@@ -59,7 +59,10 @@ BY_OUTCOME: Mapping[Outcome, Drop] = MappingProxyType(
     {
         Outcome.REJECTED_FULL: Drop(503, DroppedReason.BACKLOG_FULL, "the queue is full, try again later", True),
         Outcome.REJECTED_INFEASIBLE: Drop(
-            429, DroppedReason.DEADLINE_INFEASIBLE, "the SLO cannot be met any more, try again later", True
+            429,
+            DroppedReason.DEADLINE_INFEASIBLE,
+            "no variant that may answer can meet the SLO now; a longer one, or another moment, may do",
+            True,
         ),
         Outcome.REJECTED_QUOTA: Drop(429, DroppedReason.QUOTA, "the tenant's quota is used up, try again later", True),
         Outcome.EXPIRED: Drop(504, DroppedReason.TIMEOUT, "the timeout passed before the answer was ready"),

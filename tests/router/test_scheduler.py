@@ -108,7 +108,7 @@ def test_who_wants_a_late_answer_gets_it_after_those_in_time() -> None:
     second = run(s, first, 0.004)
     assert [item.request_id for item in second.dispatches[0].items] == [1]
     (record,) = run(s, second, 0.005).records
-    assert (record.outcome, record.variant) == (Outcome.SERVED_LATE, "small")
+    assert (record.outcome, record.variant, record.reason) == (Outcome.SERVED_LATE, "small", Reason.LATE)
 
 
 def test_work_without_a_deadline_waits_for_spare_capacity() -> None:

@@ -132,7 +132,8 @@ def test_a_second_sigterm_does_not_wait(models: Path) -> None:
     with running(gateway(models, {"PARETO_SLOTS": "1", "PARETO_DRAIN_S": "25"})) as server:
         worker = worker_of(server)
         with httpx.Client(base_url=server.url, timeout=60.0) as client, ThreadPoolExecutor(2) as pool:
-            long = pool.submit(client.post, SLOW, json=sign_body(*[1.0] * 400))
+            patient = {"x-gateway-inference-objective": "batch"}
+            long = pool.submit(client.post, SLOW, json=sign_body(*[1.0] * 400), headers=patient)
             eventually(lambda: gauge(client, "pareto_unfinished_requests") == 1, "the request is accepted")
             worker.send_signal(signal.SIGTERM)
             eventually(lambda: client.get("/v2/health/ready").status_code == 503, "readiness flips")
@@ -160,3 +161,10 @@ def ready(client: httpx.Client) -> bool:
         return client.get("/v2/health/ready").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_a_fixed_variant_that_nobody_has_is_said_at_once(models: Path) -> None:
+    """A slip in the policy's name does not quietly become another policy."""
+    command = dataclasses.replace(gateway(models, {"PARETO_POLICY": "fixed:typo"}), ready_path="/livez")
+    with running(command) as server, httpx.Client(base_url=server.url) as client:
+        eventually(lambda: "nothing to serve" in client.get("/v2/health/ready").text, "the replica refuses")

@@ -118,3 +118,10 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     """Formats other than PNG and SVG raise `ValueError` naming the file."""
     with pytest.raises(ValueError, match=r"frontier\.gif: expected \.png or \.svg"):
         draw_frontier(LADDER, tmp_path / "frontier.gif")
+
+
+def test_a_point_that_does_not_compete_is_in_nobodys_way() -> None:
+    """It dominates nothing, is dominated by nothing, and is not on the frontier."""
+    aside = ParetoPoint("aside", 0.9, 0.001, 10, competes=False)
+    found = frontier([ParetoPoint("a", 0.8, 0.002, 20), aside])
+    assert (found.on, dict(found.dominated)) == (("a",), {})
