@@ -32,8 +32,9 @@ class Triage(NamedTuple):
 def triage(lanes: tuple[Lane, ...], now: float, quickest: Choose = lowest) -> Triage:
     """Sort out rows whose deadline lies before now plus a batch of one.
 
-    Looks at the head of each lane and past every hopeless row, so a step costs as much as it sheds. A hopeless row
-    with a high floor behind a feasible one is found when it gets to the head.
+    Looks at the head of each lane and past every hopeless row, so a step costs as much as it sheds. Rows of a lane
+    share their cheapest variant and come by deadline, so there is none hopeless behind a feasible one, unless
+    `quickest` tells rows of one lane apart; such a row is found when it gets to the head.
     """
     kept: list[Lane] = []
     late: list[tuple[Lane, Item]] = []

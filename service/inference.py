@@ -23,7 +23,7 @@ from service.oip.encode import encode_infer
 from service.oip.errors import ProtocolError, dropped, malformed
 from service.oip.headers import RequestHeaders, read_headers
 from service.oip.terms import read_terms
-from service.orca import load_report
+from service.orca import REPORT_HEADER, load_report
 from service.work import Answer
 
 logger = logging.getLogger("pareto.inference")
@@ -92,7 +92,7 @@ class InferenceHandler:
             )
             echoed += _decision_headers(record)
             if headers.load_metrics:
-                echoed.append((b"endpoint-load-metrics", self._load_report(headers.load_metrics)))
+                echoed.append((REPORT_HEADER, self._load_report(headers.load_metrics)))
             content_type = JSON
             if json_length is not None:
                 content_type = OCTET_STREAM

@@ -104,7 +104,6 @@ class SlackFraction:
             tight.append((lane, item))
         if tight:
             return tuple(tight), None
-        slack_s = head.deadline_s - now
-        size = max(1, latency.largest_batch_within(variant, head.size_class, max(budget_s, batch_s), len(lane.items)))
-        size = max(1, min(size, latency.largest_batch_within(variant, head.size_class, slack_s, size)))
+        longest_s = min(head.deadline_s - now, max(budget_s, batch_s))
+        size = max(1, latency.largest_batch_within(variant, head.size_class, longest_s, len(lane.items)))
         return (), Plan(view.free_slots[0], lane, variant, lane.items[:size], reason_for(lane, Reason.OVERLOAD))

@@ -117,7 +117,7 @@ def test_the_batching_peer_gives_the_models_answers(models: Path) -> None:
 
 def test_a_server_that_cannot_start_says_why(models: Path) -> None:
     """The end of its log comes with the message."""
-    with pytest.raises(ServerError, match=r"(?s)bare ended with exit code 1.*KeyError: 'medium'"):  # noqa: SIM117
+    with pytest.raises(ServerError, match=r"(?s)bare ended with exit code 1.*KeyError: 'medium'"):  # noqa: SIM117 - one line would be too long
         with running(bare(models, "tiny", "medium")):
             raise AssertionError("it started")
 
