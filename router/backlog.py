@@ -18,7 +18,8 @@ class LaneKey(NamedTuple):
     """What rows must agree on to share a batch.
 
     `pinned` is a variant index, -1 where the caller pinned none; `lowest` the cheapest variant that may answer.
-    `background` rows have no deadline, or none that can still be met.
+    `background` rows have no deadline, or none that can still be met. `at` is the variant whose answer the rows keep
+    while they wait for a better one, -1 for fresh rows.
     """
 
     family: str
@@ -27,6 +28,7 @@ class LaneKey(NamedTuple):
     size_class: int
     urgency: int
     background: bool
+    at: int = -1
 
 
 class Backlog:

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 NEVER = math.inf
 """A deadline, timeout or wake-up that does not exist."""
 
@@ -42,6 +45,10 @@ class Reason(StrEnum):
     """The best variant of all fitted."""
     FITS_SLACK = "fits_slack"
     """The best variant with which everything queued still fits the slack."""
+    BEST_VALUE = "best_value"
+    """The choice that makes most of the time that is left for everything queued and expected."""
+    ESCALATED = "escalated"
+    """An earlier answer was unsure, and slack and the other work allowed a better variant."""
     OVERLOAD = "overload"
     """Nothing fitted everything queued: the cheapest variant took what it could."""
     SPARE_CAPACITY = "spare_capacity"
@@ -70,6 +77,22 @@ class WhenLate(StrEnum):
     """Refuse it at once."""
     SERVE = "serve"
     """Answer it with the cheapest allowed variant after all work that can still be in time."""
+
+
+class Escalation(StrEnum):
+    """Why a first answer was replaced by a better variant's, or was not."""
+
+    NONE = "none"
+    """There was nothing to decide: no better variant may answer, nothing is known of confidences, or the policy
+    answers every row once."""
+    CONFIDENT = "confident"
+    """The first answer was so sure that a better variant was not worth its time."""
+    ESCALATED = "escalated"
+    """A better variant answered."""
+    NO_TIME = "no_time"
+    """A better variant was wanted, but the deadline or other work came first: the kept answer went out."""
+    FAILED = "failed"
+    """The better variant failed; the kept answer went out."""
 
 
 class Request(NamedTuple):
@@ -101,6 +124,9 @@ class Item(NamedTuple):
     `sequence` is unique, so comparisons never reach past it. `lowest` is the index of the cheapest variant that may
     answer it: the pinned one, or the first rung of the family's ladder that satisfies `floor`, the least quality that
     the request accepts.
+
+    A row that keeps an answer while it waits for a better one has `at`, the variant that gave it, and its calibrated
+    `confidence` in (0, 1]; a fresh row has -1 and 0.
     """
 
     urgency: int
@@ -112,6 +138,8 @@ class Item(NamedTuple):
     lowest: int
     floor: float
     slo_s: float
+    at: int = -1
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +166,30 @@ class VariantProfile:
     batch_invariant: bool = True
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What every variant of a family answered on the same n held-out labelled rows: the ground that cascades stand on.
+
+    `correct` bool [k, n] and `confidence` float32 [k, n] (calibrated, of the answered label), variants in the family's
+    order. Raises `ValueError` where the shapes differ.
+    """
+
+    correct: NDArray[np.bool_]
+    confidence: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.correct.ndim != 2 or self.correct.shape != self.confidence.shape:
+            raise ValueError(f"evidence: shapes {self.correct.shape} and {self.confidence.shape}, expected two [k, n]")
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One loaded revision of a family: its variants, cheapest first by measured batch-1 seconds.
 
     `sizes[c]` is the largest row of size class c (tokens; 1 for tensor families). `max_batch` bounds the items of one
     dispatch. `ladder` holds the indices of the variants worth choosing: each better than all cheaper ones; the others
-    answer only who pins them. Raises `ValueError` where a family has no variants or two of one name.
+    answer only who pins them. Without `evidence` a family has no cascades. Raises `ValueError` where a family has no
+    variants or two of one name, or evidence of another number of variants.
     """
 
     name: str
@@ -152,6 +197,7 @@ class Family:
     sizes: tuple[int, ...] = (1,)
     max_batch: int = 32
     revision: str = "1"
+    evidence: Evidence | None = field(default=None, compare=False)
     ladder: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,6 +206,8 @@ class Family:
             raise ValueError(f"family {self.name}: no variants")
         if len(set(names)) != len(names):
             raise ValueError(f"family {self.name}: two variants share a name in {names}")
+        if self.evidence is not None and len(self.evidence.correct) != len(names):
+            raise ValueError(f"family {self.name}: evidence of {len(self.evidence.correct)} of {len(names)} variants")
         ladder: list[int] = []
         for index, variant in enumerate(self.variants):
             if not ladder or variant.quality > self.variants[ladder[-1]].quality:
@@ -172,6 +220,16 @@ class Family:
             if candidate.name == variant:
                 return index
         return None
+
+    def first_stage(self, at: int, variant: int) -> int:
+        """The stage from which `variant` goes on from an answer of variant `at` (-1: none); 0 where it starts anew.
+
+        It goes on where the path of `at` is the beginning of its own: exits of one network.
+        """
+        if at < 0:
+            return 0
+        done, path = self.variants[at].stages, self.variants[variant].stages
+        return len(done) if len(done) < len(path) and path[: len(done)] == done else 0
 
     def lowest_rung(self, min_quality: float) -> int | None:
         """Index of the cheapest variant on the ladder of at least that quality, `None` where none reaches it."""
@@ -208,8 +266,9 @@ class Hints:
 class Dispatch(NamedTuple):
     """One batch for one slot; serialisable, so that an executor may live in another process.
 
-    Stages `from_stage` (inclusive) to `to_stage` (exclusive) of the variant's path are run. `predicted_s` is planned
-    from start to answer, `predicted_run_s` the part of it in which the model runs.
+    Stages `from_stage` (inclusive) to `to_stage` (exclusive) of the variant's path are run; where `from_stage` is not
+    0, they take up the state that an earlier batch left of each row. `predicted_s` is planned from start to answer,
+    `predicted_run_s` the part of it in which the model runs.
     """
 
     batch_id: int
@@ -230,7 +289,8 @@ class Record(NamedTuple):
     """Everything that happened to one request. Headers, metrics, logs and load tests all read this one object.
 
     `variant` is the one that answered, `mixed` where rows differ, empty where none did; `row_variants` has the
-    variant of each row (empty where none answered); `path` is the sequence of variants tried for the first row.
+    variant of each row (empty where none answered); `path` is the sequence of variants that answered the first row,
+    `confidence` in (0, 1] the first answer's (0.0 where it is not known), `escalation` why there was another or not.
     `queue_s` runs from arrival to the start of the first batch, `compute_s` from there to the end of the last one.
     `quality` is the mean measured quality of the variants that answered, 0.0 where none did. `batch_size` is the
     largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it
@@ -258,6 +318,8 @@ class Record(NamedTuple):
     service_class: str
     predicted_s: float
     observed_s: float
+    confidence: float = 0.0
+    escalation: Escalation = Escalation.NONE
 
     @property
     def total_s(self) -> float:

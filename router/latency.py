@@ -93,17 +93,24 @@ class LatencyModel:
         self._observed_s = [-math.inf] * len(family.variants)
         self._faded_s = -math.inf
 
-    def planned_s(self, variant: int, batch: int, size_class: int) -> float:
-        """Seconds to plan for a batch of 1..max_batch rows of that size class, from its start to its answer."""
-        return self._median[variant][size_class][batch] * self._factors[variant] + self.overhead_s
+    def planned_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
+        """Seconds to plan for a batch of 1..max_batch rows of that size class, from its start to its answer.
 
-    def planned_run_s(self, variant: int, batch: int, size_class: int) -> float:
+        With `start`, a variant whose path begins this one's: for going on from there.
+        """
+        return self.median_s(variant, batch, size_class, start) * self._factors[variant] + self.overhead_s
+
+    def planned_run_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
         """Seconds of it in which the model runs."""
-        return self._median[variant][size_class][batch] * self._factors[variant]
+        return self.median_s(variant, batch, size_class, start) * self._factors[variant]
 
-    def median_s(self, variant: int, batch: int, size_class: int) -> float:
+    def median_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
         """Profiled median seconds, uncorrected."""
-        return self._median[variant][size_class][batch]
+        whole_s = self._median[variant][size_class][batch]
+        if start < 0:
+            return whole_s
+        # At least a tenth: noise of two nearly equal profiles must not make going on free.
+        return max(whole_s - self._median[start][size_class][batch], 0.1 * whole_s)
 
     def clearing_s(self, variant: int, rows: int, size_class: int) -> float:
         """Seconds one slot needs for any number of rows, in batches as large as allowed."""
@@ -122,12 +129,14 @@ class LatencyModel:
             batch -= 1
         return batch
 
-    def observe(self, variant: int, batch: int, size_class: int, run_s: float, busy_s: float, now: float) -> None:
+    def observe(
+        self, variant: int, batch: int, size_class: int, run_s: float, busy_s: float, now: float, start: int = -1
+    ) -> None:
         """Learn from a finished batch: seconds that its model ran, and seconds from its start to its answer."""
         self._observed_s[variant] = now
         extra_s = min(max(0.0, busy_s - run_s), self.overhead_s + OVERHEAD_CLIP_S)
         self.overhead_s += OVERHEAD_STEP * (extra_s - self.overhead_s)
-        ratio = run_s / self._median[variant][size_class][batch]
+        ratio = run_s / self.median_s(variant, batch, size_class, start)
         expected = self._shared * self._own[variant]
         clipped = min(max(ratio, expected / CLIP), expected * CLIP)
         self._shared += SHARED_STEP * (clipped / self._own[variant] - self._shared)

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from router.backlog import LaneKey
-from router.contract import NEVER, Dispatch, Item, Outcome, Reason, Record, Request
+from router.contract import NEVER, Dispatch, Escalation, Item, Outcome, Reason, Record, Request
 
 
 class Pending:
     """What the scheduler knows of an unfinished request.
 
-    `queued` has the rows that wait, `waiting` counts all rows without an answer, running ones included.
+    `queued` has the rows that wait. `unanswered` counts rows without any answer, running ones included; `open` those
+    and the rows whose answer may still be replaced by a better one. `insured` says that an alarm is set to send what
+    there is in time.
     """
 
     __slots__ = (
         "batch_size",
+        "confidence",
+        "escalation",
+        "insured",
         "last",
         "observed_s",
-        "quality_sum",
+        "open",
+        "path",
+        "qualities",
         "queued",
         "request",
         "started_s",
+        "unanswered",
         "variants",
-        "waiting",
     )
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.queued: dict[int, tuple[LaneKey, Item]] = {}
-        self.waiting = len(request.row_classes)
+        self.open = self.unanswered = len(request.row_classes)
+        self.insured = False
         self.variants: list[str] = []
+        self.qualities: list[float] = []
+        self.path: tuple[str, ...] = ()
+        self.confidence = 0.0
+        self.escalation = Escalation.NONE
         self.started_s = NEVER
-        self.quality_sum = 0.0
         self.batch_size = 0
         self.observed_s = 0.0
         self.last: Dispatch | None = None
@@ -41,16 +52,40 @@ class Pending:
         if self.started_s == NEVER:
             self.started_s = now
 
-    def answered(self, item: Item, dispatch: Dispatch, quality: float, observed_s: float) -> None:
-        """A batch with this row is done."""
+    def answered(self, item: Item, dispatch: Dispatch, quality: float, observed_s: float, confidence: float) -> None:
+        """A batch with this row is done; the row stays open until `settled`."""
         if not self.variants:
-            self.variants = [""] * len(self.request.row_classes)
+            rows = len(self.request.row_classes)
+            self.variants = [""] * rows
+            self.qualities = [0.0] * rows
+        if item.at < 0:
+            self.unanswered -= 1
         self.variants[item.row] = dispatch.variant
-        self.waiting -= 1
-        self.quality_sum += quality
+        self.qualities[item.row] = quality
         self.batch_size = max(self.batch_size, len(dispatch.items))
         self.observed_s = observed_s
         self.last = dispatch
+        if item.row == 0:
+            self.path = (*self.path, dispatch.variant)
+            if item.at < 0:
+                self.confidence = confidence
+            else:
+                self.escalation = Escalation.ESCALATED
+
+    def judged(self, item: Item, *, kept: bool) -> None:
+        """The policy has looked at this row's answer: it waits for a better one, or it is good enough."""
+        if item.row == 0 and self.escalation is not Escalation.ESCALATED:
+            # Kept: true until a better answer comes.
+            self.escalation = Escalation.NO_TIME if kept else Escalation.CONFIDENT
+
+    def better_failed(self, item: Item) -> None:
+        """The batch that was to improve this row's answer broke."""
+        if item.row == 0:
+            self.escalation = Escalation.FAILED
+
+    def kept_rows(self) -> list[int]:
+        """The rows that wait though they have an answer."""
+        return [row for row, (_, item) in self.queued.items() if item.at >= 0]
 
     def record(self, outcome: Outcome, reason: Reason, now: float) -> Record:
         """The record of this request, ended now."""
@@ -60,7 +95,7 @@ class Pending:
         variant, quality = "", 0.0
         row_variants: tuple[str, ...] = ()
         if served and last is not None:
-            variant, row_variants, quality = variants[0], tuple(variants), self.quality_sum / rows
+            variant, row_variants, quality = variants[0], tuple(variants), sum(self.qualities) / rows
             if rows > 1 and any(other != variant for other in variants):
                 variant = "mixed"
         started_s = min(self.started_s, now)
@@ -70,7 +105,7 @@ class Pending:
             last.revision if last else request.revision,
             variant,
             row_variants,
-            row_variants[:1],
+            self.path,
             outcome,
             reason,
             rows,
@@ -86,4 +121,6 @@ class Pending:
             request.service_class,
             last.predicted_s if last else 0.0,
             self.observed_s,
+            self.confidence,
+            self.escalation,
         )

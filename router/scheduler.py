@@ -7,6 +7,8 @@ Rules of the house:
 3. Every submitted request yields exactly one `Record`, whatever fails; it comes out of the next `poll`.
 4. A request of n rows is n items; it ends when the last row is answered, or at once when one row cannot be.
 5. What a policy calls late is refused or moved to the background, as the request chose (`when_late`).
+6. A row may be answered again by a better variant where the policy keeps its answer. The kept answer is insurance: it
+   goes out at the deadline less a margin, or when the better variant fails, whatever else happens.
 """
 
 from __future__ import annotations
@@ -27,23 +29,28 @@ from router.contract import (
     Outcome,
     Poll,
     Reason,
-    Record,
     Request,
     Slot,
     WhenLate,
 )
+from router.demand import Demand
 from router.latency import LatencyModel
+from router.ledger import Ledger
 from router.pending import Pending
-from router.timeouts import Timeouts
-from router.view import Decision, Lane, Plan, Policy, View
+from router.view import CascadePolicy, Decision, Lane, Plan, Policy, View
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`backlog_rows` bounds the rows that wait, `look_ahead` the rows of a lane that a policy sees."""
+    """`backlog_rows` bounds the rows that wait, `look_ahead` the rows of a lane that a policy sees.
+
+    `reply_margin_s` is how long before its deadline a kept answer is sent: it covers the driver's timers and the way
+    back to the caller.
+    """
 
     backlog_rows: int = 4096
-    look_ahead: int = 64
+    look_ahead: int = 32
+    reply_margin_s: float = 0.002
 
 
 @dataclass(slots=True)
@@ -68,6 +75,7 @@ class Scheduler:
     ) -> None:
         self.limits = limits or Limits()
         self._policy = policy
+        self._cascades = policy if isinstance(policy, CascadePolicy) else None
         self._state: object = None
         by_name = {family.name: family for family in families}
         self._margins = {name: (margins or {}).get(name, 1.12) for name in by_name}
@@ -76,10 +84,10 @@ class Scheduler:
         self._slots = len(slots)
         self._running: dict[int, Dispatch] = {}
         self._backlog = Backlog()
-        self._pending: dict[int, Pending] = {}
-        self._records: list[Record] = []
+        self._ledger = Ledger(self._backlog)
+        self._pending = self._ledger.pending
+        self._demand = Demand()
         self._batch_records: list[BatchRecord] = []
-        self._timeouts = Timeouts(self._pending)
         self._sequence = 0
         self._batches = 0
         self._hints: Hints | None = None
@@ -98,34 +106,31 @@ class Scheduler:
             raise ValueError(f"request id {request.id} is in use")
         state = self._families.get(request.family)
         lowest = lowest_variant(state.family, request, self._fresh_hints(now)) if state else None
-        pending = Pending(request)
         if state is None or lowest is None:
-            self._records.append(pending.record(Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now))
+            self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
             return
         if self._backlog.rows + len(request.row_classes) > self.limits.backlog_rows:
-            self._records.append(pending.record(Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now))
+            self._ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
             return
         background = request.deadline_s == NEVER
         if not background and cannot_finish(state.latency, request, lowest, self._slots, now):
             if request.when_late is WhenLate.SHED:
-                self._records.append(pending.record(Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now))
+                self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return
             background = True
-        self._pending[request.id] = pending
-        self._queue(pending, lowest, background)
+        self._demand.observe(request, lowest, now)
+        self._queue(self._ledger.open(request), lowest, background)
         self._wake_at = now
-        if request.timeout_s != NEVER:
-            self._timeouts.arm(request.id, request.timeout_s)
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
-        while (expired := self._timeouts.pop_due(now)) is not None:
-            self._abandon(self._pending[expired], Outcome.EXPIRED, Reason.TIMEOUT, now)
+        self._ledger.ring(now)
         while self._backlog.rows and (self._free or now >= self._wake_at):
             self._state, decision = self._policy.decide(self._state, self._view(now), now)
             self._wake_at = decision.wake_at
-            if decision.late:
+            if decision.late or decision.settled:
                 self._set_late(decision, now)
+                self._settle(decision, now)
             elif decision.plan is not None:
                 self._dispatches.append(self._start(decision.plan, now))
             else:
@@ -133,51 +138,66 @@ class Scheduler:
         if not self._backlog.rows:
             self._wake_at = NEVER
         dispatches, self._dispatches = self._dispatches, []
-        records, self._records = self._records, []
         batches, self._batch_records = self._batch_records, []
-        wake_at = min(self._wake_at, self._timeouts.next_s())
-        return Poll(tuple(dispatches), tuple(records), tuple(batches), wake_at)
+        wake_at = min(self._wake_at, self._ledger.next_alarm_s())
+        return Poll(tuple(dispatches), self._ledger.take(), tuple(batches), wake_at)
 
-    def complete(self, batch_id: int, now: float, run_s: float | None = None) -> None:
+    def complete(
+        self,
+        batch_id: int,
+        now: float,
+        run_s: float | None = None,
+        confidences: Sequence[float] | None = None,
+    ) -> None:
         """The batch is answered; its model ran for `run_s` seconds (by default, for as long as the slot was busy).
 
-        Raises `KeyError` for a batch that is not running.
+        `confidences` has the calibrated probability of each row's answer, in the batch's order; without it no answer
+        is kept for a better one. Raises `KeyError` for a batch that is not running.
         """
         dispatch = self._release(batch_id, now, failed=False)
         state = self._families[dispatch.family]
         variant = state.family.index(dispatch.variant)
         assert variant is not None, "a running variant belongs to its family"
         observed_s = now - dispatch.started_s
-        size_class = dispatch.items[0].size_class
+        first = dispatch.items[0]
         ran_s = observed_s if run_s is None else run_s
-        state.latency.observe(variant, len(dispatch.items), size_class, ran_s, observed_s, now)
+        start = first.at if dispatch.from_stage else -1
+        state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, start)
         quality = state.family.variants[variant].quality
-        for item in dispatch.items:
+        for index, item in enumerate(dispatch.items):
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
-            pending.answered(item, dispatch, quality, observed_s)
-            if pending.waiting == 0:
-                late = now > pending.request.deadline_s
-                self._finish(pending, Outcome.SERVED_LATE if late else Outcome.SERVED, dispatch.reason, now)
+            confidence = 0.0 if confidences is None else float(confidences[index])
+            pending.answered(item, dispatch, quality, observed_s, confidence)
+            if self._cascades is None or confidence <= 0.0 or not self._keep(pending, item, variant, confidence, now):
+                self._settled(pending, now)
 
     def fail(self, batch_id: int, reason: Reason, now: float) -> None:
-        """The batch has no answer; every request in it fails. Raises `KeyError` for a batch that is not running."""
+        """The batch has no answer; every request in it fails, but for rows with a kept one.
+
+        Raises `KeyError` for a batch that is not running.
+        """
         for item in self._release(batch_id, now, failed=True).items:
             pending = self._pending.get(item.request_id)
-            if pending is not None:
-                self._abandon(pending, Outcome.FAILED, reason, now)
+            if pending is None:
+                continue
+            if item.at >= 0:
+                pending.better_failed(item)
+                self._settled(pending, now)
+            else:
+                self._ledger.abandon(pending, Outcome.FAILED, reason, now)
 
     def cancel(self, request_id: int, now: float) -> None:
         """The caller is gone. Unknown and finished ids are ignored: a cancel may cross the answer."""
         pending = self._pending.get(request_id)
         if pending is not None:
-            self._abandon(pending, Outcome.CANCELLED, Reason.CLIENT_GONE, now)
+            self._ledger.abandon(pending, Outcome.CANCELLED, Reason.CLIENT_GONE, now)
 
     def abandon_all(self, now: float, reason: Reason = Reason.SHUTDOWN) -> None:
         """Fail whatever has not been answered: the last step of a shutdown, or of a rule that raised."""
         for pending in list(self._pending.values()):
-            self._abandon(pending, Outcome.FAILED, reason, now)
+            self._ledger.abandon(pending, Outcome.FAILED, reason, now)
 
     def set_hints(self, hints: Hints | None) -> None:
         """Advice of the slow outer loop; forgotten by itself after its age."""
@@ -246,6 +266,7 @@ class Scheduler:
         running = {dispatch.family for dispatch in self._running.values()}
         lanes: list[Lane] = []
         background: list[Lane] = []
+        kept: list[Lane] = []
         for key, items in self._backlog.lanes():
             state = self._families[key.family]
             margin = hints.margin if hints is not None and hints.margin else self._margins[key.family]
@@ -253,10 +274,20 @@ class Scheduler:
                 state.latency.set_margin(margin)
             if key.family not in running:
                 state.latency.relax(now)
-            lane = Lane(key, state.family, state.latency, len(items), tuple(items[: self.limits.look_ahead]))
-            (background if key.background else lanes).append(lane)
+            ahead = tuple(items[: self.limits.look_ahead])
+            lane = Lane(key, state.family, state.latency, len(items), ahead, items[-1].deadline_s)
+            (kept if key.at >= 0 else background if key.background else lanes).append(lane)
         busy = tuple(d.started_s + d.predicted_s for d in self._running.values())
-        return View(tuple(self._free), busy, tuple(lanes), tuple(background), hints)
+        return View(
+            tuple(self._free),
+            busy,
+            tuple(lanes),
+            tuple(background),
+            hints,
+            tuple(kept),
+            self._demand,
+            self.limits.reply_margin_s,
+        )
 
     def _set_late(self, decision: Decision, now: float) -> None:
         for lane, item in decision.late:
@@ -269,7 +300,40 @@ class Scheduler:
                 self._backlog.add(key, item)
                 pending.queued[item.row] = (key, item)
             else:
-                self._abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
+                self._ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
+
+    def _settle(self, decision: Decision, now: float) -> None:
+        for lane, item in decision.settled:
+            pending = self._pending.get(item.request_id)
+            if pending is not None:
+                del pending.queued[item.row]
+                self._backlog.remove(lane.key, (item,))
+                self._settled(pending, now)
+
+    def _keep(self, pending: Pending, item: Item, variant: int, confidence: float, now: float) -> bool:
+        """Ask the policy whether this row waits for a better answer; if so, queue it."""
+        request = pending.request
+        state = self._families[request.family]
+        by_s = request.deadline_s - self.limits.reply_margin_s
+        may = state.family.evidence is not None and request.pinned is None and variant < state.family.ladder[-1]
+        if not may or not now < by_s < NEVER or self._cascades is None:
+            return False
+        answered = Item(*item[:9], variant, confidence)
+        kept = self._cascades.keeps(self._state, state.family, state.latency, answered, now)
+        pending.judged(answered, kept=kept)
+        if kept:
+            key = LaneKey(request.family, -1, item.lowest, item.size_class, item.urgency, False, variant)
+            self._backlog.add(key, answered)
+            pending.queued[item.row] = (key, answered)
+            self._ledger.keep(pending, by_s)
+            self._wake_at = now
+        return kept
+
+    def _settled(self, pending: Pending, now: float) -> None:
+        """One row more has its last answer."""
+        pending.open -= 1
+        if pending.open == 0:
+            self._ledger.answer(pending, now)
 
     def _start(self, plan: Plan, now: float) -> Dispatch:
         lane, items = plan.lane, plan.items
@@ -278,6 +342,9 @@ class Scheduler:
         else:
             self._backlog.remove(lane.key, items)
         variant = lane.family.variants[plan.variant]
+        from_stage = lane.family.first_stage(lane.key.at, plan.variant)
+        start = lane.key.at if from_stage else -1
+        rows, size_class = len(items), items[0].size_class
         self._batches += 1
         dispatch = Dispatch(
             self._batches,
@@ -285,12 +352,12 @@ class Scheduler:
             lane.family.name,
             lane.family.revision,
             variant.name,
-            0,
+            from_stage,
             len(variant.stages),
             items,
             now,
-            lane.latency.planned_s(plan.variant, len(items), items[0].size_class),
-            lane.latency.planned_run_s(plan.variant, len(items), items[0].size_class),
+            lane.latency.planned_s(plan.variant, rows, size_class, start),
+            lane.latency.planned_run_s(plan.variant, rows, size_class, start),
             plan.reason,
         )
         self._free.remove(plan.slot)
@@ -304,12 +371,3 @@ class Scheduler:
         insort(self._free, dispatch.slot)
         self._batch_records.append(BatchRecord(dispatch, now, failed))
         return dispatch
-
-    def _finish(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
-        del self._pending[pending.request.id]
-        self._records.append(pending.record(outcome, reason, now))
-
-    def _abandon(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
-        for key, item in pending.queued.values():
-            self._backlog.remove(key, (item,))
-        self._finish(pending, outcome, reason, now)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from router.backlog import LaneKey
 from router.contract import Family, Hints, Item, Reason
+from router.demand import Demand
 from router.latency import LatencyModel
 
 
 class Lane(NamedTuple):
-    """Rows that may share a batch: the first `items` (bounded look-ahead, earliest deadline first) of `depth`."""
+    """Rows that may share a batch: the first `items` (bounded look-ahead, earliest deadline first) of `depth`.
+
+    `last_deadline_s` is the deadline of the last of all.
+    """
 
     key: LaneKey
     family: Family
     latency: LatencyModel
     depth: int
     items: tuple[Item, ...]
+    last_deadline_s: float
 
 
 class View(NamedTuple):
@@ -31,10 +36,13 @@ class View(NamedTuple):
     lanes: tuple[Lane, ...]
     background: tuple[Lane, ...]
     hints: Hints | None
+    kept: tuple[Lane, ...]
+    demand: Demand
+    reply_margin_s: float
 
 
 class Plan(NamedTuple):
-    """Run these rows of one lane as one batch on that variant (index) and slot."""
+    """Run these rows of one lane as one batch on that variant (index) and slot; kept rows on a better one."""
 
     slot: int
     lane: Lane
@@ -46,12 +54,14 @@ class Plan(NamedTuple):
 class Decision(NamedTuple):
     """One step: rows that are hopeless or else at most one batch, and when to ask again though nothing happened.
 
-    A plan beside late rows is not looked at: the policy is asked again once those are gone.
+    `settled` are kept rows whose answer may go out: a better one is no longer to be had. A plan beside late or settled
+    rows is not looked at: the policy is asked again once those are gone.
     """
 
     late: tuple[tuple[Lane, Item], ...]
     plan: Plan | None
     wake_at: float
+    settled: tuple[tuple[Lane, Item], ...] = ()
 
 
 class Policy(Protocol):
@@ -59,3 +69,15 @@ class Policy(Protocol):
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """What to do at `now`; called again, with a fresh view, for as long as it plans batches."""
+
+
+@runtime_checkable
+class CascadePolicy(Policy, Protocol):
+    """A rule that may answer a row more than once, each time better."""
+
+    def keeps(self, state: object, family: Family, latency: LatencyModel, item: Item, now: float) -> bool:
+        """Whether to keep the answer of a row (`item.at`, `item.confidence`) for now, because a better variant may pay.
+
+        Asked when a batch is answered in time; kept rows are in `View.kept` until they are planned or settled, and are
+        answered with what they have at their deadline at the latest.
+        """

@@ -1,0 +1,113 @@
+"""How fast rows arrive, by what they ask for: the forecast that policies plan with.
+
+The rate of a class is the mean of two exponential windows, a quick one that notices bursts and a slow one that
+remembers, each corrected for the time before it had seen anything. Our routing study found the exact estimator to
+matter little.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from router.contract import Request
+
+QUICK_S = 0.05
+SLOW_S = 2.0
+SLO_STEP = math.log(1.25)
+"""SLOs within a quarter of each other are one class."""
+MOST_CLASSES = 64
+"""More kinds of requests than that are counted with a class of the same kind, whatever its SLO."""
+FORGOTTEN_PER_S = 0.01
+
+
+class DemandKey(NamedTuple):
+    """What rows agree on that cost the same and are worth the same; the part of a lane's key that is known at arrival.
+
+    `pinned` is a variant index or -1.
+    """
+
+    family: str
+    pinned: int
+    lowest: int
+    size_class: int
+
+
+class DemandClass(NamedTuple):
+    """Rows per second of one kind with one SLO (seconds)."""
+
+    key: DemandKey
+    slo_s: float
+    rate_per_s: float
+
+
+class _Rate:
+    __slots__ = ("_quick", "_since_s", "_slow", "_updated_s", "slo_s")
+
+    def __init__(self, slo_s: float, now: float) -> None:
+        self.slo_s = slo_s
+        self._quick = self._slow = 0.0
+        self._since_s = self._updated_s = now
+
+    def add(self, rows: int, now: float) -> None:
+        self._decay(now)
+        self._quick += rows / QUICK_S
+        self._slow += rows / SLOW_S
+
+    def at(self, now: float) -> float:
+        self._decay(now)
+        age_s = now - self._since_s + 1e-3
+        quick = self._quick / -math.expm1(-age_s / QUICK_S)
+        slow = self._slow / -math.expm1(-age_s / SLOW_S)
+        return 0.5 * (quick + slow)
+
+    def _decay(self, now: float) -> None:
+        step_s = now - self._updated_s
+        if step_s > 0.0:
+            self._quick *= math.exp(-step_s / QUICK_S)
+            self._slow *= math.exp(-step_s / SLOW_S)
+            self._updated_s = now
+
+
+class Demand:
+    """Counts arrivals. Bounded: `MOST_CLASSES` classes, and those that have run dry are forgotten."""
+
+    __slots__ = ("_rates", "arrived")
+
+    def __init__(self) -> None:
+        self._rates: dict[tuple[DemandKey, int], _Rate] = {}
+        self.arrived: dict[str, int] = {}
+        """Rows so far by family, for policies with windows of their own."""
+
+    def observe(self, request: Request, lowest: int, now: float) -> None:
+        """A request was accepted; `lowest` is the cheapest variant that may answer it. Counts only with a deadline."""
+        rows = len(request.row_classes)
+        self.arrived[request.family] = self.arrived.get(request.family, 0) + rows
+        slo_s = request.deadline_s - request.arrival_s
+        if not 0.0 < slo_s < math.inf:
+            return
+        pinned = lowest if request.pinned is not None else -1
+        step = round(math.log(slo_s) / SLO_STEP)
+        classes = request.row_classes
+        if rows == 1 or classes.count(classes[0]) == rows:
+            self._rate(DemandKey(request.family, pinned, lowest, classes[0]), step, slo_s, now).add(rows, now)
+            return
+        for size_class in set(classes):
+            key = DemandKey(request.family, pinned, lowest, size_class)
+            self._rate(key, step, slo_s, now).add(classes.count(size_class), now)
+
+    def classes(self, now: float) -> tuple[DemandClass, ...]:
+        """The rates of all classes at this moment."""
+        return tuple([DemandClass(key, rate.slo_s, rate.at(now)) for (key, _), rate in self._rates.items()])
+
+    def _rate(self, key: DemandKey, step: int, slo_s: float, now: float) -> _Rate:
+        rate = self._rates.get((key, step))
+        if rate is not None:
+            return rate
+        if len(self._rates) >= MOST_CLASSES:
+            self._rates = {name: old for name, old in self._rates.items() if old.at(now) > FORGOTTEN_PER_S}
+            if len(self._rates) >= MOST_CLASSES:
+                alike = (other for (name, _), other in self._rates.items() if name == key)
+                return next(alike, None) or next(iter(self._rates.values()))
+        rate = self._rates[key, step] = _Rate(slo_s, now)
+        return rate

@@ -1,0 +1,80 @@
+"""Who has no outcome yet, and how requests get theirs: exactly one record for each.
+
+Two alarms belong to a request: its hard timeout, and, once all that is missing is a better answer, the moment at which
+the answers it has must go out to be in time.
+"""
+
+from __future__ import annotations
+
+from router.backlog import Backlog
+from router.contract import NEVER, Outcome, Reason, Record, Request
+from router.pending import Pending
+from router.timeouts import Timeouts
+
+
+class Ledger:
+    """The unfinished requests by id, and the records of those that ended since the last `take`."""
+
+    __slots__ = ("_backlog", "_kept", "_records", "_timeouts", "pending")
+
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self.pending: dict[int, Pending] = {}
+        self._records: list[Record] = []
+        self._timeouts = Timeouts(self.pending)
+        self._kept = Timeouts(self.pending)
+
+    def refuse(self, request: Request, outcome: Outcome, reason: Reason, now: float) -> None:
+        """A request that is not taken in has its record at once."""
+        self._records.append(Pending(request).record(outcome, reason, now))
+
+    def open(self, request: Request) -> Pending:
+        """A request is taken in."""
+        pending = self.pending[request.id] = Pending(request)
+        if request.timeout_s != NEVER:
+            self._timeouts.arm(request.id, request.timeout_s)
+        return pending
+
+    def keep(self, pending: Pending, at_s: float) -> None:
+        """A row waits for a better answer; `ring` sends out what there is then, if it has not ended before."""
+        if not pending.insured:
+            pending.insured = True
+            self._kept.arm(pending.request.id, at_s)
+
+    def ring(self, now: float) -> None:
+        """End whose hard timeout passed, and answer with what they have those that cannot wait for better."""
+        while (expired := self._timeouts.pop_due(now)) is not None:
+            self.abandon(self.pending[expired], Outcome.EXPIRED, Reason.TIMEOUT, now)
+        while (due := self._kept.pop_due(now)) is not None:
+            pending = self.pending[due]
+            for row in pending.kept_rows():
+                key, item = pending.queued.pop(row)
+                self._backlog.remove(key, (item,))
+                pending.open -= 1
+            if pending.unanswered == 0:
+                self.answer(pending, now)
+
+    def answer(self, pending: Pending, now: float) -> None:
+        """Every row has its answer."""
+        late = now > pending.request.deadline_s
+        reason = pending.last.reason if pending.last is not None else Reason.INTERNAL_ERROR
+        self._end(pending, Outcome.SERVED_LATE if late else Outcome.SERVED, reason, now)
+
+    def abandon(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
+        """It will get no answer: its rows leave the backlog."""
+        for key, item in pending.queued.values():
+            self._backlog.remove(key, (item,))
+        self._end(pending, outcome, reason, now)
+
+    def take(self) -> tuple[Record, ...]:
+        """The records since the last call."""
+        records, self._records = self._records, []
+        return tuple(records)
+
+    def next_alarm_s(self) -> float:
+        """When `ring` is due next."""
+        return min(self._timeouts.next_s(), self._kept.next_s())
+
+    def _end(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
+        del self.pending[pending.request.id]
+        self._records.append(pending.record(outcome, reason, now))
