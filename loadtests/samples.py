@@ -18,7 +18,8 @@ class Samples:
     """Rows of the test part of one revision.
 
     `inputs` has one array [m, ...] per input tensor, `label` int64 [m] indexes `labels`, `size_class` int64 [m] indexes
-    the family's sizes, `predicted` int64 [m] per variant is what it answers alone.
+    the family's sizes, `predicted` int64 [m] per variant is what it answers alone, `confidence` float32 [m] with which
+    calibrated probability.
     """
 
     family: str
@@ -28,6 +29,7 @@ class Samples:
     label: NDArray[np.int64]
     size_class: NDArray[np.int64]
     predicted: Mapping[str, NDArray[np.int64]]
+    confidence: Mapping[str, NDArray[np.float32]]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -38,7 +40,8 @@ def read_samples(folder: RevisionFolder) -> Samples:
     manifest = folder.manifest
     arrays = folder.samples()
     label = arrays.pop("label")
-    predicted = {variant.name: folder.calibration(variant.name).sample_predicted for variant in manifest.variants}
+    answered = {variant.name: folder.calibration(variant.name) for variant in manifest.variants}
+    predicted = {name: calibration.sample_predicted for name, calibration in answered.items()}
     for variant, answers in predicted.items():
         if len(answers) != len(label):
             raise RepositoryError(f"{folder.path}: {variant} has answers for {len(answers)} of {len(label)} samples")
@@ -51,4 +54,5 @@ def read_samples(folder: RevisionFolder) -> Samples:
         label=label,
         size_class=np.searchsorted(np.array(manifest.sizes), tokens).astype(np.int64),
         predicted=predicted,
+        confidence={name: calibration.sample_confidence for name, calibration in answered.items()},
     )

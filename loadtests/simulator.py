@@ -82,6 +82,7 @@ def simulate(
     records: list[Record] = []
     dispatches: list[Dispatch] = []
     running: list[tuple[float, int]] = []
+    flying: dict[int, Dispatch] = {}
     wake_at, arrived = NEVER, 0
     while True:
         next_arrival_s = requests[arrived].arrival_s if arrived < len(requests) else NEVER
@@ -90,12 +91,14 @@ def simulate(
         if now == NEVER:
             break
         while running and running[0][0] <= now:
-            scheduler.complete(heapq.heappop(running)[1], now)
+            dispatch = flying.pop(heapq.heappop(running)[1])
+            scheduler.complete(dispatch.batch_id, now, None, _confidences(dispatch, workload, samples))
         while arrived < len(requests) and requests[arrived].arrival_s <= now:
             scheduler.submit(requests[arrived], now)
             arrived += 1
         turn = scheduler.poll(now)
         for dispatch in turn.dispatches:
+            flying[dispatch.batch_id] = dispatch
             heapq.heappush(running, (now + service.draw_s(dispatch), dispatch.batch_id))
         dispatches.extend(turn.dispatches)
         records.extend(turn.records)
@@ -116,11 +119,18 @@ class _ServiceTimes:
         machine = self._machine
         variant = self._family.index(dispatch.variant)
         assert variant is not None, "a dispatched variant belongs to its family"
-        median_s = self._profile.median_s(variant, len(dispatch.items), dispatch.items[0].size_class)
+        first = dispatch.items[0]
+        start = first.at if dispatch.from_stage else -1
+        median_s = self._profile.median_s(variant, len(dispatch.items), first.size_class, start)
         factor = machine.slowdown * math.exp(machine.noise * self._rng.standard_normal())
         if machine.stragglers > 0.0 and self._rng.random() < machine.stragglers:
             factor *= machine.straggler_factor
         return median_s * factor
+
+
+def _confidences(dispatch: Dispatch, workload: Workload, samples: Samples) -> list[float]:
+    confidence = samples.confidence[dispatch.variant]
+    return [float(confidence[workload.sample[item.request_id]]) for item in dispatch.items]
 
 
 def _requests(workload: Workload, family: Family, samples: Samples, machine: Machine) -> list[Request]:

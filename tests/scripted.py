@@ -25,4 +25,8 @@ SAMPLES = Samples(
     label=np.array([0, 1, 0, 1]),
     size_class=np.array([0, 0, 1, 1]),
     predicted={"small": np.array([0, 1, 0, 0]), "large": np.array([0, 1, 0, 1])},
+    confidence={
+        "small": np.array([0.9, 0.8, 0.6, 0.55], np.float32),
+        "large": np.array([0.95, 0.95, 0.9, 0.9], np.float32),
+    },
 )
