@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +12,12 @@ from numpy.typing import NDArray
 from variants.manifest import Quality
 from variants.preparation import LOGITS, Feeds, Preparer, Row
 from variants.session import Session
+from variants.stages import run_each, run_stages
 
 BATCH = 16
 """On a core of its own, larger batches only add padding."""
 
 Logits = NDArray[np.float32]
-
-
-def run_path(path: Sequence[Session], feeds: Feeds) -> list[Logits]:
-    """Run the stages of a path one after another; return the logits float32 [n, k] after each of them.
-
-    A stage takes its inputs, by name, from the batch's feeds and from what the stage before it gave. A whole graph is
-    a path of one stage.
-    """
-    known: dict[str, NDArray[Any]] = dict(feeds)
-    answers = []
-    for stage in path:
-        known.update(stage.run({name: known[name] for name in stage.input_names}))
-        answers.append(known[LOGITS])
-    return answers
 
 
 def batches_by_length(rows: Sequence[Row], batch: int = BATCH) -> Iterator[NDArray[np.int64]]:
@@ -53,7 +39,7 @@ def predict(
     groups = list(batches_by_length(rows, batch))
 
     def answers(group: NDArray[np.int64]) -> list[Logits]:
-        return run_path(path, preparer.collate([rows[row] for row in group]))
+        return [answer.logits for answer in run_each(path, preparer.collate([rows[row] for row in group]))]
 
     logits: list[Logits] = []
     with ThreadPoolExecutor(jobs) as threads:
@@ -90,7 +76,7 @@ def quality(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: in
 def paths_agree(whole: Session, path: Sequence[Session], preparer: Preparer, rows: Sequence[Row]) -> bool:
     """Say whether a path's last answer is bit for bit the whole graph's, one row alone and all rows in one batch."""
     return all(
-        np.array_equal(whole.run(feeds)[LOGITS], run_path(path, feeds)[-1])
+        np.array_equal(run_stages([whole], feeds).logits, run_stages(path, feeds).logits)
         for feeds in (preparer.collate(rows[:1]), preparer.collate(rows))
     )
 
