@@ -2,7 +2,8 @@
 
 It only moves the clock and keeps a heap of batches that run; every decision is the scheduler's. A batch takes its
 profiled median times seeded log-normal noise. What HTTP costs is added outside the scheduler, as it is live: the
-deadline counts from receipt, while the score counts from the intended start.
+deadline counts from receipt, while the score counts from the intended start. HTTP also takes processor time from the
+batches that run on the same cores: while all slots are busy, each request makes a batch longer.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ class Machine:
     `slots` batches run at a time. Batch seconds are the profiled median times `slowdown` times exp(N(0, `noise`));
     a share of `stragglers` takes `straggler_factor` times as long on top. A request reaches the scheduler
     `inbound_s` after its sender meant to send it, and its answer is back `outbound_s` after its batch.
+
+    `batch_s` is what a batch costs beside the model: the decision, handing it over and back. `request_s` is the
+    processor time of the event loop for one request, half of it when it arrives and half when it is answered; while
+    all slots are busy it makes the batch that ends next longer, at most twice as long, as two threads share a core.
+
+    A neighbour that comes and goes is there in the second half of every `hog_period_s` and makes everything that runs
+    then take `hog_factor` times as long.
     """
 
     slots: int = 1
@@ -49,6 +57,24 @@ class Machine:
     straggler_factor: float = 5.0
     inbound_s: float = 0.0
     outbound_s: float = 0.0
+    batch_s: float = 0.0
+    request_s: float = 0.0
+    hog_factor: float = 1.0
+    hog_period_s: float = 2.0
+
+    def ends_s(self, start_s: float, work_s: float) -> float:
+        """When work that starts then and takes so many undisturbed seconds is done."""
+        if self.hog_factor == 1.0:
+            return start_s + work_s
+        half_s = self.hog_period_s / 2.0
+        now, left_s = start_s, work_s
+        half = int(now // half_s)
+        while True:
+            factor = self.hog_factor if half % 2 else 1.0
+            span_s = (half + 1) * half_s - now
+            if left_s * factor <= span_s:
+                return now + left_s * factor
+            now, left_s, half = now + span_s, left_s - span_s / factor, half + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,41 +95,84 @@ def simulate(
     rng: np.random.Generator,
     limits: Limits | None = None,
     margin: float | None = None,
+    truth: Family | None = None,
 ) -> Simulation:
     """Run the workload to its end. The same arguments and the same state of `rng` give the same simulation.
 
-    `margin` replaces the scheduler's default planning margin. Each request carries its index as id.
+    `margin` replaces the scheduler's default planning margin. `truth` has the profile that the machine keeps to where
+    the scheduler's is wrong: the same variants in the same order. Each request carries its index as id.
     """
     margins = None if margin is None else {family.name: margin}
     slots = tuple(Slot(index) for index in range(machine.slots))
     scheduler = Scheduler([family], slots, policy, limits, margins)
-    service = _ServiceTimes(family, machine, rng)
+    running = _Running(truth or family, machine, rng)
     requests = _requests(workload, family, samples, machine)
     records: list[Record] = []
     dispatches: list[Dispatch] = []
-    running: list[tuple[float, int]] = []
-    flying: dict[int, Dispatch] = {}
     wake_at, arrived = NEVER, 0
     while True:
         next_arrival_s = requests[arrived].arrival_s if arrived < len(requests) else NEVER
-        next_end_s = running[0][0] if running else NEVER
-        now = min(next_arrival_s, next_end_s, wake_at)
+        now = min(next_arrival_s, running.next_end_s(), wake_at)
         if now == NEVER:
             break
-        while running and running[0][0] <= now:
-            dispatch = flying.pop(heapq.heappop(running)[1])
-            scheduler.complete(dispatch.batch_id, now, None, _confidences(dispatch, workload, samples))
+        while running.next_end_s() <= now:
+            batch = running.pop()
+            run_s = now - batch.dispatch.started_s - machine.batch_s
+            confidences = _confidences(batch.dispatch, workload, samples)
+            scheduler.complete(batch.dispatch.batch_id, now, run_s, confidences)
         while arrived < len(requests) and requests[arrived].arrival_s <= now:
             scheduler.submit(requests[arrived], now)
+            running.disturb(1)
             arrived += 1
         turn = scheduler.poll(now)
         for dispatch in turn.dispatches:
-            flying[dispatch.batch_id] = dispatch
-            heapq.heappush(running, (now + service.draw_s(dispatch), dispatch.batch_id))
+            running.start(dispatch, now)
+        running.disturb(len(turn.records))
         dispatches.extend(turn.dispatches)
         records.extend(turn.records)
         wake_at = turn.wake_at
     return Simulation(_results(workload, samples, machine, records), tuple(records), tuple(dispatches))
+
+
+class _Batch:
+    """A batch that runs: it may still be made longer by `spare_s`."""
+
+    __slots__ = ("dispatch", "spare_s")
+
+    def __init__(self, dispatch: Dispatch, spare_s: float) -> None:
+        self.dispatch = dispatch
+        self.spare_s = spare_s
+
+
+class _Running:
+    """The batches that run, by their ends, and how long new ones take."""
+
+    def __init__(self, family: Family, machine: Machine, rng: np.random.Generator) -> None:
+        self._service = _ServiceTimes(family, machine, rng)
+        self._machine = machine
+        self._heap: list[tuple[float, int]] = []
+        self._batches: dict[int, _Batch] = {}
+
+    def next_end_s(self) -> float:
+        return self._heap[0][0] if self._heap else NEVER
+
+    def pop(self) -> _Batch:
+        return self._batches.pop(heapq.heappop(self._heap)[1])
+
+    def start(self, dispatch: Dispatch, now: float) -> None:
+        run_s = self._service.draw_s(dispatch)
+        heapq.heappush(self._heap, (self._machine.ends_s(now, run_s + self._machine.batch_s), dispatch.batch_id))
+        self._batches[dispatch.batch_id] = _Batch(dispatch, run_s)
+
+    def disturb(self, requests: int) -> None:
+        """The event loop works for so many requests that arrived or ended."""
+        if requests == 0 or self._machine.request_s == 0.0 or len(self._heap) < self._machine.slots:
+            return
+        end_s, batch_id = self._heap[0]
+        batch = self._batches[batch_id]
+        extra_s = min(batch.spare_s, requests * self._machine.request_s / 2.0)
+        batch.spare_s -= extra_s
+        heapq.heapreplace(self._heap, (end_s + extra_s, batch_id))
 
 
 class _ServiceTimes:

@@ -19,8 +19,15 @@ from numpy.typing import NDArray
 Seconds = NDArray[np.float64]
 
 _RAMP_STEPS = 1024
+_CLIMB_STEPS = 64
 BURSTY_SHARE = 0.5
 """Share of the arrivals of `base_and_bursts` that comes in bursts."""
+SPIKES = 4
+"""Spikes in the day of `diurnal`, at random moments."""
+SPIKE_S = 0.3
+"""How long a spike of `diurnal` lasts, seconds; a shorter trace has shorter ones."""
+SURGE_S = 0.2
+"""How long the rate of `surge` takes to climb, seconds."""
 
 
 class TraceError(ValueError):
@@ -85,12 +92,38 @@ def base_and_bursts(rate: float, duration_s: float, shape: Shape, rng: np.random
     return np.sort(np.concatenate((base, bursts)))
 
 
+def diurnal(rate: float, duration_s: float, shape: Shape, rng: np.random.Generator) -> Seconds:
+    """One day pressed into the duration: a sine from night to noon and back, and a few spikes at half noon's rate."""
+    low = 2.0 * rate / (1.0 + shape.peak_ratio)
+    edges_s = np.linspace(0.0, duration_s, _RAMP_STEPS + 1)
+    middle_s = (edges_s[:-1] + edges_s[1:]) / 2.0
+    spike_s = min(SPIKE_S, duration_s / (4.0 * SPIKES))
+    starts_s = rng.uniform(0.0, duration_s - spike_s, SPIKES)
+    in_spike = ((middle_s >= starts_s[:, None]) & (middle_s < starts_s[:, None] + spike_s)).any(axis=0)
+    sine = (1.0 - np.cos(2.0 * np.pi * middle_s / duration_s)) / 2.0
+    rates = low * (1.0 + (shape.peak_ratio - 1.0) * (sine + 0.5 * in_spike))
+    rates *= rate / rates.mean()
+    return _time_changed(edges_s, np.concatenate(([0.0], np.cumsum(rates * np.diff(edges_s)))), rng)
+
+
+def surge(rate: float, duration_s: float, shape: Shape, rng: np.random.Generator) -> Seconds:
+    """Poisson arrivals whose rate climbs, in the middle of the duration and within `SURGE_S`, and stays up."""
+    low = 2.0 * rate / (1.0 + shape.peak_ratio)
+    climb_s = min(SURGE_S, duration_s)
+    steps = np.linspace((duration_s - climb_s) / 2.0, (duration_s + climb_s) / 2.0, _CLIMB_STEPS + 1)
+    edges_s = np.concatenate(([0.0], steps, [duration_s]))
+    factor = np.interp((edges_s[:-1] + edges_s[1:]) / 2.0, steps, np.linspace(1.0, shape.peak_ratio, len(steps)))
+    return _time_changed(edges_s, np.concatenate(([0.0], np.cumsum(low * factor * np.diff(edges_s)))), rng)
+
+
 PROCESSES: dict[str, Process] = {
     "poisson": poisson,
     "gamma": gamma,
     "onoff": on_off,
     "ramp": ramp,
     "burst": base_and_bursts,
+    "diurnal": diurnal,
+    "surge": surge,
 }
 
 

@@ -60,6 +60,23 @@ def test_a_ramp_climbs_evenly() -> None:
     assert pytest.approx(0.625, abs=0.01) == (times_s >= 500.0).mean()
 
 
+def test_a_day_is_busiest_at_noon() -> None:
+    """The middle third carries most arrivals, and a spike stands out from the minutes around it."""
+    times_s = arrivals("diurnal", 1000.0, 30.0, Shape(peak_ratio=5.0), np.random.default_rng(0))
+    thirds = np.histogram(times_s, bins=3, range=(0.0, 30.0))[0]
+    assert thirds[1] > 1.5 * max(thirds[0], thirds[2])
+    tenths = np.histogram(times_s, bins=300, range=(0.0, 30.0))[0]
+    assert max(abs(np.diff(tenths))) > 6.0 * np.sqrt(tenths.mean())
+
+
+def test_a_surge_changes_the_rate_within_its_climb() -> None:
+    """Before it and after it, the rate is even, and twice as high after it."""
+    times_s = arrivals("surge", 150.0, 400.0, Shape(peak_ratio=2.0), np.random.default_rng(0))
+    before, after = (times_s < 199.9).sum(), (times_s >= 200.1).sum()
+    assert pytest.approx(2.0, rel=0.05) == after / before
+    assert pytest.approx(100.0, rel=0.03) == before / 199.9
+
+
 @pytest.mark.parametrize(
     ("process", "rate", "duration_s", "named"),
     [
