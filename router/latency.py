@@ -23,6 +23,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 from router.contract import Family, LatencyTable
 
 SHARED_STEP = 0.03
@@ -66,6 +69,7 @@ class LatencyModel:
     """
 
     __slots__ = (
+        "_arrays",
         "_factors",
         "_faded_s",
         "_median",
@@ -83,6 +87,7 @@ class LatencyModel:
             tuple(_dense(v.latency.batches, row, family.max_batch) for row in v.latency.median_s)
             for v in family.variants
         )
+        self._arrays: dict[int, NDArray[np.float64]] = {}
         self.economical_batch = tuple(tuple(_economical(row) for row in rows) for rows in self._median)
         """Batch size for [variant][size class] up to which batching makes a row cheaper."""
         self.overhead_s = 0.0
@@ -111,6 +116,17 @@ class LatencyModel:
             return whole_s
         # At least a tenth: noise of two nearly equal profiles must not make going on free.
         return max(whole_s - self._median[start][size_class][batch], 0.1 * whole_s)
+
+    def medians_s(self, size_class: int) -> NDArray[np.float64]:
+        """Profiled medians of all variants and batches 0..max_batch, uncorrected: float64 [variants, max_batch + 1]."""
+        if size_class not in self._arrays:
+            self._arrays[size_class] = np.array([rows[size_class] for rows in self._median])
+        return self._arrays[size_class]
+
+    @property
+    def factors(self) -> NDArray[np.float64]:
+        """Planned over profiled seconds of each variant: margin times what was learnt, without `overhead_s`."""
+        return np.array(self._factors)
 
     def clearing_s(self, variant: int, rows: int, size_class: int) -> float:
         """Seconds one slot needs for any number of rows, in batches as large as allowed."""

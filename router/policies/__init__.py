@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from router.policies.casc import Casc
 from router.policies.fixed import Fixed
 from router.policies.slack_fraction import SlackFraction
 from router.view import Policy
 
-POLICIES = ("slack-fraction", "fastest", "most-accurate", "fixed:<variant>")
+POLICIES = ("casc", "fluid", "slack-fraction", "fastest", "most-accurate", "fixed:<variant>")
 """The names that `policy_named` understands, for help texts and error messages."""
 
 
 def policy_named(name: str) -> Policy:
     """The policy of that name with its default parameters. Raises `ValueError` naming the known ones."""
+    if name == "casc":
+        return Casc()
+    if name == "fluid":
+        return Casc(cascades=False)
     if name == "slack-fraction":
         return SlackFraction()
     if name == "fastest":

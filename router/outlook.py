@@ -1,0 +1,262 @@
+"""One look at the machine: how much time there is for whom, what it is worth, and what a batch would leave of it.
+
+`Memory` is what a policy remembers between looks: tables, the forecast, the last price. `Outlook` is one look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.cascades import Cascades
+from router.contract import NEVER, Family
+from router.demand import DemandKey
+from router.fluid import Arrivals, Budget, Curve, Floats, Segments, tightest
+from router.latency import LatencyModel
+from router.view import Lane, View
+from router.worth import Choices, Integers, Table
+
+FORECAST_S = 0.005
+"""The forecast is read this often: rates a tenth of a second old change nothing (our routing study)."""
+FAR = 1.5
+"""The look-ahead reaches this many of the longest SLO."""
+RARE = 0.02
+"""Classes below this share of the demand do not set the shortest SLO."""
+MOST_KINDS = 256
+
+
+class Planned(NamedTuple):
+    """The value of time up to the tightest horizon, seconds from now, and after it."""
+
+    near: Curve
+    later: Curve
+    horizon_s: float
+
+
+def kind_of(lane: Lane) -> DemandKey:
+    """What the rows of a lane cost and may be given."""
+    key = lane.key
+    return DemandKey(key.family, key.pinned, key.lowest, key.size_class)
+
+
+class Memory:
+    """Tables by family and size class, the kinds in use, the forecast, and the last price of time (quality/second)."""
+
+    def __init__(self, *, follow: bool) -> None:
+        self.price = 0.0
+        self._follow = follow
+        self._cascades: dict[str, Cascades] = {}
+        self._tables: dict[tuple[str, int], Table] = {}
+        self._weights: dict[str, float] = {}
+        self._forecast_s = -NEVER
+        self.kinds: dict[DemandKey, int] = {}
+        self.segments: Segments | None = None
+        self.arrivals = Arrivals(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
+        self.shortest_s = self.longest_s = 0.0
+
+    def table(self, family: Family, latency: LatencyModel, size_class: int, slo_s: float, now: float) -> Table:
+        """The prices of a family and size class; made at the first call, for batches that suit the SLO of that one."""
+        table = self._tables.get((family.name, size_class))
+        if table is not None and table.latency is latency:
+            if table.refresh(now):
+                self.segments = None
+            return table
+        cascades = self._cascades.get(family.name)
+        if cascades is None or cascades.family is not family:
+            cascades = self._cascades[family.name] = Cascades(family, follow=self._follow)
+        table = self._tables[family.name, size_class] = Table(cascades, latency, size_class, slo_s, now)
+        self.segments = None
+        return table
+
+    def table_of(self, lane: Lane, now: float) -> Table:
+        """The prices of a lane's rows."""
+        return self.table(lane.family, lane.latency, lane.key.size_class, lane.items[0].slo_s, now)
+
+    def weight(self, family: str) -> float:
+        """What the quality of a family counts."""
+        return self._weights.get(family, 1.0)
+
+    def look(self, view: View, lanes: tuple[Lane, ...], budget: Budget, now: float) -> Outlook:
+        """Look at the machine as it is now; `lanes` are those whose rows can still be in time."""
+        weights = dict(view.hints.weights) if view.hints is not None else {}
+        if weights != self._weights:
+            self._weights, self.segments = weights, None
+        for lane in (*lanes, *view.kept):
+            self.table_of(lane, now)
+        if now - self._forecast_s >= FORECAST_S:
+            self._forecast(view, lanes, now)
+        self._number(kind_of(lane) for lane in (*lanes, *view.kept))
+        if self.segments is None:
+            self.segments = self._merged()
+        outlook = Outlook(self, self.segments, view, lanes, budget, now)
+        self.price = outlook.price
+        return outlook
+
+    def _forecast(self, view: View, lanes: tuple[Lane, ...], now: float) -> None:
+        self._forecast_s = now
+        if len(self.kinds) > MOST_KINDS:
+            self.kinds, self.segments = {}, None
+        classes = [
+            known for known in view.demand.classes(now) if (known.key.family, known.key.size_class) in self._tables
+        ]
+        self._number(known.key for known in classes)
+        slo_s = np.array([known.slo_s for known in classes])
+        rate = np.array([known.rate_per_s for known in classes])
+        self.arrivals = Arrivals(np.array([self.kinds[known.key] for known in classes], dtype=np.intp), slo_s, rate)
+        usual = slo_s[rate > RARE * rate.sum()]
+        waiting = [lane.items[0].slo_s for lane in lanes]
+        self.shortest_s = float(usual.min()) if len(usual) else min(waiting, default=0.1)
+        self.longest_s = max([*slo_s.tolist(), *waiting], default=0.1)
+
+    def _number(self, keys: Iterable[DemandKey]) -> None:
+        for key in keys:
+            if key not in self.kinds:
+                self.kinds[key] = len(self.kinds)
+                self.segments = None
+
+    def _merged(self) -> Segments:
+        hulls = []
+        for key in self.kinds:
+            table = self._tables[key.family, key.size_class]
+            cost, quality = table.hull(key.lowest, pinned=key.pinned >= 0)
+            hulls.append((table.scale * cost, self.weight(key.family) * quality))
+        return Segments(hulls)
+
+
+class Outlook:
+    """One look. `price` is what a second is worth up to the tightest horizon, in quality.
+
+    All times are seconds from now. The waiting rows of all lanes are merged in the order of their deadlines; the rows
+    of a lane beyond the look-ahead count as one lump that is due with the last of them.
+    """
+
+    def __init__(
+        self, memory: Memory, segments: Segments, view: View, lanes: tuple[Lane, ...], budget: Budget, now: float
+    ) -> None:
+        self._memory = memory
+        self._segments = segments
+        self._now = now
+        self._slots = len(view.free_slots) + len(view.busy_until_s)
+        self._others_s = [0.0] * (len(view.free_slots) - 1) + [max(0.0, end_s - now) for end_s in view.busy_until_s]
+        due: list[float] = []
+        rows: list[float] = []
+        kind: list[int] = []
+        row_s: list[float] = []
+        owner: list[int] = []
+        for number, lane in enumerate(lanes):
+            count = len(lane.items)
+            most = lane.family.max_batch
+            own_s = lane.latency.planned_s(lane.key.lowest, most, lane.key.size_class) / most / self._slots
+            lump = 1 if lane.depth > count else 0
+            due += [item.deadline_s for item in lane.items]
+            rows += [1.0] * count
+            if lump:
+                due.append(lane.last_deadline_s)
+                rows.append(float(lane.depth - count))
+            kind += [memory.kinds[kind_of(lane)]] * (count + lump)
+            row_s += [own_s] * (count + lump)
+            owner += [number] * (count + lump)
+        self._due_s = np.array(due) - now
+        self._rows, self._kind = np.array(rows), np.array(kind, dtype=np.intp)
+        self._row_s, self._owner = np.array(row_s), np.array(owner, dtype=np.intp)
+        if len(lanes) > 1:
+            order = self._due_s.argsort(kind="stable")
+            self._due_s, self._rows, self._kind = self._due_s[order], self._rows[order], self._kind[order]
+            self._row_s, self._owner = self._row_s[order], self._owner[order]
+        self._several = len(lanes) > 1
+        self._numbers = {id(lane): number for number, lane in enumerate(lanes)}
+        # A lump may be due after the far horizon.
+        far_s = max(FAR * memory.longest_s, float(self._due_s[-1]) if due else 0.0)
+        self._horizons_s = np.append(self._due_s, far_s)
+        self.planned = self.with_budget(budget)
+        self.price = self.planned.near.price
+        # Latest start of everything from a row on: its deadline less all cheapest work up to it.
+        work_s = np.cumsum(self._row_s * self._rows)
+        slack_s = self._due_s - work_s
+        self._slack_s = slack_s
+        self._latest_s = np.append(np.minimum.accumulate(slack_s[::-1])[::-1], NEVER)
+
+    def with_budget(self, budget: Budget) -> Planned:
+        """The value of time if that much of it is planned with."""
+        memory = self._memory
+        budget_s = budget.seconds(self._horizons_s, memory.shortest_s, self._others_s)
+        kinds = self._segments.kinds
+        horizon = tightest(self._horizons_s, self._rows, self._kind, memory.arrivals, budget_s, kinds)
+        return Planned(
+            self._segments.curve(horizon.rows, horizon.budget_s),
+            self._segments.curve(horizon.later_rows, horizon.later_budget_s),
+            float(self._horizons_s[horizon.due]),
+        )
+
+    def latest_start_s(self) -> float:
+        """Until when a slot may be away without making a waiting row late; infinite where none waits."""
+        return float(self._latest_s[0])
+
+    def latest_start_after(self, lane: Lane, rows: Integers) -> Floats:
+        """The same for what remains when the first `rows` [b] rows of a lane are taken out: float64 [b]."""
+        if not self._several:
+            alone: Floats = self._latest_s[rows] + rows * self._row_s[0]
+            return alone
+        own = self._owner == self._numbers[id(lane)]
+        at = own.nonzero()[0]
+        own_s = self._row_s[at[0]]
+        last = at[rows - 1]
+        behind = self._latest_s[last + 1] + rows * own_s
+        others = np.where(own, NEVER, self._slack_s + np.cumsum(own) * own_s)
+        found: Floats = np.minimum(behind, np.minimum.accumulate(others)[last])
+        return found
+
+    def gain(self, lane: Lane, choices: Choices, taken: Integers, planned: Planned) -> Floats:
+        """What each choice adds to the whole: quality of its rows, and the change in what is left for all others.
+
+        `taken` [b] or [k, b] counts the first rows of the lane that are gone afterwards, answered or not. Returns
+        float64 [k, b].
+        """
+        near, later, horizon_s = planned
+        kind = self._memory.kinds[kind_of(lane)]
+        segments = self._segments
+        count = sum(1 for item in lane.items if item.deadline_s - self._now <= horizon_s)
+        soon = np.minimum(taken, count)
+        freed_s = soon * segments.taken_s[near.segments, kind] - choices.seconds - choices.rows * choices.later_s
+        value: Floats = choices.rows * (self.weight(lane) * choices.quality) - self._blocked(choices.seconds)
+        value = value + near.change(freed_s) - soon * segments.taken[near.segments, kind]
+        if count < len(lane.items):
+            rest = taken - soon
+            freed_s = rest * segments.taken_s[later.segments, kind]
+            value = value + later.change(freed_s) - rest * segments.taken[later.segments, kind]
+        return value
+
+    def cost_of(self, seconds: float) -> float:
+        """What is lost by taking a slot for so long: never positive."""
+        change = self.planned.near.change(np.array([-seconds]))
+        return float(change[0] - self._blocked(np.array([[seconds]]))[0, 0])
+
+    def weight(self, lane: Lane) -> float:
+        """What the quality of a lane's rows counts."""
+        return self._memory.weight(lane.key.family)
+
+    def _blocked(self, seconds: Floats) -> Floats:
+        """Quality of arrivals that are doomed because every slot is taken for `seconds` when they come."""
+        arrivals = self._memory.arrivals
+        most_s = min(self._others_s, default=NEVER)
+        if most_s <= 0.0 or not len(arrivals.rate):
+            return np.zeros((1, 1))
+        taken_s = np.minimum(seconds, most_s)
+        if float(taken_s.max()) <= 0.5 * self._memory.shortest_s:
+            return np.zeros((1, 1))
+        # An arrival needs at least the cheapest row's seconds after the wait; `row_s` of the head stands for it.
+        needed_s = (
+            self._row_s[0] * self._slots * (1.0 + arrivals.rate.sum() * taken_s) if len(self._row_s) else taken_s * 0.0
+        )
+        doomed = np.zeros_like(taken_s)
+        for slo_s, rate in zip(arrivals.slo_s.tolist(), arrivals.rate.tolist(), strict=True):
+            doomed += rate * np.clip(taken_s - slo_s + needed_s, 0.0, taken_s)
+        return doomed
+
+
+def lane_deadlines(lane: Lane) -> NDArray[np.float64]:
+    """The deadlines of a lane's rows, ascending: float64 [n]."""
+    return np.array([item.deadline_s for item in lane.items])

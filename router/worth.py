@@ -1,0 +1,159 @@
+"""What the rows of each kind may cost and are worth on this machine, kept in step with the learnt latencies.
+
+A kind is what rows agree on that cost the same: family, pin, lowest variant, size class. Its hull comes from the table
+of `router.cascades` of its family and size class. A table is made from planned seconds; while all variants become
+slower or faster together, its seconds are scaled; it is made anew where they drift apart, looked at every `RECHECK_S`,
+because making one costs about a millisecond.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.cascades import Cascades, Prices
+from router.demand import DemandKey
+from router.latency import LatencyModel
+
+RECHECK_S = 0.25
+DRIFT = 0.05
+"""Relative change of the planned seconds against each other that makes a table out of date."""
+SCALE_STEP = 0.01
+ESCALATION_BATCH = 8
+FIRST_BATCH = 16
+TIMES_ABOVE = 1.15
+"""The future is planned this much dearer than a batch of the present. Below 1 it would look cheaper, and single rows
+would be run now to have full batches later, for ever (our routing study: 7-9 points lost)."""
+BATCHES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+class Choices(NamedTuple):
+    """What may be done with the first rows of a lane: k variants, b batch sizes.
+
+    `rows` [b]; planned `seconds` [k, b]; per row `quality` [k, 1] and further seconds `later_s` [k, 1], as expected of
+    what follows the first answer at the price that was asked for.
+    """
+
+    variants: tuple[int, ...]
+    rows: Integers
+    seconds: Floats
+    quality: Floats
+    later_s: Floats
+
+
+class Table:
+    """Prices of one family and size class; `scale` is planned seconds now over those it was made from."""
+
+    __slots__ = (
+        "_checked_s",
+        "_hulls",
+        "_made_from",
+        "_medians",
+        "_slo_s",
+        "cascades",
+        "latency",
+        "prices",
+        "scale",
+        "size_class",
+    )
+
+    def __init__(self, cascades: Cascades, latency: LatencyModel, size_class: int, slo_s: float, now: float) -> None:
+        self.cascades = cascades
+        self.latency = latency
+        self.size_class = size_class
+        self._slo_s = slo_s
+        self._medians: dict[tuple[int, bool, int], tuple[tuple[int, ...], Integers, Floats]] = {}
+        self.make(now)
+
+    def make(self, now: float) -> None:
+        """Compute everything from the seconds planned now."""
+        ladder, latency, size_class = self.cascades.ladder, self.latency, self.size_class
+        most = latency.medians_s(size_class).shape[1] - 1
+        first_s = np.empty(len(ladder))
+        for rung, variant in enumerate(ladder):
+            batch = latency.largest_batch_within(variant, size_class, self._slo_s / 3.0, min(FIRST_BATCH, most)) or 1
+            first_s[rung] = TIMES_ABOVE * latency.planned_s(variant, batch, size_class) / batch
+        # A better variant that is quicker, batch for batch, would make the ladder no ladder.
+        first_s = np.maximum.accumulate(first_s)
+        batch = min(ESCALATION_BATCH, most)
+        step_s = np.zeros((len(ladder), len(ladder)))
+        for v1, at in enumerate(ladder):
+            for v2 in range(v1 + 1, len(ladder)):
+                step_s[v1, v2] = self.step_s(at, ladder[v2], batch) / batch
+        self.prices: Prices = self.cascades.prices(first_s, step_s)
+        self._hulls: dict[tuple[int, bool], tuple[Floats, Floats]] = {}
+        self._made_from = self._planned()
+        self._checked_s = now
+        self.scale = 1.0
+
+    def step_s(self, at: int, variant: int, batch: int) -> float:
+        """Planned seconds of a batch that goes on from `at` to a better variant, by shared stages or anew."""
+        start = at if self.cascades.family.first_stage(at, variant) else -1
+        return self.latency.planned_s(variant, batch, self.size_class, start)
+
+    def refresh(self, now: float) -> bool:
+        """Keep in step with the learnt latencies; true where the seconds are no longer those of the last call."""
+        if now - self._checked_s < RECHECK_S:
+            return False
+        self._checked_s = now
+        ratio = self._planned() / self._made_from
+        scale = math.exp(float(np.log(ratio).mean()))
+        if np.abs(ratio / scale - 1.0).max() > DRIFT:
+            self.make(now)
+            return True
+        changed = abs(scale / self.scale - 1.0) > SCALE_STEP
+        if changed:
+            self.scale = scale
+        return changed
+
+    def hull(self, variant: int, *, pinned: bool) -> tuple[Floats, Floats]:
+        """Seconds and quality of a row that may start at that variant or above, or at it alone where it is pinned."""
+        key = (variant, pinned)
+        if key not in self._hulls:
+            if pinned:
+                batch = min(ESCALATION_BATCH, self.latency.medians_s(self.size_class).shape[1] - 1)
+                cost = TIMES_ABOVE * self.latency.planned_s(variant, batch, self.size_class) / batch
+                quality = max(self.cascades.family.variants[variant].quality, 1e-6)
+                self._hulls[key] = np.array([0.0, cost]), np.array([0.0, quality])
+            else:
+                self._hulls[key] = self.prices.hull(self.cascades.ladder.index(variant))
+        return self._hulls[key]
+
+    def choices(self, key: DemandKey, most: int, price: float) -> Choices:
+        """What may be done with `most` (at least 1) rows of that kind at a price of time (quality per second)."""
+        pinned = key.pinned >= 0
+        variants, rows, medians = self._shape(key.lowest, pinned, most)
+        latency = self.latency
+        seconds = medians * latency.factors[list(variants), None] + latency.overhead_s
+        if pinned:
+            quality = self.cascades.family.variants[key.pinned].quality
+            return Choices(variants, rows, seconds, np.array([[quality]]), np.zeros((1, 1)))
+        at, prices = self.index(price), self.prices
+        first = len(self.cascades.ladder) - len(variants)
+        return Choices(
+            variants, rows, seconds, prices.quality[at, first:, None], self.scale * prices.later_s[at, first:, None]
+        )
+
+    def _shape(self, lowest: int, pinned: bool, most: int) -> tuple[tuple[int, ...], Integers, Floats]:
+        key = (lowest, pinned, most)
+        if key not in self._medians:
+            ladder = self.cascades.ladder
+            variants = (lowest,) if pinned else ladder[ladder.index(lowest) :]
+            rows = np.array([batch for batch in BATCHES if batch < most] + [most])
+            self._medians[key] = variants, rows, self.latency.medians_s(self.size_class)[list(variants)][:, rows]
+        return self._medians[key]
+
+    def index(self, price: float) -> int:
+        """Index into the tables for a price in today's seconds."""
+        return self.prices.index(price * self.scale)
+
+    def _planned(self) -> Floats:
+        latency, most = self.latency, self.latency.medians_s(self.size_class).shape[1] - 1
+        batch = min(ESCALATION_BATCH, most)
+        return np.array([latency.planned_s(variant, batch, self.size_class) for variant in self.cascades.ladder])
