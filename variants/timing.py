@@ -3,7 +3,7 @@
 1. Batches are taken from cheap to dear. Each is measured once for every variant and then again as often as a budget of
    seconds buys, within bounds; when the whole time is spent, the rest gets the fewest samples.
 2. Variants take turns, in random order and with the same rows, so that a noisy neighbour hits all of them alike and
-   their order stays right.
+   their order stays right. The stages of a chain share a turn, in their own order: each needs what the last one left.
 3. Of a batch on one thread the time counts during which the thread ran: a stored profile says what the machine can do,
    not who else was busy while it was taken. What happens while serving is observed there.
 4. The median of a larger batch is at least that of a smaller one: violations are noise and are pooled.
@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +28,18 @@ _SAMPLES_FOR_A_TAIL = 20
 
 Progress = Callable[[float], None]
 """Told the fraction in [0, 1] that is done."""
-Work = Callable[[Sequence[Row]], object]
-"""Runs one batch of prepared rows as serving does."""
-Stopwatch = Callable[[Work, Sequence[Row]], float]
-"""Runs a batch and returns how many seconds that took."""
+Work = Callable[[Any], Any]
+"""Runs one batch as serving does: of prepared rows (`Sequence[Row]`), or of what the stage before it gave."""
+Path = Mapping[str, Work]
+"""What is run one after another, by name: a whole graph alone, or the stages of a chain."""
+Stopwatch = Callable[[Work, Any], tuple[float, Any]]
+"""Runs a batch and returns how many seconds that took, and what came of it."""
 
 
 class Cell(NamedTuple):
     """One thing to measure; `size_class` is an index, `batch` a number of rows."""
 
-    variant: str
+    name: str
     size_class: int
     batch: int
 
@@ -68,23 +70,23 @@ QUICK = TimingPlan(batches=(1, 4, 16), least=2, most=60, cell_s=0.05, total_s=6.
 FULL = TimingPlan(batches=(1, 2, 4, 8, 16, 32), least=5, most=500, cell_s=0.4, total_s=180.0)
 
 
-def elapsed_s(work: Work, rows: Sequence[Row]) -> float:
+def elapsed_s(work: Work, given: Any) -> tuple[float, Any]:
     """Run a batch and return the seconds that passed."""
     begun_s = time.perf_counter()
-    work(rows)
-    return time.perf_counter() - begun_s
+    made = work(given)
+    return time.perf_counter() - begun_s, made
 
 
-def running_s(work: Work, rows: Sequence[Row]) -> float:
+def running_s(work: Work, given: Any) -> tuple[float, Any]:
     """Run a batch on this thread alone and return the seconds that the thread was running, not waiting for a core."""
     begun_s = time.thread_time()
-    passed_s = elapsed_s(work, rows)
+    passed_s, made = elapsed_s(work, given)
     # Reading a thread's time takes microseconds, so for a thread that never waited the passed time is nearer.
-    return min(passed_s, time.thread_time() - begun_s)
+    return min(passed_s, time.thread_time() - begun_s), made
 
 
 def measure(
-    works: Mapping[str, Work],
+    paths: Sequence[Path],
     rows_by_class: Sequence[Sequence[Row]],
     sizes: Sequence[int],
     plan: TimingPlan,
@@ -98,32 +100,39 @@ def measure(
     groups.sort(key=lambda group: sizes[group[0]] * group[1])
     # Cheap batches take their budget of seconds, dear ones as long as their rows: the root lies between.
     weights = [math.sqrt(sizes[size_class] * batch) for size_class, batch in groups]
-    for work in works.values():
+    for path in paths:
         # The first run of a session is slower than any later one, and nobody is served by it.
-        work(rows_by_class[0][:1])
+        _run(path, rows_by_class[0][:1], elapsed_s)
     started_s = clock()
     seconds: dict[Cell, list[float]] = {}
     for index, (size_class, batch) in enumerate(groups):
-        cells = {variant: Cell(variant, size_class, batch) for variant in works}
-        wanted = dict.fromkeys(works, 1)
+        wanted = [1] * len(paths)
         for turn in range(plan.most):
             in_time = clock() - started_s < plan.total_s
             due = [
-                variant
-                for variant in works
-                if turn < (wanted[variant] if in_time else min(wanted[variant], plan.least))
+                number for number, count in enumerate(wanted) if turn < (count if in_time else min(count, plan.least))
             ]
             if not due:
                 break
             rows = [rows_by_class[size_class][row] for row in random.integers(0, len(rows_by_class[size_class]), batch)]
-            for variant in random.permutation(due).tolist():
-                taken_s = stopwatch(works[variant], rows)
-                seconds.setdefault(cells[variant], []).append(taken_s)
+            for number in random.permutation(due).tolist():
+                taken_s = _run(paths[number], rows, stopwatch)
+                for name, step_s in taken_s.items():
+                    seconds.setdefault(Cell(name, size_class, batch), []).append(step_s)
                 if turn == 0:
-                    wanted[variant] = plan.samples(taken_s)
-            progress((sum(weights[:index]) + weights[index] * (turn + 1) / max(wanted.values())) / sum(weights))
+                    wanted[number] = plan.samples(sum(taken_s.values()) / len(taken_s))
+            progress((sum(weights[:index]) + weights[index] * (turn + 1) / max(wanted)) / sum(weights))
     progress(1.0)
     return seconds
+
+
+def _run(path: Path, rows: Sequence[Row], stopwatch: Stopwatch) -> dict[str, float]:
+    """Run a path; return the seconds of each work in it."""
+    taken_s: dict[str, float] = {}
+    given: Any = rows
+    for name, work in path.items():
+        taken_s[name], given = stopwatch(work, given)
+    return taken_s
 
 
 def rows_for_class(rows: Sequence[Row], sizes: Sequence[int], size_class: int, least: int = 16) -> list[Row]:

@@ -65,6 +65,41 @@ def save_word_model(path: Path, scores: NDArray[np.float32]) -> Path:
     return _save(graph, path)
 
 
+def save_word_stages(folder: Path, scores: NDArray[np.float32]) -> None:
+    """Save the same model in two stages: `words-0` looks the scores up and leaves them, `words-1` goes on to the sum.
+
+    Both answer with the sum of what they have; the first one has half of it.
+    """
+    mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["n", "t"])
+    hidden = helper.make_tensor_value_info("hidden_0", TensorProto.FLOAT, ["n", "t", scores.shape[1]])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", scores.shape[1]])
+    constants = [
+        numpy_helper.from_array(scores / 2, "scores"),
+        numpy_helper.from_array(np.array([2]), "last"),
+        numpy_helper.from_array(np.array([1]), "second"),
+    ]
+    masked_sum = [
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["wide"]),
+        helper.make_node("Mul", ["each", "wide"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "second"], ["logits"], keepdims=0),
+    ]
+    first = [
+        helper.make_node("Gather", ["scores", "input_ids"], ["hidden_0"]),
+        helper.make_node("Identity", ["hidden_0"], ["each"]),
+    ]
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["n", "t"])
+    _save(
+        helper.make_graph([*first, *masked_sum], "words-0", [ids, mask], [hidden, logits], constants),
+        folder / "words-0.onnx",
+    )
+    second = helper.make_node("Add", ["hidden_0", "hidden_0"], ["each"])
+    _save(
+        helper.make_graph([second, *masked_sum], "words-1", [hidden, mask], [logits], constants[1:]),
+        folder / "words-1.onnx",
+    )
+
+
 def save_calibration(path: Path, validation: int, samples: int) -> None:
     """Save a calibration in which everything is predicted to be label 0 with confidence 0.5."""
     np.savez(
@@ -162,6 +197,23 @@ def tiny(publish_tiny: Callable[[str], RevisionFolder]) -> RevisionFolder:
 
 @pytest.fixture
 def words(repository: Repository, words_fields: dict[str, Any]) -> RevisionFolder:
+    return publish_words(repository, words_fields)
+
+
+@pytest.fixture
+def chained_words(repository: Repository, words_fields: dict[str, Any]) -> RevisionFolder:
+    """`words` as a chain of two stages, with a variant after each of them and one without a chain."""
+    stages = ["words-0", "words-1"]
+    words_fields["variants"] = [
+        _variant("half", 0.7, stages=stages[:1]),
+        _variant("sum", 0.8, stages=stages),
+        _variant("other", 0.75),
+    ]
+    words_fields["stages"] = [{"name": name, "file": f"stages/{name}.onnx"} for name in stages]
+    return publish_words(repository, words_fields)
+
+
+def publish_words(repository: Repository, fields: dict[str, Any]) -> RevisionFolder:
     tokenizer = tokenizers.Tokenizer(
         models.WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
     )
@@ -176,8 +228,12 @@ def words(repository: Repository, words_fields: dict[str, Any]) -> RevisionFolde
     scores[WORDS.index("good"), 1] = scores[WORDS.index("bad"), 0] = 2.0
     texts = ["good day", "bad day", "very very very bad days", "very good", "day"] * 4
     with repository.new_staging("words") as staging:
-        save_word_model(staging / "sum" / "model.onnx", scores)
-        save_calibration(staging / "sum" / "calibration.npz", validation=5, samples=len(texts))
+        for variant in fields["variants"]:
+            factor = np.float32(0.5 if variant["name"] == "half" else 1.0)
+            save_word_model(staging / variant["name"] / "model.onnx", scores * factor)
+            save_calibration(staging / variant["name"] / "calibration.npz", validation=5, samples=len(texts))
+        if fields.get("stages"):
+            save_word_stages(staging / "stages", scores)
         tokenizer.save(str(staging / "tokenizer.json"))
         np.savez(staging / "samples.npz", text=np.array(texts), label=np.zeros(len(texts), np.int64))
-        return repository.publish(FamilyManifest.model_validate(words_fields), staging)
+        return repository.publish(FamilyManifest.model_validate(fields), staging)

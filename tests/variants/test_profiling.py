@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.contract import Evidence
+from variants.evidence import read_evidence
 from variants.fingerprint import available_cores, machine_fingerprint
 from variants.preparation import Row
-from variants.profiling import FamilyProfile, load_profile, profile_family, save_profile, to_router_family
+from variants.profiles import FamilyProfile, VariantTable, load_profile, save_profile, to_router_family
+from variants.profiling import longest_chains, profile_family
 from variants.repository import RevisionFolder
 from variants.session import ModelLoadError
 from variants.timing import (
@@ -43,13 +46,21 @@ class ScriptedMachine:
     def clock(self) -> float:
         return self.now_s
 
-    def stopwatch(self, work: Work, rows: Sequence[Row]) -> float:
+    def stopwatch(self, work: Work, rows: Sequence[Row]) -> tuple[float, object]:
         begun_s = self.now_s
-        work(rows)
-        return self.now_s - begun_s
+        made = work(rows)
+        return self.now_s - begun_s, made
 
     def measure(self, progress: Progress = lambda _: None) -> dict[Cell, list[float]]:
-        return measure(self.works, [[np.arange(3)] * 4], [3], PLAN, progress, self.stopwatch, self.clock)
+        return measure(
+            [{name: work} for name, work in self.works.items()],
+            [[np.arange(3)] * 4],
+            [3],
+            PLAN,
+            progress,
+            self.stopwatch,
+            self.clock,
+        )
 
     def _work(self, name: str, base_s: float, per_row_s: float) -> Work:
         def run(rows: Sequence[Row]) -> None:
@@ -92,11 +103,50 @@ def test_variants_take_turns() -> None:
         assert {"a", "b", "c"} == {name for name, _ in after_warm_up[turn : turn + 3]}
 
 
+def test_stages_share_a_turn() -> None:
+    """A chain is measured as often as its mean stage is worth; each stage gets what the one before it gave."""
+    machine = ScriptedMachine(alone=(0.018, 0.0), early=(0.008, 0.0), late=(0.028, 0.0))
+    taken: list[int] = []
+
+    def early(rows: Sequence[Row]) -> int:
+        machine.works["early"](rows)
+        return len(rows)
+
+    def late(given: int) -> None:
+        taken.append(given)
+        machine.works["late"]([])
+
+    chain: dict[str, Work] = {"early": early, "late": late}
+    paths = [{"alone": machine.works["alone"]}, chain]
+    found = measure(paths, [[np.arange(3)] * 4], [3], PLAN, lambda _: None, machine.stopwatch, machine.clock)
+    assert {5} == {len(seconds) for seconds in found.values()}
+    assert pytest.approx([0.028] * 5) == found[Cell("late", 0, 4)]
+    assert {1, 4} == set(taken)
+    names = [name for name, _ in machine.runs]
+    assert all("late" == names[index + 1] for index, name in enumerate(names) if name == "early")
+
+
+@pytest.mark.parametrize(
+    ("chains", "longest"),
+    [
+        ([(), ("a",), ("a", "b"), ("a", "b")], [("a", "b")]),
+        ([("a", "b"), ("a", "c"), ("d",), ("a",)], [("a", "b"), ("a", "c"), ("d",)]),
+        ([()], []),
+    ],
+)
+def test_chains_that_begin_a_longer_one_are_run_with_it(
+    chains: list[tuple[str, ...]], longest: list[tuple[str, ...]]
+) -> None:
+    """What is left covers every stage once for each way to reach it."""
+    assert longest == longest_chains(chains)
+
+
 def test_waiting_is_not_running() -> None:
     """A batch during which the thread waited counts for less than the time that passed."""
     waited = threading.Event()
-    waits_s = running_s(lambda _: waited.wait(0.05), [])
-    assert waits_s < elapsed_s(lambda _: waited.wait(0.05), [])
+    running, _ = running_s(lambda _: waited.wait(0.05), [])
+    elapsed, _ = elapsed_s(lambda _: waited.wait(0.05), [])
+    assert running < elapsed
 
 
 @given(st.lists(st.integers(3, 40), min_size=1, max_size=30), st.integers(0, 2))
@@ -156,6 +206,17 @@ def test_a_profile_of_a_real_family(family: str, request: pytest.FixtureRequest)
         assert np.all(np.diff(table.median_s, axis=1) >= 0.0)
         assert table.memory_bytes >= folder.file(folder.manifest.variant(name).model_file).stat().st_size
     assert 1.0 == fractions[-1]
+
+
+def test_stages_are_profiled_with_the_variants_that_use_them(chained_words: RevisionFolder) -> None:
+    """Every stage of a named variant's chain has a table of the same shape; a variant without a chain brings none."""
+    profile = profile_family(chained_words, ["sum", "other"])
+    assert {"sum", "other"} == set(profile.variants)
+    assert {"words-0", "words-1"} == set(profile.stages)
+    for table in profile.stages.values():
+        assert (profile.variants["sum"].batches, 2) == (table.batches, len(table.median_s))
+    assert {"words-0"} == set(profile_family(chained_words, ["half"]).stages)
+    assert {} == profile_family(chained_words, ["other"]).stages
 
 
 def test_a_full_profile_has_every_batch(tiny: RevisionFolder) -> None:
@@ -219,6 +280,84 @@ def test_the_router_gets_the_cheapest_first(words: RevisionFolder, tiny: Revisio
     assert ("tiny", "1", 8, (1,)) == (family.name, family.revision, family.max_batch, family.sizes)
     assert ["big"] == [variant.name for variant in to_router_family(tiny.manifest, profile, ["big"]).variants]
     assert (4, 8) == to_router_family(words.manifest, profile_family(words), ["sum"]).sizes
+
+
+def slowed(profile: FamilyProfile, **factors: float) -> FamilyProfile:
+    """The profile with stages that take exactly 1 s a row, times a factor; tails twice that."""
+
+    def table(name: str, factor: float) -> VariantTable:
+        one = profile.stages[name]
+        median_s = tuple(tuple(factor * batch for batch in one.batches) for _ in one.median_s)
+        tail_s = tuple(tuple(2 * seconds for seconds in row) for row in median_s)
+        return one.model_copy(update={"median_s": median_s, "tail_s": tail_s})
+
+    stages = {name.replace("_", "-"): factor for name, factor in factors.items()}
+    return profile.model_copy(update={"stages": {name: table(name, factor) for name, factor in stages.items()}})
+
+
+def test_a_staged_variant_is_its_chain(chained_words: RevisionFolder) -> None:
+    """It takes the sum of its stages, goes on where another one ends, and the order follows the sums."""
+    profile = slowed(profile_family(chained_words), words_0=1.0, words_1=3.0)
+    names = ["sum", "other", "half"]
+    family = to_router_family(chained_words.manifest, profile, names, staged=True)
+    assert ["other", "half", "sum"] == [variant.name for variant in family.variants]
+    other, half, whole = family.variants
+    assert (("whole",), ("words-0",), ("words-0", "words-1")) == (other.stages, half.stages, whole.stages)
+    assert ((1.0, 4.0, 16.0), (4.0, 16.0, 64.0)) == (half.latency.median_s[1], whole.latency.median_s[1])
+    assert (8.0, 32.0, 128.0) == whole.latency.tail_s[0]
+    assert (1, 0) == (family.first_stage(1, 2), family.first_stage(0, 2))
+    assert sum(table.memory_bytes for table in profile.stages.values()) == whole.memory_bytes
+    unstaged = to_router_family(chained_words.manifest, profile, names)
+    assert {("whole",)} == {variant.stages for variant in unstaged.variants}
+
+
+def test_a_chain_without_a_profile_is_run_whole(chained_words: RevisionFolder) -> None:
+    """Where a stage was not measured, its variants are whole graphs; only batches that all stages have count."""
+    profile = slowed(profile_family(chained_words), words_0=1.0, words_1=3.0)
+    short = profile.stages["words-0"]
+    short = short.model_copy(
+        update={
+            "batches": (1, 16),
+            "median_s": tuple((row[0], row[2]) for row in short.median_s),
+            "tail_s": tuple((row[0], row[2]) for row in short.tail_s),
+        }
+    )
+    mixed = profile.model_copy(update={"stages": {**profile.stages, "words-0": short}})
+    (whole,) = to_router_family(chained_words.manifest, mixed, ["sum"], staged=True).variants
+    assert ((1, 16), (4.0, 64.0)) == (whole.latency.batches, whole.latency.median_s[0])
+    bare = profile.model_copy(update={"stages": {"words-0": short}})
+    family = to_router_family(chained_words.manifest, bare, ["sum", "half"], staged=True)
+    assert {"sum": ("whole",), "half": ("words-0",)} == {variant.name: variant.stages for variant in family.variants}
+
+
+def test_evidence_follows_the_order_of_the_family(tiny: RevisionFolder) -> None:
+    """Whatever the order of the names given, the evidence is asked for in the family's own."""
+    profile = profile_family(tiny)
+    slow = profile.variants["small"].model_copy(update={"median_s": ((1.0, 2.0),), "tail_s": ((2.0, 4.0),)})
+    profile = profile.model_copy(update={"variants": {**profile.variants, "small": slow}})
+    asked: list[Sequence[str]] = []
+
+    def evidence(names: Sequence[str]) -> Evidence | None:
+        asked.append(names)
+        return read_evidence(tiny, names)
+
+    family = to_router_family(tiny.manifest, profile, ["small", "big"], evidence=evidence)
+    assert [["big", "small"]] == asked
+    assert family.evidence is not None
+    assert (2, 10) == family.evidence.correct.shape
+    assert to_router_family(tiny.manifest, profile, ["small", "big"]).evidence is None
+
+
+def test_a_profile_without_stages_is_still_read(tiny: RevisionFolder) -> None:
+    """Files from before stages were measured load, with none."""
+    profile = profile_family(tiny)
+    save_profile(tiny, profile)
+    path = tiny.path / "profiles" / f"{profile.fingerprint}.json"
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("stages", "executors")}
+    path.write_text(json.dumps(older))
+    loaded = load_profile(tiny)
+    assert loaded is not None
+    assert ({}, None, profile.variants) == (loaded.stages, loaded.executors, loaded.variants)
 
 
 def test_a_profile_must_be_rectangular(tiny: RevisionFolder) -> None:

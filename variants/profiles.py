@@ -1,0 +1,212 @@
+"""Latency profiles as they lie on disk, and what the router needs of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from router.contract import Evidence, Family, LatencyTable, VariantProfile
+from variants.atomic import write_atomically
+from variants.fingerprint import machine_fingerprint
+from variants.manifest import PROFILES_FOLDER, FamilyManifest
+from variants.revision import RepositoryError, RevisionFolder
+
+ProfileMode = Literal["quick", "full"]
+
+Seconds = Annotated[float, Field(gt=0.0)]
+Table = tuple[tuple[Seconds, ...], ...]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class VariantTable(_Frozen):
+    """One variant or stage: `median_s[c][i]`, `tail_s[c][i]` (95th percentile) for size class c and batch `batches[i]`.
+
+    `samples[c][i]` counts the measurements behind them. `load_s` is how long the model takes to open, `memory_bytes`
+    how much resident memory that took, at least the size of its file.
+    """
+
+    batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    median_s: Annotated[Table, Field(min_length=1)]
+    tail_s: Table
+    samples: tuple[tuple[int, ...], ...]
+    load_s: float
+    memory_bytes: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _is_rectangular(self) -> Self:
+        if self.batches[0] != 1 or list(self.batches) != sorted(set(self.batches)):
+            raise ValueError(f"batches: {list(self.batches)} do not ascend from 1")
+        shapes = {tuple(len(row) for row in table) for table in (self.median_s, self.tail_s, self.samples)}
+        if shapes != {(len(self.batches),) * len(self.median_s)}:
+            raise ValueError("median_s, tail_s and samples must have one row a size class and one column a batch")
+        return self
+
+
+class ExecutorCell(_Frozen):
+    """One variant and batch: rows answered a second by all cores, one thread a batch against all threads a batch.
+
+    `slots_rows_s` is measured with as many batches at a time as there are cores, `threads_rows_s` with one; both are
+    medians over rounds, and `ratios` has the first over the second in each round.
+    """
+
+    variant: str
+    batch: Annotated[int, Field(ge=1)]
+    slots_rows_s: Seconds
+    threads_rows_s: Seconds
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)]
+
+
+class Executors(_Frozen):
+    """Whether the cores serve more rows as slots of one thread or as one slot of many threads, as measured."""
+
+    cores: Annotated[int, Field(ge=2)]
+    cells: Annotated[tuple[ExecutorCell, ...], Field(min_length=1)]
+
+    @property
+    def ratio(self) -> float:
+        """Rows a second of slots over those of threads: the geometric mean over all cells and rounds."""
+        return geometric_mean(ratio for cell in self.cells for ratio in cell.ratios)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The least and the largest of the rounds' ratios, each a geometric mean over the cells."""
+        rounds = [geometric_mean(ratios) for ratios in zip(*(cell.ratios for cell in self.cells), strict=True)]
+        return min(rounds), max(rounds)
+
+    @property
+    def recommended_slots(self) -> int:
+        """How many batches should run at a time."""
+        return self.cores if self.ratio >= 1.0 else 1
+
+    @property
+    def recommended_threads(self) -> int:
+        """How many threads should work on each of them."""
+        return self.cores // self.recommended_slots
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Return the geometric mean of at least one positive number."""
+    return math.exp(statistics.fmean(map(math.log, values)))
+
+
+class FamilyProfile(_Frozen):
+    """All that was measured of a revision's variants and stages, by name, on machines of one fingerprint."""
+
+    schema_version: Literal[1] = 1
+    family: str
+    revision: str
+    fingerprint: str
+    machine: str
+    taken: AwareDatetime
+    mode: ProfileMode
+    threads: Annotated[int, Field(ge=1)]
+    variants: dict[str, VariantTable]
+    stages: dict[str, VariantTable] = Field(default_factory=dict)
+    executors: Executors | None = None
+
+
+def save_profile(folder: RevisionFolder, profile: FamilyProfile) -> None:
+    """Store a profile with its revision, atomically, in place of an older one of the same fingerprint.
+
+    What the older one has of other variants and stages, and of executors, is kept. Raises `RepositoryError` where it
+    cannot be written.
+    """
+    older = _read(folder, profile.fingerprint)
+    if older is not None and older.threads == profile.threads:
+        kept = {
+            "variants": older.variants | profile.variants,
+            "stages": older.stages | profile.stages,
+            "executors": profile.executors or older.executors,
+        }
+        profile = profile.model_copy(update=kept)
+    path = folder.path / PROFILES_FOLDER / f"{profile.fingerprint}.json"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, profile.model_dump_json(indent=1).encode())
+    except OSError as error:
+        raise RepositoryError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def load_profile(folder: RevisionFolder, threads: int = 1) -> FamilyProfile | None:
+    """Return the stored profile of this machine; None where there is none, or one that is damaged or foreign."""
+    return _read(folder, machine_fingerprint(threads).digest)
+
+
+def to_router_family(
+    manifest: FamilyManifest,
+    profile: FamilyProfile,
+    names: Sequence[str],
+    *,
+    staged: bool = False,
+    evidence: Callable[[Sequence[str]], Evidence | None] | None = None,
+) -> Family:
+    """Return what the router needs of the named variants, cheapest first for a single row of the middle size class.
+
+    With `staged`, a variant whose whole chain is profiled is its chain, and takes as long as its stages together.
+    `evidence` is called with the names in the family's order (`variants.evidence.read_evidence`); without it the
+    family has none. Raises `KeyError` where the manifest or the profile lacks a variant.
+    """
+    middle = len(manifest.sizes) // 2
+    variants = [_variant_profile(manifest, profile, name, staged=staged) for name in names]
+    variants.sort(key=lambda variant: (variant.latency.median_s[middle][0], variant.name))
+    return Family(
+        name=manifest.name,
+        variants=tuple(variants),
+        sizes=manifest.sizes,
+        max_batch=manifest.max_batch,
+        revision=manifest.revision,
+        evidence=evidence([variant.name for variant in variants]) if evidence is not None else None,
+    )
+
+
+def _variant_profile(manifest: FamilyManifest, profile: FamilyProfile, name: str, *, staged: bool) -> VariantProfile:
+    variant = manifest.variant(name)
+    whole = profile.variants[name]
+    chain = variant.stages if staged and profile.stages.keys() >= set(variant.stages) else ()
+    tables = [profile.stages[stage] for stage in chain] or [whole]
+    return VariantProfile(
+        name=name,
+        quality=variant.quality.value,
+        latency=_one_after_another(tables),
+        stages=chain or ("whole",),
+        memory_bytes=sum(table.memory_bytes for table in tables),
+        batch_invariant=variant.invariance.invariant,
+    )
+
+
+def _one_after_another(tables: Sequence[VariantTable]) -> LatencyTable:
+    """Return the summed seconds of at least one table, for the batches that all of them have.
+
+    The tail is that of a batch whose stages are all slow at once.
+    """
+    shared = set(tables[0].batches).intersection(*(table.batches for table in tables))
+    batches = tuple(sorted(shared))
+
+    def summed(part: Callable[[VariantTable], Table]) -> Table:
+        classes = range(len(part(tables[0])))
+        return tuple(
+            tuple(sum(part(table)[size_class][table.batches.index(batch)] for table in tables) for batch in batches)
+            for size_class in classes
+        )
+
+    return LatencyTable(batches, summed(lambda table: table.median_s), summed(lambda table: table.tail_s))
+
+
+def _read(folder: RevisionFolder, fingerprint: str) -> FamilyProfile | None:
+    path = folder.path / PROFILES_FOLDER / f"{fingerprint}.json"
+    try:
+        profile = FamilyProfile.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    manifest = folder.manifest
+    tables = (*profile.variants.values(), *profile.stages.values())
+    fits = all(len(table.median_s) == len(manifest.sizes) for table in tables)
+    of_this = (profile.family, profile.revision, profile.fingerprint) == (manifest.name, manifest.revision, fingerprint)
+    return profile if fits and of_this else None
