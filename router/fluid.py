@@ -69,8 +69,8 @@ class Segments:
         width = self._width * rows[self._kind]
         seconds[0], value[0] = -_FAR_S, -_FAR_S * slope[0]
         seconds[1] = value[1] = 0.0
-        np.cumsum(width, out=seconds[2:])
-        np.cumsum(width * slope, out=value[2:])
+        width.cumsum(out=seconds[2:])
+        (width * slope).cumsum(out=value[2:])
         if budget_s <= 0.0:
             price, at = float(slope[0]), 1
         else:
@@ -145,11 +145,12 @@ def tightest(
     `due_s` [n + 1] ascends: seconds until each waiting row (or lump of `rows` [n] rows of a `kind` [n]) is due, and at
     last the far horizon; `budget_s` [n + 1] is the time there is until then.
     """
-    waiting = np.empty(len(due_s))
-    np.cumsum(rows, out=waiting[:-1])
-    waiting[-1] = waiting[-2] if len(rows) else 0.0
-    demand = waiting + ahead.expected(due_s)
-    index = int((budget_s / np.maximum(demand, 1e-9)).argmin())
+    demand = ahead.expected(due_s) + 1e-9
+    waiting = rows.cumsum()
+    demand[:-1] += waiting
+    if len(rows):
+        demand[-1] += waiting[-1]
+    index = int((budget_s / demand).argmin())
     near = _tally(kind[: index + 1], rows[: index + 1], kinds) + ahead.by_kind(float(due_s[index]), kinds)
     if index == len(due_s) - 1:
         return Horizon(index, near, float(budget_s[-1]), np.zeros(kinds), 0.0)

@@ -28,6 +28,9 @@ RARE = 0.02
 MOST_KINDS = 256
 
 
+_NOTHING = np.zeros((1, 1))
+
+
 class Planned(NamedTuple):
     """The value of time up to the tightest horizon, seconds from now, and after it."""
 
@@ -141,43 +144,50 @@ class Outlook:
         self._now = now
         self._slots = len(view.free_slots) + len(view.busy_until_s)
         self._others_s = [0.0] * (len(view.free_slots) - 1) + [max(0.0, end_s - now) for end_s in view.busy_until_s]
+        self._several = len(lanes) > 1
+        self._numbers = {id(lane): number for number, lane in enumerate(lanes)}
+        self._merge(memory, lanes)
+        self.planned = self.with_budget(budget)
+        self.price = self.planned.near.price
+        # Latest start of everything from a row on: its deadline less all cheapest work up to it.
+        self._slack_s = self._horizons_s[:-1] - (self._row_s * self._rows).cumsum()
+        self._latest_s = np.empty(len(self._rows) + 1)
+        self._latest_s[-1] = NEVER
+        np.minimum.accumulate(self._slack_s[::-1], out=self._latest_s[-2::-1])
+
+    def _merge(self, memory: Memory, lanes: tuple[Lane, ...]) -> None:
+        """All waiting rows by deadline, as arrays of one length: rows, kind, seconds a row, number of the lane."""
         due: list[float] = []
         rows: list[float] = []
-        kind: list[int] = []
-        row_s: list[float] = []
-        owner: list[int] = []
+        of_lane: list[tuple[int, float, int, int]] = []
         for number, lane in enumerate(lanes):
             count = len(lane.items)
             most = lane.family.max_batch
             own_s = lane.latency.planned_s(lane.key.lowest, most, lane.key.size_class) / most / self._slots
-            lump = 1 if lane.depth > count else 0
             due += [item.deadline_s for item in lane.items]
             rows += [1.0] * count
-            if lump:
+            if lane.depth > count:
                 due.append(lane.last_deadline_s)
                 rows.append(float(lane.depth - count))
-            kind += [memory.kinds[kind_of(lane)]] * (count + lump)
-            row_s += [own_s] * (count + lump)
-            owner += [number] * (count + lump)
-        self._due_s = np.array(due) - now
-        self._rows, self._kind = np.array(rows), np.array(kind, dtype=np.intp)
-        self._row_s, self._owner = np.array(row_s), np.array(owner, dtype=np.intp)
-        if len(lanes) > 1:
-            order = self._due_s.argsort(kind="stable")
-            self._due_s, self._rows, self._kind = self._due_s[order], self._rows[order], self._kind[order]
-            self._row_s, self._owner = self._row_s[order], self._owner[order]
-        self._several = len(lanes) > 1
-        self._numbers = {id(lane): number for number, lane in enumerate(lanes)}
+                count += 1
+            of_lane.append((memory.kinds[kind_of(lane)], own_s, number, count))
+        far_s = FAR * memory.longest_s
+        if self._several:
+            due_at = np.array(due)
+            order = due_at.argsort(kind="stable")
+            due_at, self._rows = due_at[order], np.array(rows)[order]
+            counts = [count for _, _, _, count in of_lane]
+            columns = np.array([entry[:3] for entry in of_lane]).repeat(counts, axis=0)[order]
+            self._kind, self._row_s = columns[:, 0].astype(np.intp), columns[:, 1]
+            self._owner = columns[:, 2]
+        else:
+            due_at, self._rows = np.array(due), np.array(rows)
+            kind, own_s, _, count = of_lane[0] if of_lane else (0, 0.0, 0, 0)
+            self._kind, self._row_s = np.full(count, kind, np.intp), np.full(count, own_s)
+        self._horizons_s = np.empty(len(due) + 1)
+        np.subtract(due_at, self._now, out=self._horizons_s[:-1])
         # A lump may be due after the far horizon.
-        far_s = max(FAR * memory.longest_s, float(self._due_s[-1]) if due else 0.0)
-        self._horizons_s = np.append(self._due_s, far_s)
-        self.planned = self.with_budget(budget)
-        self.price = self.planned.near.price
-        # Latest start of everything from a row on: its deadline less all cheapest work up to it.
-        work_s = np.cumsum(self._row_s * self._rows)
-        slack_s = self._due_s - work_s
-        self._slack_s = slack_s
-        self._latest_s = np.append(np.minimum.accumulate(slack_s[::-1])[::-1], NEVER)
+        self._horizons_s[-1] = max(far_s, float(self._horizons_s[-2])) if due else far_s
 
     def with_budget(self, budget: Budget) -> Planned:
         """The value of time if that much of it is planned with."""
@@ -209,21 +219,21 @@ class Outlook:
         found: Floats = np.minimum(behind, np.minimum.accumulate(others)[last])
         return found
 
-    def gain(self, lane: Lane, choices: Choices, taken: Integers, planned: Planned) -> Floats:
+    def gain(self, lane: Lane, due_s: Floats, choices: Choices, taken: Integers, planned: Planned) -> Floats:
         """What each choice adds to the whole: quality of its rows, and the change in what is left for all others.
 
-        `taken` [b] or [k, b] counts the first rows of the lane that are gone afterwards, answered or not. Returns
-        float64 [k, b].
+        `due_s` [n] is when the lane's rows are due; `taken` [b] or [k, b] counts those of the first rows that are gone
+        afterwards, answered or not. Returns float64 [k, b].
         """
         near, later, horizon_s = planned
         kind = self._memory.kinds[kind_of(lane)]
         segments = self._segments
-        count = sum(1 for item in lane.items if item.deadline_s - self._now <= horizon_s)
+        count = int(due_s.searchsorted(horizon_s, side="right"))
         soon = np.minimum(taken, count)
         freed_s = soon * segments.taken_s[near.segments, kind] - choices.seconds - choices.rows * choices.later_s
         value: Floats = choices.rows * (self.weight(lane) * choices.quality) - self._blocked(choices.seconds)
         value = value + near.change(freed_s) - soon * segments.taken[near.segments, kind]
-        if count < len(lane.items):
+        if count < len(due_s):
             rest = taken - soon
             freed_s = rest * segments.taken_s[later.segments, kind]
             value = value + later.change(freed_s) - rest * segments.taken[later.segments, kind]
@@ -240,20 +250,20 @@ class Outlook:
 
     def _blocked(self, seconds: Floats) -> Floats:
         """Quality of arrivals that are doomed because every slot is taken for `seconds` when they come."""
-        arrivals = self._memory.arrivals
+        memory, arrivals = self._memory, self._memory.arrivals
         most_s = min(self._others_s, default=NEVER)
-        if most_s <= 0.0 or not len(arrivals.rate):
-            return np.zeros((1, 1))
+        if most_s <= 0.0 or not len(arrivals.rate) or not len(self._row_s):
+            return _NOTHING
+        # What an arrival finds at the end of the wait: all that came with it, at the cheapest seconds of the head.
+        each_s, rate = float(self._row_s[0]) * self._slots, float(arrivals.rate.sum())
+        longest_s = min(float(seconds.max()), most_s)
+        if longest_s + each_s * (1.0 + rate * longest_s) <= memory.shortest_s:
+            return _NOTHING
         taken_s = np.minimum(seconds, most_s)
-        if float(taken_s.max()) <= 0.5 * self._memory.shortest_s:
-            return np.zeros((1, 1))
-        # An arrival needs at least the cheapest row's seconds after the wait; `row_s` of the head stands for it.
-        needed_s = (
-            self._row_s[0] * self._slots * (1.0 + arrivals.rate.sum() * taken_s) if len(self._row_s) else taken_s * 0.0
-        )
+        needed_s = taken_s + each_s * (1.0 + rate * taken_s)
         doomed = np.zeros_like(taken_s)
-        for slo_s, rate in zip(arrivals.slo_s.tolist(), arrivals.rate.tolist(), strict=True):
-            doomed += rate * np.clip(taken_s - slo_s + needed_s, 0.0, taken_s)
+        for slo_s, per_s in zip(arrivals.slo_s.tolist(), arrivals.rate.tolist(), strict=True):
+            doomed += per_s * np.minimum(np.maximum(needed_s - slo_s, 0.0), taken_s)
         return doomed
 
 

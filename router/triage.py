@@ -55,3 +55,30 @@ def triage(lanes: tuple[Lane, ...], now: float, quickest: Choose = lowest) -> Tr
         elif lane.depth > dropped:
             wake_at = now
     return Triage(tuple(kept), tuple(late), wake_at)
+
+
+class KeptTriage(NamedTuple):
+    """Kept rows whose answer cannot be bettered in time any more, and when the next one gets there."""
+
+    settled: tuple[tuple[Lane, Item], ...]
+    wake_at: float
+
+
+def triage_kept(kept: tuple[Lane, ...], now: float, reply_margin_s: float) -> KeptTriage:
+    """Sort out kept rows that even the next better variant, alone, would answer too late.
+
+    An answer counts as in time until its deadline less `reply_margin_s`.
+    """
+    settled: list[tuple[Lane, Item]] = []
+    wake_at = NEVER
+    for lane in kept:
+        family, at = lane.family, lane.key.at
+        better = next((variant for variant in family.ladder if variant > at), at)
+        start = at if family.first_stage(at, better) else -1
+        needed_s = reply_margin_s + lane.latency.planned_s(better, 1, lane.key.size_class, start)
+        for item in lane.items:
+            if better != at and item.deadline_s - needed_s > now:
+                wake_at = min(wake_at, item.deadline_s - needed_s)
+                break
+            settled.append((lane, item))
+    return KeptTriage(tuple(settled), wake_at)

@@ -14,8 +14,9 @@ Source: our routing study (fluid look-ahead, cascades as operating points, stage
    their own; they never make a fresh row late.
 6. An answer is kept if at the last price some better variant would be worth its time.
 
-Where a batch of one takes hardly longer than this rule itself, `SlackFraction` decides: thought would cost more than it
-saves.
+Where batches take hardly longer than this rule itself, `SlackFraction` decides: thought would cost more than it saves.
+In the study that was where a decision costs more than 0.6 of the smallest latency of a family whose latencies span 1 to
+10; many families span more, so the smallest counts as no less than a tenth of the largest.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from router.contract import NEVER, Family, Item, Reason
 from router.fluid import Budget
 from router.latency import LatencyModel
 from router.outlook import Memory, Outlook, kind_of, lane_deadlines
-from router.policies.batching import background, earliest, reason_for
+from router.policies.batching import background, best_rung, earliest, reason_for
 from router.policies.slack_fraction import SlackFraction
 from router.triage import triage, triage_kept
 from router.view import Decision, Lane, Plan, View
@@ -43,8 +44,7 @@ class Casc:
     """The look-ahead policy; without `cascades` it answers every row once (`fluid`).
 
     `head_room` multiplies a batch's seconds where its own deadline is at stake. `decision_s` is what a decision costs
-    on this machine; where a batch of one is planned to take less than `decision_s / 0.6`, the simple rule decides.
-    `burst` is the budget of step 4.
+    on this machine, seconds. `burst` is the budget of step 4.
     """
 
     cascades: bool = True
@@ -88,8 +88,10 @@ class Casc:
         return bool(item.confidence < table.prices.keep[table.index(price), family.ladder.index(item.at)])
 
     def _is_quick(self, lane: Lane) -> bool:
-        head = lane.items[0]
-        return 0.6 * lane.latency.planned_s(head.lowest, 1, head.size_class) < self.decision_s
+        size_class = lane.key.size_class
+        least_s = lane.latency.planned_run_s(lane.key.lowest, 1, size_class)
+        most_s = lane.latency.planned_run_s(best_rung(lane), 1, size_class)
+        return 0.6 * max(least_s, 0.1 * most_s) < self.decision_s
 
     def _fresh(
         self, memory: Memory, outlook: Outlook, view: View, lane: Lane, now: float
@@ -103,13 +105,14 @@ class Casc:
         due_s = lane_deadlines(lane) - now
         fits = (choices.seconds <= outlook.latest_start_after(lane, rows)) & (safe_s <= due_s[0])
         if fits.any():
-            worth = np.where(fits, outlook.gain(lane, choices, rows, outlook.planned), -math.inf)
+            worth = np.where(fits, outlook.gain(lane, due_s, choices, rows, outlook.planned), -math.inf)
             at = int(worth.argmax())
             variant, size = choices.variants[at // len(rows)], int(rows[at % len(rows)])
             return self._plan(view, lane, variant, size, Reason.BEST_VALUE), float(worth.flat[at]), ()
         shed = due_s.searchsorted(safe_s)
         gone = shed + rows
-        worth = outlook.gain(lane, choices, np.minimum(gone, len(due_s)), outlook.with_budget(self.burst))
+        planned = outlook.with_budget(self.burst)
+        worth = outlook.gain(lane, due_s, choices, np.minimum(gone, len(due_s)), planned)
         worth = np.where(gone <= len(due_s), worth, -math.inf)
         at = int(worth.argmax())
         if worth.flat[at] == -math.inf:
