@@ -120,7 +120,7 @@ def measure(
                 for name, step_s in taken_s.items():
                     seconds.setdefault(Cell(name, size_class, batch), []).append(step_s)
                 if turn == 0:
-                    wanted[number] = plan.samples(sum(taken_s.values()) / len(taken_s))
+                    wanted[number] = plan.samples(sum(taken_s.values()))
             progress((sum(weights[:index]) + weights[index] * (turn + 1) / max(wanted)) / sum(weights))
     progress(1.0)
     return seconds

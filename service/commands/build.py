@@ -28,7 +28,8 @@ def build(
 ) -> None:
     """Build families: train, compress, measure, profile, publish.
 
-    NAME is a family that comes with the gateway (`sentiment`, `digits`); FILE.py is a family spec of your own.
+    NAME is a family that comes with the gateway (`sentiment`, `sentiment-deep`, `digits`);
+    FILE.py is a family spec of your own.
     """
     repository = settings_from(models=models).models
     for family in families or [DEFAULT_FAMILY]:

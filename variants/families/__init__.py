@@ -14,7 +14,11 @@ from variants.spec import BuildError, FamilySpec
 # the cores are shared with other work that made a training step ten times longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-BUILT_IN = {"digits": "variants.families.digits", "sentiment": "variants.families.sentiment"}
+BUILT_IN = {
+    "digits": "variants.families.digits",
+    "sentiment": "variants.families.sentiment",
+    "sentiment-deep": "variants.families.sentiment.deep",
+}
 
 
 def load_family(name_or_path: str) -> FamilySpec:

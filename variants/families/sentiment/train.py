@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,15 +13,21 @@ from torch import nn
 from variants.families.sentiment.model import MultiExitEncoder, mean_over_tokens
 from variants.preparation import ATTENTION_MASK, INPUT_IDS, Preparer, Row
 
-EPOCHS = 1
 BATCH = 64
-ENCODER_RATE = 3e-4
 EXIT_RATE = 5e-3
 WEIGHT_DECAY = 0.01
 WARM_UP = 0.1
 EXIT_ZERO_DECAY = 1e-4
 BATCHES_SORTED_TOGETHER = 16
 """Rows are sorted by length within this many random batches, which halves the padding and keeps batches random."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long to train, and the largest learning rate of the encoder's layers."""
+
+    epochs: int
+    encoder_rate: float
 
 
 def batches(sizes: Sequence[int], generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -39,6 +46,7 @@ def fine_tune(
     preparer: Preparer,
     rows: Sequence[Row],
     labels: NDArray[np.int64],
+    schedule: Schedule,
     *,
     seed: int,
     advance: Callable[[float], None],
@@ -49,21 +57,25 @@ def fine_tune(
     network.positions.requires_grad_(False)
     optimizer = torch.optim.AdamW(
         [
-            {"params": network.layers.parameters(), "lr": ENCODER_RATE},
+            {"params": network.layers.parameters(), "lr": schedule.encoder_rate},
             {"params": network.exits.parameters(), "lr": EXIT_RATE},
         ],
         weight_decay=WEIGHT_DECAY,
     )
-    steps = EPOCHS * -(-len(rows) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=[ENCODER_RATE, EXIT_RATE], total_steps=steps + 1, pct_start=WARM_UP, anneal_strategy="linear"
+    steps = schedule.epochs * -(-len(rows) // BATCH)
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[schedule.encoder_rate, EXIT_RATE],
+        total_steps=steps + 1,
+        pct_start=WARM_UP,
+        anneal_strategy="linear",
     )
     generator = torch.Generator().manual_seed(seed)
     targets = torch.from_numpy(labels)
     sizes = [row.size for row in rows]
     network.train()
     done = 0
-    for _ in range(EPOCHS):
+    for _ in range(schedule.epochs):
         for group in batches(sizes, generator):
             feeds = preparer.collate([rows[row] for row in group.tolist()])
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=computes_in_bfloat16()):
@@ -73,7 +85,7 @@ def fine_tune(
             torch.stack(losses).mean().backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            schedule.step()
+            rates.step()
             done += 1
             advance(done / steps)
     network.eval()

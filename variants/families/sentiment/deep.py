@@ -1,0 +1,24 @@
+"""`sentiment-deep`: the task of `sentiment` with the whole encoder, trained for longer: six layers, L0 to L6.
+
+Its ladder is longer and dearer than the default family's: what routing is measured on.
+"""
+
+from __future__ import annotations
+
+from variants.families.sentiment.recipe import ExitsOfMiniLM
+from variants.families.sentiment.train import Schedule
+from variants.spec import BuildStage
+
+FAMILY = ExitsOfMiniLM(depth=6, schedule=Schedule(epochs=2, encoder_rate=2e-4), validation=1500).family(
+    name="sentiment-deep",
+    description="Short English review sentences: negative or positive? Six layers deep.",
+    default_slo_s=0.1,
+    expected_s={
+        BuildStage.DATA: 3.0,
+        BuildStage.TRAIN: 130.0,
+        BuildStage.VARIANTS: 20.0,
+        BuildStage.EVALUATE: 60.0,
+        BuildStage.PROFILE: 14.0,
+        BuildStage.PUBLISH: 3.0,
+    },
+)

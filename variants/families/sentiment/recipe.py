@@ -1,0 +1,128 @@
+"""How a family of MiniLM's exits comes about: one joint fine-tune, exported at every exit in two precisions.
+
+Each precision is exported as whole graphs and as a chain of stages, so that an answer at one exit can be deepened at
+the cost of the remaining layers only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from variants.families.sentiment import data, model, train
+from variants.families.sentiment.export import AllExits, export_all_exits, reference_logits
+from variants.manifest import TensorSpec, TextPreparation
+from variants.recipes.artifact import Artifact
+from variants.recipes.dynamic_int8 import dynamic_int8
+from variants.recipes.rowwise_int8 import rowwise_int8
+from variants.spec import BuildContext, BuildStage, Candidate, Dataset, FamilySpec, split
+from variants.weights import Weights, content_key, kept_weights
+
+MAX_TOKENS = 64
+TRAINING_ROWS = 7000
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExitsOfMiniLM:
+    """The networks that end after each of the first `depth` layers (1 to 6), and after none.
+
+    `validation` rows are kept to calibrate on. With `dynamic`, the deepest exit is also made in plain dynamic int8,
+    as a yardstick.
+    """
+
+    depth: int
+    schedule: train.Schedule
+    validation: int
+    dynamic: bool = False
+
+    def family(
+        self, name: str, description: str, default_slo_s: float, expected_s: Mapping[BuildStage, float]
+    ) -> FamilySpec:
+        """Return the family that is built so."""
+        return FamilySpec(
+            name=name,
+            description=description,
+            labels=("negative", "positive"),
+            inputs=(TensorSpec(name=data.INPUT, datatype="BYTES", shape=(-1,)),),
+            preparation=TextPreparation(tokenizer_file=TOKENIZER_FILE, max_tokens=MAX_TOKENS),
+            load=self.load,
+            build=self.build,
+            default_slo_s=default_slo_s,
+            sizes=(16, 32, MAX_TOKENS),
+            source=(
+                "sentences: movie-review snippets of Hutto and Gilbert, VADER, ICWSM 2014 (vaderSentiment 3.3.2); "
+                "encoder: all-MiniLM-L6-v2"
+            ),
+            licence="sentences: MIT as packaged, texts by third parties; encoder: Apache-2.0, fine-tuned by this build",
+            expected_s=expected_s,
+        )
+
+    def load(self, context: BuildContext) -> Dataset:
+        """Return the rated sentences; write the tokenizer into the revision."""
+        rows = data.labelled_sentences(context.cache)
+        context.advance(0.5)
+        _, tokenizer = data.pretrained_encoder(context.cache)
+        (context.staging / TOKENIZER_FILE).write_bytes(tokenizer)
+        return split(rows, train=TRAINING_ROWS, validation=self.validation, seed=context.spec.seed)
+
+    def build(self, context: BuildContext, dataset: Dataset) -> Iterator[Candidate]:
+        """Fine-tune once, or take the weights kept from the last time; yield every exit in every precision."""
+        network = self._trained(context, dataset)
+        fp32 = AllExits("fp32", network, partial(export_all_exits, network, context.scratch / "fp32.onnx"))
+        int8 = AllExits("int8", network, lambda: rowwise_int8(fp32.artifact, context.scratch / "int8.onnx"))
+        for exit_number in range(self.depth + 1):
+            for precision, exits in (("fp32", fp32), ("int8", int8)):
+                yield Candidate(
+                    f"L{exit_number}-{precision}",
+                    partial(_whole_and_stages, context, exits, exit_number),
+                    stages=exits.stages(exit_number),
+                    reference=reference_logits(network, exit_number),
+                )
+        if self.dynamic:
+            yield Candidate(
+                f"L{self.depth}-dynamic",
+                lambda path: dynamic_int8(fp32.whole(self.depth, context.scratch / "deepest.onnx"), path),
+                reference=reference_logits(network, self.depth),
+                notes="kept for comparison",
+            )
+
+    def _trained(self, context: BuildContext, dataset: Dataset) -> model.MultiExitEncoder:
+        weights, _ = data.pretrained_encoder(context.cache)
+        network = model.from_pretrained(weights, self.depth, MAX_TOKENS)
+        texts = b"\0".join(dataset.train.inputs[data.INPUT].tolist())
+        code = [Path(inspect.getfile(module)) for module in (data, model, train)]
+        settings = f"seed {context.spec.seed}, {self.schedule}, depth {self.depth}, torch {torch.__version__}"
+        originals = f"{data.ENCODER_SHA256}, {data.TOKENIZER_SHA256}"
+        key = content_key(settings, originals, *code, texts, dataset.train.labels.tobytes())
+
+        def fine_tuned() -> Weights:
+            torch.manual_seed(context.spec.seed)
+            preparer = context.preparer()
+            rows = preparer.prepare(dataset.train.inputs).values
+            labels = dataset.train.labels
+            train.fine_tune(
+                network, preparer, rows, labels, self.schedule, seed=context.spec.seed, advance=context.advance
+            )
+            return {name: values.numpy() for name, values in network.state_dict().items() if not _is_frozen(name)}
+
+        kept = kept_weights(context.cache / "weights" / f"{context.spec.name}.safetensors", key, fine_tuned)
+        network.load_state_dict({name: torch.from_numpy(values) for name, values in kept.items()}, strict=False)
+        return network.eval()
+
+
+def _whole_and_stages(context: BuildContext, exits: AllExits, exit_number: int, path: Path) -> Artifact:
+    whole = exits.whole(exit_number, path)
+    for number, stage in enumerate(exits.stages(exit_number)):
+        if not (stage_path := context.stage_path(stage)).exists():
+            exits.stage(number, stage_path)
+    return whole
+
+
+def _is_frozen(name: str) -> bool:
+    return name.split(".", maxsplit=1)[0] not in ("layers", "exits")
