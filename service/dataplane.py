@@ -81,7 +81,7 @@ class DataPlane:
         """Make the table of inference paths from what is loaded."""
         for name, loaded in self._gateway.families.items():
             self._infer_paths[f"/v2/models/{name}/infer"] = (name, None)
-            for variant in loaded.sessions:
+            for variant in loaded.paths:
                 self._infer_paths[f"/v2/models/{name}/versions/{variant}/infer"] = (name, variant)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -18,8 +18,8 @@ from router.scheduler import Scheduler
 from service.exchange import Receive
 from service.runner import BatchRunner, Done
 from service.watching import CallerWatch
-from service.work import NOTHING, Answer, Work
-from variants.preparation import Answers, Row
+from service.work import NOTHING, Answer, Ran, Work
+from variants.preparation import Row
 
 logger = logging.getLogger("pareto.dispatcher")
 
@@ -38,7 +38,7 @@ class SlotExecutor(Protocol):
     """Where the batches of one slot run; says when they are done through the callback it was made with."""
 
     def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
-        """Begin a batch; never called again before it is done."""
+        """Begin a batch on inputs, or on states where it goes on; never called again before it is done."""
 
     def stop(self) -> None:
         """No more batches will come."""
@@ -187,25 +187,26 @@ class Dispatcher:
         work = self._work
         for dispatch in dispatches:
             self._running[dispatch.batch_id] = dispatch
-            rows = [work[item.request_id].rows[item.row] for item in dispatch.items]
+            from_stage = dispatch.from_stage
+            rows = [work[item.request_id].feed(item.row, from_stage) for item in dispatch.items]
             if inline is None and dispatch.predicted_run_s < self._inline_below_s:
                 inline = dispatch, rows
             else:
                 self._slots[dispatch.slot].start(dispatch, rows)
         return inline
 
-    def _batch_done(self, batch_id: int, outcome: Answers | Exception, run_s: float) -> None:
+    def _batch_done(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
         """Called by a slot, on its thread."""
         try:
             self._loop.call_soon_threadsafe(self._settle_and_turn, batch_id, outcome, run_s)
         except RuntimeError:
             logger.debug("batch %d ended after the event loop", batch_id)
 
-    def _settle_and_turn(self, batch_id: int, outcome: Answers | Exception, run_s: float) -> None:
+    def _settle_and_turn(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
         self._settle(batch_id, outcome, run_s)
         self._want_turn()
 
-    def _settle(self, batch_id: int, outcome: Answers | Exception, run_s: float) -> None:
+    def _settle(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
         dispatch = self._running.pop(batch_id)
         if isinstance(outcome, Exception):
             logger.error(
@@ -220,9 +221,10 @@ class Dispatcher:
             return
         for index, item in enumerate(dispatch.items):
             work = self._work.get(item.request_id)
+            # None where the request has ended meanwhile, as with the answer that was kept for it.
             if work is not None:
-                work.answers[item.row] = (outcome, index)
-        self._scheduler.complete(batch_id, self._clock(), run_s)
+                work.keep(item.row, outcome, index)
+        self._scheduler.complete(batch_id, self._clock(), run_s, outcome.answers.confidences.tolist())
 
     def _answer(self, record: Record) -> None:
         work = self._work.pop(record.request_id)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from router.contract import NEVER, Request, Slot
 from router.policies import policy_named
 from router.scheduler import Limits, Scheduler
+from router.view import CascadePolicy, Policy
 from service.dispatcher import Dispatcher
 from service.exchange import Receive
 from service.loading import LoadedFamily, cannot_be_loaded, load_family
@@ -60,11 +61,13 @@ class Phase(Enum):
 class Gateway:
     """Loads what the settings name and answers requests until it is drained.
 
+    `policy` stands in for the one that the settings name.
     `families` is empty until `phase` is READY. `problems` maps a family that could not be loaded to its fault.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
         self.settings = settings
+        self._policy = policy or policy_named(settings.policy)
         self.phase = Phase.LOADING
         self.families: Mapping[str, LoadedFamily] = {}
         self.problems: dict[str, str] = {}
@@ -93,17 +96,16 @@ class Gateway:
             logger.error("nothing to serve: %s", "; ".join(self.problems.values()) or f"{settings.models} is empty")
             return
         slots = settings.slot_count
-        policy = policy_named(settings.policy)
         named = settings.policy.partition("fixed:")[2]
-        if named and not any(named in family.sessions for family in loaded.values()):
+        if named and not any(named in family.paths for family in loaded.values()):
             self.broke(f"policy {settings.policy!r}: no family that is served has a variant {named!r}")
             logger.error("nothing to serve: %s", self.problems["gateway"])
             return
         self.scheduler = Scheduler(
             [family.family for family in loaded.values()],
             [Slot(index) for index in range(slots)],
-            policy,
-            Limits(backlog_rows=settings.backlog),
+            self._policy,
+            Limits(backlog_rows=settings.backlog, reply_margin_s=settings.reply_margin_ms / 1e3),
             {name: settings.margin_of(name) for name in loaded},
         )
         runner = BatchRunner(loaded)
@@ -118,7 +120,8 @@ class Gateway:
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
-            self.statistics.expect(name, family.sessions)
+            self.statistics.expect(name, family.paths)
+        self._tell_executors()
         self._settle_interpreter()
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
@@ -222,10 +225,10 @@ class Gateway:
 
     def variant(self, loaded: LoadedFamily, variant: str) -> None:
         """Check that a variant can be pinned. Raises `ProtocolError` 404 saying why it cannot."""
-        if variant in loaded.sessions:
+        if variant in loaded.paths:
             return
         known = {v.name for v in loaded.manifest.variants}
-        served = f"served are {', '.join(loaded.sessions)}"
+        served = f"served are {', '.join(loaded.paths)}"
         if variant in loaded.refused:
             raise ProtocolError(404, f"version {variant!r} of {loaded.name} is refused: its files are broken; {served}")
         if variant in known:
@@ -235,16 +238,33 @@ class Gateway:
     def _load(self) -> dict[str, LoadedFamily]:
         self.repository = Repository(self.settings.models)
         options = SessionOptions(threads=self.settings.threads_per_slot)
+        cascades = isinstance(self._policy, CascadePolicy)
         loaded: dict[str, LoadedFamily] = {}
         for name in self.repository.families():
+            wanted, stages = self.settings.load_of(name), self.settings.stages_of(name)
             try:
-                loaded[name] = load_family(self.repository, name, options, self.settings.load_of(name))
+                loaded[name] = load_family(self.repository, name, options, wanted, stages=stages, cascades=cascades)
             except Exception as error:
                 self.problems[name] = str(error)
                 if not isinstance(error, RepositoryError):
                     logger.exception("family %s: a fault that nobody foresaw", name)
                 logger.error("family %s is not served: %s", name, error)
         return loaded
+
+    def _tell_executors(self) -> None:
+        """Say what profiles recommend where the settings leave slots and threads open; it is not followed by itself."""
+        if not self.settings.model_fields_set.isdisjoint(("slots", "threads_per_slot")):
+            return
+        for name, family in self.families.items():
+            if (measured := family.executors) is not None:
+                logger.info(
+                    "family %s: measured best here are slots = %d and threads_per_slot = %d; serving with %d and %d",
+                    name,
+                    measured.recommended_slots,
+                    measured.recommended_threads,
+                    self.settings.slot_count,
+                    self.settings.threads_per_slot,
+                )
 
     def _settle_interpreter(self) -> None:
         """Keep the garbage collector and the interpreter's thread switching out of the way of requests."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.contract import Family
 from service.oip.signature import Signature
+from service.paths import PathOpener, VariantPath, one_line, serves_stages
+from service.settings import Stages
+from variants.evidence import read_evidence
 from variants.manifest import FamilyManifest, VariantManifest
-from variants.preparation import LOGITS, Preparer, Row, open_preparation
-from variants.profiling import FamilyProfile, load_profile, profile_family, save_profile, to_router_family
+from variants.preparation import Preparer, Row, open_preparation
+from variants.profiles import Executors, FamilyProfile, load_profile, save_profile, to_router_family
+from variants.profiling import profile_family
 from variants.repository import Repository, RepositoryError, RevisionFolder
-from variants.session import ModelLoadError, Session, SessionOptions, open_session
+from variants.session import ModelLoadError, SessionOptions
 
 logger = logging.getLogger("pareto.loading")
 
@@ -29,18 +34,23 @@ _FORESEEN = (ModelLoadError, ValueError, KeyError, OSError)
 class LoadedFamily:
     """One revision in memory.
 
-    `label_names` has the labels as bytes, [k]. `refused` maps each variant that has a fault to the fault, in which
-    files are named relative to the revision's folder, so that it may be shown to callers.
+    `paths` has the sessions of each variant in order, one for a whole graph, and as many as `Family` counts stages;
+    `beginnings` names the variants whose state lets another one go on. `label_names` has the labels as bytes, [k].
+    `refused` maps each variant that has a fault to the fault, in which files are named relative to the revision's
+    folder, so that it may be shown to callers. `executors` says how slots and threads compare on this machine, where
+    that was measured.
     """
 
     manifest: FamilyManifest
     family: Family
     preparer: Preparer
-    sessions: Mapping[str, Session]
+    paths: Mapping[str, VariantPath]
+    beginnings: frozenset[str]
     temperatures: Mapping[str, float]
     signature: Signature
     label_names: NDArray[np.object_]
     refused: Mapping[str, str] = field(default_factory=dict)
+    executors: Executors | None = None
 
     @property
     def name(self) -> str:
@@ -59,21 +69,25 @@ def load_family(
     options: SessionOptions,
     wanted: Sequence[str] | None = None,
     report: Callable[[str], None] = logger.info,
+    *,
+    stages: Stages = "off",
+    cascades: bool = False,
 ) -> LoadedFamily:
     """Open the active revision of a family: the `wanted` variants, else those its manifest loads by default.
 
+    `stages` says whether chains are served as stages, `cascades` whether the policy may answer a row more than once.
     Where no profile of this machine is stored, a quick one is taken (seconds) and kept. Raises `RepositoryError`,
     and nothing else, where the family cannot be read, where a wanted variant does not exist or where no variant is
     left.
     """
     try:
-        return _Loading(repository.open(name), options, report).load(wanted)
+        return _Loading(repository.open(name), options, report).load(wanted, stages, cascades=cascades)
     except RepositoryError:
         raise
     except Exception as error:
         if not isinstance(error, _FORESEEN):
             logger.exception("family %s: a fault that nobody foresaw", name)
-        raise RepositoryError(f"family {name}: {_one_line(error)}") from error
+        raise RepositoryError(f"family {name}: {one_line(error)}") from error
 
 
 class _Loading:
@@ -88,34 +102,49 @@ class _Loading:
         self._preparer = open_preparation(folder)
         self._refused: dict[str, str] = {}
 
-    def load(self, wanted: Sequence[str] | None) -> LoadedFamily:
+    def load(self, wanted: Sequence[str] | None, stages: Stages, *, cascades: bool) -> LoadedFamily:
         manifest = self._manifest
         chosen = self._chosen(wanted)
         for name, fault in self._folder.verify().items():
             self._refuse(name, fault)
+        chosen = [variant for variant in chosen if variant.name not in self._refused]
         rows, no_rows = self._warm_up_rows()
-        sessions: dict[str, Session] = {}
+        staged = serves_stages(stages, chosen, cascades=cascades)
+        opener = PathOpener(self._folder, self._preparer, self._options, rows, staged=staged)
+        paths: dict[str, VariantPath] = {}
         for variant in chosen:
-            if variant.name not in self._refused:
-                try:
-                    sessions[variant.name] = self._open(variant, rows)
-                except (ModelLoadError, RepositoryError) as error:
-                    self._refuse(variant.name, str(error))
-        profile = self._profile(sessions, no_rows) if sessions else None
+            try:
+                paths[variant.name] = opener.open(variant)
+            except (ModelLoadError, RepositoryError) as error:
+                self._refuse(variant.name, str(error))
+        profile = self._profile(paths, no_rows, staged=staged) if paths else None
         if profile is None:
             raise RepositoryError(
                 f"family {self._name}: none of its variants can be loaded ({'; '.join(self._refused.values())})"
             )
+        evidence = partial(read_evidence, self._folder)
+        family = to_router_family(manifest, profile, tuple(paths), staged=staged, evidence=evidence)
+        self._tell(family, cascades=cascades)
         return LoadedFamily(
             manifest=manifest,
-            family=to_router_family(manifest, profile, tuple(sessions)),
+            family=family,
             preparer=self._preparer,
-            sessions=sessions,
-            temperatures={variant.name: variant.temperature for variant in chosen if variant.name in sessions},
+            paths=paths,
+            beginnings=_beginnings(family),
+            temperatures={variant.name: variant.temperature for variant in chosen if variant.name in paths},
             signature=Signature.of(manifest.inputs, manifest.outputs),
             label_names=np.array([label.encode() for label in manifest.labels], dtype=object),
             refused=self._refused,
+            executors=profile.executors,
         )
+
+    def _tell(self, family: Family, *, cascades: bool) -> None:
+        """What became of cascades and stages, for who reads the log."""
+        if cascades and family.evidence is None and len(family.ladder) > 1:
+            logger.warning("family %s: no cascades: its variants were not all evaluated on the same rows", self._name)
+        stages = {stage for variant in family.variants if len(variant.stages) > 1 for stage in variant.stages}
+        if stages:
+            logger.info("family %s: chains are served as %d stages", self._name, len(stages))
 
     def _chosen(self, wanted: Sequence[str] | None) -> list[VariantManifest]:
         known = {variant.name: variant for variant in self._manifest.variants}
@@ -137,50 +166,38 @@ class _Loading:
             inputs = {tensor.name: samples[tensor.name][:WARM_UP_ROWS] for tensor in self._manifest.inputs}
             return self._preparer.prepare(inputs).values, ""
         except (RepositoryError, ValueError, TypeError) as error:
-            return (), _one_line(error)
+            return (), one_line(error)
 
-    def _open(self, variant: VariantManifest, rows: Sequence[Row]) -> Session:
-        session = open_session(self._folder.file(variant.model_file), self._options)
-        # One row, then several: no request pays for lazy initialisation, and a model that cannot run is refused.
-        for batch in (rows[:1], rows) if rows else ():
-            self._try(session, batch)
-        return session
+    def _profile(self, paths: dict[str, VariantPath], no_rows: str, *, staged: bool) -> FamilyProfile | None:
+        """A profile of all variants, measured where none is stored; without rows to measure on, what is stored counts.
 
-    def _try(self, session: Session, batch: Sequence[Row]) -> None:
-        try:
-            logits = np.asarray(session.run(self._preparer.collate(batch))[LOGITS])
-        except Exception as error:
-            raise ModelLoadError(f"{session.path}: does not run: {_one_line(error)}") from error
-        expected = (len(batch), len(self._manifest.labels))
-        if logits.shape != expected or logits.dtype.kind != "f" or not np.isfinite(logits).all():
-            raise ModelLoadError(
-                f"{session.path}: expected finite logits {expected}, got {logits.dtype} of shape {logits.shape}"
-            )
-
-    def _profile(self, sessions: dict[str, Session], no_rows: str) -> FamilyProfile | None:
-        """A profile of all sessions, measured where none is stored; without rows to measure on, what is stored counts.
-
-        Then variants without a profile are refused and leave `sessions`; None where none is left.
+        Then variants without a profile are refused and leave `paths`; None where none is left.
         """
         profile = load_profile(self._folder, self._options.threads)
-        unprofiled = set(sessions) if profile is None else set(sessions) - set(profile.variants)
+        unprofiled = [name for name in paths if profile is None or not self._is_profiled(name, profile, staged=staged)]
         if no_rows:
             if profile is None:
                 raise RepositoryError(f"family {self._name}: has no latency profile of this machine, and {no_rows}")
             logger.warning("family %s: is not warmed up: %s", self._name, no_rows)
             for variant in sorted(unprofiled):
-                del sessions[variant]
+                del paths[variant]
                 self._refuse(variant, f"has no latency profile of this machine, and {no_rows}")
-            return profile if sessions else None
+            return profile if paths else None
         if unprofiled:
             self._report(f"family {self._name}: no latency profile of this machine yet, taking a quick one")
-            profile = profile_family(self._folder, tuple(sessions), mode="quick", options=self._options)
+            profile = profile_family(self._folder, tuple(paths), mode="quick", options=self._options)
             try:
                 save_profile(self._folder, profile)
             except RepositoryError as error:
                 logger.warning("the profile is not kept and will be taken anew at the next start: %s", error)
         return profile
 
+    def _is_profiled(self, variant: str, profile: FamilyProfile, *, staged: bool) -> bool:
+        stages = self._manifest.variant(variant).stages if staged else ()
+        return variant in profile.variants and profile.stages.keys() >= set(stages)
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+
+def _beginnings(family: Family) -> frozenset[str]:
+    """The variants that another one goes on from."""
+    indices = range(len(family.variants))
+    return frozenset(family.variants[at].name for at in indices if any(family.first_stage(at, v) for v in indices))

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from router.contract import NEVER, BatchRecord, Outcome, Record
-from service.sums import LATENCY_EDGES, Answered, Batches, Sums
+from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers, Sums
 
 if TYPE_CHECKING:
     from service.gateway import Gateway
@@ -32,6 +32,8 @@ class Metrics(Collector):
         self._requests: dict[tuple[str, str, str, str, str], int] = {}
         self._answered: dict[tuple[str, str], Answered] = {}
         self._batches: dict[tuple[str, str], Batches] = {}
+        self._first: dict[tuple[str, str, str], FirstAnswers] = {}
+        self._escalated: dict[tuple[str, str, str], int] = {}
         self._failed: dict[tuple[str, str], int] = {}
         self._rejected: dict[str, int] = {}
         self._busy_s: dict[int, float] = {}
@@ -81,6 +83,12 @@ class Metrics(Collector):
             sums.ratio.add(total_s / record.slo_s)
             sums.met += record.slo_met
         sums.quality += record.quality
+        first_key = (record.family, record.path[0] if record.path else record.variant, record.escalation)
+        first = self._first.get(first_key)
+        if first is None:
+            first = self._first[first_key] = FirstAnswers()
+        first.count += 1
+        first.confidence += record.confidence
         self._rows[record.family] = self._rows.get(record.family, 0) + record.rows
 
     def _add_batch(self, batch: BatchRecord) -> None:
@@ -97,6 +105,12 @@ class Metrics(Collector):
         sums.size.add(len(dispatch.items))
         sums.rows += len(dispatch.items)
         sums.prediction.add(dispatch.predicted_s / busy_s if busy_s > 0.0 else 1.0)
+        at = dispatch.items[0].at
+        if at >= 0:
+            # The rows of a batch share a lane, and so the variant that answered them before.
+            before = self._gateway.families[dispatch.family].family.variants[at].name
+            triple = (dispatch.family, before, dispatch.variant)
+            self._escalated[triple] = self._escalated.get(triple, 0) + len(dispatch.items)
 
     def collect(self) -> Iterator[Metric]:
         """Turn the sums into metric families; called by the registry, on a thread of its own.
@@ -104,6 +118,7 @@ class Metrics(Collector):
         Dictionaries are copied before they are walked, because the event loop adds to them meanwhile.
         """
         yield from self._collect_requests()
+        yield from self._collect_cascades()
         yield from self._collect_batches()
         yield from self._collect_state()
 
@@ -148,6 +163,28 @@ class Metrics(Collector):
         for family, count in list(self._rows.items()):
             rows.add_metric((family,), count)
         yield rows
+
+    def _collect_cascades(self) -> Iterator[Metric]:
+        first = ("model", "variant", "escalation")
+        answers = CounterMetricFamily(
+            "pareto_first_answers",
+            "Answered requests by the variant that answered their first row first, and why a better one did or not.",
+            labels=first,
+        )
+        confidence = CounterMetricFamily(
+            "pareto_first_answer_confidence_sum", "Sum of the confidences of those first answers.", labels=first
+        )
+        for key, sums in list(self._first.items()):
+            answers.add_metric(key, sums.count)
+            confidence.add_metric(key, sums.confidence)
+        escalated = CounterMetricFamily(
+            "pareto_escalated_rows",
+            "Rows that a better variant answered again, wanted or not by then.",
+            labels=("model", "from_variant", "to_variant"),
+        )
+        for key, count in list(self._escalated.items()):
+            escalated.add_metric(key, count)
+        yield from (answers, confidence, escalated)
 
     def _collect_batches(self) -> Iterator[Metric]:
         pair = ("model", "variant")

@@ -15,7 +15,7 @@ import numpy as np
 from bentoml.exceptions import BentoMLException, InternalServerError, InvalidArgument, NotFound, ServiceUnavailable
 from numpy.typing import NDArray
 
-from router.contract import Outcome
+from router.contract import Escalation, Outcome
 from service.gateway import Gateway
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError, dropped, malformed
@@ -82,6 +82,9 @@ class NativeApi:
     ) -> dict[str, Any]:
         """Labels of the rows (texts, or lists of numbers), with confidences, the variant that answered and why.
 
+        `path` has the variants that answered the first row one after the other, `escalation` why there was another or
+        not, `first_confidence` the first answer's, which decided it (null where there was nothing to decide).
+
         `slo_ms` is by when the answer is wanted, `when_late` (`shed` or `serve`) what to do when that cannot be,
         `timeout_ms` when the answer is worthless, `min_accuracy` the least accuracy accepted, `variant` exactly who
         answers.
@@ -120,6 +123,9 @@ def _body(loaded: LoadedFamily, answer: Answer) -> dict[str, Any]:
         "variant": record.variant,
         "reason": record.reason.value,
         "slo_met": record.slo_met,
+        "path": list(record.path),
+        "escalation": record.escalation.value,
+        "first_confidence": record.confidence if record.escalation is not Escalation.NONE else None,
         "total_ms": record.total_s * 1000.0,
     }
 

@@ -93,7 +93,7 @@ class ProtocolPages:
         for name, loaded in gateway.families.items():
             for variant in loaded.manifest.variants:
                 reason = idle
-                if variant.name not in loaded.sessions:
+                if variant.name not in loaded.paths:
                     reason = loaded.refused.get(variant.name, "not loaded")
                 yield IndexEntry(name, variant.name, not reason, reason)
         for name in gateway.problems:

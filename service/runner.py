@@ -15,9 +15,11 @@ import numpy as np
 
 from router.contract import Dispatch
 from service.loading import LoadedFamily
-from variants.preparation import LOGITS, Answers, Row
+from service.work import Ran
+from variants.preparation import Row
+from variants.stages import collate_states, cut_states, run_stages
 
-Done = Callable[[int, Answers | Exception, float], None]
+Done = Callable[[int, Ran | Exception, float], None]
 
 
 class RunnerError(Exception):
@@ -30,9 +32,9 @@ class BatchRunner:
     def __init__(self, families: Mapping[str, LoadedFamily]) -> None:
         self._families = families
 
-    def attempt(self, dispatch: Dispatch, rows: Sequence[Row]) -> tuple[Answers | Exception, float]:
+    def attempt(self, dispatch: Dispatch, rows: Sequence[Row]) -> tuple[Ran | Exception, float]:
         """What `run` returns or raises, and the seconds it took: whatever a model does, requests get an outcome."""
-        outcome: Answers | Exception
+        outcome: Ran | Exception
         started_s = perf_counter()
         try:
             outcome = self.run(dispatch, rows)
@@ -40,20 +42,25 @@ class BatchRunner:
             outcome = error
         return outcome, perf_counter() - started_s
 
-    def run(self, dispatch: Dispatch, rows: Sequence[Row]) -> Answers:
-        """Labels and probabilities of the rows, in order.
+    def run(self, dispatch: Dispatch, rows: Sequence[Row]) -> Ran:
+        """Labels and probabilities of the rows, in order, and what they leave for a longer path.
 
-        Raises `RunnerError` where the logits have a wrong shape or are not finite, and whatever onnxruntime raises.
+        `rows` are prepared inputs, or the states that earlier stages left where the dispatch goes on from them. Raises
+        `RunnerError` where the logits have a wrong shape or are not finite, and whatever onnxruntime raises.
         """
         loaded = self._families[dispatch.family]
-        logits = loaded.sessions[dispatch.variant].run(loaded.preparer.collate(rows))[LOGITS]
+        stages = loaded.paths[dispatch.variant][dispatch.from_stage : dispatch.to_stage]
+        feeds = collate_states(stages[0], rows) if dispatch.from_stage else loaded.preparer.collate(rows)
+        logits, state = run_stages(stages, feeds)
         expected = (len(rows), len(loaded.label_names))
         if logits.shape != expected:
             raise RunnerError(f"{dispatch.family}/{dispatch.variant}: logits {logits.shape}, expected {expected}")
         answers = loaded.preparer.decode(logits, loaded.temperatures[dispatch.variant])
         if not np.isfinite(answers.confidences).all():
             raise RunnerError(f"{dispatch.family}/{dispatch.variant}: the answer is not finite")
-        return answers
+        if state is None or dispatch.variant not in loaded.beginnings:
+            return Ran(answers)
+        return Ran(answers, cut_states(stages[-1], state, [len(row) for row in rows]))
 
 
 class SlotThread:

@@ -33,6 +33,8 @@ def _comma_separated(value: object) -> object:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Margin = Annotated[float, Field(ge=1, le=10)]
+Stages = Literal["auto", "on", "off"]
+"""Whether chains are served as stages; see `service.paths.serves_stages`."""
 
 
 class FamilySettings(BaseModel):
@@ -58,6 +60,7 @@ class FamilySettings(BaseModel):
         "Default: those on the Pareto frontier that are worth their price.",
     )
     margin: Margin | None = Field(default=None, description="As `margin`, for this family.")
+    stages: Stages | None = Field(default=None, description="As `stages`, for this family.")
 
 
 class Settings(BaseSettings):
@@ -93,6 +96,19 @@ class Settings(BaseSettings):
         default=1.12,
         description="Predicted seconds are multiplied by this when a batch is planned; larger sheds and downgrades "
         "earlier.",
+    )
+    stages: Stages = Field(
+        default="auto",
+        description="Whether variants that are exits of one network are served as its stages, so that a better one "
+        "goes on from where a quicker one left off: `on`, `off`, or `auto`: where two loaded variants share stages and "
+        "the policy may answer a row more than once.",
+    )
+    reply_margin_ms: float = Field(
+        default=2.0,
+        ge=0,
+        le=1000,
+        description="An answer that waits for a better one is sent this long before its SLO at the latest, "
+        "milliseconds. Must cover the coarseness of timers (1 ms) and the way back to the caller.",
     )
     backlog: int = Field(
         default=4096, ge=1, description="Rows that may wait; a request that does not fit is answered 503."
@@ -191,6 +207,10 @@ class Settings(BaseSettings):
     def load_of(self, family: str) -> tuple[str, ...] | None:
         """The variants to load of a family, None for those its manifest loads by default."""
         return self.family(family).load
+
+    def stages_of(self, family: str) -> Stages:
+        """Whether the chains of a family are served as stages."""
+        return self.family(family).stages or self.stages
 
     def timeout_of(self, family: str) -> float:
         """The hard timeout of a family's requests that name none, seconds."""

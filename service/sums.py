@@ -58,3 +58,13 @@ class Batches:
         self.size = Sums(BATCH_EDGES)
         self.prediction = Sums(PREDICTION_EDGES)
         self.rows = 0
+
+
+class FirstAnswers:
+    """What is added up per (family, variant that answered first, escalation)."""
+
+    __slots__ = ("confidence", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.confidence = 0.0

@@ -1,4 +1,9 @@
-"""The payload of a request on its way: its prepared rows, the answers that have come, and where they go."""
+"""The payload of a request on its way: its prepared rows, the answers that have come, and where they go.
+
+A row may be answered more than once, each time by a better variant: the answer that has come is kept until a better
+one replaces it. Where the variants are exits of one network, the state that the last stage left of the row is kept as
+well, so that the next exit goes on from there; the row's input stays for variants that start anew.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ import numpy as np
 from router.contract import Record
 from service.exchange import Receive
 from variants.preparation import Answers, Row
+from variants.stages import State
 
 
 class Answer(NamedTuple):
@@ -20,13 +26,26 @@ class Answer(NamedTuple):
     answers: Answers
 
 
+class Ran(NamedTuple):
+    """What a batch gave: its answers, and the state of each row where a longer path may go on from here (else none).
+
+    A state is a view of the row's own part of the batch's last hidden tensor, as `variants.stages` cuts it.
+    """
+
+    answers: Answers
+    states: Sequence[State] = ()
+
+
 NOTHING = Answers(np.empty(0, np.int64), np.empty((0, 0), np.float32), np.empty(0, np.float32))
 
 
 class Work:
-    """The payload of one unfinished request and where its answer goes."""
+    """The payload of one unfinished request and where its answer goes.
 
-    __slots__ = ("answers", "arrival_s", "future", "receive", "rows", "watcher")
+    What it holds ends with it: nothing else keeps rows, answers or states.
+    """
+
+    __slots__ = ("answers", "arrival_s", "future", "receive", "rows", "states", "watcher")
 
     def __init__(
         self, rows: Sequence[Row], future: asyncio.Future[Answer], arrival_s: float, receive: Receive | None
@@ -37,6 +56,19 @@ class Work:
         self.receive = receive
         self.watcher: asyncio.Task[None] | None = None
         self.answers: list[tuple[Answers, int] | None] = [None] * len(rows)
+        self.states: dict[int, State] = {}
+
+    def feed(self, row: int, from_stage: int) -> Row:
+        """What a batch needs of a row: its input, or, to go on at a later stage, its state, which is handed over."""
+        return self.states.pop(row) if from_stage else self.rows[row]
+
+    def keep(self, row: int, ran: Ran, index: int) -> None:
+        """Take a row's answer, and its state, from a batch in which it was at `index`; they replace earlier ones."""
+        self.answers[row] = (ran.answers, index)
+        if ran.states:
+            self.states[row] = ran.states[index]
+        elif self.states:
+            self.states.pop(row, None)
 
     def collect(self) -> Answers:
         """All rows' answers in order; the request is served, so none is missing."""

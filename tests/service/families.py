@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from variants.manifest import FamilyManifest, Invariance, Quality, TensorPreparation, TensorSpec, VariantManifest
+from variants.manifest import (
+    FamilyManifest,
+    Invariance,
+    Quality,
+    StageManifest,
+    TensorPreparation,
+    TensorSpec,
+    VariantManifest,
+)
 from variants.repository import Repository
 
 ROWS = 40
 WIDTH = 512
 """A product of two square matrices of this size takes some milliseconds."""
+
+SMALL, LARGE = (1.7, 0.0, 0.0, 0.0), (8.0, 4.0, 0.0, 0.0)
+"""The weights of the two exits: how sure the first one is says how often it is right about the second one's sign."""
+
+Answered = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""True labels, predicted labels and confidences, each [n]."""
 
 
 def sign_model(matrix_products: int = 0) -> onnx.ModelProto:
@@ -62,31 +78,78 @@ def sign_model(matrix_products: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def chain_models() -> dict[str, onnx.ModelProto]:
+    """Two exits of one network: whole as `small` and `large`, and its stages `first` and `second`.
+
+    The state is x itself, FP32 [n, 4], called `hidden_0`. Logits are plus and minus `SMALL` or `LARGE` times x; the
+    second exit's are not finite where x1 is under -1e6, and take x3 products of large matrices to compute.
+    """
+    state = helper.make_node("Identity", ["x"], ["hidden_0"])
+    return {
+        "small": _graph(_exit("x", SMALL), "x"),
+        "large": _graph([state, *_slow_exit("hidden_0")], "x"),
+        "first": _graph([state, *_exit("x", SMALL)], "x", "hidden_0"),
+        "second": _graph(_slow_exit("hidden_0"), "hidden_0"),
+    }
+
+
+def write_chain(repository: Repository, name: str, default_slo_s: float = 10.0) -> None:
+    """Publish those two exits with what they answer on 400 rows: the second is always right, the first when it is sure.
+
+    Input and labels are those of `write_family`; the label is the sign of `LARGE` times x.
+    """
+    models = chain_models()
+    rows = np.random.default_rng(4).standard_normal((400, 4)).astype(np.float32)
+    scores = {"small": rows @ np.array(SMALL, np.float32), "large": rows @ np.array(LARGE, np.float32)}
+    label = (scores["large"] > 0).astype(np.int64)
+    evidence = {
+        variant: (label, (score > 0).astype(np.int64), (1 / (1 + np.exp(-2 * np.abs(score)))).astype(np.float32))
+        for variant, score in scores.items()
+    }
+    variants = {variant: (models[variant], float((e[1] == label).mean())) for variant, e in evidence.items()}
+    stages = {stage: models[stage] for stage in ("first", "second")}
+    paths = {"small": ("first",), "large": ("first", "second")}
+    write_family(repository, name, variants, default_slo_s, evidence=evidence, stages=stages, paths=paths)
+
+
 def write_family(
     repository: Repository,
     name: str,
     variants: Mapping[str, tuple[onnx.ModelProto, float]],
     default_slo_s: float = 10.0,
+    *,
+    evidence: Mapping[str, Answered] | None = None,
+    stages: Mapping[str, onnx.ModelProto] | None = None,
+    paths: Mapping[str, tuple[str, ...]] | None = None,
 ) -> None:
-    """Publish a family of (model, accuracy) by variant name; input `x` FP32 [-1, 4], labels `no` and `yes`."""
+    """Publish a family of (model, accuracy) by variant name; input `x` FP32 [-1, 4], labels `no` and `yes`.
+
+    `evidence` has true labels, answers and confidences of the validation part by variant, `stages` the models of
+    stages and `paths` the stages of each variant that has a chain.
+    """
     rows = np.random.default_rng(3).standard_normal((ROWS, 4)).astype(np.float32)
     label = (rows[:, 0] > 0).astype(np.int64)
+    confident = np.full(ROWS, 0.9, np.float32)
     manifests = []
     with repository.new_staging(name) as staging:
+        for stage, model in (stages or {}).items():
+            (staging / "stages").mkdir(exist_ok=True)
+            onnx.save(model, staging / "stages" / f"{stage}.onnx")
         for variant, (model, accuracy) in variants.items():
             folder = staging / variant
             folder.mkdir()
             onnx.save(model, folder / "model.onnx")
-            confident = np.full(ROWS, 0.9, np.float32)
+            truth, predicted, confidence = (evidence or {}).get(variant, (label, label, confident))
             np.savez(
                 folder / "calibration.npz",
-                label=label,
-                predicted=label,
-                confidence=confident,
+                label=truth,
+                predicted=predicted,
+                confidence=confidence,
                 sample_predicted=label,
                 sample_confidence=confident,
             )
-            manifests.append(_variant(variant, accuracy, (folder / "model.onnx").stat().st_size))
+            size_bytes = (folder / "model.onnx").stat().st_size
+            manifests.append(_variant(variant, accuracy, size_bytes, (paths or {}).get(variant, ())))
         np.savez(staging / "samples.npz", x=rows, label=label)
         manifest = FamilyManifest(
             name=name,
@@ -103,18 +166,20 @@ def write_family(
             max_batch=4,
             default_slo_s=default_slo_s,
             variants=tuple(manifests),
+            stages=tuple(StageManifest(name=stage, file=f"stages/{stage}.onnx") for stage in stages or ()),
             created=datetime(2026, 1, 1, tzinfo=UTC),
         )
         repository.publish(manifest, staging)
 
 
-def _variant(name: str, accuracy: float, size_bytes: int) -> VariantManifest:
+def _variant(name: str, accuracy: float, size_bytes: int, stages: tuple[str, ...]) -> VariantManifest:
     return VariantManifest(
         name=name,
         recipe="by hand",
         lineage=("by hand",),
         model_file=f"{name}/model.onnx",
         calibration_file=f"{name}/calibration.npz",
+        stages=stages,
         quality=Quality(
             value=accuracy, standard_error=0.01, precision=accuracy, recall=accuracy, f1=accuracy, samples=ROWS
         ),
@@ -124,3 +189,65 @@ def _variant(name: str, accuracy: float, size_bytes: int) -> VariantManifest:
         on_frontier=True,
         load_by_default=True,
     )
+
+
+def _exit(source: str, weights: tuple[float, ...], logits: str = "logits") -> list[onnx.NodeProto]:
+    """Logits of minus and plus `weights` times the source."""
+    both = np.array(weights, np.float32).reshape(4, 1) @ np.array([[-1, 1]], np.float32)
+    return [_constant(f"{logits}_w", both), helper.make_node("MatMul", [source, f"{logits}_w"], [logits])]
+
+
+def _slow_exit(source: str) -> list[onnx.NodeProto]:
+    """The exit of the weights `LARGE`, which breaks and dawdles as the columns 1 and 3 of the source say."""
+    product = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["and_on"]),
+            helper.make_node("MatMul", ["work", "square"], ["worked"]),
+        ],
+        "product",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("work", TensorProto.FLOAT, [WIDTH, WIDTH]),
+        ],
+        [
+            helper.make_tensor_value_info("and_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("worked", TensorProto.FLOAT, [WIDTH, WIDTH]),
+        ],
+    )
+    return [
+        *_exit(source, LARGE, "sound"),
+        _constant("columns", np.eye(4, dtype=np.float32)[:, [1, 3]]),
+        helper.make_node("MatMul", [source, "columns"], ["told"]),
+        helper.make_node("Split", ["told"], ["x1", "x3"], axis=1, num_outputs=2),
+        _constant("limit", np.array([1e6 + 1], np.float32)),
+        helper.make_node("Add", ["x1", "limit"], ["shifted"]),
+        helper.make_node("Log", ["shifted"], ["log"]),
+        helper.make_node("Sub", ["log", "log"], ["zero_or_nan"]),
+        helper.make_node("ReduceMax", ["x3"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["turns"], to=TensorProto.INT64),
+        _constant("start", np.array(True)),
+        _constant("square", np.eye(WIDTH, dtype=np.float32)),
+        _constant("nothing", np.zeros((WIDTH, WIDTH), np.float32)),
+        helper.make_node("Loop", ["turns", "start", "nothing"], ["done"], body=product),
+        helper.make_node("ReduceSum", ["done"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["sound", "zero_or_nan"], ["checked"]),
+        helper.make_node("Add", ["checked", "zero"], ["logits"]),
+    ]
+
+
+def _constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
+
+
+def _graph(nodes: Sequence[onnx.NodeProto], source: str, *states: str) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "exit",
+        [helper.make_tensor_value_info(source, TensorProto.FLOAT, ["rows", 4])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 2]),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in states),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

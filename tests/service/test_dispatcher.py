@@ -16,7 +16,7 @@ from router.scheduler import Scheduler
 from router.view import Decision, Plan, Policy, View
 from service.dispatcher import Dispatcher, Observer
 from service.runner import BatchRunner, Done
-from service.work import Answer
+from service.work import Answer, Ran
 from variants.preparation import Answers, Row
 
 FAMILY = Family("f", (VariantProfile("only", 0.9, table((1, 4), (0.001, 0.004))),), sizes=(16, 32), max_batch=4)
@@ -33,7 +33,7 @@ class AtOnce:
         """Answer label 0 for each row."""
         count = len(rows)
         answers = Answers(np.zeros(count, np.int64), np.ones((count, 1), np.float32), np.ones(count, np.float32))
-        self._done(dispatch.batch_id, self._fault or answers, 0.0)
+        self._done(dispatch.batch_id, self._fault or Ran(answers), 0.0)
 
     def stop(self) -> None:
         """Nothing to end."""

@@ -53,7 +53,7 @@ def test_a_model_with_strange_logits_is_refused_alone(repository: Repository, mo
     """The other variant serves; the fault names the file without the folders of this machine."""
     publish(repository, sound=sign_model(), strange=model)
     loaded = load(repository)
-    assert ["sound"] == list(loaded.sessions)
+    assert ["sound"] == list(loaded.paths)
     assert loaded.refused["strange"].startswith("strange/model.onnx: expected finite logits (1, 2)")
 
 
@@ -65,7 +65,7 @@ def test_a_file_that_is_no_model_is_refused_alone(repository: Repository, caplog
     _sign_off(folder, "rubbish/model.onnx")
     with caplog.at_level(logging.ERROR, "pareto.loading"):
         loaded = load(repository)
-    assert ["sound"] == list(loaded.sessions)
+    assert ["sound"] == list(loaded.paths)
     assert loaded.refused["rubbish"].startswith("rubbish/model.onnx: cannot be opened as a model")
     assert str(repository.root) not in loaded.refused["rubbish"]
     assert str(path) in caplog.text
@@ -82,7 +82,7 @@ def test_broken_samples_matter_only_without_a_profile(repository: Repository, ca
     load(repository)
     folder.file("samples.npz").write_bytes(b"broken")
     with caplog.at_level(logging.WARNING, "pareto.loading"):
-        assert ["sound"] == list(load(repository).sessions)
+        assert ["sound"] == list(load(repository).paths)
     assert "family sign: is not warmed up" in caplog.text
 
 
@@ -92,7 +92,7 @@ def test_broken_samples_refuse_what_was_never_profiled(repository: Repository) -
     load_family(repository, "sign", SessionOptions(), wanted=["old"])
     folder.file("samples.npz").write_bytes(b"broken")
     loaded = load(repository)
-    assert (["old"], ["new"]) == (list(loaded.sessions), list(loaded.refused))
+    assert (["old"], ["new"]) == (list(loaded.paths), list(loaded.refused))
     assert loaded.refused["new"].startswith("has no latency profile of this machine, and samples.npz: cannot be read")
 
 
@@ -127,7 +127,7 @@ def test_samples_are_read_once_for_all_variants(repository: Repository, monkeypa
         return samples(folder)
 
     monkeypatch.setattr(RevisionFolder, "samples", counted)
-    assert {"a", "b", "c"} == set(load(repository).sessions)
+    assert {"a", "b", "c"} == set(load(repository).paths)
     assert 1 == len(reads)
 
 
@@ -137,7 +137,7 @@ def test_whatever_is_raised_becomes_a_repository_error(
 ) -> None:
     """One line that names the family, whatever the readers of its files raise."""
 
-    def fail(*given: object) -> None:
+    def fail(*given: object, **named: object) -> None:
         raise error
 
     publish(repository, sound=sign_model())

@@ -15,17 +15,23 @@ import pytest
 from loadtests.simulator import Machine, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import BatchRecord, Dispatch, Record, Request, Slot
+from router.contract import BatchRecord, Dispatch, Escalation, Family, Record, Request, Slot
 from router.latency import LatencyModel
 from router.policies import policy_named
 from router.scheduler import Scheduler
+from router.view import Policy
 from service.dispatcher import Dispatcher
 from service.runner import BatchRunner, Done
-from tests.scripted import FAMILY, SAMPLES
+from service.work import Ran
+from tests.scripted import FAMILY, SAMPLES, STAGED, TwoSteps
 from variants.preparation import Answers, Row
 
 SLOWDOWN = 1.3
 """The machine is slower than its profile, so that learning is part of what has to agree."""
+
+
+Running = tuple[float, int, float, Ran]
+"""When a batch ends, its number, when it started, and what it gives."""
 
 
 class ManualTime(asyncio.SelectorEventLoop):
@@ -52,26 +58,33 @@ class ManualTime(asyncio.SelectorEventLoop):
 
 
 class Script:
-    """A slot whose batches take what the profile says, times the slowdown, and whose answers are all `negative`."""
+    """A slot whose batches take what the profile says, times the slowdown, and answer as sure as the samples say.
 
-    def __init__(self, loop: ManualTime, done: Done, running: list[tuple[float, int, Dispatch]]) -> None:
-        self._loop, self._done, self._running, self._profile = loop, done, running, LatencyModel(FAMILY)
+    A row is the number of its sample, and so is the state that a batch leaves of it.
+    """
+
+    def __init__(self, family: Family, loop: ManualTime, done: Done, running: list[Running]) -> None:
+        self._family, self._loop, self._done, self._running = family, loop, done, running
+        self._profile = LatencyModel(family)
 
     def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
         """Be done after the scripted time."""
-        variant = FAMILY.index(dispatch.variant)
+        variant = self._family.index(dispatch.variant)
         assert variant is not None
-        seconds = self._profile.median_s(variant, len(rows), dispatch.items[0].size_class) * SLOWDOWN
+        first = dispatch.items[0]
+        start = first.at if dispatch.from_stage else -1
+        seconds = self._profile.median_s(variant, len(rows), first.size_class, start) * SLOWDOWN
+        confidence = SAMPLES.confidence[dispatch.variant][[int(row[0]) for row in rows]]
+        answers = Answers(np.zeros(len(rows), np.int64), np.stack([1.0 - confidence, confidence], axis=1), confidence)
+        states = rows if dispatch.to_stage < len(self._family.variants[-1].stages) else ()
         end_s = self._loop.now_s + seconds
-        heapq.heappush(self._running, (end_s, dispatch.batch_id, dispatch))
+        heapq.heappush(self._running, (end_s, dispatch.batch_id, dispatch.started_s, Ran(answers, states)))
         self._loop.call_at(end_s, self._finish)
 
     def _finish(self) -> None:
         """Of batches that end together the older one is first: the loop's heap of timers keeps no order of them."""
-        _, _, dispatch = heapq.heappop(self._running)
-        rows = len(dispatch.items)
-        answers = Answers(np.zeros(rows, np.int64), np.full((rows, 2), 0.5, np.float32), np.full(rows, 0.5, np.float32))
-        self._done(dispatch.batch_id, answers, self._loop.now_s - dispatch.started_s)
+        _, batch_id, started_s, ran = heapq.heappop(self._running)
+        self._done(batch_id, ran, self._loop.now_s - started_s)
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -90,33 +103,33 @@ class Log:
         self.dispatches += [batch.dispatch for batch in batches]
 
 
-def live(workload: Workload, policy: str, slots: int) -> Log:
+def live(workload: Workload, family: Family, policy: Policy, slots: int) -> Log:
     """The workload through the asyncio dispatcher, on manual time, with scripted slots."""
     loop, log = ManualTime(), Log()
 
     async def serve() -> None:
-        running: list[tuple[float, int, Dispatch]] = []
-        scheduler = Scheduler([FAMILY], [Slot(index) for index in range(slots)], policy_named(policy))
+        running: list[Running] = []
+        scheduler = Scheduler([family], [Slot(index) for index in range(slots)], policy)
         dispatcher = Dispatcher(
             scheduler,
             BatchRunner({}),
-            lambda done: [Script(loop, done, running) for _ in range(slots)],
+            lambda done: [Script(family, loop, done, running) for _ in range(slots)],
             [log],
             clock=loop.time,
             timer_step_s=0.0,
         )
-        row = np.zeros((1, 4), np.float32)
         answers = []
         all_submitted = asyncio.Event()
-        rows = zip(workload.arrival_s.tolist(), workload.slo_s.tolist(), workload.sample.tolist(), strict=True)
+        samples = workload.sample.tolist()
+        rows = zip(workload.arrival_s.tolist(), workload.slo_s.tolist(), samples, strict=True)
         requests = [
-            Request(index, FAMILY.name, (int(SAMPLES.size_class[sample]),), arrival_s, arrival_s + slo_s)
+            Request(index, family.name, (int(SAMPLES.size_class[sample]),), arrival_s, arrival_s + slo_s)
             for index, (arrival_s, slo_s, sample) in enumerate(rows)
         ]
 
         def arrive(index: int) -> None:
             """One timer at a time: the heap of timers does not keep the order of those that are due together."""
-            answers.append(dispatcher.submit(requests[index], [row]))
+            answers.append(dispatcher.submit(requests[index], [np.array([samples[index]])]))
             if index + 1 < len(requests):
                 loop.call_at(requests[index + 1].arrival_s, arrive, index + 1)
             else:
@@ -136,25 +149,39 @@ def rounded(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [tuple(round(value, 9) if isinstance(value, float) else value for value in row) for row in rows]
 
 
+def compared(family: Family, policy: Policy, slots: int, rate: float) -> Log:
+    """What was lived, once it is seen to be what was simulated, batch for batch and request for request."""
+    rng = np.random.default_rng(5)
+    workload = Workload.draw(
+        arrivals("gamma", rate, 1.5, Shape(cv2=4.0), rng), SloMix.parse("40:0.5,120:0.5"), len(SAMPLES), rng
+    )
+    machine = Machine(slots=slots, noise=0.0, slowdown=SLOWDOWN)
+    simulated = simulate(workload, family, SAMPLES, policy, machine, np.random.default_rng(0))
+    lived = live(workload, family, policy, slots)
+    in_order = sorted(lived.dispatches, key=lambda dispatch: dispatch.batch_id)
+    # A batch for a request that was answered meanwhile may outlive the last request, and nobody waits for it.
+    assert rounded(in_order) == rounded(simulated.dispatches[: len(in_order)])
+    assert rounded(sorted(lived.records)) == rounded(sorted(simulated.records))
+    return lived
+
+
 @pytest.mark.parametrize("policy", ["slack-fraction", "fastest", "most-accurate"])
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("rate", [60.0, 400.0, 2000.0])
 def test_live_dispatcher_and_simulator_decide_alike(policy: str, slots: int, rate: float) -> None:
     """Same workload, same service times: the same batches at the same moments, the same record for every request."""
-    rng = np.random.default_rng(5)
-    workload = Workload.draw(
-        arrivals("gamma", rate, 1.5, Shape(cv2=4.0), rng), SloMix.parse("40:0.5,120:0.5"), len(SAMPLES), rng
-    )
-    simulated = simulate(
-        workload,
-        FAMILY,
-        SAMPLES,
-        policy_named(policy),
-        Machine(slots=slots, noise=0.0, slowdown=SLOWDOWN),
-        np.random.default_rng(0),
-    )
-    lived = live(workload, policy, slots)
-    in_order = sorted(lived.dispatches, key=lambda dispatch: dispatch.batch_id)
-    assert rounded(in_order) == rounded(simulated.dispatches)
-    assert rounded(sorted(lived.records)) == rounded(sorted(simulated.records))
+    lived = compared(FAMILY, policy_named(policy), slots, rate)
     assert len({record.outcome for record in lived.records}) > 1 or rate < 2000.0
+
+
+@pytest.mark.parametrize("family", [FAMILY, STAGED], ids=["independent", "staged"])
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("rate", [60.0, 400.0])
+def test_both_drivers_escalate_alike(family: Family, slots: int, rate: float) -> None:
+    """Kept answers wait, go out and are replaced at the same moments, whether the better variant starts anew or not."""
+    lived = compared(family, TwoSteps(), slots, rate)
+    seen = {record.escalation for record in lived.records}
+    assert {Escalation.CONFIDENT, Escalation.ESCALATED} <= seen
+    assert Escalation.NO_TIME in seen or rate < 400.0
+    stages = {dispatch.from_stage for dispatch in lived.dispatches}
+    assert stages == ({0, 1} if family is STAGED else {0})
