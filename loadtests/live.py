@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loadtests.report import read_score
-from loadtests.scoring import Score
+from loadtests.scoring import Results, Score
 from loadtests.servers import ROOT, pinned
 from loadtests.workload import Workload
 
@@ -27,19 +27,24 @@ def run_live(
 
     The score says itself whether it is valid. Raises `LiveRunError` where there is none.
     """
+    return run_live_results(url, models, family, workload, cores, variant)[0]
+
+
+def run_live_results(
+    url: str, models: Path, family: str, workload: Workload, cores: Sequence[int] = (), variant: str | None = None
+) -> tuple[Score, Results]:
+    """As `run_live`, with what became of each request."""
     with tempfile.TemporaryDirectory() as folder:
-        report, trace = Path(folder, "score.json"), Path(folder, "workload.npz")
+        report, trace, answers = (Path(folder, name) for name in ("score.json", "workload.npz", "answers.npz"))
         workload.save(trace)
         locust = (sys.executable, "-m", "locust", "-f", str(LOCUST_FILE), "--headless", "--only-summary", "-H", url)
-        options = ("--workload", str(trace), "--report", str(report), "--models", str(models.resolve()))
-        pin = ("--variant", variant) if variant else ()
+        options = ("--workload", str(trace), "--report", str(report), "--answers", str(answers))
+        of = ("--models", str(models.resolve()), "--family", family, *(("--variant", variant) if variant else ()))
         with pinned(cores):
-            done = subprocess.run(
-                (*locust, *options, "--family", family, *pin), cwd=ROOT, capture_output=True, text=True, check=False
-            )
+            done = subprocess.run((*locust, *options, *of), cwd=ROOT, capture_output=True, text=True, check=False)
         try:
-            return read_score(report)
-        except (OSError, ValueError):
+            return read_score(report), Results.load(answers)
+        except (OSError, KeyError, ValueError):
             said = [line for line in done.stderr.splitlines() if line.strip()]
             why = said[-1] if said else "no message"
             raise LiveRunError(f"no score from locust (exit code {done.returncode}): {why}") from None

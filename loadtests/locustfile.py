@@ -47,6 +47,7 @@ class Plan:
     variant: str | None
     max_in_flight: int
     report: Path | None
+    answers: Path | None
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # locust's events carry no types
@@ -70,6 +71,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--save-workload", type=Path, help="write the drawn workload as .npz")
     add("--max-in-flight", type=int, default=1024, help="open requests at most (default 1024)")
     add("--report", type=Path, help="write the score as JSON")
+    add("--answers", type=Path, help="write what became of each request as .npz")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]  # locust's events carry no types
@@ -90,7 +92,9 @@ def prepare(environment: Environment, **_: Any) -> None:
         _refuse(str(error))
     _check_server(options.host, options.family, options.variant)
     bodies = tuple(oip.infer_body(samples, row) for row in range(len(samples)))
-    OpenLoopUser.plan = Plan(workload, samples, bodies, options.variant, options.max_in_flight, options.report)
+    OpenLoopUser.plan = Plan(
+        workload, samples, bodies, options.variant, options.max_in_flight, options.report, options.answers
+    )
 
 
 class OpenLoopUser(FastHttpUser):
@@ -126,7 +130,10 @@ class OpenLoopUser(FastHttpUser):
             received: Mapping[str, Any] = response.headers or {}
             stages = oip.stage_seconds(str(received.get(oip.TIMING_HEADER) or ""))
             variant = str(received.get(oip.VARIANT_HEADER) or "unnamed")
-            return Reply(fate, label, variant, stages.get("total", math.nan), stages.get("compute", math.nan))
+            escalated = "," in str(received.get(oip.PATH_HEADER) or "")
+            return Reply(
+                fate, label, variant, stages.get("total", math.nan), stages.get("compute", math.nan), escalated
+            )
 
         def observe(index: int, reply: Reply, latency_s: float) -> None:
             requests.fire(
@@ -143,6 +150,8 @@ class OpenLoopUser(FastHttpUser):
         print_score(Console(), f"{plan.samples.family} live: {plan.workload.description}", judged)
         if plan.report:
             write_json(plan.report, score_json(judged))
+        if plan.answers:
+            results.save(plan.answers)
         self.environment.process_exit_code = 0 if judged.valid else INVALID_RUN
         assert self.environment.runner is not None, "a user runs in a runner"
         self.environment.runner.quit()

@@ -15,6 +15,7 @@ from loadtests.scoring import Fate
 LABEL = "label"
 SLO_HEADER = "x-slo-latency-ms"
 VARIANT_HEADER = "x-variant"
+PATH_HEADER = "x-route-path"
 TIMING_HEADER = "server-timing"
 JSON_HEADERS = {"content-type": "application/json"}
 

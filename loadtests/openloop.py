@@ -35,7 +35,8 @@ _sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 class Reply(NamedTuple):
     """What a sender got back: `label` is an index, -1 where there is none; `variant` is empty where none answered.
 
-    `total_s` and `compute_s` are the server's own account, not-a-number where it gave none.
+    `total_s` and `compute_s` are the server's own account, not-a-number where it gave none; `escalated` is whether
+    several variants answered, one after the other.
     """
 
     fate: Fate
@@ -43,6 +44,7 @@ class Reply(NamedTuple):
     variant: str = ""
     total_s: float = math.nan
     compute_s: float = math.nan
+    escalated: bool = False
 
 
 Send = Callable[[int], Reply]
@@ -75,7 +77,7 @@ def run_open_loop(
         latency_s = time.perf_counter() - intended_s[index]
         in_flight -= 1
         results.fate[index], results.label[index], results.variant[index] = reply[:3]
-        results.total_s[index], results.compute_s[index] = reply[3:]
+        results.total_s[index], results.compute_s[index], results.escalated[index] = reply[3:]
         if reply.fate is Fate.ANSWERED:
             results.latency_s[index] = latency_s
         observe(index, reply, latency_s)

@@ -8,8 +8,9 @@ intended start, so a stalled generator or server cannot hide its own delays.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Results:
     `fate` and `variant` are object arrays of str; `label` int64 is the answered label's index, -1 where none was;
     `latency_s` float64 runs from the intended start to the answer, infinite where there was none. `total_s` and
     `compute_s` float64 are the server's own seconds for an answered request, not-a-number where it told none.
+    `escalated` bool tells whether more than one variant answered it, one after the other.
     """
 
     fate: NDArray[np.object_]
@@ -49,6 +51,7 @@ class Results:
     latency_s: Seconds
     total_s: Seconds
     compute_s: Seconds
+    escalated: NDArray[np.bool_]
 
     @classmethod
     def pending(cls, count: int) -> Results:
@@ -56,7 +59,28 @@ class Results:
         fate = np.full(count, Fate.NOT_SENT, dtype=object)
         variant = np.full(count, "", dtype=object)
         unknown = np.full(count, math.nan)
-        return cls(fate, variant, np.full(count, -1, dtype=np.int64), np.full(count, math.inf), unknown, unknown.copy())
+        label, latency_s = np.full(count, -1, dtype=np.int64), np.full(count, math.inf)
+        escalated = np.zeros(count, dtype=np.bool_)
+        return cls(fate, variant, label, latency_s, unknown, unknown.copy(), escalated)
+
+    def since(self, first: int) -> Results:
+        """The results of the requests from that index on."""
+        return Results(*(getattr(self, column.name)[first:] for column in fields(self)))
+
+    def save(self, path: Path) -> None:
+        """Write as .npz."""
+        arrays = {column.name: getattr(self, column.name) for column in fields(self)}
+        arrays["fate"], arrays["variant"] = self.fate.astype(str), self.variant.astype(str)
+        with path.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read what `save` wrote. Raises `OSError`, `KeyError` and `ValueError`."""
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {column.name: archive[column.name] for column in fields(cls)}
+        fate = np.array([Fate(word) for word in arrays["fate"].tolist()], dtype=object)
+        return cls(**{**arrays, "fate": fate, "variant": arrays["variant"].astype(object)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +108,10 @@ class SloScore:
 class Score:
     """The judgement of one run. Shares are of all arrivals, percentiles and `accuracy` of the answered ones.
 
-    `overhead_p50_s` is the median of what the answered waited beyond the server's own account of its time (network,
-    HTTP, dispatch lag), `compute_p50_s` the median of the server's compute time. `faults` says why the run is not a
-    measurement; empty for a simulation and for a generator that kept up.
+    `escalated` is the share of the answered that several variants answered, one after the other. `overhead_p50_s` is
+    the median of what the answered waited beyond the server's own account of its time (network, HTTP, dispatch lag),
+    `compute_p50_s` the median of the server's compute time. `faults` says why the run is not a measurement; empty for
+    a simulation and for a generator that kept up.
     """
 
     description: str
@@ -103,6 +128,7 @@ class Score:
     compute_p50_s: float
     fates: dict[str, float]
     answers: dict[str, float]
+    escalated: float
     by_slo: tuple[SloScore, ...]
     lag_p50_s: float
     lag_p99_s: float
@@ -140,6 +166,7 @@ def score(workload: Workload, label: NDArray[np.int64], results: Results, sendin
         compute_p50_s=_percentile(_known(results.compute_s[answered]), 50.0),
         fates={str(fate): float((results.fate == fate).mean()) for fate in Fate},
         answers={str(name): int(count) / len(latency_s) for name, count in zip(names, counts, strict=True)},
+        escalated=float(results.escalated[answered].mean()) if answered.any() else 0.0,
         by_slo=tuple(
             SloScore(
                 slo_s=float(slo_s),

@@ -222,6 +222,7 @@ def _results(workload: Workload, samples: Samples, machine: Machine, records: li
         results.fate[index] = fate
         if fate is Fate.ANSWERED:
             results.variant[index] = record.variant
+            results.escalated[index] = len(record.path) > 1
             results.label[index] = samples.predicted[record.variant][sample[index]]
             results.latency_s[index] = record.finished_s + machine.outbound_s - arrival_s[index]
             results.total_s[index], results.compute_s[index] = record.total_s, record.compute_s

@@ -1,0 +1,138 @@
+"""Simulated runs of many policies on the suite, side by side on all cores; the same in whatever order they run."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+
+from loadtests.routing_runs import Decisions, Key, Run
+from loadtests.samples import Samples
+from loadtests.scoring import Results, score
+from loadtests.simulator import Machine, simulate
+from loadtests.suite import Trace, Yardsticks, draw
+from loadtests.workload import Workload
+from router.contract import Family, Item
+from router.latency import LatencyModel
+from router.policies import policy_named
+from router.scheduler import Limits
+from router.view import CascadePolicy, Decision, Policy, View
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All that simulated runs have in common; `decision_s` has by policy what its decisions add to every batch."""
+
+    family: Family
+    samples: Samples
+    machine: Machine
+    yardsticks: Yardsticks
+    duration_s: float
+    margin: float = 1.12
+    limits: Limits = field(default_factory=Limits)
+    decision_s: dict[str, float] = field(default_factory=dict)
+    truth: Family | None = None
+
+    def workload(self, trace: Trace, seed: int) -> Workload:
+        """What every policy gets for that trace and seed."""
+        return draw(trace, self.yardsticks, self.duration_s, seed, len(self.samples))
+
+    def results(self, policy: str, workload: Workload, seed: int) -> tuple[Results, Decisions]:
+        """One simulation. Raises `ValueError` for an unknown policy."""
+        timed = stopwatch(policy_named(policy))
+        machine = replace(self.machine, batch_s=self.machine.batch_s + self.decision_s.get(policy, 0.0))
+        simulation = simulate(
+            workload,
+            self.family,
+            self.samples,
+            timed,
+            machine,
+            np.random.default_rng(seed),
+            self.limits,
+            self.margin,
+            self.truth,
+        )
+        return simulation.results, timed.decisions(len(workload))
+
+    def run(self, policy: str, trace: Trace, seed: int) -> Run:
+        """One simulation, judged."""
+        workload = self.workload(trace, seed)
+        results, decisions = self.results(policy, workload, seed)
+        judged = score(workload, self.samples.label, results)
+        return Run.judged(Key(policy, trace.name, seed), judged, self.duration_s, decisions)
+
+
+class Stopwatch:
+    """A policy that times another one; what it decides is the other's."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._seconds: list[float] = []
+
+    def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+        """See `router.view.Policy`."""
+        started_s = perf_counter()
+        decided = self._policy.decide(state, view, now)
+        self._seconds.append(perf_counter() - started_s)
+        return decided
+
+    def decisions(self, requests: int) -> Decisions:
+        """What was measured, for a run of so many requests."""
+        median_s, p99_s = np.percentile(self._seconds or [0.0], [50.0, 99.0]).tolist()
+        return Decisions(len(self._seconds) / requests, median_s * 1e6, p99_s * 1e6)
+
+
+class CascadeStopwatch(Stopwatch):
+    """The same for a policy that keeps answers."""
+
+    def __init__(self, policy: CascadePolicy) -> None:
+        super().__init__(policy)
+        self._cascades = policy
+
+    def keeps(self, state: object, family: Family, latency: LatencyModel, item: Item, now: float) -> bool:
+        """See `router.view.CascadePolicy`."""
+        return self._cascades.keeps(state, family, latency, item, now)
+
+
+def stopwatch(policy: Policy) -> Stopwatch:
+    """A stopwatch around a policy; it keeps answers if and only if the policy does."""
+    return CascadeStopwatch(policy) if isinstance(policy, CascadePolicy) else Stopwatch(policy)
+
+
+Task = tuple[str, Trace, int]
+"""(policy, trace, seed)"""
+
+
+def run_all(bench: Bench, tasks: Sequence[Task], workers: int, done: Callable[[], None] = lambda: None) -> list[Run]:
+    """Runs in the order of the tasks, by so many processes; `done` is called as each one is ready."""
+    runs = []
+    for run in _mapped(bench, tasks, workers):
+        runs.append(run)
+        done()
+    return runs
+
+
+def _mapped(bench: Bench, tasks: Sequence[Task], workers: int) -> Iterator[Run]:
+    if workers <= 1 or len(tasks) <= 1:
+        yield from (bench.run(*task) for task in tasks)
+        return
+    # Inputs are not needed where nothing is sent, and are most of what would be copied to the processes.
+    lean = replace(bench, samples=replace(bench.samples, inputs={}, datatypes={}))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _prepare, (lean,)) as pool:
+        yield from pool.map(_run, tasks)
+
+
+_bench: list[Bench] = []
+
+
+def _prepare(bench: Bench) -> None:
+    _bench[:] = [bench]
+
+
+def _run(task: Task) -> Run:
+    return _bench[0].run(*task)
