@@ -20,6 +20,7 @@ from service import __version__, cli
 from service.settings import Settings
 from service.supervision import server_environment
 from tests.service.families import sign_model, write_family
+from variants.fingerprint import available_cores
 from variants.repository import Repository
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,13 +173,14 @@ def test_frontier_leaves_out_what_is_corrupt(capsys: pytest.CaptureFixture[str],
 
 
 def test_profile_is_stored_and_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """`pareto profile` leaves one file for this machine and prints a row for each variant."""
+    """`pareto profile` leaves one file for this machine, prints a row for each variant and recommends slots."""
     folder = Repository(made(tmp_path)).open("sign").path
     assert 0 == cli.run(["profile", "sign", "--models", str(tmp_path)])
     assert 1 == len(list((folder / "profiles").glob("*.json")))
     printed = capsys.readouterr().out
     assert "quick" in printed
     assert "better" in printed
+    assert (available_cores() >= 2) == ("threads_per_slot = " in printed)
 
 
 def test_doctor_finds_a_sound_place_sound(capsys: pytest.CaptureFixture[str], sound: Path) -> None:

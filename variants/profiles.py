@@ -82,8 +82,8 @@ class Executors(_Frozen):
 
     @property
     def recommended_slots(self) -> int:
-        """How many batches should run at a time."""
-        return self.cores if self.ratio >= 1.0 else 1
+        """How many batches should run at a time: one only where that served more rows in every round."""
+        return self.cores if self.spread[1] >= 1.0 else 1
 
     @property
     def recommended_threads(self) -> int:

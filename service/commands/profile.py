@@ -16,11 +16,15 @@ def profile(
     models: Models = None,
     config: Config = None,
 ) -> None:
-    """Measure a family's latency and memory on this machine, with the options that serve."""
+    """Measure a family's latency and memory on this machine, with the options that serve.
+
+    Then compare one slot for each core with one slot for all of them, and say which serves more rows.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     settings = settings_from(config, models=models)
+    from variants.executors import compare_executors
     from variants.profiling import profile_family, save_profile
     from variants.repository import Repository
     from variants.session import SessionOptions
@@ -36,6 +40,11 @@ def profile(
                 options=SessionOptions(threads=settings.threads_per_slot),
                 progress=lambda fraction: bar.update(task, completed=fraction),
             )
+            comparing = bar.add_task("comparing slots with threads", total=1.0)
+            executors = compare_executors(
+                folder, measured, progress=lambda fraction: bar.update(comparing, completed=fraction)
+            )
+            measured = measured.model_copy(update={"executors": executors})
         save_profile(folder, measured)
     from service.commands.tables import print_profile
 

@@ -11,7 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from variants.frontier import Frontier, ParetoPoint
     from variants.manifest import FamilyManifest
-    from variants.profiling import FamilyProfile
+    from variants.profiles import Executors, FamilyProfile
 
 _WIDTH_OF_A_FILE = 140
 
@@ -39,7 +39,47 @@ def print_profile(manifest: FamilyManifest, profile: FamilyProfile) -> None:
         table.add_row(name, *seconds, f"{measured.load_s * 1e3:.0f}", _megabytes(measured.memory_bytes))
     console = output()
     console.print(table)
+    if profile.stages:
+        console.print(_stages(profile, middle))
+    if profile.executors is not None:
+        _print_executors(console, profile.executors)
     console.print(f"{profile.mode} profile of {profile.machine}", highlight=False, markup=False)
+
+
+def _stages(profile: FamilyProfile, middle: int) -> Table:
+    """Median of every stage, in the order of the chains."""
+    batches = next(iter(profile.stages.values())).batches
+    table = Table(title="stages: median milliseconds of a batch", title_justify="left")
+    table.add_column("stage")
+    for batch in batches:
+        table.add_column(f"{batch}", justify="right")
+    for name, measured in profile.stages.items():
+        table.add_row(name, *(f"{seconds * 1e3:.3g}" for seconds in measured.median_s[middle]))
+    return table
+
+
+def _print_executors(console: Console, executors: Executors) -> None:
+    """Rows a second of both forms, and which to choose."""
+    cores = executors.cores
+    table = Table(title=f"rows a second on {cores} cores", title_justify="left")
+    for column in ("variant", "batch", f"{cores} slots of 1 thread", f"1 slot of {cores} threads", "ratio"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for cell in executors.cells:
+        table.add_row(
+            cell.variant,
+            f"{cell.batch}",
+            f"{cell.slots_rows_s:.4g}",
+            f"{cell.threads_rows_s:.4g}",
+            f"{cell.slots_rows_s / cell.threads_rows_s:.2f}",
+        )
+    console.print(table)
+    least, most = executors.spread
+    console.print(
+        f"slots serve {executors.ratio:.2f} times as many rows (rounds {least:.2f} to {most:.2f}): "
+        f"slots = {executors.recommended_slots}, threads_per_slot = {executors.recommended_threads}",
+        highlight=False,
+        markup=False,
+    )
 
 
 def print_frontier(manifest: FamilyManifest, points: Sequence[ParetoPoint], found: Frontier) -> None:
