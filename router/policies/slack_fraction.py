@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router.contract import Item, Reason
-from router.policies.batching import background, earliest, reason_for
+from router.policies.batching import background, chosen, earliest, overdue, reason_for
 from router.triage import triage
 from router.view import Decision, Lane, Plan, View
 
@@ -28,14 +28,16 @@ class SlackFraction:
     """The short rule: one look at the queue, no forecast.
 
     `fraction` (0 to 1] of the SLO is what clearing the queue may take: less keeps more in reserve for arrivals to
-    come, more is more accurate. The default came out best in simulations of steady and bursty arrivals.
+    come, more is more accurate. The default came out best in simulations of steady and bursty arrivals. Without
+    `early_drop` only rows whose deadline is over are late.
     """
 
     fraction: float = 0.3
+    early_drop: bool = True
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
-        lanes, late, wake_at = triage(view.lanes, now)
+        lanes, late, wake_at = triage(view.lanes, now) if self.early_drop else overdue(view.lanes, now)
         if late or not view.free_slots:
             return state, Decision(late, None, wake_at)
         lane = earliest(lanes)
@@ -71,22 +73,12 @@ class SlackFraction:
                 continue
             work_s = latency.clearing_s(variant, lane.depth, size_class)
             for other in others:
-                chosen = other.key.pinned if other.key.pinned >= 0 else max(variant, other.key.lowest)
-                work_s += latency.clearing_s(chosen, other.depth, other.key.size_class)
+                theirs = other.key.pinned if other.key.pinned >= 0 else max(variant, other.key.lowest)
+                work_s += latency.clearing_s(theirs, other.depth, other.key.size_class)
             if work_s <= budget_s * slots:
-                return Plan(
-                    view.free_slots[0],
-                    lane,
-                    variant,
-                    lane.items[:size],
-                    reason_for(lane, self._reason(lane, head, variant)),
-                )
+                reason = chosen(lane, variant, Reason.FITS_SLACK)
+                return Plan(view.free_slots[0], lane, variant, lane.items[:size], reason)
         return None
-
-    def _reason(self, lane: Lane, head: Item, variant: int) -> Reason:
-        if variant == lane.family.ladder[-1]:
-            return Reason.ONLY_VARIANT if variant == head.lowest else Reason.MOST_ACCURATE
-        return Reason.FITS_SLACK
 
     def _overload(
         self, view: View, lane: Lane, budget_s: float, now: float
@@ -98,7 +90,7 @@ class SlackFraction:
         wanted = max(1, latency.largest_batch_within(variant, head.size_class, self.fraction * head.slo_s, wanted))
         batch_s = latency.planned_s(variant, wanted, head.size_class)
         tight: list[tuple[Lane, Item]] = []
-        for item in lane.items:
+        for item in lane.items if self.early_drop else ():
             if item.deadline_s - now >= batch_s or len(lane.items) - len(tight) <= wanted:
                 break
             tight.append((lane, item))
