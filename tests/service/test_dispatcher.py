@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 from time import monotonic
 
 import numpy as np
 import pytest
 
-from router.contract import NEVER, BatchRecord, Dispatch, Family, Outcome, Reason, Record, Request, Slot, VariantProfile
+from router.contract import (
+    NEVER,
+    BatchRecord,
+    Dispatch,
+    Escalation,
+    Family,
+    Outcome,
+    Reason,
+    Record,
+    Request,
+    Slot,
+    VariantProfile,
+)
 from router.latency import table
 from router.policies import policy_named
 from router.scheduler import Scheduler
@@ -17,6 +30,7 @@ from router.view import Decision, Plan, Policy, View
 from service.dispatcher import Dispatcher, Observer
 from service.runner import BatchRunner, Done
 from service.work import Answer, Ran
+from tests.scripted import STAGED, TwoSteps
 from variants.preparation import Answers, Row
 
 FAMILY = Family("f", (VariantProfile("only", 0.9, table((1, 4), (0.001, 0.004))),), sizes=(16, 32), max_batch=4)
@@ -169,3 +183,87 @@ def test_a_request_may_lose_a_row_in_the_poll_that_starts_another(inline_below_s
 
     expected = Outcome.FAILED if inline_below_s else Outcome.SERVED  # nothing is loaded that could run inline
     assert asyncio.run(run()) == [Outcome.REJECTED_INFEASIBLE, expected]
+
+
+class Unsure:
+    """A slot of the staged family: the first exit is never sure, the second one does as `better` says.
+
+    `states` has weak references to all states that the first one has left, `stuck` the batches that do not end.
+    """
+
+    def __init__(self, done: Done, better: str) -> None:
+        self.done, self._better = done, better
+        self.states: list[weakref.ref[Row]] = []
+        self.stuck: list[int] = []
+
+    def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
+        """Label 0 from the first exit, label 1 from the second."""
+        label = dispatch.to_stage - 1
+        answers = Answers(
+            np.full(len(rows), label), np.ones((len(rows), 2), np.float32), np.full(len(rows), 0.5, np.float32)
+        )
+        if dispatch.from_stage == 0:
+            states = [np.full((3, 2), float(row[0, 0]), np.float32) for row in rows]
+            self.states += [weakref.ref(state) for state in states]
+            self.done(dispatch.batch_id, Ran(answers, states), 0.0)
+            return
+        assert [row.shape for row in rows] == [(3, 2)] * len(rows)
+        if self._better == "stuck":
+            self.stuck.append(dispatch.batch_id)
+        elif self._better == "fails":
+            self.done(dispatch.batch_id, RuntimeError("broken model"), 0.0)
+        else:
+            self.done(dispatch.batch_id, Ran(answers), 0.0)
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+async def escalated(better: str, rows: int, requests: int = 1, slo_s: float = 5.0) -> tuple[list[Answer], Unsure]:
+    """The ends of requests, one after the other, through a dispatcher that keeps every first answer."""
+    slots: list[Unsure] = []
+
+    def make(done: Done) -> list[Unsure]:
+        slots.append(Unsure(done, better))
+        return slots
+
+    dispatcher = Dispatcher(Scheduler([STAGED], [Slot(0)], TwoSteps()), BatchRunner({}), make, [])
+    ended = []
+    for number in range(requests):
+        now = monotonic()
+        asked = Request(number, STAGED.name, (0,) * rows, now, now + slo_s, now + 10.0)
+        ended.append(await asyncio.wait_for(dispatcher.submit(asked, [ROW] * rows), 10.0))
+    for batch_id in slots[0].stuck:
+        slots[0].done(batch_id, RuntimeError("stuck for too long"), 0.0)
+    await asyncio.sleep(0)
+    assert await dispatcher.drained(1.0)
+    dispatcher.close()
+    return ended, slots[0]
+
+
+@pytest.mark.parametrize(
+    ("better", "slo_s", "label", "word"),
+    [
+        ("answers", 5.0, 1, Escalation.ESCALATED),
+        ("fails", 5.0, 0, Escalation.FAILED),
+        ("stuck", 0.1, 0, Escalation.NO_TIME),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_kept_answer_is_replaced_or_goes_out(
+    better: str, slo_s: float, label: int, word: Escalation, rows: int
+) -> None:
+    """Whatever becomes of the better batch, each row has an answer, the better one where it came."""
+    ended, _ = asyncio.run(escalated(better, rows, slo_s=slo_s))
+    (answer,) = ended
+    assert answer.answers.labels.tolist() == [label] * rows
+    assert (answer.record.escalation, answer.record.path[0]) == (word, "small")
+
+
+@pytest.mark.parametrize("better", ["answers", "fails"])
+def test_states_end_with_their_requests(better: str) -> None:
+    """Of fifty requests of two rows none leaves a state in memory."""
+    ended, slot = asyncio.run(escalated(better, rows=2, requests=50))
+    assert len(ended) == 50
+    assert len(slot.states) == 100
+    assert [state for state in slot.states if state() is not None] == []

@@ -34,6 +34,8 @@ def test_the_answer_says_what_was_decided_and_why(client: httpx.Client) -> None:
         "variant": response.headers["x-variant"],
         "route_reason": response.headers["x-route-reason"],
         "slo_met": True,
+        "route_path": response.headers["x-route-path"],
+        "escalation": response.headers["x-escalation"],
     }
     assert (response.headers["x-request-id"], response.headers["traceparent"]) == ("abc", trace)
     timing = dict(part.strip().split(";dur=") for part in response.headers["server-timing"].split(","))

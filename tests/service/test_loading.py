@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 
 from service import loading
 from service.loading import LoadedFamily, load_family
-from tests.service.families import sign_model, write_family
+from service.settings import Stages
+from tests.service.families import chain_models, sign_model, write_chain, write_family
 from variants.atomic import sha256_of
 from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.session import SessionOptions
@@ -161,6 +162,91 @@ def test_an_output_that_is_not_answered_is_refused(repository: Repository) -> No
     _edit(folder, lambda fields: fields["outputs"].append({"name": "mood", "datatype": "FP32", "shape": [-1]}))
     with pytest.raises(RepositoryError, match=r"outputs: mood FP32 \[-1\] is not one of label"):
         load(repository)
+
+
+def files_of(repository: Repository, stages: Stages, *, cascades: bool) -> dict[str, list[str]]:
+    """The files that each variant of `chain` was opened from."""
+    loaded = load_family(repository, "chain", SessionOptions(), stages=stages, cascades=cascades)
+    counts = {variant.name: len(variant.stages) for variant in loaded.family.variants}
+    assert counts == {name: len(path) for name, path in loaded.paths.items()}
+    return {name: [session.path.name for session in path] for name, path in loaded.paths.items()}
+
+
+@pytest.mark.parametrize(
+    ("stages", "cascades", "staged"),
+    [("on", False, True), ("auto", True, True), ("auto", False, False), ("off", True, False)],
+)
+def test_chains_are_opened_as_stages_where_that_is_wanted(
+    repository: Repository, stages: Stages, cascades: bool, staged: bool
+) -> None:
+    """Stages in place of the whole graphs, never both; `auto` wants a policy that goes on from them."""
+    write_chain(repository, "chain")
+    expected = {"small": ["first.onnx"], "large": ["first.onnx", "second.onnx"]}
+    whole = {"small": ["model.onnx"], "large": ["model.onnx"]}
+    assert files_of(repository, stages, cascades=cascades) == (expected if staged else whole)
+
+
+def test_a_stage_that_variants_share_is_opened_once(repository: Repository) -> None:
+    """And so it is in memory once; the state of the first exit is kept for the second one."""
+    write_chain(repository, "chain")
+    loaded = load_family(repository, "chain", SessionOptions(), stages="on")
+    assert loaded.paths["small"][0] is loaded.paths["large"][0]
+    assert loaded.beginnings == {"small"}
+
+
+def test_a_lone_exit_is_served_whole_unless_stages_are_asked_for(repository: Repository) -> None:
+    """Nothing goes on from it, so `auto` spares it the stages' overhead."""
+    write_chain(repository, "chain")
+    counts = {
+        stages: len(
+            load_family(repository, "chain", SessionOptions(), ["large"], stages=stages, cascades=True).paths["large"]
+        )
+        for stages in ("auto", "on")
+    }
+    assert counts == {"auto": 1, "on": 2}
+
+
+def test_a_stage_that_leaves_no_state_refuses_who_goes_on_from_it(repository: Repository) -> None:
+    """The first exit is sound by itself; the second one is refused, and the fault names the stage."""
+    write_chain(repository, "chain")
+    folder = repository.open("chain")
+    onnx.save(chain_models()["small"], folder.file("stages/first.onnx"))
+    _sign_off(folder, "stages/first.onnx")
+    loaded = load_family(repository, "chain", SessionOptions(), stages="on")
+    assert list(loaded.paths) == ["small"]
+    assert loaded.refused == {"large": "stages/first.onnx: leaves no state for the stage after it"}
+
+
+def test_stages_without_a_profile_are_profiled(repository: Repository) -> None:
+    """A profile of whole graphs is not enough to plan with stages."""
+    write_chain(repository, "chain")
+    load_family(repository, "chain", SessionOptions(), stages="off")
+    folder = repository.open("chain")
+    (path,) = (folder.path / "profiles").iterdir()
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, "stages": {}}))
+    reports: list[str] = []
+    loaded = load_family(repository, "chain", SessionOptions(), report=reports.append, stages="on")
+    assert len(reports) == 1
+    assert [variant.stages for variant in loaded.family.variants] == [("first",), ("first", "second")]
+
+
+def test_variants_evaluated_on_different_rows_serve_without_cascades(
+    repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no evidence to learn from, and the log says so."""
+    write_chain(repository, "chain")
+    folder = repository.open("chain")
+    arrays = dict(np.load(folder.file("small/calibration.npz")))
+    cut = {
+        name: array[:-1] if name in ("label", "predicted", "confidence") else array for name, array in arrays.items()
+    }
+    np.savez(folder.file("small/calibration.npz"), **cut)
+    _sign_off(folder, "small/calibration.npz")
+    with caplog.at_level(logging.WARNING, "pareto.loading"):
+        loaded = load_family(repository, "chain", SessionOptions(), cascades=True)
+    assert (loaded.family.evidence, list(loaded.paths)) == (None, ["small", "large"])
+    assert "family chain: no cascades" in caplog.text
 
 
 def _sign_off(folder: RevisionFolder, name: str) -> None:

@@ -165,12 +165,13 @@ def compared(family: Family, policy: Policy, slots: int, rate: float) -> Log:
     return lived
 
 
-@pytest.mark.parametrize("policy", ["slack-fraction", "fastest", "most-accurate"])
+@pytest.mark.parametrize("policy", ["slack-fraction", "fastest", "most-accurate", "fluid", "casc"])
+@pytest.mark.parametrize("family", [FAMILY, STAGED], ids=["independent", "staged"])
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("rate", [60.0, 400.0, 2000.0])
-def test_live_dispatcher_and_simulator_decide_alike(policy: str, slots: int, rate: float) -> None:
+def test_live_dispatcher_and_simulator_decide_alike(policy: str, family: Family, slots: int, rate: float) -> None:
     """Same workload, same service times: the same batches at the same moments, the same record for every request."""
-    lived = compared(FAMILY, policy_named(policy), slots, rate)
+    lived = compared(family, policy_named(policy), slots, rate)
     assert len({record.outcome for record in lived.records}) > 1 or rate < 2000.0
 
 
