@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve build test clients check bench-overhead bench-profile bench-sim loadtest lock clean
+.PHONY: help serve build test clients check bench-overhead bench-profile bench-sim bench-routing loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,6 +45,9 @@ bench-profile: $(STAMPS)/dev ## where a request's microseconds go (MODELS, ARGS)
 bench-sim: $(STAMPS)/dev ## the same workloads live and simulated, side by side (MODELS, ARGS)
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.compare $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-routing: $(STAMPS)/dev ## which policy gets most right in time, simulated or with ARGS="--live" live (MODELS, ARGS)
+	@$(BIN)/python -m loadtests.routing $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 loadtest: $(STAMPS)/dev ## open-loop load on the server at PORT (ARGS="--rate 50 --slo-mix 50:0.7,200:0.3 --duration 30")
 	@$(BIN)/locust -f loadtests/locustfile.py --headless -H http://127.0.0.1:$(or $(PORT),3000) $(if $(MODELS),--models $(MODELS)) $(ARGS)

@@ -11,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from loadtests.traces import Shape, TraceError, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import Family
 from router.policies import policy_named
+from variants.evidence import read_evidence
 from variants.fingerprint import machine_fingerprint
 from variants.profiling import load_profile, profile_family, save_profile, to_router_family
 from variants.repository import Repository, RepositoryError, RevisionFolder
@@ -138,14 +140,18 @@ def table(pairs: Sequence[Pair]) -> Table:
     return result
 
 
-def profiled_family(folder: RevisionFolder, names: Sequence[str], cores: Sequence[int]) -> Family:
+def profiled_family(
+    folder: RevisionFolder, names: Sequence[str], cores: Sequence[int], *, staged: bool = False
+) -> Family:
     """The router's view of the loaded variants, from the profile of these cores; taken and stored where missing."""
+    wanted = {stage for name in names for stage in folder.manifest.variant(name).stages} if staged else set()
     with servers.pinned(cores):
         profile = load_profile(folder)
-        if profile is None or not set(names) <= set(profile.variants):
+        if profile is None or not (set(names) <= set(profile.variants) and wanted <= set(profile.stages)):
             profile = profile_family(folder, names, mode="full")
             save_profile(folder, profile)
-    return to_router_family(folder.manifest, profile, names)
+    evidence = partial(read_evidence, folder)
+    return to_router_family(folder.manifest, profile, names, staged=staged, evidence=evidence)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

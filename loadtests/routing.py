@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loadtests.routing_goals import goals
 from loadtests.routing_plots import draw_burst, draw_differences, draw_scatter
 from loadtests.routing_report import markdown, print_report
-from loadtests.routing_runs import Book, BookError, Key
+from loadtests.routing_runs import Book, BookError
 from loadtests.routing_setup import (
     SUBJECT,
     machine_for,
@@ -37,12 +37,14 @@ from variants.repository import RepositoryError
 
 BURST = "on/off 1 s"
 """The trace that is drawn in time."""
+WIDTH = 180
+"""Columns where the output is no terminal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print, write. Ends with one line where that cannot be done."""
     options = _parser().parse_args(arguments)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     try:
         simulated(options, console)
     except (BookError, RepositoryError, TraceError, OSError, ValueError) as error:
@@ -86,9 +88,8 @@ def simulated(options: argparse.Namespace, console: Console) -> None:
     found = goals(table, subject, yardsticks.per_s["fastest"], traces)
     book.extra["goals"] = [goal._asdict() for goal in found]
     book.add(runs)
-    print_report(
-        console, table, subject, found, f"Simulated: {stage.family.name}, means over {len(table.suite)} traces"
-    )
+    title = f"Simulated: {stage.family.name}, means over {len(table.suite)} traces"
+    print_report(console, table, subject, found, title)
     (options.out / "routing_simulated.md").write_text(markdown(table, subject, found), encoding="utf-8")
     draw_differences(table, subject, options.out / "routing_simulated.png")
     draw_scatter(table, subject, options.out / "routing_simulated_scatter.png")

@@ -24,9 +24,9 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What the policy took for its decisions: how many for each request, and microseconds of one."""
+    """What the policy took: microseconds of all its calls for each request, and of a call that started a batch."""
 
-    per_request: float
+    per_request_us: float
     median_us: float
     p99_us: float
 
