@@ -62,6 +62,11 @@ class ExecutorCell(_Frozen):
     threads_rows_s: Seconds
     ratios: Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)]
 
+    @property
+    def ratio(self) -> float:
+        """The median over the rounds, which a neighbour that was busy during one of them does not move."""
+        return statistics.median(self.ratios)
+
 
 class Executors(_Frozen):
     """Whether the cores serve more rows as slots of one thread or as one slot of many threads, as measured."""
@@ -71,8 +76,8 @@ class Executors(_Frozen):
 
     @property
     def ratio(self) -> float:
-        """Rows a second of slots over those of threads: the geometric mean over all cells and rounds."""
-        return geometric_mean(ratio for cell in self.cells for ratio in cell.ratios)
+        """Rows a second of slots over those of threads: the geometric mean over the cells."""
+        return geometric_mean(cell.ratio for cell in self.cells)
 
     @property
     def spread(self) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Measuring how long batches take, and what to believe of few noisy measurements.
 
 1. Batches are taken from cheap to dear. Each is measured once for every variant and then again as often as a budget of
-   seconds buys, within bounds; when the whole time is spent, the rest gets the fewest samples.
+   seconds buys, within bounds; when the whole time is spent, what is left gets a tenth of that.
 2. Variants take turns, in random order and with the same rows, so that a noisy neighbour hits all of them alike and
    their order stays right. The stages of a chain share a turn, in their own order: each needs what the last one left.
 3. Of a batch on one thread the time counts during which the thread ran: a stored profile says what the machine can do,
@@ -48,7 +48,7 @@ class Cell(NamedTuple):
 class TimingPlan:
     """How hard to measure: at least `least` and at most `most` samples of a cell, as many as `cell_s` seconds buy.
 
-    Once `total_s` seconds have passed, cells get `least` samples.
+    Once `total_s` seconds have passed, a tenth of `cell_s` must do.
     """
 
     batches: tuple[int, ...]
@@ -61,9 +61,10 @@ class TimingPlan:
         """Return the plan without batches that the family never runs."""
         return replace(self, batches=tuple(batch for batch in self.batches if batch <= max_batch))
 
-    def samples(self, first_s: float) -> int:
+    def samples(self, first_s: float, *, in_time: bool) -> int:
         """Return how many samples a cell is worth that took `first_s` seconds the first time."""
-        return int(np.clip(self.cell_s / max(first_s, 1e-9), self.least, self.most))
+        budget_s = self.cell_s if in_time else self.cell_s / 10
+        return int(np.clip(budget_s / max(first_s, 1e-9), self.least, self.most))
 
 
 QUICK = TimingPlan(batches=(1, 4, 16), least=2, most=60, cell_s=0.05, total_s=6.0)
@@ -106,22 +107,22 @@ def measure(
     started_s = clock()
     seconds: dict[Cell, list[float]] = {}
     for index, (size_class, batch) in enumerate(groups):
-        wanted = [1] * len(paths)
+        first_s = [math.inf] * len(paths)
         for turn in range(plan.most):
             in_time = clock() - started_s < plan.total_s
-            due = [
-                number for number, count in enumerate(wanted) if turn < (count if in_time else min(count, plan.least))
-            ]
+            wanted = [plan.samples(taken_s, in_time=in_time) for taken_s in first_s]
+            due = [number for number, count in enumerate(wanted) if turn < count]
             if not due:
                 break
             rows = [rows_by_class[size_class][row] for row in random.integers(0, len(rows_by_class[size_class]), batch)]
             for number in random.permutation(due).tolist():
-                taken_s = _run(paths[number], rows, stopwatch)
-                for name, step_s in taken_s.items():
+                steps_s = _run(paths[number], rows, stopwatch)
+                for name, step_s in steps_s.items():
                     seconds.setdefault(Cell(name, size_class, batch), []).append(step_s)
                 if turn == 0:
-                    wanted[number] = plan.samples(sum(taken_s.values()))
-            progress((sum(weights[:index]) + weights[index] * (turn + 1) / max(wanted)) / sum(weights))
+                    first_s[number] = sum(steps_s.values())
+            turns = max(plan.samples(taken_s, in_time=in_time) for taken_s in first_s)
+            progress((sum(weights[:index]) + weights[index] * (turn + 1) / turns) / sum(weights))
     progress(1.0)
     return seconds
 
@@ -176,7 +177,9 @@ def quantiles(samples: Sequence[Sequence[float]], spreads: Sequence[float]) -> t
 
     `spreads` (at least 1) are the family's usual ratios of tail to median, used for batches with few samples.
     """
-    medians = isotonic([float(np.median(cell)) for cell in samples], [len(cell) for cell in samples])
+    # Disturbances only ever add time, so of two middle samples the smaller one is believed.
+    middles = [float(np.quantile(cell, 0.5, method="lower")) for cell in samples]
+    medians = isotonic(middles, [len(cell) for cell in samples])
     tails: list[float] = []
     for cell, median, spread in zip(samples, medians, spreads, strict=True):
         own = float(np.quantile(cell, TAIL)) if len(cell) >= _SAMPLES_FOR_A_TAIL else 0.0

@@ -49,7 +49,7 @@ def print_profile(manifest: FamilyManifest, profile: FamilyProfile) -> None:
 def _stages(profile: FamilyProfile, middle: int) -> Table:
     """Median of every stage, in the order of the chains."""
     batches = next(iter(profile.stages.values())).batches
-    table = Table(title="stages: median milliseconds of a batch", title_justify="left")
+    table = Table(title="stages: median ms", title_justify="left")
     table.add_column("stage")
     for batch in batches:
         table.add_column(f"{batch}", justify="right")
@@ -70,7 +70,7 @@ def _print_executors(console: Console, executors: Executors) -> None:
             f"{cell.batch}",
             f"{cell.slots_rows_s:.4g}",
             f"{cell.threads_rows_s:.4g}",
-            f"{cell.slots_rows_s / cell.threads_rows_s:.2f}",
+            f"{cell.ratio:.2f}",
         )
     console.print(table)
     least, most = executors.spread

@@ -46,8 +46,9 @@ def test_one_slot_must_have_been_better_in_every_round(
 
 
 def test_ratios_are_averaged_geometrically() -> None:
-    """Half as many and twice as many cancel out; the spread is that of the rounds."""
-    assert pytest.approx(1.0) == executors((0.5, 2.0), (0.5, 2.0)).ratio
+    """Half as many and twice as many cancel out, one odd round does not count; the spread is that of the rounds."""
+    assert pytest.approx(1.0) == executors((0.5, 0.5), (2.0, 2.0)).ratio
+    assert pytest.approx(2.0) == executors((2.0, 0.01, 3.0)).ratio
     assert pytest.approx((0.5, 2.0)) == executors((0.5, 2.0), (0.5, 2.0)).spread
     assert pytest.approx((1.0, 1.0)) == executors((0.5, 2.0), (2.0, 0.5)).spread
 

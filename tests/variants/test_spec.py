@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from variants.families import load_family
+from variants.families import BUILT_IN, load_family
 from variants.spec import Dataset, LabelledRows, check_dataset
 
 DIGITS = load_family("digits")
@@ -37,3 +37,9 @@ def test_data_that_does_not_fit_is_refused_by_part_and_fault(bad: LabelledRows, 
     """The message says which part, what it has and what the spec says."""
     with pytest.raises(ValueError, match=fault):
         check_dataset(Dataset(part(), bad, part()), DIGITS)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_families_that_come_along_are_found_by_their_name(name: str) -> None:
+    """The name by which a family is asked for is the one under which it is stored."""
+    assert name == load_family(name).name

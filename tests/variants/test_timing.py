@@ -80,8 +80,14 @@ def test_every_cell_is_measured_as_often_as_its_budget_buys() -> None:
 
 def test_measuring_is_brief_when_the_time_is_spent() -> None:
     """When everything is slower than planned, what is left gets its least number of samples."""
-    found = ScriptedMachine(slow=(3.0, 0.0), quick=(0.001, 0.0)).measure()
+    found = ScriptedMachine(slow=(3.0, 0.0), quick=(0.006, 0.0)).measure()
     assert {2} == {len(seconds) for seconds in found.values()}
+
+
+def test_cheap_cells_keep_some_samples_when_the_time_is_spent() -> None:
+    """A tenth of a cell's seconds still buys a cheap variant more than the least."""
+    found = ScriptedMachine(slow=(3.0, 0.0), quick=(0.0019, 0.0)).measure()
+    assert (2, 5) == (len(found[Cell("slow", 0, 4)]), len(found[Cell("quick", 0, 4)]))
 
 
 def test_variants_take_turns() -> None:
@@ -162,8 +168,8 @@ def test_quantiles_are_ordered(samples: list[list[float]], spread: float) -> Non
 
 
 def test_a_tail_of_few_samples_is_borrowed() -> None:
-    """A cell of two samples takes the family's spread, one of a hundred its own 95th percentile."""
+    """A cell of two samples takes the smaller and the family's spread, one of a hundred its own 95th percentile."""
     many = [1.0] * 90 + [2.0] * 10
-    assert ([1.0, 4.0], [2.0, 6.0]) == quantiles([many, [4.0, 4.0]], spreads=[9.0, 1.5])
+    assert ([1.0, 4.0], [2.0, 6.0]) == quantiles([many, [9.0, 4.0]], spreads=[9.0, 1.5])
     assert 2.0 == usual_spread([many, [7.0, 8.0]])
     assert 1.0 == usual_spread([[7.0, 8.0]])
