@@ -18,6 +18,7 @@ from service.commands.failure import CommandError
 from service.commands.frontier import frontier
 from service.commands.profile import profile
 from service.commands.serve import serve
+from service.commands.simulate import simulate
 
 INTERRUPTED = 130
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, profile, frontier, serve, doctor):
+for command in (build, profile, frontier, simulate, serve, doctor):
     app.command()(command)
 
 

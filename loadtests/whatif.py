@@ -1,0 +1,221 @@
+"""What if: how a load would be answered by a family, a policy and so many replicas, in virtual time.
+
+The scheduler that serves makes the decisions; the load is drawn or recorded; rows, labels, answers and confidences are
+those of the family's samples. Each replica has a scheduler and a queue of its own; the balancer in front of them deals
+requests out in turn (round robin) and knows nothing of queues, so a cleverer one does no worse. A replica's event loop
+takes requests in one after the other, so it is also what bounds a replica of very quick models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from loadtests.calibration import profiled_noise
+from loadtests.samples import Samples
+from loadtests.scoring import Fate, Results, Score, score
+from loadtests.simulator import Machine, simulate
+from loadtests.traces import Seconds, Shape, TraceError, arrivals, recorded
+from loadtests.workload import SloMix, Workload
+from router.contract import Family
+from router.policies import policy_named
+from router.scheduler import Limits
+
+MOST_REPLICAS = 64
+"""Where the search for the fewest replicas ends."""
+MOST_REQUESTS = 2_000_000
+"""A longer load is refused: it would take minutes and gigabytes."""
+ONE_WAY_S, BATCH_S, REQUEST_S = 1e-4, 5e-5, 1e-4
+"""What serving costs beside the model where it was not measured: `make bench-profile` shows such numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What arrives: a seeded process, or a recording where `trace` names one.
+
+    `rate` is the mean of arrivals per second; None leaves a recording at its own.
+    """
+
+    mix: SloMix
+    duration_s: float
+    rate: float | None = None
+    process: str = "poisson"
+    shape: Shape = field(default_factory=Shape)
+    trace: Path | None = None
+
+    def draw(self, samples: int, seed: int) -> Workload:
+        """The workload of that seed over so many samples. Raises `TraceError` naming what is out of range."""
+        rng = np.random.default_rng(seed)
+        if self.trace is not None:
+            arrival_s = recorded(self.trace, self.rate, self.duration_s)
+            kind = self.trace.name
+        elif (self.rate or 0.0) * self.duration_s > MOST_REQUESTS:
+            raise TraceError(f"load: more than {MOST_REQUESTS:,} requests; lower the rate or the duration")
+        else:
+            arrival_s = arrivals(self.process, self.rate or 0.0, self.duration_s, self.shape, rng)
+            kind = self.process
+        description = f"{kind}, {len(arrival_s) / self.duration_s:.0f}/s for {self.duration_s:g} s, SLO {self.mix} ms"
+        return Workload.draw(arrival_s, self.mix, samples, rng, description)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What serves on every replica; `default_slo_s` is that of requests that name none."""
+
+    family: Family
+    samples: Samples
+    policy: str
+    machine: Machine
+    margin: float
+    limits: Limits
+    default_slo_s: float = 0.1
+
+
+class Spread(NamedTuple):
+    """Mean, least and most of one measure over the seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What so many replicas make of the load. Shares in [0, 1] are of all arrivals, but for `accuracy`, `escalated`
+    and `answers` (by variant), which are of the answered; seconds run from when a request was sent to its answer.
+
+    `refused` were shed at once, `late` answered after their SLO. `first` has the results of the first seed.
+    """
+
+    replicas: int
+    attainment: Spread
+    effective_accuracy: Spread
+    accuracy: Spread
+    p50_s: Spread
+    p99_s: Spread
+    refused: Spread
+    late: Spread
+    escalated: Spread
+    answers: dict[str, float]
+    first: Results = field(repr=False)
+
+    def values(self) -> dict[str, Any]:
+        """Everything but single requests, for JSON."""
+        names = (column.name for column in dataclasses.fields(self) if column.name != "first")
+        return {
+            name: value._asdict() if isinstance(value, Spread) else value
+            for name, value in ((name, getattr(self, name)) for name in names)
+        }
+
+
+def usual_machine(family: Family, slots: int) -> Machine:
+    """A machine as noisy as its profile, on which HTTP costs what it usually does."""
+    noise = profiled_noise(family)
+    return Machine(slots, noise, inbound_s=ONE_WAY_S, outbound_s=ONE_WAY_S, batch_s=BATCH_S, request_s=REQUEST_S)
+
+
+def read_machine(path: Path, slots: int) -> Machine:
+    """The machine that a benchmark calibrated (`simulated_machine` in its results), but with so many slots.
+
+    Raises `TraceError` naming the file.
+    """
+    try:
+        found = orjson.loads(path.read_bytes())
+        values = found.get("context", found)["simulated_machine"]
+        return dataclasses.replace(Machine(**values), slots=slots)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TraceError(f"{path}: cannot be read as results with a simulated_machine: {error}") from None
+
+
+def predict(setup: Setup, workloads: Sequence[Workload], replicas: int, done: Callable[[], None]) -> Forecast:
+    """Simulate every workload on so many replicas, each workload's seed being its place; `done` after each."""
+    scores: list[Score] = []
+    results: list[Results] = []
+    for seed, workload in enumerate(workloads):
+        results.append(_served(setup, workload, replicas, seed))
+        scores.append(score(workload, setup.samples.label, results[-1]))
+        done()
+    names = [variant.name for variant in setup.family.variants]
+    answered = {name: fmean(one.answers.get(name, 0.0) for one in scores) for name in names}
+    return Forecast(
+        replicas=replicas,
+        attainment=_spread([one.attainment for one in scores]),
+        effective_accuracy=_spread([one.effective_accuracy for one in scores]),
+        accuracy=_spread([one.accuracy for one in scores]),
+        p50_s=_spread([one.p50_s for one in scores]),
+        p99_s=_spread([one.p99_s for one in scores]),
+        refused=_spread([one.fates[Fate.REFUSED] + one.fates[Fate.EXPIRED] for one in scores]),
+        late=_spread([one.fates[Fate.ANSWERED] - one.attainment for one in scores]),
+        escalated=_spread([one.escalated for one in scores]),
+        answers={name: share for name, share in answered.items() if share > 0.0},
+        first=results[0],
+    )
+
+
+def fewest(
+    setup: Setup, workloads: Sequence[Workload], attainment: float, done: Callable[[], None], most: int = MOST_REPLICAS
+) -> list[Forecast]:
+    """Forecasts by ascending number of replicas, among them the least number whose mean attainment reaches the target.
+
+    Doubles the number until it is enough, then halves the gap: more replicas are taken to serve no worse. Where not
+    even `most` are enough, they are the last.
+    """
+    tried: dict[int, Forecast] = {}
+
+    def enough(replicas: int) -> bool:
+        tried[replicas] = predict(setup, workloads, replicas, done)
+        return tried[replicas].attainment.mean >= attainment
+
+    too_few, count = 0, 1
+    while not enough(count):
+        too_few, count = count, min(2 * count, most)
+        if too_few == most:
+            break
+    while count - too_few > 1:
+        middle = (too_few + count) // 2
+        if enough(middle):
+            count = middle
+        else:
+            too_few = middle
+    return [tried[replicas] for replicas in sorted(tried)]
+
+
+def dealt_out(workload: Workload, replicas: int) -> Iterator[Workload]:
+    """The part of each replica, in turn; replicas that get nothing are left out."""
+    for replica in range(min(replicas, len(workload))):
+        mine = slice(replica, None, replicas)
+        yield Workload(workload.arrival_s[mine], workload.slo_s[mine], workload.sample[mine], workload.description)
+
+
+def received_s(sent_s: Seconds, request_s: float) -> Seconds:
+    """When an event loop gets to each request, float64 [n]: one after the other, each takes `request_s` of it.
+
+    Request i begins at the latest of sent_s[j] + (i - j) * request_s over j <= i (Lindley's recursion, summed up).
+    """
+    before_s = np.arange(len(sent_s)) * request_s
+    received: Seconds = np.maximum.accumulate(sent_s - before_s) + before_s
+    return received
+
+
+def _served(setup: Setup, workload: Workload, replicas: int, seed: int) -> Results:
+    """The results of the whole workload, in its order."""
+    merged = Results.pending(len(workload))
+    for replica, sent in enumerate(dealt_out(workload, replicas)):
+        rng, policy = np.random.default_rng([seed, replica]), policy_named(setup.policy)
+        part = dataclasses.replace(sent, arrival_s=received_s(sent.arrival_s, setup.machine.request_s))
+        run = simulate(part, setup.family, setup.samples, policy, setup.machine, rng, setup.limits, setup.margin)
+        for column in dataclasses.fields(Results):
+            getattr(merged, column.name)[replica::replicas] = getattr(run.results, column.name)
+        merged.latency_s[replica::replicas] += part.arrival_s - sent.arrival_s
+    return merged
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(fmean(values), min(values), max(values))

@@ -1,0 +1,108 @@
+"""What `pareto simulate` prints and draws."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from service.commands.failure import CommandError
+
+if TYPE_CHECKING:
+    from loadtests.whatif import Forecast, Setup, Spread
+    from loadtests.workload import Workload
+
+
+def print_table(setup: Setup, machine: str, load: str, forecasts: Sequence[Forecast], attainment: float) -> None:
+    """One row for each number of replicas: means over seeds, shares of all requests with half their range.
+
+    Accuracy and the share of escalated are of the answered.
+    """
+    from rich.table import Table
+
+    from service.commands.tables import output
+
+    table = Table(title=f"{setup.family.name}, {setup.policy}: {load}", title_justify="left")
+    for column in ("replicas", "in time %", "correct in time %", "accuracy %", "p50 ms", "p99 ms"):
+        table.add_column(column, justify="right")
+    for column in ("refused %", "late %", "escalated %"):
+        table.add_column(column, justify="right")
+    table.add_column("answered by")
+    for forecast in forecasts:
+        table.add_row(
+            str(forecast.replicas),
+            _shares(forecast.attainment),
+            _shares(forecast.effective_accuracy),
+            _share(forecast.accuracy.mean),
+            _milliseconds(forecast.p50_s.mean),
+            _milliseconds(forecast.p99_s.mean),
+            _share(forecast.refused.mean),
+            _share(forecast.late.mean),
+            _share(forecast.escalated.mean),
+            _mix(forecast.answers),
+            style="bold" if forecast.attainment.mean >= attainment else "",
+        )
+    console = output()
+    console.print(table)
+    slots = f"{setup.machine.slots} slot{'s' if setup.machine.slots > 1 else ''}"
+    several = "; requests dealt out in turn" if max(forecast.replicas for forecast in forecasts) > 1 else ""
+    notes = [f"each replica: {slots} on {machine}{several}"]
+    if enough := [forecast.replicas for forecast in forecasts if forecast.attainment.mean >= attainment]:
+        fewest = "1 replica answers" if min(enough) == 1 else f"{min(enough)} replicas answer"
+        notes.append(f"{fewest} {attainment * 100:.4g} % of requests in time")
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+
+
+def print_json(setup: Setup, machine: str, load: str, forecasts: Sequence[Forecast], attainment: float) -> None:
+    """The same for programs, on the standard output; undefined numbers are null."""
+    import orjson
+
+    enough = [forecast.replicas for forecast in forecasts if forecast.attainment.mean >= attainment]
+    values = {
+        "family": setup.family.name,
+        "revision": setup.family.revision,
+        "policy": setup.policy,
+        "variants": [variant.name for variant in setup.family.variants],
+        "load": load,
+        "profiled_on": machine,
+        "simulated_machine": dataclasses.asdict(setup.machine),
+        "attainment_wanted": attainment,
+        "replicas_enough": min(enough, default=None),
+        "forecasts": [forecast.values() for forecast in forecasts],
+    }
+    typer.echo(orjson.dumps(values, option=orjson.OPT_INDENT_2))
+
+
+def draw(setup: Setup, forecasts: Sequence[Forecast], shown: Forecast, workload: Workload, path: Path) -> None:
+    """Draw the picture; says where it is. Raises `CommandError` where it cannot be written."""
+    try:
+        from loadtests.whatif_plot import draw_forecasts
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_forecasts(forecasts, shown, workload, [variant.name for variant in setup.family.variants], path)
+        typer.echo(f"drawn: {path}", err=True)
+    except ModuleNotFoundError as error:
+        typer.echo(f"no picture: {error.name} is not installed (`make build` installs it)", err=True)
+    except OSError as error:
+        raise CommandError(f"{error.filename}: cannot be written: {error.strerror}; see --out") from error
+
+
+def _mix(answers: dict[str, float]) -> str:
+    named = [f"{name} {share:.0%}" for name, share in sorted(answers.items(), key=lambda answer: -answer[1])]
+    return ", ".join(name for name in named if not name.endswith(" 0%")) or "-"
+
+
+def _share(share: float) -> str:
+    return "-" if share != share else f"{share * 100:.1f}"  # noqa: PLR0124 - not a number is not itself
+
+
+def _shares(spread: Spread) -> str:
+    return f"{spread.mean * 100:.1f} ± {(spread.high - spread.low) * 50:.1f}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return "-" if seconds != seconds else f"{seconds * 1e3:.3g}"  # noqa: PLR0124 - as above
