@@ -6,8 +6,8 @@ the last half second is looked up. Where no variant does, the cheapest.
 
 Left open there, chosen here:
 
-- the simulation is `queueing.late_share` for Poisson arrivals on one slot, with batches of at most half of the SLO;
-  several slots share the rate evenly, other families by what they cost (`windows.Windows.per_slot`);
+- the simulation is `queueing.late_share` for Poisson arrivals on one slot, with batches of at most the SLO; several
+  slots share the rate evenly, other families by what they cost (`windows.Windows.per_slot`);
 - rates in steps of a tenth, SLOs in steps of a quarter (the lower), latencies as they are believed now;
 - earliest deadline first, the largest batch that the head has the slack for;
 - with early drop, a head that the variant cannot answer in time gets the best cheaper one that can; without, that
@@ -69,7 +69,7 @@ class ModelSwitching:
         """The variant for that many rows per second on one slot."""
         latency, size_class, rungs = lane.latency, lane.key.size_class, allowed(lane)
         for rung in reversed(rungs[1:]):
-            largest = latency.largest_batch_within(rung, size_class, slo_s / 2, lane.family.max_batch)
+            largest = latency.largest_batch_within(rung, size_class, slo_s, lane.family.max_batch)
             seconds = [latency.planned_s(rung, rows, size_class) for rows in range(1, largest + 1)]
             if largest and late_share(np.array(seconds), rate_per_s, slo_s) <= self.late_share:
                 return rung

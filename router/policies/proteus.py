@@ -46,7 +46,7 @@ class Segment(NamedTuple):
     slope: float
 
 
-class _Routes:
+class Routes:
     """The shares of one kind's rows by variant, and the rows that each has had since they were made."""
 
     __slots__ = ("had", "shares")
@@ -67,7 +67,7 @@ class _State:
     def __init__(self, period_s: float) -> None:
         self.windows = Windows(period_s)
         self.demand: dict[Kind, float] = {}
-        self.routes: dict[Kind, _Routes] = {}
+        self.routes: dict[Kind, Routes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Proteus:
                 first, steps = hull(model[0], kind, costs, self.headroom * rate)
                 work += self.headroom * rate * costs[first]
                 segments += steps
-                known.routes[kind] = _Routes({first: 1.0})
+                known.routes[kind] = Routes({first: 1.0})
         assign(segments, slots - work, known.routes)
 
 
@@ -159,7 +159,7 @@ def hull(family: Family, kind: Kind, costs: dict[int, float], rate: float) -> tu
         at = best
 
 
-def assign(segments: list[Segment], spare: float, routes: dict[Kind, _Routes]) -> None:
+def assign(segments: list[Segment], spare: float, routes: dict[Kind, Routes]) -> None:
     """Fill the spare slots with the steps that gain most for their seconds; the last one in part."""
     for segment in sorted(segments, key=lambda segment: -segment.slope):
         if spare <= 0.0:
@@ -168,7 +168,7 @@ def assign(segments: list[Segment], spare: float, routes: dict[Kind, _Routes]) -
             # A step starts where the one before it ended, so the whole kind is on one variant until now.
             (before,) = routes[segment.kind].shares
             part = spare / segment.work
-            routes[segment.kind] = _Routes({before: 1.0 - part, segment.variant: part})
+            routes[segment.kind] = Routes({before: 1.0 - part, segment.variant: part})
             return
         spare -= segment.work
-        routes[segment.kind] = _Routes({segment.variant: 1.0})
+        routes[segment.kind] = Routes({segment.variant: 1.0})
