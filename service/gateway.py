@@ -13,11 +13,10 @@ from enum import Enum
 from time import monotonic
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from router.contract import NEVER, Request, Slot
-from router.policies import policy_named
+from router.policies import LAZY, policy_named
 from router.scheduler import Limits, Scheduler
 from router.view import CascadePolicy, Policy
 from service.dispatcher import Dispatcher
@@ -26,19 +25,15 @@ from service.loading import LoadedFamily, cannot_be_loaded, load_family
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
 from service.oip.terms import TermDefaults, Terms
+from service.preparing import is_long, prepare
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
 from service.statistics import Statistics
 from service.work import Answer
-from variants.preparation import InputError, Rows
 from variants.repository import Repository, RepositoryError
 from variants.session import SessionOptions
 
 logger = logging.getLogger("pareto.gateway")
-
-PREPARE_OFF_LOOP_ROWS = 32
-PREPARE_OFF_LOOP_TEXT_BYTES = 1024
-"""Requests with more rows or text are prepared in a thread: tokenising takes some 0.4 ms for each kilobyte."""
 
 URGENCY_LEVELS = 10
 """Priorities 1 (most urgent) to 10; larger ones count as 10."""
@@ -96,7 +91,7 @@ class Gateway:
             logger.error("nothing to serve: %s", "; ".join(self.problems.values()) or f"{settings.models} is empty")
             return
         slots = settings.slot_count
-        named = settings.policy.partition("fixed:")[2]
+        named = settings.policy.partition("fixed:")[2].removesuffix(LAZY)
         if named and not any(named in family.paths for family in loaded.values()):
             self.broke(f"policy {settings.policy!r}: no family that is served has a variant {named!r}")
             logger.error("nothing to serve: %s", self.problems["gateway"])
@@ -166,10 +161,7 @@ class Gateway:
             self.variant(loaded, variant)
         if terms.min_accuracy > 0.0:
             _check_floor(loaded, variant, terms.min_accuracy)
-        if _is_long(inputs):
-            rows = await asyncio.to_thread(_prepare, loaded, inputs)
-        else:
-            rows = _prepare(loaded, inputs)
+        rows = await asyncio.to_thread(prepare, loaded, inputs) if is_long(inputs) else prepare(loaded, inputs)
         sizes = loaded.family.sizes
         last = len(sizes) - 1
         row_classes = tuple([min(bisect_left(sizes, tokens), last) for tokens in rows.sizes])
@@ -272,21 +264,6 @@ class Gateway:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-
-
-def _prepare(loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
-    try:
-        return loaded.preparer.prepare(inputs, known_finite=True)
-    except InputError as error:
-        raise ProtocolError(400, str(error)) from None
-
-
-def _is_long(inputs: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether preparing these rows would hold up the event loop for long."""
-    (rows,) = inputs.values()
-    if len(rows) > PREPARE_OFF_LOOP_ROWS:
-        return True
-    return rows.dtype == np.object_ and sum(map(len, rows.ravel())) > PREPARE_OFF_LOOP_TEXT_BYTES
 
 
 def _check_floor(loaded: LoadedFamily, variant: str | None, floor: float) -> None:

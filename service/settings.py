@@ -89,8 +89,10 @@ class Settings(BaseSettings):
     )
     policy: str = Field(
         default="slack-fraction",
-        description="Which variant answers: `slack-fraction` (the most accurate with which everything queued still "
-        "fits), `fastest`, `most-accurate` or `fixed:<variant>`.",
+        description="The rule that picks variants: `casc` looks ahead and may answer a row again with a better one, "
+        "`fluid` is the same with one answer for each row, `slack-fraction` takes the best variant with which all that "
+        "is queued still fits, `fastest`, `most-accurate` and `fixed:<variant>` do as they say; published rules are "
+        "there to compare with. A name that does not exist is answered with all that do.",
     )
     margin: Margin = Field(
         default=1.12,
