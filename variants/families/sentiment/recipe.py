@@ -42,9 +42,14 @@ class ExitsOfMiniLM:
     dynamic: bool = False
 
     def family(
-        self, name: str, description: str, default_slo_s: float, expected_s: Mapping[BuildStage, float]
+        self,
+        name: str,
+        description: str,
+        default_slo_s: float,
+        expected_s: Mapping[BuildStage, float],
+        samples: int = 512,
     ) -> FamilySpec:
-        """Return the family that is built so."""
+        """Return the family that is built so; at most `samples` rows of its test part are kept for load tests."""
         return FamilySpec(
             name=name,
             description=description,
@@ -55,6 +60,7 @@ class ExitsOfMiniLM:
             build=self.build,
             default_slo_s=default_slo_s,
             sizes=(16, 32, MAX_TOKENS),
+            samples=samples,
             source=(
                 "sentences: movie-review snippets of Hutto and Gilbert, VADER, ICWSM 2014 (vaderSentiment 3.3.2); "
                 "encoder: all-MiniLM-L6-v2"
