@@ -220,11 +220,16 @@ class Settings(BaseSettings):
         return self.timeout_s if own_ms is None else own_ms / 1000
 
     def environment(self) -> dict[str, str]:
-        """The variables with which another process, in any folder, loads settings equal to these."""
-        dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        """The variables with which another process, in any folder, loads settings equal to these.
+
+        What nobody has set stays so.
+        """
+        dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         dumped["models"] = str(self.models.absolute())
-        dumped["tenants"] = ",".join(self.tenants)
-        dumped["families"] = json.dumps(dumped["families"])
+        if "tenants" in dumped:
+            dumped["tenants"] = ",".join(self.tenants)
+        if "families" in dumped:
+            dumped["families"] = json.dumps(dumped["families"])
         return {PREFIX + name.upper(): str(value) for name, value in dumped.items()} | {f"{PREFIX}CONFIG": NO_FILE}
 
 

@@ -29,6 +29,7 @@ FAMILY_SETTINGS = st.builds(
     when_late=st.sampled_from(WhenLate),
     load=st.none() | st.lists(NAMES, min_size=1, max_size=3).map(tuple),
     margin=st.none() | st.floats(1, 10),
+    stages=st.none() | st.sampled_from(["auto", "on", "off"]),
 )
 SETTINGS = st.builds(
     Settings,
@@ -36,7 +37,9 @@ SETTINGS = st.builds(
     host=st.sampled_from(["127.0.0.1", "0.0.0.0", "::1"]),
     port=st.integers(1, 65535),
     slots=st.none() | st.integers(1, 64),
-    policy=st.sampled_from(["slack-fraction", "fastest", "most-accurate", "fixed:L1-int8"]),
+    policy=st.sampled_from(["casc", "slack-fraction", "proteus:lazy", "fixed:L1-int8"]),
+    stages=st.sampled_from(["auto", "on", "off"]),
+    reply_margin_ms=st.floats(0, 1000),
     margin=st.floats(1, 10),
     tenants=st.lists(NAMES, max_size=3).map(tuple),
     switch_interval_s=st.floats(1e-6, 1),
@@ -184,10 +187,10 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_family_settings_fall_back_on_the_gateways() -> None:
-    """A family's own margin, timeout and variants win; without them the gateway's hold."""
-    settings = Settings.model_validate(
-        {"margin": 1.2, "timeout_s": 9, "families": {"a": {"margin": 3, "timeout_ms": 500, "load": "x, y"}}}
-    )
+    """A family's own margin, timeout, variants and stages win; without them the gateway's hold."""
+    own = {"margin": 3, "timeout_ms": 500, "load": "x, y", "stages": "on"}
+    settings = Settings.model_validate({"margin": 1.2, "timeout_s": 9, "stages": "off", "families": {"a": own}})
+    assert ("on", "off") == (settings.stages_of("a"), settings.stages_of("b"))
     assert (3.0, 0.5, ("x", "y")) == (settings.margin_of("a"), settings.timeout_of("a"), settings.load_of("a"))
     assert (1.2, 9.0, None) == (settings.margin_of("b"), settings.timeout_of("b"), settings.load_of("b"))
 

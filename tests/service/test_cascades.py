@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.gateway import Gateway
 from service.settings import Settings, Stages
 from tests.scripted import TwoSteps
 from tests.service.conftest import eventually
 from tests.service.families import write_chain
 from tests.service.inprocess import serving
 from variants.fingerprint import machine_fingerprint
-from variants.profiles import FamilyProfile, VariantTable, save_profile
+from variants.profiles import ExecutorCell, Executors, FamilyProfile, VariantTable, load_profile, save_profile
 from variants.repository import Repository
 
 SURE, UNSURE = (3.0, 0.0, 0.0, 0.0), (0.05, -3.0, 0.0, 0.0)
@@ -161,6 +164,23 @@ def test_escalations_are_counted(client: httpx.Client) -> None:
     assert counted(client, "pareto_escalated_rows_total", from_variant="small", to_variant="large") == rows + 1
     added = counted(client, "pareto_first_answer_confidence_sum_total", **labels, escalation="escalated") - sums
     assert added == pytest.approx(1 / (1 + np.exp(-2 * 1.7 * 0.05)), abs=1e-4)
+
+
+@pytest.mark.parametrize(("given", "said"), [({}, True), ({"threads_per_slot": 1}, False)])
+def test_measured_executors_are_told_where_settings_leave_them_open(
+    models: Path, caplog: pytest.LogCaptureFixture, given: dict[str, int], said: bool
+) -> None:
+    """One line in the log says what was measured best; nothing is said to who has decided."""
+    folder = Repository(models).open("chain")
+    profile = load_profile(folder)
+    assert profile is not None
+    cell = ExecutorCell(variant="small", batch=1, slots_rows_s=2.0, threads_rows_s=1.0, ratios=(2.0,))
+    save_profile(folder, profile.model_copy(update={"executors": Executors(cores=2, cells=(cell,))}))
+    replica = Gateway(Settings(models=models, **given))  # type: ignore[arg-type]  # keywords of one type
+    with caplog.at_level(logging.INFO, "pareto.gateway"):
+        asyncio.run(replica.start())
+    replica.abandon()
+    assert ("family chain: measured best here are slots = 2 and threads_per_slot = 1" in caplog.text) is said
 
 
 def test_stages_answer_bit_for_bit_as_whole_graphs(models: Path) -> None:

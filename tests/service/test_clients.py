@@ -114,6 +114,8 @@ def test_bentomls_client_calls_the_native_api(server: Server, models: Path) -> N
         answer = client.classify(model="digits", rows=rows["image"][:3].tolist(), slo_ms=5000)
     assert len(answer["labels"]) == len(answer["confidences"]) == 3
     assert answer["slo_met"] is True
+    assert answer["path"][-1] == answer["variant"]
+    assert (answer["first_confidence"] is None) == (answer["escalation"] == "none")
 
 
 def test_bentomls_client_reads_our_errors(server: Server) -> None:
