@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from loadtests.samples import Samples
 from loadtests.scoring import Score, score
-from loadtests.simulator import Machine, simulate
+from loadtests.simulator import Machine, Simulation, simulate
 from loadtests.workload import Workload
 from router.contract import Family
+from router.latency import LatencyModel
 from router.policies.fixed import Fixed
 
 _TAIL_SCORE = 1.645
 """Standard deviations between median and 95th percentile of a normal distribution."""
+_ROUNDS = 4
+"""Of fitting slowdown and overhead, each of which changes what the other explains; two change little any more."""
+_MOST_BATCH_S = 0.002
+TYPICAL = Machine(slowdown=1.1, inbound_s=0.0004, outbound_s=0.0004, batch_s=0.0001, request_s=0.00025)
+"""A gateway that shares one core with its event loop, where nothing was measured: rounded from calibrations of two-core
+virtual machines."""
 
 
 def capacity_per_s(family: Family, samples: Samples, variant: str) -> float:
@@ -38,20 +47,68 @@ def profiled_noise(family: Family) -> float:
     return math.log(max(1.0, statistics.median(ratios))) / _TAIL_SCORE
 
 
-def calibrate(live: Score, workload: Workload, family: Family, samples: Samples, variant: str, slots: int) -> Machine:
-    """The machine on which a live run, pinned to one variant, gave this score.
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A live run pinned to one variant: its score, and processor seconds of all the server's processes meanwhile."""
 
-    HTTP's share is the median of what requests took beyond the server's own account of them, half of it each way.
-    Slowdown is the median compute time over the simulated one: serving shares its cores with HTTP, profiling did not.
+    variant: str
+    workload: Workload
+    live: Score
+    cpu_s: float
+
+
+def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: int) -> Machine:
+    """The machine on which these live runs, of variants that differ in cost, gave these scores.
+
+    Way to and fro: the median of what requests took beyond the server's own account, half of it each way. Processor
+    time of a request: what is left of the server's where the models' is taken off, by least squares of processor
+    seconds for each request on model seconds for each request. Slowdown and seconds beside the model: such that the
+    simulated median compute times of the dearest and of the next cheaper variant are the live ones. With one run, a
+    batch costs nothing beside the model. Raises `ValueError` without runs.
     """
+    if not runs:
+        raise ValueError("calibrate: expected at least one run")
     ideal = Machine(slots=slots, noise=profiled_noise(family))
-    simulation = simulate(workload, family, samples, Fixed(variant), ideal, np.random.default_rng(0))
-    simulated = score(workload, samples.label, simulation.results)
-    one_way_s = live.overhead_p50_s / 2.0
-    return Machine(
-        slots=slots,
-        noise=ideal.noise,
-        slowdown=live.compute_p50_s / simulated.compute_p50_s,
-        inbound_s=one_way_s,
-        outbound_s=one_way_s,
-    )
+    simulations = [_simulated(run, family, samples, ideal) for run in runs]
+    work_s = [
+        _work_s(simulation, family) / len(run.workload) for run, simulation in zip(runs, simulations, strict=True)
+    ]
+    request_s = _intercept(work_s, [run.cpu_s / len(run.workload) for run in runs]) if len(runs) > 1 else 0.0
+    one_way_s = statistics.median(run.live.overhead_p50_s for run in runs) / 2.0
+    machine = replace(ideal, request_s=request_s, inbound_s=one_way_s, outbound_s=one_way_s)
+    by_work = [run for _, run in sorted(zip(work_s, runs, strict=True), key=lambda pair: -pair[0])]
+    for _ in range(_ROUNDS):
+        dear_s, *others_s = (_compute_s(run, family, samples, machine) for run in by_work[:2])
+        slowdown = (by_work[0].live.compute_p50_s - machine.batch_s) / (dear_s - machine.batch_s)
+        machine = replace(machine, slowdown=machine.slowdown * slowdown)
+        if others_s:
+            left_s = by_work[1].live.compute_p50_s - _compute_s(by_work[1], family, samples, machine)
+            batch_s = min(max(0.0, machine.batch_s + left_s), _MOST_BATCH_S)
+            machine = replace(machine, batch_s=batch_s)
+    return machine
+
+
+def _simulated(run: Pinned, family: Family, samples: Samples, machine: Machine) -> Simulation:
+    return simulate(run.workload, family, samples, Fixed(run.variant), machine, np.random.default_rng(0))
+
+
+def _compute_s(run: Pinned, family: Family, samples: Samples, machine: Machine) -> float:
+    simulation = _simulated(run, family, samples, machine)
+    return score(run.workload, samples.label, simulation.results).compute_p50_s
+
+
+def _work_s(simulation: Simulation, family: Family) -> float:
+    """Profiled seconds of all batches."""
+    model = LatencyModel(family)
+    seconds = 0.0
+    for dispatch in simulation.dispatches:
+        variant = family.index(dispatch.variant)
+        assert variant is not None, "a dispatched variant belongs to its family"
+        seconds += model.median_s(variant, len(dispatch.items), dispatch.items[0].size_class)
+    return seconds
+
+
+def _intercept(work_s: Sequence[float], cpu_s: Sequence[float]) -> float:
+    """Processor seconds of a request without a model, at least 0."""
+    slope, intercept = np.polyfit(np.array(work_s), np.array(cpu_s), 1).tolist()
+    return max(0.0, float(intercept)) if slope > 0.0 else 0.0

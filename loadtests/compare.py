@@ -24,7 +24,7 @@ from rich.table import Table
 from loadtests import servers
 from loadtests.calibration import calibrate, capacity_per_s
 from loadtests.fetch import fetch
-from loadtests.live import LiveRunError, run_live
+from loadtests.live import ATTEMPTS, LiveRunError, run_live, run_pinned
 from loadtests.report import score_json, write_json
 from loadtests.samples import Samples, read_samples
 from loadtests.scoring import Score, score
@@ -41,7 +41,6 @@ from variants.repository import Repository, RepositoryError, RevisionFolder
 
 CALIBRATION_LOAD = 0.5
 CALIBRATION_SEED = 0
-ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +92,18 @@ class Comparison:
         return Workload.draw(arrival_s, SloMix.parse(scenario.slo_mix), len(self._samples), rng, description)
 
     def calibrate(self) -> Machine:
-        """The machine, from a live run of the most accurate variant."""
+        """The machine, from live runs of the best, the middle and the cheapest variant at one rate."""
+        ladder = self._family.ladder
         workload = self.draw(Scenario("calibration", "poisson", CALIBRATION_LOAD, "1000"), CALIBRATION_SEED)
-        live = self._live(workload, self._best)
-        if not live.valid:
-            raise LiveRunError(f"this machine is too busy to calibrate on: {'; '.join(live.faults)}")
-        return calibrate(live, workload, self._family, self._samples, self._best, self._options.slots)
+        options, family = self._options, self._family
+        rungs = dict.fromkeys((ladder[-1], ladder[len(ladder) // 2], ladder[0]))
+        runs = [
+            run_pinned(
+                self._server, options.models, family.name, workload, options.generator_cores, family.variants[rung].name
+            )
+            for rung in rungs
+        ]
+        return calibrate(runs, family, self._samples, options.slots)
 
     def run(self, scenario: Scenario, seed: int, machine: Machine) -> Pair:
         """One workload, live and simulated."""
@@ -108,12 +113,12 @@ class Comparison:
         simulation = simulate(workload, self._family, self._samples, policy, machine, rng, margin=options.margin)
         return Pair(scenario, seed, live, score(workload, self._samples.label, simulation.results))
 
-    def _live(self, workload: Workload, variant: str | None = None) -> Score:
-        """The first valid run of `ATTEMPTS`, else the last: a neighbour's burst should not cost a benchmark."""
+    def _live(self, workload: Workload) -> Score:
+        """The first valid run of `ATTEMPTS`, else the last."""
         options, family = self._options, self._samples.family
         for _ in range(ATTEMPTS):
             self._server.check()
-            live = run_live(self._server.url, options.models, family, workload, options.generator_cores, variant)
+            live = run_live(self._server.url, options.models, family, workload, options.generator_cores)
             if live.valid:
                 break
         return live

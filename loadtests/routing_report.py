@@ -11,6 +11,8 @@ from rich.table import Table
 from loadtests.routing_goals import Goal, interval, percent
 from loadtests.routing_table import RunTable
 
+COLUMNS = 12
+"""Policies of a table by trace; the files have all."""
 _MET = {True: "[green]met[/]", False: "[red]not met[/]", None: "not measured"}
 
 
@@ -49,8 +51,8 @@ def summary_table(table: RunTable, subject: str, title: str) -> Table:
 
 
 def trace_table(table: RunTable, measure: str, title: str) -> Table:
-    """One row a trace, one column a policy; the best of a row is bold."""
-    policies = ranked(table)
+    """One row a trace, one column a policy, of which only the first `COLUMNS` are shown; the best of a row is bold."""
+    policies = ranked(table)[:COLUMNS]
     result = Table(title=title, title_justify="left")
     result.add_column("trace")
     for policy in policies:

@@ -113,7 +113,8 @@ class Book:
         return tuple(self._runs.values())
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._runs
+        """Whether there is a valid run; an invalid one is to be made again."""
+        return key in self._runs and not self._runs[key].faults
 
     def add(self, runs: Iterable[Run]) -> None:
         """Keep runs and write the file; a second run of one key replaces the first."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from loadtests.calibration import profiled_noise
+from loadtests.calibration import TYPICAL, profiled_noise
 from loadtests.compare import profiled_family
 from loadtests.report import write_json
 from loadtests.routing_runs import BookError
+from loadtests.routing_simulated import Bench
 from loadtests.samples import Samples, read_samples
 from loadtests.simulator import Machine
-from loadtests.suite import Trace, recorded_trace, traces_named
+from loadtests.suite import Trace, measure, recorded_trace, traces_named
 from loadtests.synthetic import NAME as SYNTHETIC
 from loadtests.synthetic import synthetic
 from router.contract import Family
@@ -27,6 +28,10 @@ from variants.repository import Repository, RepositoryError, RevisionFolder
 PREFERRED = ("sentiment-deep", "sentiment")
 SUBJECT = "casc"
 MACHINE_FILE = "routing_machine.json"
+_CHEAPEST = "fastest"
+_DECISIONS = "poisson middle 0.7"
+"""The trace on which decisions are timed, and for how long."""
+_DECISIONS_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +59,35 @@ def open_stage(options: argparse.Namespace) -> Stage:
         return Stage(family, samples, None, _context(options, family, "1"))
     repository = Repository(options.models)
     folder = _first(repository) if options.family is None else repository.open(options.family)
-    names = [variant.name for variant in folder.manifest.variants if variant.load_by_default]
+    names = options.variants or [variant.name for variant in folder.manifest.variants if variant.load_by_default]
+    if unknown := set(names) - {variant.name for variant in folder.manifest.variants}:
+        raise ValueError(f"variants: {folder.manifest.name} has no {min(unknown)}")
     family = profiled_family(folder, names, options.server_cores, staged=options.stages == "on")
     return Stage(family, read_samples(folder), folder, _context(options, family, folder.manifest.revision))
 
 
+def all_policies() -> tuple[str, ...]:
+    """The names of all the router's policies that need no further word."""
+    return tuple(name for name in POLICIES if "<" not in name)
+
+
 def policies_asked_for(names: Sequence[str], family: Family) -> tuple[str, ...]:
-    """The policies to run, in order: those named, `all` for every one of the router's. Raises `ValueError`."""
+    """The policies to run, in order: those named; `all` for every one of the router's, `lazy` for their lazy forms.
+
+    Raises `ValueError` for a name that the router or the family does not know.
+    """
     chosen: list[str] = []
     for name in names or ("all",):
-        chosen += [known for known in POLICIES if "<" not in known and "[" not in known] if name == "all" else [name]
+        if name == "all":
+            chosen += all_policies()
+        elif name == "lazy":
+            chosen += [lazy for known in all_policies() if _exists(lazy := f"{known}:lazy")]
+        else:
+            chosen.append(name)
     for name in dict.fromkeys(chosen):
         policy_named(name)
         kind, _, variant = name.partition(":")
-        if kind == "fixed" and family.index(variant) is None:
+        if kind == "fixed" and family.index(variant.removesuffix(":lazy")) is None:
             known = ", ".join(variant.name for variant in family.variants)
             raise ValueError(f"policies: {name}: {family.name} has no such variant, expected one of {known}")
     return tuple(dict.fromkeys(chosen))
@@ -98,7 +118,10 @@ def machine_for(stage: Stage, options: argparse.Namespace) -> tuple[Calibrated, 
             return read_machine(path, stage.context), f"calibrated: {path}"
         except BookError:
             pass  # of another family or machine, which is no fault of the user's
-    return Calibrated(Machine(slots=options.slots, noise=profiled_noise(stage.family))), "profile alone, not calibrated"
+    noise = profiled_noise(stage.family)
+    if stage.folder is None:
+        return Calibrated(Machine(slots=options.slots)), "of its own"
+    return Calibrated(replace(TYPICAL, slots=options.slots, noise=noise)), "profile and typical HTTP, not calibrated"
 
 
 def read_machine(path: Path, context: Mapping[str, Any] | None) -> Calibrated:
@@ -116,6 +139,38 @@ def write_machine(path: Path, calibrated: Calibrated, context: Mapping[str, Any]
     """Store a calibration, so that simulation alone can use it."""
     values = {"machine": asdict(calibrated.machine), "decision_s": calibrated.decision_s}
     write_json(path, {"context": dict(context), **values})
+
+
+def bench_for(stage: Stage, options: argparse.Namespace, calibrated: Calibrated, duration_s: float) -> Bench:
+    """Simulations of the stage's family on that machine; rates and SLOs are relative to it."""
+    yardsticks = measure(stage.family, stage.samples, calibrated.machine)
+    return Bench(
+        stage.family,
+        stage.samples,
+        calibrated.machine,
+        yardsticks,
+        duration_s,
+        options.margin,
+        decision_s=calibrated.decision_s,
+    )
+
+
+def decision_costs(stage: Stage, options: argparse.Namespace, machine: Machine) -> dict[str, float]:
+    """Seconds by which a decision of each policy takes longer than one of the calibration's, in whole microseconds."""
+    bench = bench_for(stage, options, Calibrated(machine), _DECISIONS_S)
+    (trace,) = traces_named([_DECISIONS])
+    names = dict.fromkeys((*all_policies(), *policies_asked_for(options.policies, stage.family)))
+    workload = bench.workload(trace, 0)
+    median_us = {name: bench.results(name, workload, 0)[1].median_us for name in (_CHEAPEST, *names)}
+    return {name: max(0, round(median_us[name] - median_us[_CHEAPEST])) / 1e6 for name in names}
+
+
+def _exists(policy: str) -> bool:
+    try:
+        policy_named(policy)
+    except ValueError:
+        return False
+    return True
 
 
 def _first(repository: Repository) -> RevisionFolder:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,16 @@ class Bench:
     limits: Limits = field(default_factory=Limits)
     decision_s: dict[str, float] = field(default_factory=dict)
     truth: Family | None = None
+
+    def context(self) -> dict[str, Any]:
+        """What runs have to have in common to be compared, beside the family."""
+        return {
+            "duration_s": self.duration_s,
+            "simulated_machine": asdict(self.machine),
+            "decision_s": self.decision_s,
+            "capacity_per_s": {str(name): per_s for name, per_s in self.yardsticks.per_s.items()},
+            "slow_row_s": self.yardsticks.slo_s,
+        }
 
     def workload(self, trace: Trace, seed: int) -> Workload:
         """What every policy gets for that trace and seed."""

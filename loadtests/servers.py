@@ -97,6 +97,10 @@ class Server:
         if self._process.poll() is not None:
             raise ServerError(f"{self.name} ended with exit code {self._process.returncode}{_end_of(self._log)}")
 
+    def cpu_s(self) -> float:
+        """Processor seconds that all its processes have taken so far."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.tree())
+
     def resident_bytes(self) -> int:
         """Resident memory of all its processes."""
         return sum(process.memory_info().rss for process in self.tree())

@@ -2,8 +2,8 @@
 
 It only moves the clock and keeps a heap of batches that run; every decision is the scheduler's. A batch takes its
 profiled median times seeded log-normal noise. What HTTP costs is added outside the scheduler, as it is live: the
-deadline counts from receipt, while the score counts from the intended start. HTTP also takes processor time from the
-batches that run on the same cores: while all slots are busy, each request makes a batch longer.
+deadline counts from receipt, while the score counts from the intended start. HTTP also takes processor time: the event
+loop serves one request after the other, and while all slots are busy, each one makes a batch longer.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Machine:
     `inbound_s` after its sender meant to send it, and its answer is back `outbound_s` after its batch.
 
     `batch_s` is what a batch costs beside the model: the decision, handing it over and back. `request_s` is the
-    processor time of the event loop for one request, half of it when it arrives and half when it is answered; while
-    all slots are busy it makes the batch that ends next longer, at most twice as long, as two threads share a core.
+    processor time of the event loop for one request, half of it when it arrives and half when it is answered. The loop
+    does one after the other, so that it can itself be overrun; while all slots are busy, its work makes the batch that
+    ends next longer, at most twice as long, as two threads share a core.
 
     A neighbour that comes and goes is there in the second half of every `hog_period_s` and makes everything that runs
     then take `hog_factor` times as long.
@@ -107,11 +108,13 @@ def simulate(
     scheduler = Scheduler([family], slots, policy, limits, margins)
     running = _Running(truth or family, machine, rng)
     requests = _requests(workload, family, samples, machine)
+    loop_s = machine.request_s / 2.0
+    free_at = 0.0
     records: list[Record] = []
     dispatches: list[Dispatch] = []
     wake_at, arrived = NEVER, 0
     while True:
-        next_arrival_s = requests[arrived].arrival_s if arrived < len(requests) else NEVER
+        next_arrival_s = max(free_at, requests[arrived].arrival_s) if arrived < len(requests) else NEVER
         now = min(next_arrival_s, running.next_end_s(), wake_at)
         if now == NEVER:
             break
@@ -120,14 +123,20 @@ def simulate(
             run_s = now - batch.dispatch.started_s - machine.batch_s
             confidences = _confidences(batch.dispatch, workload, samples)
             scheduler.complete(batch.dispatch.batch_id, now, run_s, confidences)
-        while arrived < len(requests) and requests[arrived].arrival_s <= now:
-            scheduler.submit(requests[arrived], now)
+        while arrived < len(requests) and max(free_at, requests[arrived].arrival_s) <= now:
+            request = requests[arrived]
+            if request.arrival_s < now:
+                request = request._replace(arrival_s=now, deadline_s=now + request.deadline_s - request.arrival_s)
+            scheduler.submit(request, now)
             running.disturb(1)
             arrived += 1
+            free_at = now + loop_s
         turn = scheduler.poll(now)
         for dispatch in turn.dispatches:
             running.start(dispatch, now)
-        running.disturb(len(turn.records))
+        if turn.records:
+            running.disturb(len(turn.records))
+            free_at = max(free_at, now) + len(turn.records) * loop_s
         dispatches.extend(turn.dispatches)
         records.extend(turn.records)
         wake_at = turn.wake_at

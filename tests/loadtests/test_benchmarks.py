@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import orjson
 import pytest
 
 from loadtests import oip
-from loadtests.calibration import calibrate, capacity_per_s, profiled_noise
+from loadtests.calibration import Pinned, calibrate, capacity_per_s, profiled_noise
 from loadtests.closedloop import GeneratorError, Throughput, generator_name, measure
 from loadtests.fetch import fetch
 from loadtests.overhead import compare, markdown
@@ -23,6 +22,7 @@ from loadtests.samples import Samples, read_samples
 from loadtests.scoring import Fate, Results, Sending, score
 from loadtests.servers import ServerError, bare, bento_batchable, running
 from loadtests.simulator import Machine, simulate
+from loadtests.synthetic import synthetic
 from loadtests.workload import Workload
 from router.contract import Family, VariantProfile
 from router.latency import table
@@ -123,7 +123,7 @@ def test_a_server_that_cannot_start_says_why(models: Path) -> None:
 
 
 FAMILY = Family("tiny", (VariantProfile("only", 0.9, table((1, 4), (0.010, 0.040), (0.020, 0.080))),), sizes=(16, 64))
-SAMPLES = Samples("tiny", ("no", "yes"), {}, {}, np.array([0, 1]), np.array([0, 1]), {"only": np.array([0, 1])})
+SAMPLES = Samples("tiny", ("no", "yes"), {}, {}, np.array([0, 1]), np.array([0, 1]), {"only": np.array([0, 1])}, {})
 
 
 def test_capacity_is_the_rate_of_single_rows() -> None:
@@ -131,15 +131,37 @@ def test_capacity_is_the_rate_of_single_rows() -> None:
     assert pytest.approx(1.0 / 0.015) == capacity_per_s(FAMILY, SAMPLES, "only")
 
 
+def pinned_runs(machine: Machine, variants: tuple[str, ...], request_s: float) -> list[Pinned]:
+    """What a simulated machine would have told of itself, live: scores, and the processor time of its requests."""
+    family, samples = synthetic()
+    even = Workload(np.arange(0.0, 20.0, 0.02), np.full(1000, 5.0), np.arange(1000))
+    runs = []
+    for variant in variants:
+        simulation = simulate(even, family, samples, Fixed(variant), machine, np.random.default_rng(1))
+        busy_s = sum(record.compute_s for record in simulation.records)
+        judged = score(even, samples.label, simulation.results)
+        runs.append(Pinned(variant, even, judged, busy_s + request_s * len(even)))
+    return runs
+
+
 def test_calibration_finds_the_machine_again() -> None:
-    """Scores of a simulated slow machine behind slow HTTP give back its slowdown and its overhead."""
-    true = Machine(noise=0.0, slowdown=1.3, inbound_s=0.002, outbound_s=0.002)
-    family = replace(FAMILY, variants=(replace(FAMILY.variants[0], latency=table((1, 4), (0.01, 0.04), (0.01, 0.04))),))
-    workload = Workload(np.linspace(0.0, 5.0, 50), np.full(50, 1.0), np.zeros(50, dtype=np.int64))
-    results = simulate(workload, family, SAMPLES, Fixed("only"), true, np.random.default_rng(0)).results
-    found = calibrate(score(workload, SAMPLES.label, results), workload, family, SAMPLES, "only", 1)
+    """Scores of a simulated slow machine behind slow HTTP give back its slowdown, its overheads and their shares."""
+    family, samples = synthetic()
+    true = Machine(noise=0.0, slowdown=1.3, inbound_s=0.002, outbound_s=0.002, batch_s=0.0003)
+    found = calibrate(pinned_runs(true, ("v0", "v2", "v4"), 0.0004), family, samples, 1)
     assert 0.0 == profiled_noise(family)
-    assert pytest.approx((1.3, 0.002, 0.002)) == (found.slowdown, found.inbound_s, found.outbound_s)
+    assert pytest.approx((1.3, 0.002, 0.002), rel=0.01) == (found.slowdown, found.inbound_s, found.outbound_s)
+    assert pytest.approx(0.0003, abs=0.00003) == found.batch_s
+    # What a batch costs beside the model is processor time of its request where requests come one by one.
+    assert pytest.approx(0.0007, abs=0.00005) == found.request_s
+
+
+def test_one_run_is_calibration_enough() -> None:
+    """Without a second variant, slowdown and the way to and fro are found; the rest counts as none."""
+    family, samples = synthetic()
+    true = Machine(noise=0.0, slowdown=1.3, inbound_s=0.002, outbound_s=0.002)
+    found = calibrate(pinned_runs(true, ("v2",), 0.0004), family, samples, 1)
+    assert pytest.approx((1.3, 0.002, 0.0, 0.0)) == (found.slowdown, found.inbound_s, found.batch_s, found.request_s)
 
 
 def test_a_score_survives_json(tmp_path: Path) -> None:

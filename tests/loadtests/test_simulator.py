@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from loadtests.simulator import Machine, Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import Reason
+from router.latency import table
 from router.policies import policy_named
 from router.policies.fixed import Fixed
 from tests.scripted import FAMILY, SAMPLES
@@ -99,3 +102,59 @@ def test_a_policy_that_is_overrun_refuses_or_is_late_but_ends() -> None:
     assert len(load) == len(simulation.records)
     assert judged.attainment < 0.3
     assert Reason.FIXED in {record.reason for record in simulation.records}
+
+
+def even(count: int, gap_s: float, slo_s: float = 0.5) -> Workload:
+    return Workload(
+        np.linspace(0.0, gap_s * (count - 1), count), np.full(count, slo_s), np.zeros(count, dtype=np.int64)
+    )
+
+
+def test_requests_make_the_batch_that_runs_longer() -> None:
+    """Half of a request's processor time falls into the batch that runs when it arrives."""
+    machine = Machine(noise=0.0, request_s=0.002)
+    load = Workload(np.array([0.0, 0.002, 0.004]), np.full(3, 0.5), np.zeros(3, dtype=np.int64))
+    first = run(load, "fixed:large", machine).records[0]
+    assert pytest.approx(0.008 + 2 * 0.001) == first.finished_s
+
+
+def test_the_event_loop_at_most_doubles_a_batch() -> None:
+    """Two threads share a core: however many requests arrive, the model keeps half of it."""
+    load = even(40, 0.0005)
+    first = run(load, "fixed:large", Machine(noise=0.0, request_s=0.002)).records[0]
+    assert pytest.approx(0.016) == first.finished_s
+
+
+def test_an_overrun_event_loop_lets_requests_wait_outside() -> None:
+    """The scheduler sees a request when the loop gets to it; its deadline counts from then, its latency does not."""
+    simulation = run(even(40, 0.0005), "fixed:small", Machine(noise=0.0, request_s=0.002))
+    records = sorted(simulation.records, key=lambda record: record.request_id)
+    gaps_s = np.diff([record.arrival_s for record in records])
+    assert gaps_s.min() >= 0.001 - 1e-9
+    assert simulation.results.latency_s[-1] > records[-1].total_s
+
+
+def test_what_a_batch_costs_beside_the_model_is_learnt_apart() -> None:
+    """The slot is busy for longer, and what the router corrects is its overhead, not its model."""
+    simulation = run(even(50, 0.1), "fixed:large", Machine(noise=0.0, batch_s=0.001))
+    assert pytest.approx(0.009) == simulation.results.latency_s[0]
+    planned_s = simulation.dispatches[-1].predicted_s - simulation.dispatches[-1].predicted_run_s
+    assert pytest.approx(0.001, rel=0.1) == planned_s
+    assert pytest.approx(0.008 * 1.12) == simulation.dispatches[-1].predicted_run_s
+
+
+def test_a_neighbour_comes_and_goes() -> None:
+    """In the second half of each period everything takes the given times as long; work across a change, in parts."""
+    machine = Machine(hog_factor=3.0, hog_period_s=2.0)
+    ends = [machine.ends_s(start_s, 0.5) for start_s in (0.2, 1.2, 0.75, 1.75)]
+    assert pytest.approx([0.7, 2.0 + 0.5 - 0.8 / 3.0, 1.0 + 0.25 * 3.0, 2.0 + 0.5 - 0.25 / 3.0]) == ends
+    assert 0.7 == Machine().ends_s(0.2, 0.5)
+
+
+def test_the_machine_keeps_to_its_own_profile() -> None:
+    """Where the scheduler's profile is wrong, batches take what they really take."""
+    latency = table((1, 8), (0.02, 0.08), (0.02, 0.08))
+    slow = replace(FAMILY, variants=tuple(replace(variant, latency=latency) for variant in FAMILY.variants))
+    load = even(1, 1.0)
+    simulation = simulate(load, FAMILY, SAMPLES, Fixed("large"), EXACT, np.random.default_rng(0), truth=slow)
+    assert pytest.approx(0.02) == simulation.results.latency_s[0]
