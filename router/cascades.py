@@ -107,7 +107,8 @@ class Cascades:
     def __init__(self, family: Family, *, follow: bool = True) -> None:
         self.family = family
         self.ladder = family.ladder
-        self.quality = np.array([family.variants[v].quality for v in family.ladder])
+        self.quality: Floats = np.array([family.variants[v].quality for v in family.ladder])
+        """Of each rung, on the rows of the evidence where there are some: gains are differences on the same rows."""
         evidence = family.evidence
         rungs = len(family.ladder)
         if evidence is None or not follow:
@@ -117,6 +118,8 @@ class Cascades:
         self._correct = evidence.correct[list(family.ladder)].astype(np.float64)
         confidence = evidence.confidence[list(family.ladder)]
         self.rows = self._correct.shape[1]
+        if self.rows:
+            self.quality = self._correct.mean(axis=1)
         self.bins = max(1, min(BINS, self.rows // 25))
         inner = np.linspace(0.0, 1.0, self.bins + 1)[1:-1]
         self.edges = [np.quantile(row, inner) if self.rows else np.zeros(0) for row in confidence]

@@ -150,7 +150,9 @@ class Outlook:
         self.planned = self.with_budget(budget)
         self.price = self.planned.near.price
         # Latest start of everything from a row on: its deadline less all cheapest work up to it.
-        self._slack_s = self._horizons_s[:-1] - (self._row_s * self._rows).cumsum()
+        work_s = (self._row_s * self._rows).cumsum()
+        self._work_s = float(work_s[-1]) if len(work_s) else 0.0
+        self._slack_s = self._horizons_s[:-1] - work_s
         self._latest_s = np.empty(len(self._rows) + 1)
         self._latest_s[-1] = NEVER
         np.minimum.accumulate(self._slack_s[::-1], out=self._latest_s[-2::-1])
@@ -200,6 +202,10 @@ class Outlook:
             self._segments.curve(horizon.later_rows, horizon.later_budget_s),
             float(self._horizons_s[horizon.due]),
         )
+
+    def cheapest_work_s(self) -> float:
+        """Seconds that all slots take for everything that waits, at its cheapest."""
+        return self._work_s
 
     def latest_start_s(self) -> float:
         """Until when a slot may be away without making a waiting row late; infinite where none waits."""

@@ -10,6 +10,7 @@ from router.policies.early_exit import EarlyExit
 from router.policies.fixed import Fixed
 from router.policies.infaas import Infaas
 from router.policies.jellyfish import Jellyfish
+from router.policies.look_ahead import LookAhead
 from router.policies.maxbatch import MaxAcc, MaxBatch
 from router.policies.model_switching import ModelSwitching
 from router.policies.proteus import Proteus
@@ -33,7 +34,7 @@ _BASELINES: dict[str, Callable[[bool], Policy]] = {
     "cascadeserve": lambda early: CascadeServe(early_drop=early),
     "early-exit": lambda early: EarlyExit(early_drop=early),
 }
-_OWN: dict[str, Callable[[], Policy]] = {"casc": Casc, "fluid": lambda: Casc(cascades=False)}
+_OWN: dict[str, Callable[[], Policy]] = {"casc": Casc, "fluid": LookAhead}
 LAZY = ":lazy"
 """After the name of a baseline: rows are dropped only when their deadline is over."""
 POLICIES = (*_OWN, *_BASELINES, "fixed:<variant>", f"<baseline>{LAZY}")

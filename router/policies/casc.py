@@ -1,159 +1,36 @@
-"""CASC: each batch is weighed against what its time would be worth to everybody else; unsure answers go on.
+"""CASC: the look-ahead with cascades. An unsure answer of a small variant is kept, and given again by a better one.
 
-Source: our routing study (fluid look-ahead, cascades as operating points, staged exits). In order:
-
-1. Rows that even the cheapest allowed variant cannot answer in time are late. Kept answers that no better variant can
-   replace in time go out.
-2. The fluid look-ahead (`router.fluid`) finds the horizon with the least time per row, over the queue and expected
-   arrivals, the value of time up to it and after it, and the price of time.
-3. The lane with the earliest deadline runs next. Of all (variant, batch) of its first rows that leave everybody behind
-   them feasible, the one runs that adds most to the sum of its own quality and the value of the time that is left.
-4. Where nothing leaves everybody feasible: the same with hardly a reserve, and heads too tight for the best batch are
-   late (a reserve would call bursts hopeless that can still be answered).
-5. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
-   their own; they never make a fresh row late.
-6. An answer is kept if at the last price some better variant would be worth its time.
-
-Where batches take hardly longer than this rule itself, `SlackFraction` decides: thought would cost more than it saves.
-In the study that was where a decision costs more than 0.6 of the smallest latency of a family whose latencies span 1 to
-10; many families span more, so the smallest counts as no less than a tenth of the largest.
+Source: our routing study (fluid look-ahead, cascades as operating points, staged exits). Batches are chosen by
+`router.policies.look_ahead`, which counts what escalations will take and give, and runs them when they are worth more
+than fresh rows. An answer is kept if, at the price of time of the last look, some better variant would be worth its
+time.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from router.contract import NEVER, Family, Item, Reason
-from router.fluid import Budget
+from router.contract import NEVER, Family, Item
 from router.latency import LatencyModel
-from router.outlook import Memory, Outlook, kind_of, lane_deadlines
-from router.policies.batching import background, best_rung, earliest, reason_for
-from router.policies.slack_fraction import SlackFraction
-from router.triage import triage, triage_kept
-from router.view import Decision, Lane, Plan, View
-
-RETRY_S = 0.002
-"""Kept rows that are not worth their time now may be a little later, when the demand has faded."""
+from router.outlook import Memory
+from router.policies.look_ahead import LookAhead
+from router.view import Decision, View
 
 
 @dataclass(frozen=True, slots=True)
 class Casc:
-    """The look-ahead policy; without `cascades` it answers every row once (`fluid`).
+    """The default policy; `rule` holds its parameters."""
 
-    `head_room` multiplies a batch's seconds where its own deadline is at stake. `decision_s` is what a decision costs
-    on this machine, seconds. `burst` is the budget of step 4.
-    """
-
-    cascades: bool = True
-    head_room: float = 1.05
-    decision_s: float = 60e-6
-    budget: Budget = field(default_factory=Budget)
-    burst: Budget = field(default_factory=lambda: Budget(usable=1.15, reserve=0.6, reserve_share=0.2))
-    simple: SlackFraction = field(default_factory=SlackFraction)
+    rule: LookAhead = field(default_factory=lambda: LookAhead(cascades=True))
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
-        memory = state if isinstance(state, Memory) else Memory(follow=self.cascades)
-        lanes, late, wake_at = triage(view.lanes, now)
-        settled, settle_at = triage_kept(view.kept, now, view.reply_margin_s)
-        wake_at = min(wake_at, settle_at)
-        if late or settled or not view.free_slots:
-            return memory, Decision(late, None, wake_at, settled)
-        lane = earliest(lanes)
-        if lane is None and not view.kept:
-            return memory, Decision((), background(view, now), wake_at)
-        if lane is not None and self._is_quick(lane):
-            memory.price = NEVER
-            return memory, self.simple.decide(None, view._replace(lanes=lanes), now)[1]
-        outlook = memory.look(view, lanes, self.budget, now)
-        plan, worth = None, 0.0
-        if lane is not None:
-            plan, worth, late = self._fresh(memory, outlook, view, lane, now)
-            if late:
-                return memory, Decision(late, None, wake_at)
-        better = self._better(memory, outlook, view, worth, now)
-        if better is None and plan is None:
-            return memory, Decision((), background(view, now), min(wake_at, now + RETRY_S))
-        return memory, Decision((), better or plan, wake_at)
+        return self.rule.decide(state, view, now)
 
     def keeps(self, state: object, family: Family, latency: LatencyModel, item: Item, now: float) -> bool:
         """See `router.view.CascadePolicy`."""
-        if not self.cascades or not isinstance(state, Memory) or state.price == NEVER or item.at not in family.ladder:
+        if not isinstance(state, Memory) or state.price == NEVER or item.at not in family.ladder:
             return False
         table = state.table(family, latency, item.size_class, item.slo_s, now)
         price = state.price / state.weight(family.name)
         return bool(item.confidence < table.prices.keep[table.index(price), family.ladder.index(item.at)])
-
-    def _is_quick(self, lane: Lane) -> bool:
-        size_class = lane.key.size_class
-        least_s = lane.latency.planned_run_s(lane.key.lowest, 1, size_class)
-        most_s = lane.latency.planned_run_s(best_rung(lane), 1, size_class)
-        return 0.6 * max(least_s, 0.1 * most_s) < self.decision_s
-
-    def _fresh(
-        self, memory: Memory, outlook: Outlook, view: View, lane: Lane, now: float
-    ) -> tuple[Plan, float, tuple[tuple[Lane, Item], ...]]:
-        """Steps 3 and 4: the batch to run, what it adds, and the rows to give up before it."""
-        table = memory.table_of(lane, now)
-        most = min(len(lane.items), lane.family.max_batch)
-        choices = table.choices(kind_of(lane), most, outlook.price / outlook.weight(lane))
-        rows = choices.rows
-        safe_s = self.head_room * choices.seconds
-        due_s = lane_deadlines(lane) - now
-        fits = (choices.seconds <= outlook.latest_start_after(lane, rows)) & (safe_s <= due_s[0])
-        if fits.any():
-            worth = np.where(fits, outlook.gain(lane, due_s, choices, rows, outlook.planned), -math.inf)
-            at = int(worth.argmax())
-            variant, size = choices.variants[at // len(rows)], int(rows[at % len(rows)])
-            return self._plan(view, lane, variant, size, Reason.BEST_VALUE), float(worth.flat[at]), ()
-        shed = due_s.searchsorted(safe_s)
-        gone = shed + rows
-        planned = outlook.with_budget(self.burst)
-        worth = outlook.gain(lane, due_s, choices, np.minimum(gone, len(due_s)), planned)
-        worth = np.where(gone <= len(due_s), worth, -math.inf)
-        at = int(worth.argmax())
-        if worth.flat[at] == -math.inf:
-            return self._plan(view, lane, lane.key.lowest, 1, Reason.OVERLOAD), 0.0, ()
-        variant, size = choices.variants[at // len(rows)], int(rows[at % len(rows)])
-        late = tuple((lane, item) for item in lane.items[: int(shed.flat[at])])
-        return self._plan(view, lane, variant, size, Reason.OVERLOAD), float(worth.flat[at]), late
-
-    def _plan(self, view: View, lane: Lane, variant: int, size: int, reason: Reason) -> Plan:
-        if variant == lane.family.ladder[-1]:
-            reason = Reason.ONLY_VARIANT if lane.key.lowest == variant else Reason.MOST_ACCURATE
-        return Plan(view.free_slots[0], lane, variant, lane.items[:size], reason_for(lane, reason))
-
-    def _better(self, memory: Memory, outlook: Outlook, view: View, beat: float, now: float) -> Plan | None:
-        """Step 5: the batch of kept rows that adds more than `beat`, if there is one."""
-        best: Plan | None = None
-        latest_s = outlook.latest_start_s()
-        for lane in view.kept:
-            ladder, at = lane.family.ladder, lane.key.at
-            table = memory.table_of(lane, now)
-            weight = outlook.weight(lane)
-            index, rung = table.index(outlook.price / weight), ladder.index(at)
-            for other in range(rung + 1, len(ladder)):
-                below = table.prices.go[index, rung, other]
-                if below <= 0.0:
-                    continue
-                by_s = now + view.reply_margin_s + table.step_s(at, ladder[other], 1)
-                items = [item for item in lane.items if item.confidence < below and item.deadline_s > by_s]
-                size = min(len(items), lane.family.max_batch)
-                if not size:
-                    continue
-                within_s = min(latest_s, items[0].deadline_s - view.reply_margin_s - now)
-                seconds = table.step_s(at, ladder[other], size)
-                while size and seconds > within_s:
-                    size -= 1
-                    seconds = table.step_s(at, ladder[other], size)
-                if not size:
-                    continue
-                bins = table.cascades.edges[rung].searchsorted([i.confidence for i in items[:size]], side="right")
-                worth = weight * float(table.prices.gain[index, rung, other, bins].sum()) + outlook.cost_of(seconds)
-                if worth > beat:
-                    beat = worth
-                    best = Plan(view.free_slots[0], lane, ladder[other], tuple(items[:size]), Reason.ESCALATED)
-        return best
