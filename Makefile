@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve build test clients check bench-overhead bench-profile bench-sim bench-routing loadtest lock clean
+.PHONY: help serve build test clients check bench-overhead bench-profile bench-sim bench-routing judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,7 +27,7 @@ build: $(STAMPS)/project ## build families into the model repository (FAMILIES="
 test: $(STAMPS)/dev ## run the tests (ARGS for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-clients: $(STAMPS)/kserve ## install kserve's client beside the environment, so that the tests use it as a judge
+clients: $(STAMPS)/kserve $(STAMPS)/loadgen ## install kserve's client and MLCommons LoadGen, so that the tests use them as judges
 
 check: $(STAMPS)/dev ## lint, format check, types
 	@$(BIN)/ruff check .
@@ -49,6 +49,10 @@ bench-sim: $(STAMPS)/dev ## the same workloads live and simulated, side by side 
 bench-routing: $(STAMPS)/dev ## which policy gets most right in time, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.routing $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
+judge: $(STAMPS)/loadgen ## the highest rate that MLCommons LoadGen calls valid, policy by policy (MODELS, ARGS)
+	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.judge $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
 loadtest: $(STAMPS)/dev ## open-loop load on the server at PORT (ARGS="--rate 50 --slo-mix 50:0.7,200:0.3 --duration 30")
 	@$(BIN)/locust -f loadtests/locustfile.py --headless -H http://127.0.0.1:$(or $(PORT),3000) $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
@@ -58,6 +62,7 @@ lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requ
 	$(LOCK) --extra build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
 	echo kserve | $(UV) - -o requirements/kserve.txt
+	echo mlcommons-loadgen | $(UV) - -o requirements/loadgen.txt
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(UV) - -c requirements/dev.txt -o requirements/backend.txt
 
 clean: ## remove caches; the environment (.venv) and the models stay
@@ -96,4 +101,10 @@ $(STAMPS)/kserve: requirements/kserve.txt $(STAMPS)/dev
 	@echo 'installing the client of kserve' >&2
 	@$(PYTHON) -m venv $(VENV)/kserve
 	@$(VENV)/kserve/bin/python -m pip --disable-pip-version-check install --quiet --quiet --require-hashes -r requirements/kserve.txt
+	@touch $@
+
+# LoadGen has wheels for the usual machines only; elsewhere it is compiled, which nothing else here asks for.
+$(STAMPS)/loadgen: requirements/loadgen.txt $(STAMPS)/dev
+	@echo 'installing MLCommons LoadGen' >&2
+	@$(PIP) --require-hashes -r requirements/loadgen.txt
 	@touch $@
