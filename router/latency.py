@@ -15,6 +15,10 @@ slow) would therefore last for ever, so beliefs fade towards the profile while n
 half-life of a second once the family has run nothing for a second, a variant's own with one of ten seconds while
 others run.
 
+A plan must hold for most batches, not for half of them: seconds are planned at a quantile of what is observed over what
+was expected. The quantile is tracked by stochastic approximation (Robbins and Monro, 1951): up by `SPREAD_STEP` times
+`QUANTILE` after a batch that took longer, down by the rest after one that did not. A margin that somebody sets stands.
+
 What a batch costs beside the model (handing it to its slot and back) does not grow with the model, so it is learnt
 apart, as seconds: multiplied into the factors it would make a 20 us model look ten times slower than it is.
 """
@@ -33,6 +37,11 @@ OWN_STEP = 0.05
 OVERHEAD_STEP = 0.05
 OVERHEAD_CLIP_S = 0.001
 CLIP = 3.0
+QUANTILE = 0.9
+SPREAD = 1.12
+"""Planned over expected seconds at the start: right for a machine whose batch times spread by 8 %."""
+SPREAD_STEP = 0.02
+LEAST_SPREAD, MOST_SPREAD = 1.02, 2.0
 FADE_AFTER_S = 1.0
 FADE_HALF_LIFE_S = 1.0
 OWN_FADE_HALF_LIFE_S = 10.0
@@ -64,25 +73,26 @@ def _economical(dense: tuple[float, ...]) -> int:
 class LatencyModel:
     """Planned seconds of every (variant, batch, size class) of one family.
 
-    `margin` (at least 1.0) multiplies the corrected median, so that a plan holds for most batches and not for half of
-    them; 1.12 covers the noise of a machine whose batch times spread by 8 %.
+    `margin` (at least 1.0) multiplies the corrected median; with None it is learnt.
     """
 
     __slots__ = (
         "_arrays",
         "_factors",
         "_faded_s",
+        "_margin",
         "_median",
         "_observed_s",
         "_own",
         "_shared",
+        "_spread",
         "economical_batch",
-        "margin",
         "overhead_s",
     )
 
-    def __init__(self, family: Family, margin: float = 1.12) -> None:
-        self.margin = margin
+    def __init__(self, family: Family, margin: float | None = None) -> None:
+        self._margin = margin
+        self._spread = SPREAD
         self._median = tuple(
             tuple(_dense(v.latency.batches, row, family.max_batch) for row in v.latency.median_s)
             for v in family.variants
@@ -94,7 +104,7 @@ class LatencyModel:
         """Seconds that a batch takes beside the model, as learnt."""
         self._shared = 1.0
         self._own = [1.0] * len(family.variants)
-        self._factors = [margin] * len(family.variants)
+        self._factors = [self.margin] * len(family.variants)
         self._observed_s = [-math.inf] * len(family.variants)
         self._faded_s = -math.inf
 
@@ -155,9 +165,12 @@ class LatencyModel:
         ratio = run_s / self.median_s(variant, batch, size_class, start)
         expected = self._shared * self._own[variant]
         clipped = min(max(ratio, expected / CLIP), expected * CLIP)
+        passed = ratio > expected * self._spread
+        spread = self._spread * math.exp(SPREAD_STEP * (QUANTILE if passed else QUANTILE - 1.0))
+        self._spread = min(max(spread, LEAST_SPREAD), MOST_SPREAD)
         self._shared += SHARED_STEP * (clipped / self._own[variant] - self._shared)
         self._own[variant] += OWN_STEP * (clipped / self._shared - self._own[variant])
-        self.set_margin(self.margin)
+        self._refactor()
 
     def relax(self, now: float) -> None:
         """Let beliefs fade that nothing has confirmed for a while."""
@@ -171,6 +184,7 @@ class LatencyModel:
             keep = 0.5 ** (step_s / FADE_HALF_LIFE_S)
             self.overhead_s *= keep
             self._shared = 1.0 + keep * (self._shared - 1.0)
+            self._spread = SPREAD + keep * (self._spread - SPREAD)
             self._own = [1.0 + keep * (own - 1.0) for own in self._own]
         else:
             keep = 0.5 ** (step_s / OWN_FADE_HALF_LIFE_S)
@@ -178,12 +192,22 @@ class LatencyModel:
                 1.0 + keep * (own - 1.0) if now - seen_s > FADE_AFTER_S else own
                 for own, seen_s in zip(self._own, self._observed_s, strict=True)
             ]
-        self.set_margin(self.margin)
+        self._refactor()
 
-    def set_margin(self, margin: float) -> None:
-        """Plan with another margin from now on."""
-        self.margin = margin
-        self._factors = [margin * self._shared * own for own in self._own]
+    @property
+    def margin(self) -> float:
+        """Planned over expected seconds."""
+        return self._spread if self._margin is None else self._margin
+
+    def set_margin(self, margin: float | None) -> None:
+        """Plan with another margin from now on, or with the learnt one."""
+        if margin != self._margin:
+            self._margin = margin
+            self._refactor()
+
+    def _refactor(self) -> None:
+        common = self.margin * self._shared
+        self._factors = [common * own for own in self._own]
 
     def correction(self, variant: int) -> float:
         """Observed over profiled seconds, as learnt so far; 1.0 at the start."""

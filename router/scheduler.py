@@ -14,7 +14,7 @@ Rules of the house:
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from router.admission import cannot_finish, lowest_variant
@@ -62,7 +62,8 @@ class _FamilyState:
 class Scheduler:
     """Queues rows, asks the policy, hands out batches and keeps count of every request.
 
-    `families` may differ in margin: `margins` maps a family's name to its planning margin (default 1.12).
+    `families` may differ in margin: `margins` maps a family's name to its planning margin; without one
+    it is learnt.
     """
 
     def __init__(
@@ -71,14 +72,14 @@ class Scheduler:
         slots: Sequence[Slot],
         policy: Policy,
         limits: Limits | None = None,
-        margins: dict[str, float] | None = None,
+        margins: Mapping[str, float | None] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._policy = policy
         self._cascades = policy if isinstance(policy, CascadePolicy) else None
         self._state: object = None
         by_name = {family.name: family for family in families}
-        self._margins = {name: (margins or {}).get(name, 1.12) for name in by_name}
+        self._margins = {name: (margins or {}).get(name) for name in by_name}
         self._families = {n: _FamilyState(f, LatencyModel(f, self._margins[n])) for n, f in by_name.items()}
         self._free = [slot.index for slot in slots]
         self._slots = len(slots)
@@ -270,8 +271,7 @@ class Scheduler:
         for key, items in self._backlog.lanes():
             state = self._families[key.family]
             margin = hints.margin if hints is not None and hints.margin else self._margins[key.family]
-            if state.latency.margin != margin:
-                state.latency.set_margin(margin)
+            state.latency.set_margin(margin)
             if key.family not in running:
                 state.latency.relax(now)
             ahead = tuple(items[: self.limits.look_ahead])
