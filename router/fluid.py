@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _FAR_S = 1e6
+_NO_SECONDS, _NO_VALUE = np.array([-_FAR_S, _FAR_S]), np.zeros(2)
 
 
 class Curve(NamedTuple):
@@ -63,6 +64,8 @@ class Segments:
 
     def curve(self, rows: Floats, budget_s: float) -> Curve:
         """The value of time for so many rows of each kind, float64 [kinds]."""
+        if not rows.any():
+            return Curve(_NO_SECONDS, _NO_VALUE, budget_s, 0.0, 0.0, len(self._slope))
         slope = self._slope
         count = len(slope)
         seconds, value = np.empty(count + 2), np.empty(count + 2)

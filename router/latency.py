@@ -78,6 +78,7 @@ class LatencyModel:
 
     __slots__ = (
         "_arrays",
+        "_factor_array",
         "_factors",
         "_faded_s",
         "_margin",
@@ -105,6 +106,7 @@ class LatencyModel:
         self._shared = 1.0
         self._own = [1.0] * len(family.variants)
         self._factors = [self.margin] * len(family.variants)
+        self._factor_array: NDArray[np.float64] | None = None
         self._observed_s = [-math.inf] * len(family.variants)
         self._faded_s = -math.inf
 
@@ -136,7 +138,9 @@ class LatencyModel:
     @property
     def factors(self) -> NDArray[np.float64]:
         """Planned over profiled seconds of each variant: margin times what was learnt, without `overhead_s`."""
-        return np.array(self._factors)
+        if self._factor_array is None:
+            self._factor_array = np.array(self._factors)
+        return self._factor_array
 
     def clearing_s(self, variant: int, rows: int, size_class: int) -> float:
         """Seconds one slot needs for any number of rows, in batches as large as allowed."""
@@ -208,6 +212,7 @@ class LatencyModel:
     def _refactor(self) -> None:
         common = self.margin * self._shared
         self._factors = [common * own for own in self._own]
+        self._factor_array = None
 
     def correction(self, variant: int) -> float:
         """Observed over profiled seconds, as learnt so far; 1.0 at the start."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.cascades import Cascades
 from router.contract import NEVER, Family
@@ -146,6 +145,7 @@ class Outlook:
         self._others_s = [0.0] * (len(view.free_slots) - 1) + [max(0.0, end_s - now) for end_s in view.busy_until_s]
         self._several = len(lanes) > 1
         self._numbers = {id(lane): number for number, lane in enumerate(lanes)}
+        self._due_of: list[Floats] = []
         self._merge(memory, lanes)
         self.planned = self.with_budget(budget)
         self.price = self.planned.near.price
@@ -173,9 +173,13 @@ class Outlook:
                 rows.append(float(lane.depth - count))
                 count += 1
             of_lane.append((memory.kinds[kind_of(lane)], own_s, number, count))
+        due_at = np.array(due) - self._now
+        ends = [0]
+        for lane, (_, _, _, count) in zip(lanes, of_lane, strict=True):
+            self._due_of.append(due_at[ends[-1] : ends[-1] + len(lane.items)])
+            ends.append(ends[-1] + count)
         far_s = FAR * memory.longest_s
         if self._several:
-            due_at = np.array(due)
             order = due_at.argsort(kind="stable")
             due_at, self._rows = due_at[order], np.array(rows)[order]
             counts = [count for _, _, _, count in of_lane]
@@ -183,11 +187,11 @@ class Outlook:
             self._kind, self._row_s = columns[:, 0].astype(np.intp), columns[:, 1]
             self._owner = columns[:, 2]
         else:
-            due_at, self._rows = np.array(due), np.array(rows)
+            self._rows = np.array(rows)
             kind, own_s, _, count = of_lane[0] if of_lane else (0, 0.0, 0, 0)
             self._kind, self._row_s = np.full(count, kind, np.intp), np.full(count, own_s)
         self._horizons_s = np.empty(len(due) + 1)
-        np.subtract(due_at, self._now, out=self._horizons_s[:-1])
+        self._horizons_s[:-1] = due_at
         # A lump may be due after the far horizon.
         self._horizons_s[-1] = max(far_s, float(self._horizons_s[-2])) if due else far_s
 
@@ -207,6 +211,10 @@ class Outlook:
         """Seconds that all slots take for everything that waits, at its cheapest."""
         return self._work_s
 
+    def due_s(self, lane: Lane) -> Floats:
+        """When the rows of a lane are due, ascending: float64 [n]."""
+        return self._due_of[self._numbers[id(lane)]]
+
     def latest_start_s(self) -> float:
         """Until when a slot may be away without making a waiting row late; infinite where none waits."""
         return float(self._latest_s[0])
@@ -225,19 +233,19 @@ class Outlook:
         found: Floats = np.minimum(behind, np.minimum.accumulate(others)[last])
         return found
 
-    def gain(self, lane: Lane, due_s: Floats, choices: Choices, taken: Integers, planned: Planned) -> Floats:
+    def gain(self, lane: Lane, choices: Choices, taken: Integers, planned: Planned, longest_s: float) -> Floats:
         """What each choice adds to the whole: quality of its rows, and the change in what is left for all others.
 
-        `due_s` [n] is when the lane's rows are due; `taken` [b] or [k, b] counts those of the first rows that are gone
-        afterwards, answered or not. Returns float64 [k, b].
+        `taken` [b] or [k, b] counts the first rows of the lane that are gone afterwards, answered or not. Choices that
+        take longer than `longest_s` do not matter. Returns float64 [k, b].
         """
         near, later, horizon_s = planned
         kind = self._memory.kinds[kind_of(lane)]
-        segments = self._segments
+        segments, due_s = self._segments, self.due_s(lane)
         count = int(due_s.searchsorted(horizon_s, side="right"))
         soon = np.minimum(taken, count)
         freed_s = soon * segments.taken_s[near.segments, kind] - choices.seconds - choices.rows * choices.later_s
-        value: Floats = choices.rows * (self.weight(lane) * choices.quality) - self._blocked(choices.seconds)
+        value: Floats = choices.rows * (self.weight(lane) * choices.quality) - self._blocked(choices.seconds, longest_s)
         value = value + near.change(freed_s) - soon * segments.taken[near.segments, kind]
         if count < len(due_s):
             rest = taken - soon
@@ -248,13 +256,13 @@ class Outlook:
     def cost_of(self, seconds: float) -> float:
         """What is lost by taking a slot for so long: never positive."""
         change = self.planned.near.change(np.array([-seconds]))
-        return float(change[0] - self._blocked(np.array([[seconds]]))[0, 0])
+        return float(change[0] - self._blocked(np.array([[seconds]]), seconds)[0, 0])
 
     def weight(self, lane: Lane) -> float:
         """What the quality of a lane's rows counts."""
         return self._memory.weight(lane.key.family)
 
-    def _blocked(self, seconds: Floats) -> Floats:
+    def _blocked(self, seconds: Floats, longest_s: float) -> Floats:
         """Quality of arrivals that are doomed because every slot is taken for `seconds` when they come."""
         memory, arrivals = self._memory, self._memory.arrivals
         most_s = min(self._others_s, default=NEVER)
@@ -262,7 +270,7 @@ class Outlook:
             return _NOTHING
         # What an arrival finds at the end of the wait: all that came with it, at the cheapest seconds of the head.
         each_s, rate = float(self._row_s[0]) * self._slots, float(arrivals.rate.sum())
-        longest_s = min(float(seconds.max()), most_s)
+        longest_s = min(longest_s, most_s)
         if longest_s + each_s * (1.0 + rate * longest_s) <= memory.shortest_s:
             return _NOTHING
         taken_s = np.minimum(seconds, most_s)
@@ -271,8 +279,3 @@ class Outlook:
         for slo_s, per_s in zip(arrivals.slo_s.tolist(), arrivals.rate.tolist(), strict=True):
             doomed += per_s * np.minimum(np.maximum(needed_s - slo_s, 0.0), taken_s)
         return doomed
-
-
-def lane_deadlines(lane: Lane) -> NDArray[np.float64]:
-    """The deadlines of a lane's rows, ascending: float64 [n]."""
-    return np.array([item.deadline_s for item in lane.items])

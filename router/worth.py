@@ -40,7 +40,7 @@ class Choices(NamedTuple):
     what follows the first answer at the price that was asked for.
     """
 
-    variants: tuple[int, ...]
+    variants: Integers
     rows: Integers
     seconds: Floats
     quality: Floats
@@ -68,7 +68,7 @@ class Table:
         self.latency = latency
         self.size_class = size_class
         self._slo_s = slo_s
-        self._medians: dict[tuple[int, bool, int], tuple[tuple[int, ...], Integers, Floats]] = {}
+        self._medians: dict[tuple[int, bool, int], tuple[Integers, Integers, Floats]] = {}
         self.make(now)
 
     def make(self, now: float) -> None:
@@ -130,7 +130,7 @@ class Table:
         pinned = key.pinned >= 0
         variants, rows, medians = self._shape(key.lowest, pinned, most)
         latency = self.latency
-        seconds = medians * latency.factors[list(variants), None] + latency.overhead_s
+        seconds = medians * latency.factors[variants, None] + latency.overhead_s
         if pinned:
             quality = self.cascades.family.variants[key.pinned].quality
             return Choices(variants, rows, seconds, np.array([[quality]]), np.zeros((1, 1)))
@@ -140,13 +140,13 @@ class Table:
             variants, rows, seconds, prices.quality[at, first:, None], self.scale * prices.later_s[at, first:, None]
         )
 
-    def _shape(self, lowest: int, pinned: bool, most: int) -> tuple[tuple[int, ...], Integers, Floats]:
+    def _shape(self, lowest: int, pinned: bool, most: int) -> tuple[Integers, Integers, Floats]:
         key = (lowest, pinned, most)
         if key not in self._medians:
             ladder = self.cascades.ladder
-            variants = (lowest,) if pinned else ladder[ladder.index(lowest) :]
+            variants = np.array([lowest] if pinned else ladder[ladder.index(lowest) :])
             rows = np.array([batch for batch in BATCHES if batch < most] + [most])
-            self._medians[key] = variants, rows, self.latency.medians_s(self.size_class)[list(variants)][:, rows]
+            self._medians[key] = variants, rows, self.latency.medians_s(self.size_class)[variants][:, rows]
         return self._medians[key]
 
     def index(self, price: float) -> int:

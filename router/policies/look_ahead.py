@@ -29,7 +29,7 @@ import numpy as np
 
 from router.contract import NEVER, Item, Reason
 from router.fluid import Budget
-from router.outlook import Memory, Outlook, kind_of, lane_deadlines
+from router.outlook import Memory, Outlook, kind_of
 from router.policies.batching import background, batch, best_rung, earliest, reason_for, tight_heads
 from router.policies.slack_fraction import SlackFraction
 from router.triage import triage, triage_kept
@@ -96,12 +96,14 @@ class LookAhead:
         choices = table.choices(kind_of(lane), most, outlook.price / outlook.weight(lane))
         rows = choices.rows
         safe_s = self.head_room * choices.seconds
-        due_s = lane_deadlines(lane) - now
+        due_s = outlook.due_s(lane)
         fits = (choices.seconds <= outlook.latest_start_after(lane, rows)) & (safe_s <= due_s[0])
         if fits.any():
-            worth = np.where(fits, outlook.gain(lane, due_s, choices, rows, outlook.planned), -math.inf)
+            longest_s = float(choices.seconds[fits].max())
+            worth = outlook.gain(lane, choices, rows, outlook.planned, longest_s)
+            worth = np.where(fits, worth, -math.inf)
             at = int(worth.argmax())
-            variant, size = choices.variants[at // len(rows)], int(rows[at % len(rows)])
+            variant, size = int(choices.variants[at // len(rows)]), int(rows[at % len(rows)])
             return self._plan(view, lane, variant, size, Reason.BEST_VALUE), float(worth.flat[at]), ()
         if outlook.cheapest_work_s() > self.flood * memory.shortest_s:
             tight = tight_heads(view, lane, lanes, lane.key.lowest, now)
@@ -109,12 +111,12 @@ class LookAhead:
         shed = due_s.searchsorted(safe_s)
         gone = shed + rows
         planned = outlook.with_budget(self.burst)
-        worth = outlook.gain(lane, due_s, choices, np.minimum(gone, len(due_s)), planned)
+        worth = outlook.gain(lane, choices, np.minimum(gone, len(due_s)), planned, float(due_s[-1]))
         worth = np.where(gone <= len(due_s), worth, -math.inf)
         at = int(worth.argmax())
         if worth.flat[at] == -math.inf:
             return self._plan(view, lane, lane.key.lowest, 1, Reason.OVERLOAD), 0.0, ()
-        variant, size = choices.variants[at // len(rows)], int(rows[at % len(rows)])
+        variant, size = int(choices.variants[at // len(rows)]), int(rows[at % len(rows)])
         late = tuple((lane, item) for item in lane.items[: int(shed.flat[at])])
         return self._plan(view, lane, variant, size, Reason.OVERLOAD), float(worth.flat[at]), late
 
