@@ -12,6 +12,7 @@ import numpy as np
 from loadtests.samples import Samples
 from loadtests.scoring import Score, score
 from loadtests.simulator import Machine, Simulation, simulate
+from loadtests.traces import Seconds
 from loadtests.workload import Workload
 from router.contract import Family
 from router.latency import LatencyModel
@@ -22,6 +23,8 @@ _TAIL_SCORE = 1.645
 _ROUNDS = 4
 """Of fitting slowdown and overhead, each of which changes what the other explains; two change little any more."""
 _MOST_BATCH_S = 0.002
+_WAYS = 200
+"""Quantiles kept of the ways to and fro."""
 TYPICAL = Machine(slowdown=1.1, inbound_s=0.0004, outbound_s=0.0004, batch_s=0.0001, request_s=0.00025)
 """A gateway that shares one core with its event loop, where nothing was measured: rounded from calibrations of two-core
 virtual machines."""
@@ -49,22 +52,26 @@ def profiled_noise(family: Family) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A live run pinned to one variant: its score, and processor seconds of all the server's processes meanwhile."""
+    """A live run pinned to one variant: its score, and processor seconds of all the server's processes meanwhile.
+
+    `ways_s` float64 [n] has what each answered request took beyond the server's own account of it.
+    """
 
     variant: str
     workload: Workload
     live: Score
     cpu_s: float
+    ways_s: Seconds
 
 
 def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: int) -> Machine:
     """The machine on which these live runs, of variants that differ in cost, gave these scores.
 
-    Way to and fro: the median of what requests took beyond the server's own account, half of it each way. Processor
-    time of a request: what is left of the server's where the models' is taken off, by least squares of processor
-    seconds for each request on model seconds for each request. Slowdown and seconds beside the model: such that the
-    simulated median compute times of the dearest and of the next cheaper variant are the live ones. With one run, a
-    batch costs nothing beside the model. Raises `ValueError` without runs.
+    Way to and fro: what requests took beyond the server's own account, half of the median each way. Processor time of a
+    request: what the server took for one of the cheapest variant less that variant's own, which the difference to the
+    dearest tells. Slowdown and seconds beside the model: such that the simulated median compute times of the dearest
+    and of the next cheaper variant are the live ones. With one run, requests and batches cost nothing beside the model.
+    Raises `ValueError` without runs.
     """
     if not runs:
         raise ValueError("calibrate: expected at least one run")
@@ -73,10 +80,15 @@ def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: i
     work_s = [
         _work_s(simulation, family) / len(run.workload) for run, simulation in zip(runs, simulations, strict=True)
     ]
-    request_s = _intercept(work_s, [run.cpu_s / len(run.workload) for run in runs]) if len(runs) > 1 else 0.0
-    one_way_s = statistics.median(run.live.overhead_p50_s for run in runs) / 2.0
-    machine = replace(ideal, request_s=request_s, inbound_s=one_way_s, outbound_s=one_way_s)
-    by_work = [run for _, run in sorted(zip(work_s, runs, strict=True), key=lambda pair: -pair[0])]
+    order = sorted(range(len(runs)), key=lambda index: -work_s[index])
+    by_work = [runs[index] for index in order]
+    request_s = _request_s(by_work[0], work_s[order[0]], by_work[-1], work_s[order[-1]])
+    ways_s = np.concatenate([run.ways_s for run in by_work[:2]])
+    one_way_s = float(np.median(ways_s)) / 2.0
+    ways_s = np.quantile(ways_s, (np.arange(_WAYS) + 0.5) / _WAYS)
+    machine = replace(
+        ideal, request_s=request_s, inbound_s=one_way_s, outbound_s=one_way_s, ways_s=tuple(ways_s.tolist())
+    )
     for _ in range(_ROUNDS):
         dear_s, *others_s = (_compute_s(run, family, samples, machine) for run in by_work[:2])
         slowdown = (by_work[0].live.compute_p50_s - machine.batch_s) / (dear_s - machine.batch_s)
@@ -108,7 +120,10 @@ def _work_s(simulation: Simulation, family: Family) -> float:
     return seconds
 
 
-def _intercept(work_s: Sequence[float], cpu_s: Sequence[float]) -> float:
-    """Processor seconds of a request without a model, at least 0."""
-    slope, intercept = np.polyfit(np.array(work_s), np.array(cpu_s), 1).tolist()
-    return max(0.0, float(intercept)) if slope > 0.0 else 0.0
+def _request_s(dear: Pinned, dear_work_s: float, cheap: Pinned, cheap_work_s: float) -> float:
+    """Processor seconds of a request without its model, at least 0; both runs tell them for each request."""
+    if dear_work_s <= cheap_work_s:
+        return 0.0
+    dear_cpu_s, cheap_cpu_s = dear.cpu_s / len(dear.workload), cheap.cpu_s / len(cheap.workload)
+    slope = max(0.0, dear_cpu_s - cheap_cpu_s) / (dear_work_s - cheap_work_s)
+    return max(0.0, cheap_cpu_s - slope * cheap_work_s)

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from loadtests.calibration import Pinned
 from loadtests.report import read_score
 from loadtests.scoring import Results, Score
@@ -62,7 +64,8 @@ def run_pinned(
     for _ in range(ATTEMPTS):
         server.check()
         cpu_s = server.cpu_s()
-        live = run_live(server.url, models, family, workload, cores, variant)
+        live, results = run_live_results(server.url, models, family, workload, cores, variant)
         if live.valid:
-            return Pinned(variant, workload, live, server.cpu_s() - cpu_s)
+            ways_s = results.latency_s - results.total_s
+            return Pinned(variant, workload, live, server.cpu_s() - cpu_s, ways_s[np.isfinite(ways_s)])
     raise LiveRunError(f"this machine is too busy to calibrate on: {'; '.join(live.faults)}")

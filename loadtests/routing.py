@@ -16,10 +16,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from loadtests.live import LiveRunError
+from loadtests.report import write_json
 from loadtests.routing_goals import goals
 from loadtests.routing_live import live
+from loadtests.routing_live_robustness import live_robustness
 from loadtests.routing_output import beside, burst_trace, draw_in_time, progress, publish, say
-from loadtests.routing_runs import Book, BookError
+from loadtests.routing_robustness import (
+    DISTURBANCES,
+    ROBUST,
+    ROBUSTNESS_S,
+    UNDISTURBED,
+    check_duration,
+    loss_table,
+    losses,
+    simulate_all,
+    traces_of,
+)
+from loadtests.routing_runs import Book, BookError, Run
 from loadtests.routing_setup import (
     SUBJECT,
     bench_for,
@@ -29,7 +42,7 @@ from loadtests.routing_setup import (
     statics_of,
     traces_asked_for,
 )
-from loadtests.routing_simulated import Task, run_all
+from loadtests.routing_simulated import Bench, Task, run_all
 from loadtests.routing_table import RunTable
 from loadtests.servers import ServerError
 from loadtests.traces import TraceError
@@ -44,8 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     try:
-        if options.live:
+        if options.live and options.robustness:
+            live_robustness(options, console)
+        elif options.live:
             live(options, console)
+        elif options.robustness:
+            simulated_robustness(options, console)
         else:
             simulated(options, console)
     except (BookError, LiveRunError, RepositoryError, ServerError, TraceError, OSError, ValueError) as error:
@@ -79,6 +96,29 @@ def simulated(options: argparse.Namespace, console: Console) -> None:
     draw_in_time(bench, workload, results, f"{subject}, simulated", beside(book.path, "burst"))
 
 
+def simulated_robustness(options: argparse.Namespace, console: Console) -> None:
+    """What disturbances cost, in virtual time. Raises what `main` tells in one line."""
+    stage = open_stage(options)
+    calibrated, source = machine_for(stage, options)
+    policies = policies_asked_for(options.policies or ROBUST, stage.family)
+    bench = bench_for(stage, options, calibrated, options.duration or ROBUSTNESS_S)
+    check_duration(bench.duration_s)
+    seeds = range(1, (options.seeds or 3) + 1)
+    say(console, stage, bench, source)
+    total = len(policies) * len(seeds) * sum(len(traces_of(name)) for name in (UNDISTURBED, *DISTURBANCES))
+    with progress(console) as bar:
+        task = bar.add_task("simulated runs", total=total)
+
+        def run_tasks(of: Bench, tasks: Sequence[Task]) -> list[Run]:
+            return run_all(of, tasks, options.workers, lambda: bar.advance(task))
+
+        found = losses(simulate_all(bench, policies, seeds, run_tasks))
+    console.print(loss_table(f"Simulated: {stage.family.name}", found))
+    path = options.out / "routing_robustness_simulated.json"
+    write_json(path, {"context": {**stage.context, **bench.context()}, "losses": [loss.json() for loss in found]})
+    console.print(f"written: {path}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench-routing", description=__doc__)
     add = parser.add_argument
@@ -93,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--live", action="store_true", help="send the workloads through real gateways; goes on where it was interrupted"
     )
+    add("--robustness", action="store_true", help="what disturbances cost instead (20 s a run by default)")
     add("--anew", action="store_true", help="calibrate again and forget the live runs made so far")
     add("--max-rate", type=float, default=2000.0, help="requests/s that the generator manages (default 2000)")
     add("--variants", nargs="+", metavar="NAME", help="load these instead of the family's default ones")

@@ -7,8 +7,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
+from rich.console import Console
+
 from loadtests import servers
 from loadtests.fetch import fetch
+from loadtests.routing_output import progress
+from loadtests.routing_table import STATIC
+
+PINS = "fastest"
+"""The gateway that pinned requests go to: pinned, its policy is that of `fixed:<variant>`."""
 
 
 class Fleet:
@@ -39,6 +46,13 @@ class Fleet:
                 raise servers.ServerError(f"the gateway does not serve {family}/{name}; its log says why")
         server.freeze()
         self._servers[policy] = server
+
+    def start_all(self, policies: Sequence[str], family: str, variants: Sequence[str], console: Console) -> None:
+        """Start gateways that pinned requests and these policies need."""
+        wanted = (PINS, *(policy for policy in policies if not policy.startswith(STATIC)))
+        with progress(console) as bar:
+            for policy in bar.track(tuple(dict.fromkeys(wanted)), description="gateways started"):
+                self.start(policy, family, variants)
 
     @contextmanager
     def awake(self, policy: str) -> Iterator[servers.Server]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.markup import escape
 
 from loadtests.calibration import calibrate
 from loadtests.live import ATTEMPTS, run_live_results, run_pinned
-from loadtests.routing_fleet import Fleet
+from loadtests.routing_fleet import PINS, Fleet
 from loadtests.routing_goals import goals
 from loadtests.routing_output import BURST, beside, draw_in_time, progress, publish, say
 from loadtests.routing_runs import Book, Key, Run
@@ -34,18 +33,18 @@ from loadtests.routing_simulated import Bench, Task, run_all
 from loadtests.routing_table import STATIC, RunTable
 from loadtests.scoring import Results, Score
 from loadtests.suite import Trace
-from loadtests.traces import TraceError
-from loadtests.workload import Workload
+from loadtests.traces import Shape, TraceError, poisson
+from loadtests.workload import SloMix, Workload
 from router.contract import Family
 
-PINS = "fastest"
-"""The gateway that pinned requests go to: pinned, its policy is that of `fixed:<variant>`."""
 STATICS = 2
 """Static policies that are run live on a trace: the best ones of its simulation."""
 CALIBRATION_S = 8.0
 _CALIBRATION_LOAD = 0.5
 _CALIBRATION_SEED = 0
-_CALIBRATION_SLO_S = 5.0
+_CALIBRATION_SLO = SloMix((5.0,), (1.0,))
+_CHEAP_PER_S = 1000.0
+"""Rate of the cheapest variant's calibration, at most: what HTTP costs where it counts, at many requests a second."""
 
 
 def live(options: argparse.Namespace, console: Console) -> None:
@@ -57,11 +56,8 @@ def live(options: argparse.Namespace, console: Console) -> None:
     traces = traces_asked_for(options, "live")
     names = [variant.name for variant in stage.family.variants]
     with Fleet(options.models, settings_for(options, stage.family), options.server_cores) as fleet:
-        started = tuple(dict.fromkeys((PINS, *(policy for policy in policies if not policy.startswith(STATIC)))))
-        with progress(console) as bar:
-            for policy in bar.track(started, description="gateways started"):
-                fleet.start(policy, stage.family.name, names)
-        calibrated, source = _machine(options, stage, fleet)
+        fleet.start_all(policies, stage.family.name, names, console)
+        calibrated, source = calibrated_machine(options, stage, fleet)
         bench = bench_for(stage, options, calibrated, options.duration or 10.0)
         say(console, stage, bench, source)
         traces = _sendable(bench, traces, options.max_rate, console)
@@ -69,51 +65,48 @@ def live(options: argparse.Namespace, console: Console) -> None:
         seeds = tuple(range(1, (options.seeds or 3) + 1))
         asked = tuple(dict.fromkeys((*policies, *statics_of(stage.family))))
         _simulate(bench, twins, [(p, t, s) for t in traces for s in seeds for p in asked], options.workers, console)
-        runner = Runner(options, fleet, bench, book)
-        runner.run(_plan(policies, traces, seeds, RunTable.of(twins.runs)), console)
+        tasks = _plan(policies, traces, seeds, RunTable.of(twins.runs))
+        _run(tasks, Sender(options, fleet, stage.family.name), bench, book, console, options.subject)
     _report(console, options, bench, traces, policies, book, twins)
 
 
-class Runner:
-    """Sends workloads to the fleet and keeps what comes of it."""
+class Sender:
+    """Sends workloads to a fleet."""
 
-    def __init__(self, options: argparse.Namespace, fleet: Fleet, bench: Bench, book: Book) -> None:
+    def __init__(self, options: argparse.Namespace, fleet: Fleet, family: str) -> None:
         self._options = options
         self._fleet = fleet
-        self._bench = bench
-        self._book = book
-
-    def run(self, tasks: Sequence[Task], console: Console) -> None:
-        """Run all that the book does not have yet; each run is in it as soon as it is made."""
-        missing = [task for task in tasks if Key(task[0], task[1].name, task[2]) not in self._book]
-        if len(missing) < len(tasks):
-            console.print(f"{len(tasks) - len(missing)} runs are in {self._book.path} already")
-        with progress(console) as bar:
-            for policy, trace, seed in bar.track(missing, description="live runs"):
-                workload = self._bench.workload(trace, seed)
-                judged, results = self.send(policy, workload)
-                run = Run.judged(Key(policy, trace.name, seed), judged, self._bench.duration_s)
-                self._book.add([run])
-                if run.faults:
-                    what = escape(f"{policy}, {workload.description}: {run.faults[0]}")
-                    bar.console.print(f"[bold white on red] INVALID RUN [/] {what}")
-                if (policy, trace.name, seed) == (self._options.subject, BURST, 1):
-                    path = beside(self._book.path, "burst")
-                    draw_in_time(self._bench, workload, results, f"{policy}, live", path)
+        self._family = family
 
     def send(self, policy: str, workload: Workload) -> tuple[Score, Results]:
         """The first valid run of `ATTEMPTS`, else the last."""
         pin = policy.removeprefix(STATIC) if policy.startswith(STATIC) else None
-        options, family = self._options, self._bench.family.name
+        models, cores = self._options.models, self._options.generator_cores
         with self._fleet.awake(PINS if pin else policy) as server:
             for _ in range(ATTEMPTS):
                 server.check()
-                judged, results = run_live_results(
-                    server.url, options.models, family, workload, options.generator_cores, pin
-                )
+                judged, results = run_live_results(server.url, models, self._family, workload, cores, pin)
                 if judged.valid:
                     break
         return judged, results
+
+
+def _run(tasks: Sequence[Task], sender: Sender, bench: Bench, book: Book, console: Console, subject: str) -> None:
+    """Run all that the book does not have yet; each run is in it as soon as it is made."""
+    missing = [task for task in tasks if Key(task[0], task[1].name, task[2]) not in book]
+    if len(missing) < len(tasks):
+        console.print(f"{len(tasks) - len(missing)} runs are in {book.path} already")
+    with progress(console) as bar:
+        for policy, trace, seed in bar.track(missing, description="live runs"):
+            workload = bench.workload(trace, seed)
+            judged, results = sender.send(policy, workload)
+            run = Run.judged(Key(policy, trace.name, seed), judged, bench.duration_s)
+            book.add([run])
+            if run.faults:
+                what = escape(f"{policy}, {workload.description}: {run.faults[0]}")
+                bar.console.print(f"[bold white on red] INVALID RUN [/] {what}")
+            if (policy, trace.name, seed) == (subject, BURST, 1):
+                draw_in_time(bench, workload, results, f"{policy}, live", beside(book.path, "burst"))
 
 
 def settings_for(options: argparse.Namespace, family: Family) -> dict[str, str]:
@@ -129,7 +122,7 @@ def settings_for(options: argparse.Namespace, family: Family) -> dict[str, str]:
     }
 
 
-def _machine(options: argparse.Namespace, stage: Stage, fleet: Fleet) -> tuple[Calibrated, str]:
+def calibrated_machine(options: argparse.Namespace, stage: Stage, fleet: Fleet) -> tuple[Calibrated, str]:
     """The machine that is named, else a new calibration, which is stored; a resumed suite keeps the one it has."""
     path = options.out / MACHINE_FILE
     if options.machine is not None or (path.exists() and not options.anew):
@@ -138,14 +131,16 @@ def _machine(options: argparse.Namespace, stage: Stage, fleet: Fleet) -> tuple[C
             return calibrated, source
     family, samples = stage.family, stage.samples
     provisional = bench_for(stage, options, machine_for(stage, options)[0], CALIBRATION_S)
-    trace = Trace("calibration", "poisson", _CALIBRATION_LOAD, "best")
-    workload = replace(provisional.workload(trace, _CALIBRATION_SEED), description="calibration")
-    # Nobody is refused: a calibration measures how long answers take.
-    workload = replace(workload, slo_s=np.full(len(workload), _CALIBRATION_SLO_S))
-    ladder = family.ladder
+    per_s, ladder = provisional.yardsticks.per_s, family.ladder
+    slowly, quickly = (min(_CALIBRATION_LOAD * per_s[of], _CHEAP_PER_S) for of in ("best", "fastest"))
+    rates = {ladder[-1]: slowly, ladder[len(ladder) // 2]: slowly, ladder[0]: quickly}
     runs = []
     with fleet.awake(PINS) as server:
-        for rung in dict.fromkeys((ladder[-1], ladder[len(ladder) // 2], ladder[0])):
+        for rung, rate in rates.items():
+            rng = np.random.default_rng(_CALIBRATION_SEED)
+            arrival_s = poisson(rate, CALIBRATION_S, Shape(), rng)
+            # Nobody is refused: a calibration measures how long answers take.
+            workload = Workload.draw(arrival_s, _CALIBRATION_SLO, len(samples), rng, "calibration")
             variant = family.variants[rung].name
             runs.append(run_pinned(server, options.models, family.name, workload, options.generator_cores, variant))
     machine = calibrate(runs, family, samples, options.slots)

@@ -23,10 +23,16 @@ from router.policies import policy_named
 from router.scheduler import Limits
 from router.view import CascadePolicy, Decision, Policy, View
 
+LATER = ", later"
+"""Behind a trace's name: only what arrived after the first seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """All that simulated runs have in common; `decision_s` has by policy what its decisions add to every batch."""
+    """All that simulated runs have in common; `decision_s` has by policy what its decisions add to every batch.
+
+    With `later_s`, what arrives from that second on is judged a second time, apart.
+    """
 
     family: Family
     samples: Samples
@@ -37,6 +43,7 @@ class Bench:
     limits: Limits = field(default_factory=Limits)
     decision_s: dict[str, float] = field(default_factory=dict)
     truth: Family | None = None
+    later_s: float | None = None
 
     def context(self) -> dict[str, Any]:
         """What runs have to have in common to be compared, beside the family."""
@@ -69,12 +76,22 @@ class Bench:
         )
         return simulation.results, timed.decisions(len(workload))
 
-    def run(self, policy: str, trace: Trace, seed: int) -> Run:
+    def run(self, policy: str, trace: Trace, seed: int) -> tuple[Run, ...]:
         """One simulation, judged."""
         workload = self.workload(trace, seed)
         results, decisions = self.results(policy, workload, seed)
         judged = score(workload, self.samples.label, results)
-        return Run.judged(Key(policy, trace.name, seed), judged, self.duration_s, decisions)
+        key = Key(policy, trace.name, seed)
+        return (Run.judged(key, judged, self.duration_s, decisions), *self.later(key, workload, results))
+
+    def later(self, key: Key, workload: Workload, results: Results, faults: tuple[str, ...] = ()) -> tuple[Run, ...]:
+        """What arrived from `later_s` on as a run of its own, under the trace's name and `LATER`; nothing without."""
+        first = len(workload) if self.later_s is None else int(np.searchsorted(workload.arrival_s, self.later_s))
+        if first == len(workload) or self.later_s is None:
+            return ()
+        rest = Workload(workload.arrival_s[first:], workload.slo_s[first:], workload.sample[first:])
+        judged = replace(score(rest, self.samples.label, results.since(first)), faults=faults)
+        return (Run.judged(key._replace(trace=key.trace + LATER), judged, self.duration_s - self.later_s),)
 
 
 class Stopwatch:
@@ -124,14 +141,14 @@ Task = tuple[str, Trace, int]
 
 def run_all(bench: Bench, tasks: Sequence[Task], workers: int, done: Callable[[], None] = lambda: None) -> list[Run]:
     """Runs in the order of the tasks, by so many processes; `done` is called as each one is ready."""
-    runs = []
+    runs: list[Run] = []
     for run in _mapped(bench, tasks, workers):
-        runs.append(run)
+        runs.extend(run)
         done()
     return runs
 
 
-def _mapped(bench: Bench, tasks: Sequence[Task], workers: int) -> Iterator[Run]:
+def _mapped(bench: Bench, tasks: Sequence[Task], workers: int) -> Iterator[tuple[Run, ...]]:
     if workers <= 1 or len(tasks) <= 1:
         yield from (bench.run(*task) for task in tasks)
         return
@@ -149,5 +166,5 @@ def _prepare(bench: Bench) -> None:
     _bench[:] = [bench]
 
 
-def _run(task: Task) -> Run:
+def _run(task: Task) -> tuple[Run, ...]:
     return _bench[0].run(*task)

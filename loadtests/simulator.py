@@ -16,6 +16,7 @@ import numpy as np
 
 from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results
+from loadtests.traces import Seconds
 from loadtests.workload import Workload
 from router.contract import NEVER, Dispatch, Family, Outcome, Record, Request, Slot
 from router.latency import LatencyModel
@@ -40,7 +41,8 @@ class Machine:
 
     `slots` batches run at a time. Batch seconds are the profiled median times `slowdown` times exp(N(0, `noise`));
     a share of `stragglers` takes `straggler_factor` times as long on top. A request reaches the scheduler
-    `inbound_s` after its sender meant to send it, and its answer is back `outbound_s` after its batch.
+    `inbound_s` after its sender meant to send it, and its answer is back `outbound_s` after its batch; with `ways_s`,
+    evenly spaced quantiles of both together, each request draws its own.
 
     `batch_s` is what a batch costs beside the model: the decision, handing it over and back. `request_s` is the
     processor time of the event loop for one request, half of it when it arrives and half when it is answered. The loop
@@ -58,6 +60,7 @@ class Machine:
     straggler_factor: float = 5.0
     inbound_s: float = 0.0
     outbound_s: float = 0.0
+    ways_s: tuple[float, ...] = ()
     batch_s: float = 0.0
     request_s: float = 0.0
     hog_factor: float = 1.0
@@ -107,6 +110,7 @@ def simulate(
     slots = tuple(Slot(index) for index in range(machine.slots))
     scheduler = Scheduler([family], slots, policy, limits, margins)
     running = _Running(truth or family, machine, rng)
+    outbound_s = _outbound(machine, len(workload), rng)
     requests = _requests(workload, family, samples, machine)
     loop_s = machine.request_s / 2.0
     free_at = 0.0
@@ -140,7 +144,8 @@ def simulate(
         dispatches.extend(turn.dispatches)
         records.extend(turn.records)
         wake_at = turn.wake_at
-    return Simulation(_results(workload, samples, machine, records), tuple(records), tuple(dispatches))
+    results = _results(workload, samples, records, outbound_s)
+    return Simulation(results, tuple(records), tuple(dispatches))
 
 
 class _Batch:
@@ -221,7 +226,17 @@ def _requests(workload: Workload, family: Family, samples: Samples, machine: Mac
     ]
 
 
-def _results(workload: Workload, samples: Samples, machine: Machine, records: list[Record]) -> Results:
+def _outbound(machine: Machine, count: int, rng: np.random.Generator) -> Seconds:
+    """Seconds of each request's way back, float64 [count]; all take equally long there, which keeps their order."""
+    if not machine.ways_s:
+        return np.full(count, machine.outbound_s)
+    at = rng.random(count) * len(machine.ways_s) - 0.5
+    ways_s = np.interp(at, np.arange(len(machine.ways_s)), np.array(machine.ways_s))
+    outbound_s: Seconds = np.maximum(0.0, ways_s - machine.inbound_s)
+    return outbound_s
+
+
+def _results(workload: Workload, samples: Samples, records: list[Record], outbound_s: Seconds) -> Results:
     results = Results.pending(len(workload))
     arrival_s = workload.arrival_s.tolist()
     sample = workload.sample.tolist()
@@ -233,6 +248,6 @@ def _results(workload: Workload, samples: Samples, machine: Machine, records: li
             results.variant[index] = record.variant
             results.escalated[index] = len(record.path) > 1
             results.label[index] = samples.predicted[record.variant][sample[index]]
-            results.latency_s[index] = record.finished_s + machine.outbound_s - arrival_s[index]
+            results.latency_s[index] = record.finished_s + outbound_s[index] - arrival_s[index]
             results.total_s[index], results.compute_s[index] = record.total_s, record.compute_s
     return results

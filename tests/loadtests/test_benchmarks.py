@@ -140,7 +140,8 @@ def pinned_runs(machine: Machine, variants: tuple[str, ...], request_s: float) -
         simulation = simulate(even, family, samples, Fixed(variant), machine, np.random.default_rng(1))
         busy_s = sum(record.compute_s for record in simulation.records)
         judged = score(even, samples.label, simulation.results)
-        runs.append(Pinned(variant, even, judged, busy_s + request_s * len(even)))
+        ways_s = simulation.results.latency_s - simulation.results.total_s
+        runs.append(Pinned(variant, even, judged, busy_s + request_s * len(even), ways_s))
     return runs
 
 
@@ -152,6 +153,7 @@ def test_calibration_finds_the_machine_again() -> None:
     assert 0.0 == profiled_noise(family)
     assert pytest.approx((1.3, 0.002, 0.002), rel=0.01) == (found.slowdown, found.inbound_s, found.outbound_s)
     assert pytest.approx(0.0003, abs=0.00003) == found.batch_s
+    assert pytest.approx([0.004] * 200) == list(found.ways_s)
     # What a batch costs beside the model is processor time of its request where requests come one by one.
     assert pytest.approx(0.0007, abs=0.00005) == found.request_s
 
