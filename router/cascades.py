@@ -68,13 +68,14 @@ class Prices:
     """Everything that follows from a price of time for one family and size class.
 
     k variants of the ladder, p prices ascending, b bins. `first_s` [k] are planned seconds of one row that starts at a
-    variant, in an economical batch. `go` [p, k, k] is the confidence below which a row at the first variant is worth
+    variant, in an economical batch, and `alone` [k] its quality if it never goes on. `go` [p, k, k] is the confidence below which a row at the first variant is worth
     going on to the second, 0 where none is; `keep` [p, k] below which some better variant is worth waiting for. `gain`
     [p, k, k, b]. `later_s` and `quality` [p, k]: expected further seconds, and quality, of a row that starts there.
     """
 
     price: Floats
     first_s: Floats
+    alone: Floats
     go: Floats
     keep: Floats
     gain: Floats
@@ -93,8 +94,7 @@ class Prices:
         """Seconds and quality at the corners of what a row may be given that starts at rung `lowest` or above."""
         direct = np.zeros_like(self.first_s[lowest:])
         cost = (self.first_s[lowest:] + np.vstack([direct, self.later_s[:, lowest:]])).ravel()
-        # Without going on, quality is that at the highest price, at which nothing is worth it.
-        value = np.vstack([self.quality[-1, lowest:], self.quality[:, lowest:]]).ravel()
+        value = np.vstack([self.alone[lowest:], self.quality[:, lowest:]]).ravel()
         return upper_hull(cost, value)
 
 
@@ -130,14 +130,17 @@ class Cascades:
         self._share = np.stack([np.bincount(row, minlength=self.bins) for row in self._bin]).astype(np.float64)
         self._transition: dict[tuple[int, int], Floats] = {}
         self._gain: dict[tuple[int, int], Floats] = {}
-        for v1 in range(rungs):
+        for v1 in range(rungs if self.rows else 0):
+            # Where many rows are equally sure, bins are empty: taken as the next surer one. The last never is.
+            full = np.flatnonzero(self._share[v1])
+            source = full[np.searchsorted(full, np.arange(self.bins))]
             for v2 in range(v1 + 1, rungs):
                 joint = np.zeros((self.bins, self.bins))
                 np.add.at(joint, (self._bin[v1], self._bin[v2]), 1.0)
                 rows = np.maximum(self._share[v1], 1.0)
                 better = np.bincount(self._bin[v1], self._correct[v2] - self._correct[v1], minlength=self.bins)
-                self._transition[v1, v2] = joint / rows[:, None]
-                self._gain[v1, v2] = decreasing(better / rows, self._share[v1])
+                self._transition[v1, v2] = (joint / rows[:, None])[source]
+                self._gain[v1, v2] = decreasing((better / rows)[source], self._share[v1])
 
     def bin_of(self, rung: int, confidence: float) -> int:
         """The bin of a confidence."""
@@ -159,9 +162,8 @@ class Cascades:
                     net[:, v1, v2] = gain[:, v1, v2] - grid[:, None] * step_s[v1, v2]
                 worth[:, v1] = np.maximum(0.0, net[:, v1].max(axis=1))
         later_s, quality = self._followed(net, step_s)
-        return Prices(
-            grid, first_s, self._limits(net, 0.0), self._limits(net, WORTH_KEEPING).max(axis=2), gain, later_s, quality
-        )
+        go, keep = self._limits(net, 0.0), self._limits(net, WORTH_KEEPING).max(axis=2)
+        return Prices(grid, first_s, self.quality, go, keep, gain, later_s, quality)
 
     def _grid(self, first_s: Floats, step_s: Floats) -> Floats:
         highest = 1.0 / first_s[0]
