@@ -68,9 +68,10 @@ class Prices:
     """Everything that follows from a price of time for one family and size class.
 
     k variants of the ladder, p prices ascending, b bins. `first_s` [k] are planned seconds of one row that starts at a
-    variant, in an economical batch, and `alone` [k] its quality if it never goes on. `go` [p, k, k] is the confidence below which a row at the first variant is worth
-    going on to the second, 0 where none is; `keep` [p, k] below which some better variant is worth waiting for. `gain`
-    [p, k, k, b]. `later_s` and `quality` [p, k]: expected further seconds, and quality, of a row that starts there.
+    variant, in an economical batch, and `alone` [k] its quality if it never goes on. `go` [p, k, k] is the confidence
+    below which a row at the first variant is worth going on to the second, 0 where none is; `keep` [p, k] below which
+    some better variant is worth waiting for. `gain` [p, k, k, b]. `later_s` and `quality` [p, k]: expected further
+    seconds, and quality, of a row that starts there.
     """
 
     price: Floats
