@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,9 @@ from router.policies.fixed import Fixed
 _TAIL_SCORE = 1.645
 """Standard deviations between median and 95th percentile of a normal distribution."""
 _ROUNDS = 4
-"""Of fitting slowdown and overhead, each of which changes what the other explains; two change little any more."""
+"""Of fitting slowdown and overhead, each of which changes what the other explains; the last change little any more."""
+_HALVINGS = 12
+_SLOWDOWNS = (0.5, 4.0)
 _MOST_BATCH_S = 0.002
 _WAYS = 200
 """Quantiles kept of the ways to and fro."""
@@ -89,15 +91,32 @@ def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: i
     machine = replace(
         ideal, request_s=request_s, inbound_s=one_way_s, outbound_s=one_way_s, ways_s=tuple(ways_s.tolist())
     )
+    dear, *others = by_work[:2]
     for _ in range(_ROUNDS):
-        dear_s, *others_s = (_compute_s(run, family, samples, machine) for run in by_work[:2])
-        slowdown = (by_work[0].live.compute_p50_s - machine.batch_s) / (dear_s - machine.batch_s)
-        machine = replace(machine, slowdown=machine.slowdown * slowdown)
-        if others_s:
-            left_s = by_work[1].live.compute_p50_s - _compute_s(by_work[1], family, samples, machine)
-            batch_s = min(max(0.0, machine.batch_s + left_s), _MOST_BATCH_S)
-            machine = replace(machine, batch_s=batch_s)
+
+        def slower(slowdown: float, of: Machine = machine) -> float:
+            return _compute_s(dear, family, samples, replace(of, slowdown=slowdown)) - dear.live.compute_p50_s
+
+        machine = replace(machine, slowdown=_root(slower, *_SLOWDOWNS))
+        if others:
+
+            def longer(batch_s: float, of: Machine = machine) -> float:
+                return (
+                    _compute_s(others[0], family, samples, replace(of, batch_s=batch_s)) - others[0].live.compute_p50_s
+                )
+
+            machine = replace(machine, batch_s=_root(longer, 0.0, _MOST_BATCH_S))
     return machine
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function is zero, by bisection; an end of the interval where it is zero beyond."""
+    if rising(low) >= 0.0:
+        return low
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if rising(middle) < 0.0 else (low, middle)
+    return (low + high) / 2.0
 
 
 def _simulated(run: Pinned, family: Family, samples: Samples, machine: Machine) -> Simulation:

@@ -40,7 +40,7 @@ from router.contract import Family
 STATICS = 2
 """Static policies that are run live on a trace: the best ones of its simulation."""
 CALIBRATION_S = 8.0
-_CALIBRATION_LOAD = 0.5
+_CALIBRATION_LOAD = 0.3
 _CALIBRATION_SEED = 0
 _CALIBRATION_SLO = SloMix((5.0,), (1.0,))
 _CHEAP_PER_S = 1000.0

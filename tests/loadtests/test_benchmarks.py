@@ -163,7 +163,12 @@ def test_one_run_is_calibration_enough() -> None:
     family, samples = synthetic()
     true = Machine(noise=0.0, slowdown=1.3, inbound_s=0.002, outbound_s=0.002)
     found = calibrate(pinned_runs(true, ("v2",), 0.0004), family, samples, 1)
-    assert pytest.approx((1.3, 0.002, 0.0, 0.0)) == (found.slowdown, found.inbound_s, found.batch_s, found.request_s)
+    assert pytest.approx((1.3, 0.002, 0.0, 0.0), rel=0.01) == (
+        found.slowdown,
+        found.inbound_s,
+        found.batch_s,
+        found.request_s,
+    )
 
 
 def test_a_score_survives_json(tmp_path: Path) -> None:
