@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from loadtests.calibration import calibrate
-from loadtests.live import ATTEMPTS, run_live_results, run_pinned
+from loadtests.live import ATTEMPTS, LiveRunError, run_live_results, run_pinned
 from loadtests.routing_fleet import PINS, Fleet
 from loadtests.routing_goals import goals
 from loadtests.routing_output import BURST, beside, draw_in_time, progress, publish, say
@@ -42,6 +42,8 @@ STATICS = 2
 CALIBRATION_S = 8.0
 _CALIBRATION_LOAD = 0.3
 _CALIBRATION_SEED = 0
+_TOO_SLOW = 2.5
+"""Times the profile beyond which somebody else has the cores, or had them when the profile was taken."""
 _CALIBRATION_SLO = SloMix((5.0,), (1.0,))
 _CHEAP_PER_S = 1000.0
 """Rate of the cheapest variant's calibration, at most: what HTTP costs where it counts, at many requests a second."""
@@ -144,6 +146,10 @@ def calibrated_machine(options: argparse.Namespace, stage: Stage, fleet: Fleet) 
             variant = family.variants[rung].name
             runs.append(run_pinned(server, options.models, family.name, workload, options.generator_cores, variant))
     machine = calibrate(runs, family, samples, options.slots)
+    if machine.slowdown > _TOO_SLOW:
+        raise LiveRunError(
+            f"this machine is too busy to calibrate on: batches take {machine.slowdown:.1f} x the profile"
+        )
     calibrated = Calibrated(machine, decision_costs(stage, options, machine))
     write_machine(path, calibrated, stage.context)
     return calibrated, f"calibrated: {path}"

@@ -40,13 +40,13 @@ def test_capacity_is_what_a_saturated_machine_answers() -> None:
     """With far more requests than it can take and no deadline in reach, goodput is the yardstick, for each variant."""
     machine = Machine(noise=0.0, slowdown=1.2, batch_s=0.0005)
     yardsticks = measure(FAMILY, SAMPLES, machine)
-    for name, variant in (("fastest", "v0"), ("best", "v4")):
-        count = 2000
-        flood = Workload(np.linspace(0.0, 0.1, count), np.full(count, 1e3), np.zeros(count, dtype=np.int64))
+    count = 2000
+    flood = Workload(np.linspace(0.0, 0.1, count), np.full(count, 1e3), np.zeros(count, dtype=np.int64))
+    for per_s, variant in ((yardsticks.per_s["fastest"], "v0"), (yardsticks.per_s["best"], "v4")):
         simulation = simulate(flood, FAMILY, SAMPLES, Fixed(variant), machine, np.random.default_rng(0))
-        per_s = count / simulation.results.latency_s.max()
+        ends_s = flood.arrival_s + simulation.results.latency_s
         # Of the best variant only batches within half an SLO count, so that the flood is answered a bit faster.
-        assert pytest.approx(per_s, rel=0.03) == yardsticks.per_s[name]  # type: ignore[index]  # the loop's words are the keys
+        assert pytest.approx(count / ends_s.max(), rel=0.12) == per_s <= count / ends_s.max() * 1.01
 
 
 def test_http_lowers_the_capacity() -> None:
