@@ -51,6 +51,7 @@ class Ledger:
                 key, item = pending.queued.pop(row)
                 self._backlog.remove(key, (item,))
                 pending.open -= 1
+            pending.overdue = True
             if pending.unanswered == 0:
                 self.answer(pending, now)
 

@@ -11,7 +11,7 @@ class Pending:
 
     `queued` has the rows that wait. `unanswered` counts rows without any answer, running ones included; `open` those
     and the rows whose answer may still be replaced by a better one. `insured` says that an alarm is set to send what
-    there is in time.
+    there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
     """
 
     __slots__ = (
@@ -22,6 +22,7 @@ class Pending:
         "last",
         "observed_s",
         "open",
+        "overdue",
         "path",
         "qualities",
         "queued",
@@ -35,7 +36,7 @@ class Pending:
         self.request = request
         self.queued: dict[int, tuple[LaneKey, Item]] = {}
         self.open = self.unanswered = len(request.row_classes)
-        self.insured = False
+        self.insured = self.overdue = False
         self.variants: list[str] = []
         self.qualities: list[float] = []
         self.path: tuple[str, ...] = ()
@@ -71,6 +72,11 @@ class Pending:
                 self.confidence = confidence
             else:
                 self.escalation = Escalation.ESCALATED
+
+    def settled(self) -> bool:
+        """One row more has its last answer. Returns whether the request is answered."""
+        self.open -= 1
+        return self.open == 0 or (self.overdue and self.unanswered == 0)
 
     def judged(self, item: Item, *, kept: bool) -> None:
         """The policy has looked at this row's answer: it waits for a better one, or it is good enough."""

@@ -8,7 +8,7 @@ Rules of the house:
 4. A request of n rows is n items; it ends when the last row is answered, or at once when one row cannot be.
 5. What a policy calls late is refused or moved to the background, as the request chose (`when_late`).
 6. A row may be answered again by a better variant where the policy keeps its answer. The kept answer is insurance: it
-   goes out at the deadline less a margin, or when the better variant fails, whatever else happens.
+   goes out at the deadline (or timeout) less a margin, or when the better variant fails, whatever else happens.
 """
 
 from __future__ import annotations
@@ -314,9 +314,9 @@ class Scheduler:
         """Ask the policy whether this row waits for a better answer; if so, queue it."""
         request = pending.request
         state = self._families[request.family]
-        by_s = request.deadline_s - self.limits.reply_margin_s
+        by_s = min(request.deadline_s, request.timeout_s) - self.limits.reply_margin_s
         may = state.family.evidence is not None and request.pinned is None and variant < state.family.ladder[-1]
-        if not may or not now < by_s < NEVER or self._cascades is None:
+        if not may or now >= by_s or request.deadline_s == NEVER or self._cascades is None:
             return False
         answered = Item(*item[:9], variant, confidence)
         kept = self._cascades.keeps(self._state, state.family, state.latency, answered, now)
@@ -331,8 +331,7 @@ class Scheduler:
 
     def _settled(self, pending: Pending, now: float) -> None:
         """One row more has its last answer."""
-        pending.open -= 1
-        if pending.open == 0:
+        if pending.settled():
             self._ledger.answer(pending, now)
 
     def _start(self, plan: Plan, now: float) -> Dispatch:

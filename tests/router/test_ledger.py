@@ -1,0 +1,336 @@
+"""Kept answers are insurance: they go out in time, whatever becomes of the better ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from router.contract import NEVER, Dispatch, Escalation, Outcome, Poll, Reason, Record, Request, Slot, WhenLate
+from router.scheduler import Limits, Scheduler
+from tests.scripted import FAMILY, STAGED, TwoSteps
+
+MARGIN_S = 0.002
+SURE, UNSURE = 0.9, 0.5
+
+
+class Bench:
+    """A scheduler that keeps every answer under 0.7, and what came out of it."""
+
+    def __init__(self, slots: int = 2, *, staged: bool = False) -> None:
+        family = STAGED if staged else FAMILY
+        limits = Limits(reply_margin_s=MARGIN_S)
+        self.scheduler = Scheduler([family], [Slot(i) for i in range(slots)], TwoSteps(), limits, {"scripted": 1.0})
+        self.running: list[Dispatch] = []
+        self.records: list[Record] = []
+        self.wake_at = NEVER
+
+    def submit(self, rows: int = 1, slo_s: float = 0.1, **changes: Any) -> None:
+        """One request at 0.0."""
+        base = Request(1, "scripted", (0,) * rows, 0.0, slo_s, NEVER)
+        self.scheduler.submit(base._replace(**changes), 0.0)
+        self.poll(0.0)
+
+    def poll(self, now: float) -> Poll:
+        """One turn; starts and outcomes are noted."""
+        poll = self.scheduler.poll(now)
+        self.running += poll.dispatches
+        self.records += poll.records
+        self.wake_at = poll.wake_at
+        return poll
+
+    def answer(self, row: int, confidence: float, now: float) -> None:
+        """The batch with this row ends."""
+        self.scheduler.complete(self._take(row).batch_id, now, confidences=[confidence])
+        self.poll(now)
+
+    def fail(self, row: int, now: float) -> None:
+        """The batch with this row breaks."""
+        self.scheduler.fail(self._take(row).batch_id, Reason.EXECUTOR_ERROR, now)
+        self.poll(now)
+
+    def record(self) -> Record:
+        """The one outcome."""
+        (record,) = self.records
+        return record
+
+    def _take(self, row: int) -> Dispatch:
+        (dispatch,) = [dispatch for dispatch in self.running if dispatch.items[0].row == row]
+        self.running.remove(dispatch)
+        return dispatch
+
+
+def variants(bench: Bench) -> list[str]:
+    return [dispatch.variant for dispatch in bench.running]
+
+
+def test_a_sure_answer_goes_out_at_once() -> None:
+    """Nothing is kept, nothing runs again."""
+    bench = Bench()
+    bench.submit()
+    bench.answer(0, SURE, 0.001)
+    record = bench.record()
+    assert ("small", 0.001, Escalation.CONFIDENT) == (record.variant, record.finished_s, record.escalation)
+    assert not bench.running
+
+
+def test_an_unsure_answer_is_replaced_by_a_better_one() -> None:
+    """The record has the whole way: both variants, the first confidence, and why."""
+    bench = Bench()
+    bench.submit()
+    bench.answer(0, UNSURE, 0.001)
+    assert ([], ["large"]) == (bench.records, variants(bench))
+    bench.answer(0, SURE, 0.010)
+    record = bench.record()
+    assert ("large", ("small", "large"), UNSURE) == (record.variant, record.path, record.confidence)
+    assert (Outcome.SERVED, Escalation.ESCALATED, 1.0) == (record.outcome, record.escalation, record.quality)
+
+
+def test_the_kept_answer_goes_out_before_the_deadline_though_the_better_batch_still_runs() -> None:
+    """The alarm is at the deadline less the margin; what the batch gives afterwards is nobody's."""
+    bench = Bench()
+    bench.submit()
+    bench.answer(0, UNSURE, 0.001)
+    assert 0.1 - MARGIN_S == bench.wake_at
+    bench.poll(0.0979)
+    assert not bench.records
+    bench.poll(bench.wake_at)
+    record = bench.record()
+    assert ("small", Outcome.SERVED, Escalation.NO_TIME) == (record.variant, record.outcome, record.escalation)
+    bench.answer(0, SURE, 0.2)
+    assert 1 == len(bench.records)
+    assert (0, 0, NEVER) == (bench.scheduler.unfinished, bench.scheduler.queued_rows, bench.wake_at)
+
+
+def test_the_kept_answer_goes_out_though_its_better_batch_never_starts() -> None:
+    """The only slot is taken by somebody else until long after the deadline."""
+    bench = Bench(slots=1)
+    bench.submit()
+    bench.scheduler.submit(Request(2, "scripted", (0,), 0.0, 1.0, NEVER), 0.0)
+    bench.answer(0, UNSURE, 0.001)
+    assert [2] == [dispatch.items[0].request_id for dispatch in bench.running]
+    # 8 ms of `large` and the margin: from then on nothing better is to be had.
+    assert bench.wake_at == pytest.approx(0.1 - MARGIN_S - 0.008)
+    bench.poll(bench.wake_at)
+    assert bench.record().finished_s == pytest.approx(0.1 - MARGIN_S - 0.008)
+    assert Escalation.NO_TIME is bench.record().escalation
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_the_kept_answer_goes_out_when_the_better_batch_fails(staged: bool) -> None:
+    """A break of the better variant costs the caller nothing."""
+    bench = Bench(staged=staged)
+    bench.submit()
+    bench.answer(0, UNSURE, 0.001)
+    bench.fail(0, 0.005)
+    record = bench.record()
+    assert ("small", Outcome.SERVED, Escalation.FAILED) == (record.variant, record.outcome, record.escalation)
+    assert 0 == bench.scheduler.unfinished
+
+
+def test_a_failed_first_answer_is_no_answer() -> None:
+    """There is nothing to fall back on."""
+    bench = Bench()
+    bench.submit()
+    bench.fail(0, 0.001)
+    assert (Outcome.FAILED, Reason.EXECUTOR_ERROR) == (bench.record().outcome, bench.record().reason)
+
+
+def test_a_cancelled_request_takes_its_kept_answers_along() -> None:
+    """Kept rows leave the queue, and the alarm rings for nobody."""
+    bench = Bench(slots=1)
+    bench.submit(rows=2)
+    bench.answer(0, UNSURE, 0.001)
+    bench.scheduler.cancel(1, 0.002)
+    bench.poll(0.002)
+    assert (Outcome.CANCELLED, 0) == (bench.record().outcome, bench.scheduler.queued_rows)
+    bench.answer(1, UNSURE, 0.003)
+    assert (1, NEVER) == (len(bench.records), bench.wake_at)
+
+
+def test_a_request_cancelled_while_a_better_batch_runs_has_one_record() -> None:
+    """The better answer finds nobody."""
+    bench = Bench()
+    bench.submit()
+    bench.answer(0, UNSURE, 0.001)
+    bench.scheduler.cancel(1, 0.002)
+    bench.poll(0.002)
+    bench.answer(0, SURE, 0.010)
+    assert Outcome.CANCELLED is bench.record().outcome
+
+
+def test_a_kept_answer_does_not_wait_for_the_hard_timeout() -> None:
+    """At a timeout before the deadline it would be worthless: it goes out a margin earlier."""
+    bench = Bench()
+    bench.submit(timeout_s=0.05)
+    bench.answer(0, UNSURE, 0.001)
+    assert 0.05 - MARGIN_S == bench.wake_at
+    bench.poll(bench.wake_at)
+    assert (Outcome.SERVED, "small") == (bench.record().outcome, bench.record().variant)
+
+
+def test_nothing_is_kept_when_the_caller_waits_no_longer() -> None:
+    """An unsure answer within the margin of the deadline, or after it, goes out at once."""
+    for now, outcome in ((0.099, Outcome.SERVED), (0.2, Outcome.SERVED_LATE)):
+        bench = Bench()
+        bench.submit()
+        bench.answer(0, UNSURE, now)
+        assert (outcome, now, Escalation.NONE) == (
+            bench.record().outcome,
+            bench.record().finished_s,
+            bench.record().escalation,
+        )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pinned": "small"},
+        {"deadline_s": NEVER},
+        {"deadline_s": NEVER, "timeout_s": 0.1},
+        {"deadline_s": 0.0005, "when_late": WhenLate.SERVE},
+    ],
+)
+def test_some_answers_are_never_kept(changes: dict[str, Any]) -> None:
+    """Who named the variant, has no deadline or has lost it, gets the first answer."""
+    bench = Bench()
+    bench.submit(**changes)
+    (first,) = bench.running
+    bench.answer(0, UNSURE, 0.001)
+    assert first.variant == bench.record().variant
+    assert not bench.running
+
+
+def test_without_confidences_nothing_is_kept() -> None:
+    """Who does not know how sure an answer is takes it."""
+    bench = Bench()
+    bench.submit()
+    bench.scheduler.complete(bench.running.pop().batch_id, 0.001)
+    bench.poll(0.001)
+    assert ("small", 0.0) == (bench.record().variant, bench.record().confidence)
+
+
+def test_a_request_ends_with_the_last_of_its_rows() -> None:
+    """Row 0 is answered twice, row 1 once; the record names both variants."""
+    bench = Bench()
+    bench.submit(rows=2)
+    bench.answer(0, UNSURE, 0.001)
+    bench.answer(1, SURE, 0.001)
+    bench.answer(0, SURE, 0.010)
+    record = bench.record()
+    assert ("mixed", ("large", "small"), 0.875) == (record.variant, record.row_variants, record.quality)
+
+
+def test_row_0_decides_what_the_record_says_of_escalation() -> None:
+    """A better answer to row 1 alone is seen in the variants, not in the path of row 0."""
+    bench = Bench()
+    bench.submit(rows=2)
+    bench.answer(0, SURE, 0.001)
+    bench.answer(1, UNSURE, 0.001)
+    bench.answer(1, SURE, 0.010)
+    record = bench.record()
+    assert (("small",), ("small", "large"), Escalation.CONFIDENT, SURE) == (
+        record.path,
+        record.row_variants,
+        record.escalation,
+        record.confidence,
+    )
+
+
+def test_a_kept_row_waits_for_a_row_without_an_answer() -> None:
+    """At the alarm row 1 has none: the request ends with that, in time or not."""
+    for now, outcome in ((0.0985, Outcome.SERVED), (0.15, Outcome.SERVED_LATE)):
+        bench = Bench(slots=1)
+        bench.submit(rows=2)
+        bench.answer(0, UNSURE, 0.001)
+        assert [1] == [dispatch.items[0].row for dispatch in bench.running]
+        bench.poll(0.1 - MARGIN_S)
+        assert (0, 0) == (len(bench.records), bench.scheduler.queued_rows)
+        bench.answer(1, UNSURE, now)
+        assert (outcome, ("small", "small"), now) == (
+            bench.record().outcome,
+            bench.record().row_variants,
+            bench.record().finished_s,
+        )
+
+
+def test_after_the_alarm_the_last_first_answer_ends_the_wait_for_better_ones() -> None:
+    """Row 0's better batch hangs, row 1's first one is slow: its answer completes the request."""
+    bench = Bench()
+    bench.submit(rows=2)
+    bench.answer(0, UNSURE, 0.001)
+    assert ["small", "large"] == variants(bench)
+    bench.poll(0.1 - MARGIN_S)
+    assert not bench.records
+    bench.answer(1, UNSURE, 0.099)
+    record = bench.record()
+    assert (Outcome.SERVED, ("small", "small"), 0.099) == (record.outcome, record.row_variants, record.finished_s)
+    bench.answer(0, SURE, 0.2)
+    assert 1 == len(bench.records)
+
+
+def test_after_the_alarm_a_better_answer_still_counts_while_another_row_has_none() -> None:
+    """Row 0's better answer comes after the alarm and before row 1's first: the caller gets it."""
+    bench = Bench()
+    bench.submit(rows=2)
+    bench.answer(0, UNSURE, 0.001)
+    bench.poll(0.1 - MARGIN_S)
+    bench.answer(0, SURE, 0.0985)
+    assert not bench.records
+    bench.answer(1, SURE, 0.099)
+    assert ("large", "small") == bench.record().row_variants
+
+
+def test_after_the_alarm_a_failed_better_batch_leaves_the_kept_answer() -> None:
+    """Row 0 falls back on its first answer and the request still waits for row 1."""
+    bench = Bench()
+    bench.submit(rows=2)
+    bench.answer(0, UNSURE, 0.001)
+    bench.poll(0.1 - MARGIN_S)
+    bench.fail(0, 0.0985)
+    assert not bench.records
+    bench.answer(1, SURE, 0.099)
+    assert (Outcome.SERVED, ("small", "small")) == (bench.record().outcome, bench.record().row_variants)
+
+
+def test_a_row_that_fails_fails_the_request_whatever_the_others_keep() -> None:
+    """A request is answered whole or not at all, and its kept rows leave the queue."""
+    bench = Bench(slots=1)
+    bench.submit(rows=2)
+    bench.answer(0, UNSURE, 0.001)
+    bench.fail(1, 0.002)
+    assert (Outcome.FAILED, 0, NEVER) == (bench.record().outcome, bench.scheduler.queued_rows, bench.wake_at)
+
+
+def test_a_request_whose_timeout_passes_with_a_row_unanswered_expires() -> None:
+    """One kept row is no answer."""
+    bench = Bench(slots=1)
+    bench.submit(rows=2, timeout_s=0.1)
+    bench.answer(0, UNSURE, 0.001)
+    bench.poll(0.1 - MARGIN_S)
+    bench.poll(0.1)
+    assert (Outcome.EXPIRED, 0) == (bench.record().outcome, bench.scheduler.queued_rows)
+
+
+def test_a_stage_goes_on_from_the_kept_row() -> None:
+    """Exits of one network: the second batch starts behind the stages that are done, and is planned for the rest."""
+    bench = Bench(staged=True)
+    bench.submit()
+    bench.answer(0, UNSURE, 0.001)
+    (second,) = bench.running
+    assert (1, 2, 0) == (second.from_stage, second.to_stage, second.items[0].at)
+    assert second.predicted_s == pytest.approx(0.007)
+
+
+def test_at_shutdown_kept_answers_are_not_sent() -> None:
+    """Everybody unfinished has the same outcome, once."""
+    bench = Bench(slots=1)
+    bench.submit(rows=2)
+    bench.answer(0, UNSURE, 0.001)
+    bench.scheduler.abandon_all(0.002)
+    bench.poll(0.002)
+    assert (Outcome.FAILED, Reason.SHUTDOWN, 0) == (
+        bench.record().outcome,
+        bench.record().reason,
+        bench.scheduler.queued_rows,
+    )
