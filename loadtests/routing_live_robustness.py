@@ -64,8 +64,8 @@ def live_robustness(options: argparse.Namespace, console: Console) -> None:
         wrong = profile_factors([variant.name for variant in stage.family.variants], 1)
         groups: list[tuple[Path, tuple[str, ...]]] = [
             (options.models, (UNDISTURBED, *(name for name in DISTURBANCES if name not in (PROFILES, STRAGGLER)))),
-            (_copied(stage, Path(folder, "profiles"), wrong), (PROFILES,)),
-            (_copied(stage, Path(folder, "straggler"), straggler_factors(stage.family)), (STRAGGLER,)),
+            (copied(stage, Path(folder, "profiles"), wrong), (PROFILES,)),
+            (copied(stage, Path(folder, "straggler"), straggler_factors(stage.family)), (STRAGGLER,)),
         ]
         for models, disturbances in groups:
             runs |= _group(options, console, stage, models, disturbances, policies, seeds, duration_s)
@@ -119,7 +119,7 @@ def _neighbour(cores: Sequence[int]) -> Iterator[None]:
         process.wait()
 
 
-def _copied(stage: Stage, root: Path, factors: Mapping[str, float]) -> Path:
+def copied(stage: Stage, root: Path, factors: Mapping[str, float]) -> Path:
     """A repository with this family alone, whose stored profile is off by these factors, by variant.
 
     A stage is off as the first variant whose path it is part of.

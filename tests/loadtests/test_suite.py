@@ -44,9 +44,10 @@ def test_capacity_is_what_a_saturated_machine_answers() -> None:
     flood = Workload(np.linspace(0.0, 0.1, count), np.full(count, 1e3), np.zeros(count, dtype=np.int64))
     for per_s, variant in ((yardsticks.per_s["fastest"], "v0"), (yardsticks.per_s["best"], "v4")):
         simulation = simulate(flood, FAMILY, SAMPLES, Fixed(variant), machine, np.random.default_rng(0))
-        ends_s = flood.arrival_s + simulation.results.latency_s
-        # Of the best variant only batches within half an SLO count, so that the flood is answered a bit faster.
-        assert pytest.approx(count / ends_s.max(), rel=0.12) == per_s <= count / ends_s.max() * 1.01
+        saturated_per_s = count / float((flood.arrival_s + simulation.results.latency_s).max())
+        # Of the best variant only batches within half an SLO count, so that the flood is answered faster.
+        assert 0.75 * saturated_per_s < per_s < 1.01 * saturated_per_s
+        assert variant != "v0" or pytest.approx(saturated_per_s, rel=0.01) == per_s
 
 
 def test_http_lowers_the_capacity() -> None:
