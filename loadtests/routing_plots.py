@@ -15,6 +15,8 @@ from loadtests.workload import Workload
 _COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 _SUBJECT, _OTHER = "#D55E00", "#0072B2"
 _BINS = 100
+_WINDOW = 0.15
+"""Policies further behind the subject are told, not drawn to scale: they would press all others into one corner."""
 
 
 def draw_differences(table: RunTable, subject: str, path: Path) -> None:
@@ -32,11 +34,15 @@ def draw_differences(table: RunTable, subject: str, path: Path) -> None:
     figure = Figure(figsize=(8.0, 1.4 + 0.32 * len(rows)), layout="constrained")
     axis = figure.subplots()
     for row, (_, difference) in enumerate(rows):
-        middle = difference.mean * 100.0
-        if math.isfinite(difference.low):
+        middle = max(difference.mean, -_WINDOW) * 100.0
+        near = difference.mean >= -_WINDOW
+        if near and math.isfinite(difference.low):
             axis.plot((difference.low * 100.0, difference.high * 100.0), (row, row), color=_OTHER, linewidth=2.0)
-        axis.scatter([middle], [row], color=_OTHER, s=30, zorder=3)
-        axis.annotate(f"{middle:+.1f}", (middle, row), textcoords="offset points", xytext=(0, 5), ha="center", size=7)
+        axis.scatter([middle], [row], color=_OTHER, marker="o" if near else "<", s=30, zorder=3)
+        text = f"{difference.mean * 100.0:+.1f}"
+        axis.annotate(text, (middle, row), textcoords="offset points", xytext=(0, 5), ha="center", size=7)
+    low, high = axis.get_xlim()
+    axis.set_xlim(max(low, -_WINDOW * 107.0), high)
     axis.axvline(0.0, color=_SUBJECT, linewidth=1.2)
     axis.set_yticks(range(len(rows)), [policy for policy, _ in rows])
     axis.set_title(f"Effective accuracy minus {subject}'s, points (mean over the suite, 95 %)", fontsize=10, loc="left")
@@ -46,21 +52,32 @@ def draw_differences(table: RunTable, subject: str, path: Path) -> None:
 
 
 def draw_scatter(table: RunTable, subject: str, path: Path) -> None:
-    """One dot a policy: mean attainment against the accuracy of what it answered, over the suite."""
+    """One dot a policy: mean attainment against the accuracy of what it answered, over the suite.
+
+    Policies far behind the subject are named instead.
+    """
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
     figure = Figure(figsize=(7.5, 5.5), layout="constrained")
     axis = figure.subplots()
+    far = []
     for policy in table.policies:
         attainment, accuracy = table.suite_mean(policy, "attainment"), table.suite_mean(policy, "accuracy")
         if attainment is None or accuracy is None:
+            continue
+        difference = table.difference(policy, subject)
+        if difference is not None and difference.mean < -_WINDOW:
+            far.append(policy)
             continue
         at = (attainment * 100.0, accuracy * 100.0)
         axis.scatter(*at, s=40, color=_SUBJECT if policy == subject else _OTHER)
         axis.annotate(policy, at, textcoords="offset points", xytext=(5, 3), size=8)
     axis.set_xlabel("attainment, % of all arrivals")
     axis.set_ylabel("accuracy, % of the answered")
-    axis.set_title("Means over the suite; up and to the right is better", fontsize=10, loc="left")
+    title = "Means over the suite; up and to the right is better"
+    if far:
+        title += f"\nfar to the left: {', '.join(far)}"
+    axis.set_title(title, fontsize=10, loc="left")
     axis.grid(color="#dddddd", linewidth=0.8)
     axis.set_axisbelow(True)
     _save(figure, path)
