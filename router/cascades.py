@@ -96,7 +96,8 @@ class Prices:
         direct = np.zeros_like(self.first_s[lowest:])
         cost = (self.first_s[lowest:] + np.vstack([direct, self.later_s[:, lowest:]])).ravel()
         value = np.vstack([self.alone[lowest:], self.quality[:, lowest:]]).ravel()
-        return upper_hull(cost, value)
+        # Even a family that is always wrong has a segment.
+        return upper_hull(cost, np.maximum(value, 1e-6))
 
 
 class Cascades:

@@ -78,8 +78,8 @@ class Memory:
         return self.table(lane.family, lane.latency, lane.key.size_class, lane.items[0].slo_s, now)
 
     def weight(self, family: str) -> float:
-        """What the quality of a family counts."""
-        return self._weights.get(family, 1.0)
+        """What the quality of a family counts; never nothing, so that its own price of time exists."""
+        return max(self._weights.get(family, 1.0), 1e-6)
 
     def look(self, view: View, lanes: tuple[Lane, ...], budget: Budget, now: float) -> Outlook:
         """Look at the machine as it is now; `lanes` are those whose rows can still be in time."""
