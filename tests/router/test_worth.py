@@ -1,0 +1,144 @@
+"""Tables of prices in step with learnt latencies: scaled together, made anew where variants drift apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from router.cascades import Cascades, Prices
+from router.demand import DemandKey
+from router.latency import LatencyModel
+from router.worth import DRIFT, RECHECK_S, TIMES_ABOVE, Table
+from tests.queued import FAMILY
+
+KEY = DemandKey("f", -1, 0, 0)
+
+
+def made(slo_s: float = 0.1) -> Table:
+    return Table(Cascades(FAMILY), LatencyModel(FAMILY, 1.0), 0, slo_s, 0.0)
+
+
+def observe(table: Table, variants: tuple[int, ...], times: float, batches: int = 300) -> None:
+    """Batches of these variants take so many times what is profiled."""
+    for number in range(batches):
+        for variant in variants:
+            seconds = times * table.latency.median_s(variant, 1, 0)
+            table.latency.observe(variant, 1, 0, seconds, seconds, 0.001 * number)
+
+
+def test_first_answers_are_planned_in_batches_that_fit_a_third_of_the_slo() -> None:
+    """Of 1 + b, 2 + 3 b and 5 + 5 b ms, 8, 3 and 1 rows fit 12 ms."""
+    expected = [TIMES_ABOVE * seconds for seconds in (0.009 / 8, 0.011 / 3, 0.010)]
+    assert expected == pytest.approx(made(0.036).prices.first_s.tolist())
+
+
+def test_one_row_is_planned_where_none_fits() -> None:
+    """Under an SLO of 3 ms no batch fits a third of it."""
+    assert [TIMES_ABOVE * seconds for seconds in (0.002, 0.005, 0.010)] == pytest.approx(made(0.003).prices.first_s)
+
+
+def test_going_on_by_shared_stages_costs_what_they_add() -> None:
+    """`middle` begins with `small`, `large` is a network of its own."""
+    table = made()
+    assert [0.003, 0.010, 0.010] == pytest.approx([table.step_s(0, 1, 1), table.step_s(0, 2, 1), table.step_s(1, 2, 1)])
+
+
+def test_a_common_slowdown_scales_seconds_and_makes_nothing_anew() -> None:
+    """Twice as slow: the same table, dearer hulls, and a price of time that reads half as high."""
+    table = made()
+    prices, index = table.prices, table.index(50.0)
+    observe(table, (0, 1, 2), 2.0)
+    assert table.refresh(1.0)
+    assert table.prices is prices
+    assert table.scale == pytest.approx(2.0, rel=0.02)
+    assert index == table.index(50.0 / table.scale)
+    choices = table.choices(KEY, 4, 50.0 / table.scale)
+    assert choices.later_s[0, 0] == pytest.approx(table.scale * prices.later_s[index, 0])
+
+
+def test_a_variant_that_drifts_from_the_others_makes_the_table_anew() -> None:
+    """Only `large` is twice as slow: prices and limits change, and the scale is that of the new table."""
+    table = made()
+    prices = table.prices
+    observe(table, (2,), 2.0)
+    observe(table, (0, 1), 1.0)
+    seconds = [table.latency.planned_s(variant, 8, 0) for variant in range(3)]
+    assert max(seconds) / min(seconds) > (1.0 + DRIFT) * 0.045 / 0.009
+    assert table.refresh(1.0)
+    assert table.prices is not prices
+    assert table.scale == 1.0
+    assert table.step_s(0, 2, 8) / 8 == pytest.approx(seconds[2] / 8)
+
+
+def test_nothing_new_is_no_change_and_is_looked_for_seldom() -> None:
+    """Within a quarter of a second, and without a change of a hundredth, hulls stay as they are."""
+    table = made()
+    assert not table.refresh(RECHECK_S)
+    observe(table, (0, 1, 2), 2.0)
+    assert not table.refresh(RECHECK_S + 0.9 * RECHECK_S)
+    assert table.refresh(2 * RECHECK_S)
+
+
+def test_the_scale_follows_back_to_the_profile() -> None:
+    """A slow spell that ends leaves the table as it was."""
+    table = made()
+    observe(table, (0, 1, 2), 1.5)
+    table.refresh(1.0)
+    observe(table, (0, 1, 2), 1.0)
+    assert table.refresh(2.0)
+    assert table.scale == pytest.approx(1.0, rel=0.02)
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 8])
+def test_choices_are_all_variants_and_batches_as_the_latency_model_plans_them(most: int) -> None:
+    """Batches ascend to the number of rows there are; seconds are planned ones."""
+    table = made()
+    observe(table, (0, 1, 2), 1.3)
+    choices = table.choices(KEY, most, 10.0)
+    assert ([0, 1, 2], most) == (choices.variants.tolist(), int(choices.rows[-1]))
+    assert sorted(set(choices.rows.tolist())) == choices.rows.tolist()
+    for at, variant in enumerate(choices.variants.tolist()):
+        for batch, rows in enumerate(choices.rows.tolist()):
+            assert choices.seconds[at, batch] == pytest.approx(table.latency.planned_s(variant, rows, 0))
+
+
+def expected_at(prices: Prices, index: int, rung: int) -> tuple[float, float]:
+    return prices.quality[index, rung], prices.later_s[index, rung]
+
+
+@pytest.mark.parametrize("price", [0.0, 20.0, 1e9])
+def test_choices_expect_what_follows_a_first_answer_at_that_price(price: float) -> None:
+    """Quality and further seconds are those of the rule at the nearest price."""
+    table = made()
+    choices, index = table.choices(KEY, 4, price), table.index(price)
+    for rung in range(3):
+        found = (choices.quality[rung, 0], choices.later_s[rung, 0])
+        assert expected_at(table.prices, index, rung) == pytest.approx(found)
+
+
+def test_a_floor_leaves_the_variants_from_there_on() -> None:
+    """What is below the lowest allowed variant is no choice, and has no part in the hull."""
+    table = made()
+    choices = table.choices(KEY._replace(lowest=1), 4, 0.0)
+    assert [1, 2] == choices.variants.tolist()
+    assert choices.seconds.shape == (2, len(choices.rows))
+    seconds, _ = table.hull(1, pinned=False)
+    assert seconds[1] >= table.prices.first_s[1]
+
+
+def test_a_pinned_variant_is_the_only_choice_and_answers_once() -> None:
+    """Its hull is one point, its quality that of the profile."""
+    table = made()
+    choices = table.choices(KEY._replace(pinned=1, lowest=1), 4, 0.0)
+    assert ([1], 0.75, 0.0) == (choices.variants.tolist(), choices.quality[0, 0], choices.later_s[0, 0])
+    seconds, quality = table.hull(1, pinned=True)
+    assert ([0.0, 0.75], 2) == (quality.tolist(), len(seconds))
+    assert seconds[1] == pytest.approx(TIMES_ABOVE * 0.026 / 8)
+
+
+def test_a_hull_ends_at_the_best_that_rows_can_be_given() -> None:
+    """All to the best variant at once, or by a cascade that costs less."""
+    table = made()
+    seconds, quality = table.hull(0, pinned=False)
+    assert quality[-1] >= 0.9
+    assert np.all(np.diff(quality) / np.diff(seconds) > 0.0)
