@@ -2,4 +2,5 @@
 
 `traces` when requests arrive, `workload` what each one is, `samples` the labelled rows they carry; `openloop` and
 `locustfile` send them, `simulator` replays them; `scoring` judges both; `compare` and `overhead` are the benchmarks.
+`routing` compares policies on a `suite` of traces, live and simulated.
 """
