@@ -73,7 +73,7 @@ class Setup:
     samples: Samples
     policy: str
     machine: Machine
-    margin: float
+    margin: float | None
     limits: Limits
     default_slo_s: float = 0.1
 

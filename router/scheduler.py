@@ -44,13 +44,15 @@ from router.view import CascadePolicy, Decision, Lane, Plan, Policy, View
 class Limits:
     """`backlog_rows` bounds the rows that wait, `look_ahead` the rows of a lane that a policy sees.
 
-    `reply_margin_s` is how long before its deadline a kept answer is sent: it covers the driver's timers and the way
-    back to the caller.
+    Rows are planned to be answered `transit_s` before their deadline, at most a tenth of the SLO: it stands for what a
+    request spends outside, on its way in and back. `reply_margin_s` is how much earlier still a kept answer is sent: it
+    covers the lateness of the driver's timers.
     """
 
     backlog_rows: int = 4096
     look_ahead: int = 32
     reply_margin_s: float = 0.002
+    transit_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -239,11 +241,12 @@ class Scheduler:
         request = pending.request
         pinned = lowest if request.pinned is not None else -1
         slo_s = request.deadline_s - request.arrival_s
+        deadline_s = request.deadline_s - min(self.limits.transit_s, 0.1 * slo_s)
         for row, size_class in enumerate(request.row_classes):
             self._sequence += 1
             item = Item(
                 request.urgency,
-                request.deadline_s,
+                deadline_s,
                 self._sequence,
                 request.id,
                 row,

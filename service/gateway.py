@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from router.contract import NEVER, Request, Slot
 from router.policies import LAZY, policy_named
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
 from service.dispatcher import Dispatcher
 from service.exchange import Receive
@@ -100,7 +100,7 @@ class Gateway:
             [family.family for family in loaded.values()],
             [Slot(index) for index in range(slots)],
             self._policy,
-            Limits(backlog_rows=settings.backlog, reply_margin_s=settings.reply_margin_ms / 1e3),
+            settings.limits,
             {name: settings.margin_of(name) for name in loaded},
         )
         runner = BatchRunner(loaded)

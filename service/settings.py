@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from router.contract import WhenLate
 from router.policies import policy_named
+from router.scheduler import Limits
 
 PREFIX = "PARETO_"
 """Of every variable that names a setting; `__` goes one level down."""
@@ -88,16 +89,16 @@ class Settings(BaseSettings):
         default=1, ge=1, le=256, description="Threads of each running batch. Profiles are kept for each value."
     )
     policy: str = Field(
-        default="slack-fraction",
-        description="The rule that picks variants: `casc` looks ahead and may answer a row again with a better one, "
-        "`fluid` is the same with one answer for each row, `slack-fraction` takes the best variant with which all that "
-        "is queued still fits, `fastest`, `most-accurate` and `fixed:<variant>` do as they say; published rules are "
-        "there to compare with. A name that does not exist is answered with all that do.",
+        default="casc",
+        description="Which variant answers: `casc` (weighs each batch against all that waits and is expected, and asks "
+        "a better variant where a quick one was unsure), `fluid` (the same, each row answered once), `slack-fraction` "
+        "(the most accurate with which everything queued still fits), `fastest`, `most-accurate`, `fixed:<variant>`, "
+        "or a published rule (see docs/policies.md).",
     )
-    margin: Margin = Field(
-        default=1.12,
-        description="Predicted seconds are multiplied by this when a batch is planned; larger sheds and downgrades "
-        "earlier.",
+    margin: Margin | None = Field(
+        default=None,
+        description="Expected seconds are multiplied by this when a batch is planned; larger sheds and downgrades "
+        "earlier. Default: learnt, so that nine batches of ten take no longer than planned.",
     )
     stages: Stages = Field(
         default="auto",
@@ -105,12 +106,19 @@ class Settings(BaseSettings):
         "goes on from where a quicker one left off: `on`, `off`, or `auto`: where two loaded variants share stages and "
         "the policy may answer a row more than once.",
     )
+    transit_ms: float = Field(
+        default=2.0,
+        ge=0,
+        le=1000,
+        description="Answers are planned to be ready this long before their SLO, milliseconds, at most a tenth of it: "
+        "what a request spends in the network, in sockets and waiting for the event loop.",
+    )
     reply_margin_ms: float = Field(
         default=2.0,
         ge=0,
         le=1000,
-        description="An answer that waits for a better one is sent this long before its SLO at the latest, "
-        "milliseconds. Must cover the coarseness of timers (1 ms) and the way back to the caller.",
+        description="An answer that waits for a better one is sent this much earlier still, milliseconds: it must "
+        "cover the coarseness of timers (1 ms).",
     )
     backlog: int = Field(
         default=4096, ge=1, description="Rows that may wait; a request that does not fit is answered 503."
@@ -190,6 +198,15 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def limits(self) -> Limits:
+        """What bounds the scheduler."""
+        return Limits(
+            backlog_rows=self.backlog,
+            reply_margin_s=self.reply_margin_ms / 1e3,
+            transit_s=self.transit_ms / 1e3,
+        )
+
+    @property
     def slot_count(self) -> int:
         """Batches that run at a time on this machine."""
         # Here, because it loads onnxruntime, which reading settings does not need.
@@ -201,8 +218,8 @@ class Settings(BaseSettings):
         """What is set for this family, all defaults where nothing is."""
         return self.families.get(name, _NOTHING_SET)
 
-    def margin_of(self, family: str) -> float:
-        """The planning margin of a family, at least 1."""
+    def margin_of(self, family: str) -> float | None:
+        """The planning margin of a family, at least 1; None where it is learnt."""
         own = self.family(family).margin
         return self.margin if own is None else own
 

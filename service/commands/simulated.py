@@ -31,7 +31,6 @@ def setup_of(settings: Settings, name: str, variants: Sequence[str] | None, mach
     from loadtests.samples import read_samples
     from loadtests.whatif import Setup, read_machine, usual_machine
     from router.policies import policy_named
-    from router.scheduler import Limits
     from router.view import CascadePolicy
     from service.paths import serves_stages
     from variants.evidence import read_evidence
@@ -56,7 +55,7 @@ def setup_of(settings: Settings, name: str, variants: Sequence[str] | None, mach
         policy=settings.policy,
         machine=read_machine(machine, slots) if machine else usual_machine(family, slots),
         margin=settings.margin_of(name),
-        limits=Limits(backlog_rows=settings.backlog, reply_margin_s=settings.reply_margin_ms / 1e3),
+        limits=settings.limits,
         default_slo_s=slo_ms / 1e3 if slo_ms else folder.manifest.default_slo_s,
     )
     return setup, profile.machine
