@@ -1,0 +1,293 @@
+"""The look-ahead: what runs next when there is time, when there is little, and when there is far too little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.backlog import LaneKey
+from router.contract import NEVER, Family, Item, Reason, Request, VariantProfile
+from router.latency import LatencyModel, table
+from router.outlook import Memory
+from router.policies.look_ahead import RETRY_S, LookAhead
+from router.policies.slack_fraction import SlackFraction
+from router.view import Decision, Lane, View
+from tests.queued import FAMILY, chosen, demand, lane, view
+
+FLUID = LookAhead()
+CASCADES = LookAhead(cascades=True)
+BOTH = pytest.mark.parametrize("rule", [FLUID, CASCADES])
+
+TINY = Family(
+    "tiny",
+    (
+        VariantProfile("small", 0.60, table((1, 8), (0.00002, 0.00009))),
+        VariantProfile("middle", 0.75, table((1, 8), (0.00005, 0.00026))),
+        VariantProfile("large", 0.90, table((1, 8), (0.0001, 0.00045))),
+    ),
+    max_batch=8,
+    evidence=FAMILY.evidence,
+)
+"""The same, a hundred times quicker: 20 us for one row."""
+
+
+def decided(rule: LookAhead, given_view: View, now: float = 0.0) -> Decision:
+    return rule.decide(None, given_view, now)[1]
+
+
+def of(family: Family, some: Lane) -> Lane:
+    """The same rows, of another family."""
+    key = some.key._replace(family=family.name)
+    return some._replace(key=key, family=family, latency=LatencyModel(family, 1.0))
+
+
+def latest_start_s(rows: list[Item], slots: int) -> float:
+    """How long a slot may be away from these rows of one lane: 9 ms of `small` for eight of them."""
+    waits = [item.deadline_s - (count + 1) * 0.009 / 8 / slots for count, item in enumerate(rows)]
+    return min(waits, default=NEVER)
+
+
+def test_alone_a_row_gets_the_best_variant() -> None:
+    """100 ms for one row is time for everything."""
+    decision = decided(FLUID, view(lane([0.1])))
+    assert ("large", 1) == chosen(decision)
+    assert decision.plan is not None
+    assert Reason.MOST_ACCURATE is decision.plan.reason
+
+
+def test_alone_a_row_is_expected_to_end_as_good_as_the_best_with_cascades() -> None:
+    """`middle` runs first: unsure rows go on, and on the evidence that is as good."""
+    assert ("middle", 1) == chosen(decided(CASCADES, view(lane([0.1]))))
+
+
+@BOTH
+@pytest.mark.parametrize(("slack_s", "name"), [(0.0025, "small"), (0.0045, "small"), (0.0095, "middle")])
+def test_a_tight_row_gets_what_still_fits(rule: LookAhead, slack_s: float, name: str) -> None:
+    """`middle` takes 5 ms; of the time until the deadline a part stays in reserve."""
+    assert (name, 1) == chosen(decided(rule, view(lane([slack_s]))))
+
+
+@BOTH
+def test_a_full_queue_gets_large_batches_of_the_cheapest_variant(rule: LookAhead) -> None:
+    """Forty rows have 60 ms, of which `small` takes 45."""
+    decision = decided(rule, view(lane([0.06] * 40)))
+    assert ("small", 8) == chosen(decision)
+    assert () == decision.late
+
+
+@BOTH
+def test_rows_to_come_are_planned_for(rule: LookAhead) -> None:
+    """A lone row gets less when hundreds are expected."""
+    assert ("small", 1) == chosen(decided(rule, view(lane([0.1]), demand=demand(50))))
+
+
+@BOTH
+def test_two_slots_give_rows_better_variants_than_one(rule: LookAhead) -> None:
+    """Twelve rows in 40 ms: alone a slot plans for `small`, beside another one for more."""
+    qualities = []
+    for slots in (1, 3):
+        plan = decided(rule, view(lane([0.04] * 12), slots=slots)).plan
+        assert plan is not None
+        qualities.append(FAMILY.variants[plan.variant].quality)
+    assert qualities[0] < qualities[1]
+
+
+@BOTH
+def test_a_request_with_a_floor_gets_at_least_that(rule: LookAhead) -> None:
+    """Also in a full queue: `middle` is the cheapest allowed."""
+    for rows in (1, 8, 40):
+        plan = decided(rule, view(lane([0.1] * rows, lowest=1))).plan
+        assert plan is None or plan.variant >= 1
+    assert "middle" == chosen(decided(rule, view(lane([0.1] * 8, lowest=1), demand=demand(50))))[0]
+
+
+@BOTH
+@pytest.mark.parametrize("pinned", [0, 1, 2])
+def test_a_pinned_variant_answers_and_says_so(rule: LookAhead, pinned: int) -> None:
+    """Whatever the queue behind it."""
+    some = lane([0.05], pinned=pinned, lowest=pinned)
+    for given_view in (view(some), view(some, lane([0.09] * 8)), view(some, demand=demand(50))):
+        plan = decided(rule, given_view).plan
+        assert plan is not None
+        assert (pinned, Reason.PINNED) == (plan.variant, plan.reason)
+
+
+@given(st.lists(st.integers(3, 80), min_size=1, max_size=24), st.booleans(), st.integers(1, 2), st.integers(0, 40))
+def test_a_batch_leaves_everybody_behind_it_feasible_if_any_does(
+    slacks: list[int], cascades: bool, slots: int, expected: int
+) -> None:
+    """Where some batch of the first rows lets all others start in time, the one that runs does."""
+    queue = lane([0.001 * slack for slack in slacks])
+    decision = decided(LookAhead(cascades=cascades), view(queue, slots=slots, demand=demand(expected)))
+    rows = list(queue.items)
+    feasible = [
+        size
+        for size in range(1, min(8, len(rows)) + 1)
+        for seconds in [queue.latency.planned_s(0, size, 0)]
+        if 1.05 * seconds <= rows[0].deadline_s and seconds <= latest_start_s(rows[size:], slots)
+    ]
+    if feasible:
+        assert () == decision.late
+        assert decision.plan is not None
+        size = len(decision.plan.items)
+        seconds = queue.latency.planned_s(decision.plan.variant, size, 0)
+        assert seconds <= rows[0].deadline_s
+        assert seconds <= latest_start_s(rows[size:], slots) + 1e-9
+
+
+@given(st.lists(st.integers(3, 80), max_size=24), st.lists(st.integers(5, 80), min_size=1, max_size=12))
+def test_kept_rows_never_make_a_fresh_one_late(fresh: list[int], kept: list[int]) -> None:
+    """A batch of kept rows runs only if all fresh ones can start after it, and its answers are in time."""
+    queue = [lane([0.001 * slack for slack in fresh])] if fresh else []
+    given_view = view(*queue, kept=(lane([0.001 * slack for slack in kept], at=0),))
+    plan = decided(CASCADES, given_view).plan
+    if plan is not None and plan.lane.key.at >= 0:
+        seconds = plan.lane.latency.planned_s(plan.variant, len(plan.items), 0, 0 if plan.variant == 1 else -1)
+        assert seconds <= latest_start_s(list(queue[0].items) if queue else [], 1)
+        assert seconds <= plan.items[0].deadline_s - given_view.reply_margin_s
+
+
+@BOTH
+def test_rows_that_nobody_can_answer_in_time_are_late_before_anything_runs(rule: LookAhead) -> None:
+    """`small` takes 2 ms; also while every slot is busy."""
+    queue = lane([0.0015, 0.05])
+    for given_view in (view(queue), view(queue)._replace(free_slots=(), busy_until_s=(0.01,))):
+        decision = decided(rule, given_view)
+        assert (((queue, queue.items[0]),), None) == (decision.late, decision.plan)
+
+
+@BOTH
+def test_with_every_slot_busy_the_next_loss_is_the_time_to_wake(rule: LookAhead) -> None:
+    """Row 0 can wait for 18 ms, the kept row for 15 less the margin."""
+    busy = view(lane([0.020]), kept=(lane([0.020], at=0),))._replace(free_slots=(), busy_until_s=(0.5,))
+    decision = decided(rule, busy)
+    assert (None, (), ()) == (decision.plan, decision.late, decision.settled)
+    assert decision.wake_at == pytest.approx(0.020 - 0.003 - 0.002)
+
+
+@BOTH
+def test_a_head_too_tight_for_the_rest_is_given_up(rule: LookAhead) -> None:
+    """One row has 3 ms, ten have 11 ms: alone it would cost the others more than it is worth."""
+    queue = lane([0.003] + [0.0125] * 10)
+    decision = decided(rule, view(queue))
+    assert ((queue, queue.items[0]),) == decision.late
+
+
+@BOTH
+def test_in_a_flood_the_cheapest_variant_takes_what_it_can(rule: LookAhead) -> None:
+    """Two hundred rows in 100 ms: 225 ms of `small`, in full batches, and the heads are given up."""
+    queue = lane([0.001 * (10 + number / 4) for number in range(32)])._replace(depth=200, last_deadline_s=0.1)
+    decision = decided(rule, view(queue))
+    assert ("small", 8) == chosen(decision)
+    assert decision.plan is not None
+    assert Reason.OVERLOAD is decision.plan.reason
+    tight = queue._replace(items=tuple(item._replace(deadline_s=item.deadline_s - 0.005) for item in queue.items))
+    decision = decided(rule, view(tight))
+    assert decision.plan is None
+    assert {item.deadline_s < 0.009 for _, item in decision.late} == {True}
+
+
+@BOTH
+def test_the_earliest_deadline_of_all_families_comes_first(rule: LookAhead) -> None:
+    """Letting the best score choose the family would starve the others."""
+    other = replace(FAMILY, name="g")
+    for first, second in ((0.05, 0.09), (0.09, 0.05)):
+        plan = decided(rule, view(lane([first]), of(other, lane([second])))).plan
+        assert plan is not None
+        assert ("f" if first < second else "g") == plan.lane.key.family
+
+
+@BOTH
+def test_a_second_family_takes_time_from_the_first(rule: LookAhead) -> None:
+    """Both have one price of time: beside 30 rows of another family a row gets less than alone."""
+    other = of(replace(FAMILY, name="g"), lane([0.06] * 30))
+    alone, beside = (decided(rule, given_view).plan for given_view in (view(lane([0.05])), view(lane([0.05]), other)))
+    assert alone is not None
+    assert beside is not None
+    assert alone.variant > beside.variant
+
+
+@BOTH
+def test_work_without_a_deadline_runs_when_nothing_else_does(rule: LookAhead) -> None:
+    """And not beside a row that has one."""
+    key = LaneKey("f", -1, 0, 0, 0, True)
+    item = Item(0, NEVER, 9, 9, 0, 0, 0, 0.0, NEVER)
+    idle = Lane(key, FAMILY, LatencyModel(FAMILY, 1.0), 1, (item,), NEVER)
+    for given_view, reason in (
+        (view()._replace(background=(idle,)), Reason.SPARE_CAPACITY),
+        (view(lane([0.0025]))._replace(background=(idle,)), Reason.BEST_VALUE),
+    ):
+        plan = decided(rule, given_view).plan
+        assert plan is not None
+        assert reason is plan.reason
+
+
+def test_unsure_rows_go_on_when_nothing_else_waits() -> None:
+    """All of them in one batch, and marked as such."""
+    decision = decided(CASCADES, view(kept=(lane([0.09] * 3, at=0),)))
+    assert decision.plan is not None
+    assert (2, 3, Reason.ESCALATED) == (decision.plan.variant, len(decision.plan.items), decision.plan.reason)
+
+
+def test_unsure_rows_wait_while_the_queue_is_full() -> None:
+    """Fresh rows are worth more; the kept ones stay where they are."""
+    decision = decided(CASCADES, view(lane([0.05] * 20), kept=(lane([0.05] * 3, at=0),)))
+    assert decision.plan is not None
+    assert (-1, ()) == (decision.plan.lane.key.at, decision.settled)
+
+
+def test_kept_rows_not_worth_their_time_now_are_looked_at_again_soon() -> None:
+    """At a price that no gain outweighs nothing runs, and the wake-up comes before their end."""
+    sure = lane([0.09], at=0)
+    sure = sure._replace(items=tuple(item._replace(confidence=0.97) for item in sure.items))
+    decision = decided(CASCADES, view(kept=(sure,), demand=demand(50)))
+    assert (None, (), RETRY_S) == (decision.plan, decision.settled, decision.wake_at)
+
+
+def test_kept_rows_that_cannot_be_bettered_in_time_go_out() -> None:
+    """The next exit takes 3 ms and the reply margin is 2 ms."""
+    for slack_s, gone in ((0.0049, True), (0.0051, False)):
+        kept = lane([slack_s, 0.09], at=0)
+        expected = ((kept, kept.items[0]),) if gone else ()
+        assert expected == decided(CASCADES, view(kept=(kept,))).settled
+
+
+def test_the_last_variants_rows_have_nothing_to_wait_for() -> None:
+    """Whoever kept them, they go out."""
+    kept = lane([0.09], at=2)
+    assert ((kept, kept.items[0]),) == decided(CASCADES, view(kept=(kept,))).settled
+
+
+@BOTH
+def test_models_quicker_than_the_rule_are_left_to_the_short_one(rule: LookAhead) -> None:
+    """A batch of 20 us is not worth 60 us of thought."""
+    for slacks in ([0.001], [0.001] * 8, [0.0005] * 20):
+        given_view = view(of(TINY, lane(slacks)))
+        memory = Memory(follow=True)
+        assert SlackFraction().decide(None, given_view, 0.0)[1] == rule.decide(memory, given_view, 0.0)[1]
+        assert memory.price == NEVER
+    assert ("large", 1) == chosen(decided(replace(FLUID, decision_s=1e-6), view(of(TINY, lane([0.001])))))
+
+
+@BOTH
+def test_decisions_are_repeatable(rule: LookAhead) -> None:
+    """Two memories that saw the same views decide the same."""
+    views = [
+        view(lane([0.004 * (1 + number % 9) for number in range(rows)]), lane([0.05], lowest=1), demand=counted)
+        for counted in [demand(5)]
+        for rows in (1, 4, 16, 30)
+    ]
+    for number in range(100):
+        views[0].demand.observe(Request(100 + number, "f", (0,), 0.0, 0.05, NEVER), 0, 0.0)
+    logs = []
+    for _ in range(2):
+        state: object = None
+        log = []
+        for given_view in views:
+            state, decision = rule.decide(state, given_view, 0.0)
+            log.append(decision)
+        logs.append(log)
+    assert logs[0] == logs[1]
