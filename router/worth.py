@@ -81,10 +81,12 @@ class Table:
             first_s[rung] = TIMES_ABOVE * latency.planned_s(variant, batch, size_class) / batch
         # A better variant that is quicker, batch for batch, would make the ladder no ladder.
         first_s = np.maximum.accumulate(first_s)
-        batch = min(ESCALATION_BATCH, most)
         step_s = np.zeros((len(ladder), len(ladder)))
         for v1, at in enumerate(ladder):
             for v2 in range(v1 + 1, len(ladder)):
+                # What no batch of an SLO can have would make going on look cheaper than a better first answer.
+                sizes = range(min(ESCALATION_BATCH, most), 0, -1)
+                batch = next((b for b in sizes if self.step_s(at, ladder[v2], b) <= self._slo_s / 3.0), 1)
                 step_s[v1, v2] = self.step_s(at, ladder[v2], batch) / batch
         self.prices: Prices = self.cascades.prices(first_s, step_s)
         self._hulls: dict[tuple[int, bool], tuple[Floats, Floats]] = {}

@@ -64,10 +64,16 @@ def test_alone_a_row_is_expected_to_end_as_good_as_the_best_with_cascades() -> N
 
 
 @BOTH
-@pytest.mark.parametrize(("slack_s", "name"), [(0.0025, "small"), (0.0045, "small"), (0.0095, "middle")])
-def test_a_tight_row_gets_what_still_fits(rule: LookAhead, slack_s: float, name: str) -> None:
-    """`middle` takes 5 ms; of the time until the deadline a part stays in reserve."""
-    assert (name, 1) == chosen(decided(rule, view(lane([slack_s]))))
+@pytest.mark.parametrize("slack_s", [0.0025, 0.0045])
+def test_a_tight_row_gets_the_cheapest_variant(rule: LookAhead, slack_s: float) -> None:
+    """`middle` takes 5 ms."""
+    assert ("small", 1) == chosen(decided(rule, view(lane([slack_s]))))
+
+
+@pytest.mark.parametrize(("slack_s", "name"), [(0.0053, "small"), (0.0095, "middle"), (0.02, "large")])
+def test_a_row_gets_what_fits_with_a_reserve(slack_s: float, name: str) -> None:
+    """Of the time until the deadline a part stays for those that may come: 5 and 10 ms alone are not enough."""
+    assert (name, 1) == chosen(decided(FLUID, view(lane([slack_s]))))
 
 
 @BOTH

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from router.cascades import Cascades, Prices
+from router.contract import Evidence, Family
 from router.demand import DemandKey
 from router.latency import LatencyModel
 from router.worth import DRIFT, RECHECK_S, TIMES_ABOVE, Table
@@ -35,6 +36,16 @@ def test_first_answers_are_planned_in_batches_that_fit_a_third_of_the_slo() -> N
 def test_one_row_is_planned_where_none_fits() -> None:
     """Under an SLO of 3 ms no batch fits a third of it."""
     assert [TIMES_ABOVE * seconds for seconds in (0.002, 0.005, 0.010)] == pytest.approx(made(0.003).prices.first_s)
+
+
+@pytest.mark.parametrize(("slo_s", "batch"), [(0.01, 1), (0.061, 3), (0.1, 5), (1.0, 8)])
+def test_going_on_is_planned_in_batches_that_fit_a_third_of_the_slo(slo_s: float, batch: int) -> None:
+    """All rows go on to `large`, 5 + 5 b ms, because `small` is always wrong."""
+    small, _, large = FAMILY.variants
+    answers = Evidence(np.tile([[False], [True]], 100), np.full((2, 100), 0.5, np.float32))
+    family = Family("f", (small, large), max_batch=8, evidence=answers)
+    prices = Table(Cascades(family), LatencyModel(family, 1.0), 0, slo_s, 0.0).prices
+    assert prices.later_s[0, 0] == pytest.approx((0.005 + 0.005 * batch) / batch)
 
 
 def test_going_on_by_shared_stages_costs_what_they_add() -> None:
