@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from router.contract import NEVER, Family, Item
+from router.contract import Family, Item
 from router.latency import LatencyModel
 from router.outlook import Memory
 from router.policies.look_ahead import LookAhead
@@ -29,7 +29,9 @@ class Casc:
 
     def keeps(self, state: object, family: Family, latency: LatencyModel, item: Item, now: float) -> bool:
         """See `router.view.CascadePolicy`."""
-        if not isinstance(state, Memory) or state.price == NEVER or item.at not in family.ladder:
+        if not isinstance(state, Memory) or item.at not in family.ladder:
+            return False
+        if self.rule.is_quick(latency, item.lowest, family.ladder[-1], item.size_class):
             return False
         table = state.table(family, latency, item.size_class, item.slo_s, now)
         price = state.price / state.weight(family.name)

@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from router.contract import NEVER, Item, Reason
+from router.contract import Item, Reason
 from router.fluid import Budget
+from router.latency import LatencyModel
 from router.outlook import Memory, Outlook, kind_of
 from router.policies.batching import background, batch, best_rung, earliest, reason_for, tight_heads
 from router.policies.slack_fraction import SlackFraction
@@ -67,9 +68,9 @@ class LookAhead:
         lane = earliest(lanes)
         if lane is None and not view.kept:
             return memory, Decision((), background(view, now), wake_at)
-        if lane is not None and self._is_quick(lane):
-            memory.price = NEVER
-            return memory, self.simple.decide(None, view._replace(lanes=lanes), now)[1]
+        if lane is not None and self.is_quick(lane.latency, lane.key.lowest, best_rung(lane), lane.key.size_class):
+            decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
+            return memory, decision._replace(wake_at=min(wake_at, decision.wake_at))
         outlook = memory.look(view, lanes, self.budget, now)
         plan, worth = None, 0.0
         if lane is not None:
@@ -81,10 +82,10 @@ class LookAhead:
             return memory, Decision((), background(view, now), min(wake_at, now + RETRY_S))
         return memory, Decision((), better or plan, wake_at)
 
-    def _is_quick(self, lane: Lane) -> bool:
-        size_class = lane.key.size_class
-        least_s = lane.latency.planned_run_s(lane.key.lowest, 1, size_class)
-        most_s = lane.latency.planned_run_s(best_rung(lane), 1, size_class)
+    def is_quick(self, latency: LatencyModel, lowest: int, best: int, size_class: int) -> bool:
+        """Whether rows that variants `lowest` to `best` may answer take hardly longer than this rule."""
+        least_s = latency.planned_run_s(lowest, 1, size_class)
+        most_s = latency.planned_run_s(best, 1, size_class)
         return 0.6 * max(least_s, 0.1 * most_s) < self.decision_s
 
     def _fresh(

@@ -77,11 +77,23 @@ def test_nothing_is_kept_without_a_look(state: object) -> None:
     assert not Casc().keeps(state, queued.FAMILY, LatencyModel(queued.FAMILY, 1.0), item, 0.0)
 
 
-def test_nothing_is_kept_where_the_short_rule_decides() -> None:
-    """For models quicker than a decision, waiting for a better answer costs more than it gives."""
-    state, item = Memory(follow=True), Item(0, 0.1, 1, 1, 0, 0, 0, 0.0, 0.1, 0, 0.45)
-    state.price = NEVER
-    assert not Casc().keeps(state, queued.FAMILY, LatencyModel(queued.FAMILY, 1.0), item, 0.0)
+def test_answers_of_models_quicker_than_a_decision_are_final() -> None:
+    """Waiting for a better answer would cost more than it gives; those of slower models beside them are still kept."""
+    quick = replace(
+        SMALL,
+        name="quick",
+        variants=tuple(
+            VariantProfile(slow.name, slow.quality, table((1,), (slow.latency.median_s[0][0] / 100,)))
+            for slow in SMALL.variants
+        ),
+    )
+    key = lane([0.1]).key._replace(family="quick")
+    rows = lane([0.1])._replace(key=key, family=quick, latency=LatencyModel(quick, 1.0))
+    rule, item = Casc(), Item(0, 0.1, 1, 1, 0, 0, 0, 0.0, 0.1, 0, 0.45)
+    state, _ = rule.decide(None, view(lane([0.1])._replace(family=SMALL)), 0.0)
+    state, _ = rule.decide(state, view(rows), 0.0)
+    assert not rule.keeps(state, quick, rows.latency, item, 0.0)
+    assert rule.keeps(state, SMALL, LatencyModel(SMALL, 1.0), item, 0.0)
 
 
 def test_answers_of_variants_off_the_ladder_are_final() -> None:

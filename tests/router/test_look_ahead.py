@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from router.backlog import LaneKey
 from router.contract import NEVER, Family, Item, Reason, Request, VariantProfile
 from router.latency import LatencyModel, table
-from router.outlook import Memory
 from router.policies.look_ahead import RETRY_S, LookAhead
 from router.policies.slack_fraction import SlackFraction
 from router.view import Decision, Lane, View
@@ -272,10 +271,15 @@ def test_models_quicker_than_the_rule_are_left_to_the_short_one(rule: LookAhead)
     """A batch of 20 us is not worth 60 us of thought."""
     for slacks in ([0.001], [0.001] * 8, [0.0005] * 20):
         given_view = view(of(TINY, lane(slacks)))
-        memory = Memory(follow=True)
-        assert SlackFraction().decide(None, given_view, 0.0)[1] == rule.decide(memory, given_view, 0.0)[1]
-        assert memory.price == NEVER
+        assert SlackFraction().decide(None, given_view, 0.0)[1] == decided(rule, given_view)
     assert ("large", 1) == chosen(decided(replace(FLUID, decision_s=1e-6), view(of(TINY, lane([0.001])))))
+
+
+def test_kept_rows_of_others_are_not_forgotten_beside_quick_models() -> None:
+    """The short rule knows no kept rows; the wake-up does."""
+    kept = lane([0.020], at=0)
+    decision = decided(CASCADES, view(of(TINY, lane([0.5])), kept=(kept,)))
+    assert decision.wake_at == pytest.approx(0.020 - 0.003 - 0.002)
 
 
 @BOTH
