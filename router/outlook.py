@@ -111,7 +111,7 @@ class Memory:
         usual = slo_s[rate > RARE * rate.sum()]
         waiting = [lane.items[0].slo_s for lane in lanes]
         self.shortest_s = float(usual.min()) if len(usual) else min(waiting, default=0.1)
-        self.longest_s = max([*slo_s.tolist(), *waiting], default=0.1)
+        self.longest_s = max([*usual.tolist(), *waiting], default=0.1)
 
     def _number(self, keys: Iterable[DemandKey]) -> None:
         for key in keys:

@@ -194,6 +194,20 @@ def test_a_long_batch_dooms_arrivals_with_short_slos() -> None:
     assert not two._blocked(seconds, 0.06).any()
 
 
+def test_one_request_with_a_long_slo_does_not_stretch_the_look() -> None:
+    """Of a thousand requests one asked for ten seconds: once it is answered, nobody plans that far."""
+    budgets = []
+    for odd_s in (0.1, 10.0):
+        counted = Demand()
+        for number in range(1000):
+            now = number / 500.0
+            slo_s = odd_s if number == 500 else 0.1
+            counted.observe(Request(number, "f", (0,), now, now + slo_s, NEVER), 0, now)
+        planned = look(view(kept=(lane([2.05], at=0),), demand=counted), now=2.0).planned
+        budgets.append(planned.near.budget_s)
+    assert budgets[0] == budgets[1]
+
+
 def test_two_families_have_one_price() -> None:
     """Time goes where it adds most, so both see the same price, and a family that counts twice gets more of it."""
     both = view(lane([0.1] * 10), sized([0.1] * 10), demand=Demand())
