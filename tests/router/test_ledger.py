@@ -17,9 +17,9 @@ SURE, UNSURE = 0.9, 0.5
 class Bench:
     """A scheduler that keeps every answer under 0.7, and what came out of it."""
 
-    def __init__(self, slots: int = 2, *, staged: bool = False) -> None:
+    def __init__(self, slots: int = 2, *, staged: bool = False, transit_s: float = 0.0) -> None:
         family = STAGED if staged else FAMILY
-        limits = Limits(reply_margin_s=MARGIN_S)
+        limits = Limits(reply_margin_s=MARGIN_S, transit_s=transit_s)
         self.scheduler = Scheduler([family], [Slot(i) for i in range(slots)], TwoSteps(), limits, {"scripted": 1.0})
         self.running: list[Dispatch] = []
         self.records: list[Record] = []
@@ -100,6 +100,16 @@ def test_the_kept_answer_goes_out_before_the_deadline_though_the_better_batch_st
     bench.answer(0, SURE, 0.2)
     assert 1 == len(bench.records)
     assert (0, 0, NEVER) == (bench.scheduler.unfinished, bench.scheduler.queued_rows, bench.wake_at)
+
+
+def test_the_way_back_to_the_caller_counts() -> None:
+    """Answers are planned for 5 ms before the deadline, and a kept one goes out a margin before that."""
+    bench = Bench(transit_s=0.005)
+    bench.submit()
+    bench.answer(0, UNSURE, 0.001)
+    assert bench.wake_at == pytest.approx(0.1 - 0.005 - MARGIN_S)
+    bench.poll(bench.wake_at)
+    assert (Outcome.SERVED, "small") == (bench.record().outcome, bench.record().variant)
 
 
 def test_the_kept_answer_goes_out_though_its_better_batch_never_starts() -> None:
