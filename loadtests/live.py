@@ -44,17 +44,17 @@ def run_live_results(
     with tempfile.TemporaryDirectory() as folder:
         report, trace, answers = (Path(folder, name) for name in ("score.json", "workload.npz", "answers.npz"))
         workload.save(trace)
-        locust = (sys.executable, "-m", "locust", "-f", str(LOCUST_FILE), "--headless", "--only-summary", "-H", url)
+        sender = (sys.executable, "-m", "loadtests.sender", "--url", url)
         options = ("--workload", str(trace), "--report", str(report), "--answers", str(answers))
         of = ("--models", str(models.resolve()), "--family", family, *(("--variant", variant) if variant else ()))
         with pinned(cores):
-            done = subprocess.run((*locust, *options, *of), cwd=ROOT, capture_output=True, text=True, check=False)
+            done = subprocess.run((*sender, *options, *of), cwd=ROOT, capture_output=True, text=True, check=False)
         try:
             return read_score(report), Results.load(answers)
         except (OSError, KeyError, ValueError):
             said = [line for line in done.stderr.splitlines() if line.strip()]
             why = said[-1] if said else "no message"
-            raise LiveRunError(f"no score from locust (exit code {done.returncode}): {why}") from None
+            raise LiveRunError(f"no score from the sender (exit code {done.returncode}): {why}") from None
 
 
 def run_pinned(

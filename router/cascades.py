@@ -70,8 +70,9 @@ class Prices:
     k variants of the ladder, p prices ascending, b bins. `first_s` [k] are planned seconds of one row that starts at a
     variant, in an economical batch, and `alone` [k] its quality if it never goes on. `go` [p, k, k] is the confidence
     below which a row at the first variant is worth going on to the second, 0 where none is; `keep` [p, k] below which
-    some better variant is worth waiting for. `gain` [p, k, k, b]. `later_s` and `quality` [p, k]: expected further
-    seconds, and quality, of a row that starts there.
+    some better variant is worth waiting for. `gain` [p, k, k, b]. Of a row that starts at a variant, `moves`
+    [p, k, k, k] has how often it is expected to go on from each variant to each other, `quality` and `later_s` [p, k]
+    the quality and the further seconds that come of it.
     """
 
     price: Floats
@@ -80,6 +81,7 @@ class Prices:
     go: Floats
     keep: Floats
     gain: Floats
+    moves: Floats
     later_s: Floats
     quality: Floats
 
@@ -137,8 +139,8 @@ class Cascades:
             full = np.flatnonzero(self._share[v1])
             source = full[np.searchsorted(full, np.arange(self.bins))]
             for v2 in range(v1 + 1, rungs):
-                joint = np.zeros((self.bins, self.bins))
-                np.add.at(joint, (self._bin[v1], self._bin[v2]), 1.0)
+                pairs = np.bincount(self._bin[v1] * self.bins + self._bin[v2], minlength=self.bins**2)
+                joint = pairs.reshape(self.bins, self.bins)
                 rows = np.maximum(self._share[v1], 1.0)
                 better = np.bincount(self._bin[v1], self._correct[v2] - self._correct[v1], minlength=self.bins)
                 self._transition[v1, v2] = (joint / rows[:, None])[source]
@@ -148,10 +150,15 @@ class Cascades:
         """The bin of a confidence."""
         return int(np.searchsorted(self.edges[rung], confidence, side="right"))
 
-    def prices(self, first_s: Floats, step_s: Floats) -> Prices:
-        """The table for planned seconds of a row: `first_s` [k] starting, `step_s` [k, k] going on, both at batches."""
+    def prices(self, first_s: Floats, step_s: Floats, known: Prices | None = None) -> Prices:
+        """The table for planned seconds of a row: `first_s` [k] starting, `step_s` [k, k] going on, both at batches.
+
+        To follow every held-out row takes milliseconds, which a server does not have while it serves. With a table that
+        is `known` for somewhat other seconds, its rules are priced anew: what becomes of rows under them has not
+        changed.
+        """
         rungs = len(self.ladder)
-        grid = self._grid(first_s, step_s)
+        grid = self._grid(first_s, step_s) if known is None else known.price
         gain = np.zeros((PRICES, rungs, rungs, self.bins))
         net = np.full((PRICES, rungs, rungs, self.bins), -1.0)
         worth = np.zeros((PRICES, rungs, self.bins))
@@ -163,9 +170,10 @@ class Cascades:
                     gain[:, v1, v2] = self._gain[v1, v2] + np.minimum.accumulate(onward, axis=1)
                     net[:, v1, v2] = gain[:, v1, v2] - grid[:, None] * step_s[v1, v2]
                 worth[:, v1] = np.maximum(0.0, net[:, v1].max(axis=1))
-        later_s, quality = self._followed(net, step_s)
+        moves, quality = self._followed(net) if known is None else (known.moves, known.quality)
+        later_s = (moves * step_s).sum(axis=(2, 3))
         go, keep = self._limits(net, 0.0), self._limits(net, WORTH_KEEPING).max(axis=2)
-        return Prices(grid, first_s, self.quality, go, keep, gain, later_s, quality)
+        return Prices(grid, first_s, self.quality, go, keep, gain, moves, later_s, quality)
 
     def _grid(self, first_s: Floats, step_s: Floats) -> Floats:
         highest = 1.0 / first_s[0]
@@ -181,25 +189,23 @@ class Cascades:
             limits[:, v1] = upper[bins[:, v1]]
         return limits
 
-    def _followed(self, net: Floats, step_s: Floats) -> tuple[Floats, Floats]:
-        """Seconds beyond the first answer, and quality, of every price's rule on the held-out rows: both [p, k]."""
+    def _followed(self, net: Floats) -> tuple[Floats, Floats]:
+        """How often rows go on, and quality, under every price's rule on the held-out rows: [p, k, k, k] and [p, k]."""
         rungs = len(self.ladder)
-        later_s = np.zeros((PRICES, rungs))
+        moves = np.zeros((PRICES, rungs, rungs, rungs))
         quality = np.tile(self.quality, (PRICES, 1))
         if not self.rows:
-            return later_s, quality
-        best = net.argmax(axis=2)
-        goes = net.max(axis=2) > 0.0
-        # By row, from the best variant down: what becomes of a row that has got to rung v.
-        end_s = np.zeros((rungs, PRICES, self.rows))
-        end_gain = np.zeros((rungs, PRICES, self.rows))
-        for v1 in range(rungs - 2, -1, -1):
-            to = best[:, v1][:, self._bin[v1]]
-            on = goes[:, v1][:, self._bin[v1]]
-            for v2 in range(v1 + 1, rungs):
-                there = on & (to == v2)
-                end_s[v1] += there * (step_s[v1, v2] + end_s[v2])
-                end_gain[v1] += there * (self._correct[v2] - self._correct[v1] + end_gain[v2])
-            later_s[:, v1] = end_s[v1].mean(axis=1)
-            quality[:, v1] += end_gain[v1].mean(axis=1)
-        return later_s, quality
+            return moves, quality
+        best = np.where(net.max(axis=2) > 0.0, net.argmax(axis=2), -1)
+        to = [best[:, v1][:, self._bin[v1]] for v1 in range(rungs)]
+        goes = {(v1, v2): to[v1] == v2 for v1 in range(rungs) for v2 in range(v1 + 1, rungs)}
+        for start in range(rungs):
+            at = np.zeros((rungs, PRICES, self.rows), dtype=np.bool_)
+            at[start] = True
+            for v1 in range(start, rungs):
+                for v2 in range(v1 + 1, rungs):
+                    there = at[v1] & goes[v1, v2]
+                    at[v2] |= there
+                    moves[:, start, v1, v2] = np.count_nonzero(there, axis=1) / self.rows
+                    quality[:, start] += there @ (self._correct[v2] - self._correct[v1]) / self.rows
+        return moves, quality

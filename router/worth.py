@@ -2,8 +2,8 @@
 
 A kind is what rows agree on that cost the same: family, pin, lowest variant, size class. Its hull comes from the table
 of `router.cascades` of its family and size class. A table is made from planned seconds; while all variants become
-slower or faster together, its seconds are scaled; it is made anew where they drift apart, looked at every `RECHECK_S`,
-because making one costs about a millisecond.
+slower or faster together, its seconds are scaled; where they drift apart its rules are priced anew, looked at every
+`RECHECK_S`.
 """
 
 from __future__ import annotations
@@ -71,8 +71,11 @@ class Table:
         self._medians: dict[tuple[int, bool, int], tuple[Integers, Integers, Floats]] = {}
         self.make(now)
 
-    def make(self, now: float) -> None:
-        """Compute everything from the seconds planned now."""
+    def make(self, now: float, known: Prices | None = None, scale: float = 1.0) -> None:
+        """Compute everything from the seconds planned now, divided by `scale`.
+
+        With `known` prices, in a fraction of the time; then `scale` is what brings the seconds nearest to theirs.
+        """
         ladder, latency, size_class = self.cascades.ladder, self.latency, self.size_class
         most = latency.medians_s(size_class).shape[1] - 1
         first_s = np.empty(len(ladder))
@@ -88,11 +91,11 @@ class Table:
                 sizes = range(min(ESCALATION_BATCH, most), 0, -1)
                 batch = next((b for b in sizes if self.step_s(at, ladder[v2], b) <= self._slo_s / 3.0), 1)
                 step_s[v1, v2] = self.step_s(at, ladder[v2], batch) / batch
-        self.prices: Prices = self.cascades.prices(first_s, step_s)
+        self.prices: Prices = self.cascades.prices(first_s / scale, step_s / scale, known)
         self._hulls: dict[tuple[int, bool], tuple[Floats, Floats]] = {}
-        self._made_from = self._planned()
+        self._made_from = self._planned() / scale
         self._checked_s = now
-        self.scale = 1.0
+        self.scale = scale
 
     def step_s(self, at: int, variant: int, batch: int) -> float:
         """Planned seconds of a batch that goes on from `at` to a better variant, by shared stages or anew."""
@@ -107,7 +110,7 @@ class Table:
         ratio = self._planned() / self._made_from
         scale = math.exp(float(np.log(ratio).mean()))
         if np.abs(ratio / scale - 1.0).max() > DRIFT:
-            self.make(now)
+            self.make(now, self.prices, scale)
             return True
         changed = abs(scale / self.scale - 1.0) > SCALE_STEP
         if changed:

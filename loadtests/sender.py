@@ -1,0 +1,225 @@
+"""A sender that costs little: the open-loop generator of the benchmarks, some 50 us a request instead of locust's 400.
+
+A batch of eight answers comes back at once; a generator that takes half a millisecond for each would add four to the
+last one's latency and call them the server's. So one thread keeps the time and sends prepared bytes, another one waits
+for what comes back and notes when; answers are read only after the run.
+
+`python -m loadtests.sender --url http://HOST:PORT --models DIR --family NAME --workload W.npz --report R.json
+--answers A.npz` writes what `loadtests/locustfile.py` writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import select
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from loadtests import oip
+from loadtests.report import score_json, write_json
+from loadtests.samples import Samples, read_samples
+from loadtests.scoring import Fate, Results, Sending, score
+from loadtests.workload import Workload
+from variants.repository import Repository
+
+LEAD_S = 0.3
+PATIENCE_S = 20.0
+"""After the last request was sent, answers are waited for this long."""
+MOST_OPEN = 1024
+SWITCH_INTERVAL_S = 0.0001
+
+_HEAD_END = b"\r\n\r\n"
+
+
+class Sender:
+    """Sends the prepared requests of a workload; `seen` has for each index when its answer was whole, and its bytes."""
+
+    def __init__(self, host: str, port: int, requests: Sequence[bytes]) -> None:
+        self._address = (host, port)
+        self._requests = requests
+        self._free: deque[socket.socket] = deque()
+        self._sockets: dict[int, socket.socket] = {}
+        self._index: dict[int, int] = {}
+        self._parts: dict[int, bytes] = {}
+        self._epoll = select.epoll()
+        self._done = False
+        self.seen: list[tuple[float, bytes] | None] = [None] * len(requests)
+
+    def run(self, workload: Workload, connections: int = 64) -> tuple[float, Sending]:
+        """Send everything and wait for the answers; returns when it started, and how the sending went."""
+        for _ in range(connections):
+            self._free.append(self._connect())
+        lag_s = np.zeros(len(workload))
+        most = 0
+        receiver = threading.Thread(target=self._receive, name="receiver")
+        switch_interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.collect()
+        gc.disable()
+        receiver.start()
+        started_s = time.perf_counter() + LEAD_S
+        cpu_s = time.process_time()
+        try:
+            for index, due_s in enumerate((started_s + workload.arrival_s).tolist()):
+                while (rest_s := due_s - time.perf_counter()) > 0.0:
+                    time.sleep(rest_s)
+                lag_s[index] = -rest_s
+                if len(self._index) < MOST_OPEN:
+                    self._send(index)
+                    most = max(most, len(self._index))
+            span_s = time.perf_counter() - started_s + LEAD_S
+            cpu_share = (time.process_time() - cpu_s) / span_s
+            until_s = time.perf_counter() + PATIENCE_S
+            while self._index and time.perf_counter() < until_s:
+                time.sleep(0.01)
+        finally:
+            self._done = True
+            receiver.join()
+            gc.enable()
+            sys.setswitchinterval(switch_interval_s)
+            for connection in self._sockets.values():
+                connection.close()
+            self._epoll.close()
+        return started_s, Sending(lag_s, cpu_share, most)
+
+    def _connect(self) -> socket.socket:
+        connection = socket.create_connection(self._address, timeout=5.0)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sockets[connection.fileno()] = connection
+        self._epoll.register(connection.fileno(), select.EPOLLIN)
+        return connection
+
+    def _send(self, index: int) -> None:
+        try:
+            connection = self._free.pop()
+        except IndexError:
+            connection = self._connect()
+        self._index[connection.fileno()] = index
+        try:
+            connection.sendall(self._requests[index])
+        except OSError:
+            self._lost(connection.fileno())
+
+    def _receive(self) -> None:
+        while not self._done:
+            for number, _ in self._epoll.poll(0.05):
+                try:
+                    data = self._sockets[number].recv(65536)
+                except OSError:
+                    data = b""
+                seen_s = time.perf_counter()
+                if not data:
+                    self._lost(number)
+                    continue
+                if number in self._parts:
+                    data = self._parts.pop(number) + data
+                if _is_whole(data):
+                    index = self._index.pop(number, None)
+                    if index is not None:
+                        self.seen[index] = (seen_s, data)
+                    self._free.append(self._sockets[number])
+                else:
+                    self._parts[number] = data
+
+    def _lost(self, number: int) -> None:
+        """The connection is gone, and with it the request that was on it: it stays without an answer."""
+        connection = self._sockets.pop(number, None)
+        self._index.pop(number, None)
+        self._parts.pop(number, None)
+        if connection is not None:
+            self._epoll.unregister(number)
+            connection.close()
+
+
+def _is_whole(data: bytes) -> bool:
+    head = data.find(_HEAD_END)
+    if head < 0:
+        return False
+    at = data.lower().find(b"\ncontent-length:", 0, head + 2)
+    if at < 0:
+        return True
+    length = int(data[at + 16 : data.index(b"\r", at)])
+    return len(data) >= head + len(_HEAD_END) + length
+
+
+def prepared(workload: Workload, samples: Samples, host: str, variant: str | None = None) -> list[bytes]:
+    """The bytes of every request of a workload."""
+    path = oip.infer_path(samples.family, variant)
+    bodies = [oip.infer_body(samples, row) for row in range(len(samples))]
+    requests = []
+    for sample, slo_s in zip(workload.sample.tolist(), workload.slo_s.tolist(), strict=True):
+        body = bodies[sample]
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\naccept-encoding: identity\r\n"
+            f"{oip.SLO_HEADER}: {slo_s * 1000.0:g}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        requests.append(head.encode() + body)
+    return requests
+
+
+def read_answers(sender: Sender, started_s: float, workload: Workload, samples: Samples) -> Results:
+    """What became of each request, from the bytes that came back."""
+    results = Results.pending(len(workload))
+    index_of = {label: index for index, label in enumerate(samples.labels)}
+    for index, (seen, arrival_s) in enumerate(zip(sender.seen, workload.arrival_s.tolist(), strict=True)):
+        if seen is None:
+            results.fate[index] = Fate.FAILED
+            continue
+        seen_s, data = seen
+        head, _, body = data.partition(_HEAD_END)
+        status, *lines = head.decode("latin-1").split("\r\n")
+        fate = oip.fate_of(int(status.split(" ")[1]))
+        results.fate[index] = fate
+        if fate is not Fate.ANSWERED:
+            continue
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        try:
+            results.label[index] = oip.label_of(body, index_of)
+        except ValueError:
+            results.fate[index] = Fate.FAILED
+            continue
+        stages = oip.stage_seconds(headers.get(oip.TIMING_HEADER, ""))
+        results.variant[index] = headers.get(oip.VARIANT_HEADER, "unnamed")
+        results.escalated[index] = "," in headers.get(oip.PATH_HEADER, "")
+        results.total_s[index] = stages.get("total", math.nan)
+        results.compute_s[index] = stages.get("compute", math.nan)
+        results.latency_s[index] = seen_s - started_s - arrival_s
+    return results
+
+
+def main() -> None:
+    """Send one workload; ends with one line where that cannot be done."""
+    parser = argparse.ArgumentParser(prog="sender", description="one workload, sent open loop")
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--family", required=True)
+    parser.add_argument("--variant")
+    parser.add_argument("--workload", type=Path, required=True)
+    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--answers", type=Path, required=True)
+    options = parser.parse_args()
+    workload = Workload.load(options.workload)
+    samples = read_samples(Repository(options.models).open(options.family))
+    at = urlsplit(options.url)
+    sender = Sender(at.hostname or "127.0.0.1", at.port or 80, prepared(workload, samples, at.netloc, options.variant))
+    try:
+        started_s, sending = sender.run(workload)
+    except OSError as error:
+        sys.exit(f"sender: {options.url}: {error}")
+    results = read_answers(sender, started_s, workload, samples)
+    write_json(options.report, score_json(score(workload, samples.label, results, sending)))
+    results.save(options.answers)
+
+
+if __name__ == "__main__":
+    main()
