@@ -56,7 +56,7 @@ class _Rate:
 
     def at(self, now: float) -> float:
         self._decay(now)
-        age_s = now - self._since_s + 1e-3
+        age_s = now - self._since_s + 0.5 * QUICK_S
         quick = self._quick / -math.expm1(-age_s / QUICK_S)
         slow = self._slow / -math.expm1(-age_s / SLOW_S)
         return 0.5 * (quick + slow)

@@ -1,9 +1,9 @@
 """Fluid look-ahead: what the time that is left is worth to everybody who waits or will come.
 
 Rows are taken as a fluid: of each kind so many, each of which may be given time along its concave hull of (seconds,
-quality). The best use of a budget of seconds fills hull segments in the order of their slopes; the slope at which the
-budget runs out is the price of time. This is the fractional knapsack relaxation of the scheduling problem, so its value
-is an upper estimate; `Budget` keeps part of the time in reserve for what a fluid cannot see.
+quality). A budget of seconds goes to everybody's cheapest answer first and then fills the other hull segments in the
+order of their slopes; the slope at which it runs out is the price of time. `Budget` keeps part of the time in reserve
+for what a fluid cannot see.
 """
 
 from __future__ import annotations
@@ -40,47 +40,56 @@ class Curve(NamedTuple):
 
 
 class Segments:
-    """The hulls of several kinds of rows, merged steepest first.
+    """The hulls of several kinds of rows: the first segment of each, then the others merged steepest first.
+
+    First segments are the cheapest answers. Whoever waits gets one before anybody gets a better one, in the order of
+    deadlines and not of what it costs: so together they are one segment with one slope. Were they merged by slope, in
+    overload long rows would be worth nothing while the order of deadlines makes them run all the same, one by one.
 
     `taken_s` and `taken` [segments + 1, kinds] are the seconds and the quality that a row of a kind has been given by
-    the steepest so many segments.
+    its first segment and the steepest so many others.
     """
 
-    __slots__ = ("_kind", "_slope", "_steepness", "_width", "kinds", "taken", "taken_s")
+    __slots__ = ("_first", "_first_s", "_kind", "_slope", "_steepness", "_width", "kinds", "taken", "taken_s")
 
     def __init__(self, hulls: Sequence[tuple[Floats, Floats]]) -> None:
         self.kinds = len(hulls)
-        kind = np.concatenate([np.full(len(cost) - 1, number) for number, (cost, _) in enumerate(hulls)])
-        width = np.concatenate([np.diff(cost) for cost, _ in hulls])
-        gain = np.concatenate([np.diff(value) for _, value in hulls])
+        self._first_s = np.array([cost[1] for cost, _ in hulls])
+        self._first = np.array([value[1] for _, value in hulls])
+        kind = np.concatenate([np.full(len(cost) - 2, number) for number, (cost, _) in enumerate(hulls)])
+        width = np.concatenate([np.diff(cost[1:]) for cost, _ in hulls])
+        gain = np.concatenate([np.diff(value[1:]) for _, value in hulls])
         order = np.argsort(-gain / width, kind="stable")
         self._kind, self._width, gain = kind[order].astype(np.intp), width[order], gain[order]
         self._slope = gain / self._width
         self._steepness = -self._slope
         one_hot = np.eye(self.kinds)[self._kind]
-        nothing = np.zeros((1, self.kinds))
-        self.taken_s = np.vstack((nothing, np.cumsum(one_hot * self._width[:, None], axis=0)))
-        self.taken = np.vstack((nothing, np.cumsum(one_hot * gain[:, None], axis=0)))
+        self.taken_s = np.cumsum(np.vstack((self._first_s, one_hot * self._width[:, None])), axis=0)
+        self.taken = np.cumsum(np.vstack((self._first, one_hot * gain[:, None])), axis=0)
 
     def curve(self, rows: Floats, budget_s: float) -> Curve:
         """The value of time for so many rows of each kind, float64 [kinds]."""
-        if not rows.any():
-            return Curve(_NO_SECONDS, _NO_VALUE, budget_s, 0.0, 0.0, len(self._slope))
         slope = self._slope
         count = len(slope)
-        seconds, value = np.empty(count + 2), np.empty(count + 2)
-        width = self._width * rows[self._kind]
-        seconds[0], value[0] = -_FAR_S, -_FAR_S * slope[0]
+        if not rows.any():
+            return Curve(_NO_SECONDS, _NO_VALUE, budget_s, 0.0, 0.0, count)
+        first_s, first = float(self._first_s @ rows), float(self._first @ rows)
+        steepest = first / first_s
+        seconds, value = np.empty(count + 3), np.empty(count + 3)
+        seconds[0], value[0] = -_FAR_S, -_FAR_S * steepest
         seconds[1] = value[1] = 0.0
-        width.cumsum(out=seconds[2:])
-        (width * slope).cumsum(out=value[2:])
-        if budget_s <= 0.0:
-            price, at = float(slope[0]), 1
-        else:
-            at = int(seconds.searchsorted(budget_s))
-            if at == count + 2:
-                return Curve(seconds, value, budget_s, 0.0, float(value[-1]), count)
-            price = float(slope[at - 2])
+        width = self._width * rows[self._kind]
+        width.cumsum(out=seconds[3:])
+        (width * slope).cumsum(out=value[3:])
+        seconds[2] = value[2] = 0.0
+        seconds[2:] += first_s
+        value[2:] += first
+        if budget_s <= first_s:
+            return Curve(seconds, value, budget_s, steepest, budget_s * steepest, 0)
+        at = int(seconds.searchsorted(budget_s))
+        if at == count + 3:
+            return Curve(seconds, value, budget_s, 0.0, float(value[-1]), count)
+        price = float(slope[at - 3])
         worth = float(value[at]) - (float(seconds[at]) - budget_s) * price
         return Curve(seconds, value, budget_s, price, worth, int(self._steepness.searchsorted(-price)))
 

@@ -52,18 +52,24 @@ class Memory:
         self._follow = follow
         self._cascades: dict[str, Cascades] = {}
         self._tables: dict[tuple[str, int], Table] = {}
+        self._slo_s: dict[tuple[str, int], float] = {}
         self._weights: dict[str, float] = {}
         self._forecast_s = -NEVER
         self.kinds: dict[DemandKey, int] = {}
         self.segments: Segments | None = None
         self.arrivals = Arrivals(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
+        self.row_s = np.zeros(0)
+        """Planned seconds of a row of each class of `arrivals` at its cheapest."""
         self.shortest_s = self.longest_s = 0.0
 
     def table(self, family: Family, latency: LatencyModel, size_class: int, slo_s: float, now: float) -> Table:
-        """The prices of a family and size class; made at the first call, for batches that suit the SLO of that one."""
+        """The prices of a family and size class, for batches that suit its shortest usual SLO.
+
+        Made at the first call, of which `slo_s` is the SLO as long as nothing is known of others.
+        """
         table = self._tables.get((family.name, size_class))
         if table is not None and table.latency is latency:
-            if table.refresh(now):
+            if table.refresh(now, self._slo_s.get((family.name, size_class))):
                 self.segments = None
             return table
         cascades = self._cascades.get(family.name)
@@ -108,7 +114,14 @@ class Memory:
         slo_s = np.array([known.slo_s for known in classes])
         rate = np.array([known.rate_per_s for known in classes])
         self.arrivals = Arrivals(np.array([self.kinds[known.key] for known in classes], dtype=np.intp), slo_s, rate)
-        usual = slo_s[rate > RARE * rate.sum()]
+        common = rate > RARE * rate.sum()
+        usual = slo_s[common]
+        self._slo_s = {}
+        for known, is_common in zip(classes, common.tolist(), strict=True):
+            if is_common:
+                name = known.key.family, known.key.size_class
+                self._slo_s[name] = min(known.slo_s, self._slo_s.get(name, known.slo_s))
+        self.row_s = np.array([self._tables[k.key.family, k.key.size_class].row_s(k.key.lowest) for k in classes])
         waiting = [lane.items[0].slo_s for lane in lanes]
         self.shortest_s = float(usual.min()) if len(usual) else min(waiting, default=0.1)
         self.longest_s = max([*usual.tolist(), *waiting], default=0.1)
@@ -151,7 +164,6 @@ class Outlook:
         self.price = self.planned.near.price
         # Latest start of everything from a row on: its deadline less all cheapest work up to it.
         work_s = (self._row_s * self._rows).cumsum()
-        self._work_s = float(work_s[-1]) if len(work_s) else 0.0
         self._slack_s = self._horizons_s[:-1] - work_s
         self._latest_s = np.empty(len(self._rows) + 1)
         self._latest_s[-1] = NEVER
@@ -206,10 +218,6 @@ class Outlook:
             self._segments.curve(horizon.later_rows, horizon.later_budget_s),
             float(self._horizons_s[horizon.due]),
         )
-
-    def cheapest_work_s(self) -> float:
-        """Seconds that all slots take for everything that waits, at its cheapest."""
-        return self._work_s
 
     def due_s(self, lane: Lane) -> Floats:
         """When the rows of a lane are due, ascending: float64 [n]."""
@@ -266,16 +274,16 @@ class Outlook:
         """Quality of arrivals that are doomed because every slot is taken for `seconds` when they come."""
         memory, arrivals = self._memory, self._memory.arrivals
         most_s = min(self._others_s, default=NEVER)
-        if most_s <= 0.0 or not len(arrivals.rate) or not len(self._row_s):
+        if most_s <= 0.0 or not len(arrivals.rate):
             return _NOTHING
-        # What an arrival finds at the end of the wait: all that came with it, at the cheapest seconds of the head.
-        each_s, rate = float(self._row_s[0]) * self._slots, float(arrivals.rate.sum())
-        longest_s = min(longest_s, most_s)
-        if longest_s + each_s * (1.0 + rate * longest_s) <= memory.shortest_s:
+        # What an arrival needs at the end of the wait: a batch of all that came with it, at its cheapest.
+        rate, longest_s = float(arrivals.rate.sum()), min(longest_s, most_s)
+        if longest_s + float(memory.row_s.max()) * (1.0 + rate * longest_s) <= memory.shortest_s:
             return _NOTHING
         taken_s = np.minimum(seconds, most_s)
-        needed_s = taken_s + each_s * (1.0 + rate * taken_s)
         doomed = np.zeros_like(taken_s)
-        for slo_s, per_s in zip(arrivals.slo_s.tolist(), arrivals.rate.tolist(), strict=True):
+        classes = zip(arrivals.slo_s.tolist(), arrivals.rate.tolist(), memory.row_s.tolist(), strict=True)
+        for slo_s, per_s, row_s in classes:
+            needed_s = taken_s + row_s * (1.0 + rate * taken_s)
             doomed += per_s * np.minimum(np.maximum(needed_s - slo_s, 0.0), taken_s)
         return doomed

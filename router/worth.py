@@ -22,6 +22,7 @@ RECHECK_S = 0.25
 DRIFT = 0.05
 """Relative change of the planned seconds against each other that makes a table out of date."""
 SCALE_STEP = 0.01
+SLO_STEP = 1.5
 ESCALATION_BATCH = 8
 FIRST_BATCH = 16
 TIMES_ABOVE = 1.15
@@ -102,11 +103,20 @@ class Table:
         start = at if self.cascades.family.first_stage(at, variant) else -1
         return self.latency.planned_s(variant, batch, self.size_class, start)
 
-    def refresh(self, now: float) -> bool:
-        """Keep in step with the learnt latencies; true where the seconds are no longer those of the last call."""
+    def row_s(self, variant: int) -> float:
+        """Planned seconds of a row in a common batch of a variant."""
+        batch = min(ESCALATION_BATCH, self.latency.medians_s(self.size_class).shape[1] - 1)
+        return float(self.latency.planned_s(variant, batch, self.size_class) / batch)
+
+    def refresh(self, now: float, slo_s: float | None = None) -> bool:
+        """Keep in step with learnt latencies and the SLO; true where seconds are no longer those of the last call."""
         if now - self._checked_s < RECHECK_S:
             return False
         self._checked_s = now
+        if slo_s is not None and not 1.0 / SLO_STEP < slo_s / self._slo_s < SLO_STEP:
+            self._slo_s = slo_s
+            self.make(now)
+            return True
         ratio = self._planned() / self._made_from
         scale = math.exp(float(np.log(ratio).mean()))
         if np.abs(ratio / scale - 1.0).max() > DRIFT:
@@ -122,8 +132,7 @@ class Table:
         key = (variant, pinned)
         if key not in self._hulls:
             if pinned:
-                batch = min(ESCALATION_BATCH, self.latency.medians_s(self.size_class).shape[1] - 1)
-                cost = TIMES_ABOVE * self.latency.planned_s(variant, batch, self.size_class) / batch
+                cost = TIMES_ABOVE * self.row_s(variant)
                 quality = max(self.cascades.family.variants[variant].quality, 1e-6)
                 self._hulls[key] = np.array([0.0, cost]), np.array([0.0, quality])
             else:

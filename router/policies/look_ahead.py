@@ -9,9 +9,7 @@ Source: our routing study (fluid look-ahead, cascades as operating points, stage
 3. The lane with the earliest deadline runs next. Of all (variant, batch) of its first rows that leave everybody behind
    them feasible, the one runs that adds most to the sum of its own quality and the value of the time that is left.
 4. Where nothing leaves everybody feasible: the same with hardly a reserve, and heads too tight for the best batch are
-   late (a reserve would call bursts hopeless that can still be answered). In a flood, when even the cheapest answers
-   to all that waits take much longer than an SLO, weighing would give up whole size classes: the cheapest variant
-   takes what it can, heads too tight for an economical batch are late.
+   late (a reserve would call bursts hopeless that can still be answered).
 5. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
    their own; they never make a fresh row late.
 
@@ -31,7 +29,7 @@ from router.contract import Item, Reason
 from router.fluid import Budget
 from router.latency import LatencyModel
 from router.outlook import Memory, Outlook, kind_of
-from router.policies.batching import background, batch, best_rung, earliest, reason_for, tight_heads
+from router.policies.batching import background, best_rung, earliest, reason_for
 from router.policies.slack_fraction import SlackFraction
 from router.triage import triage, triage_kept
 from router.view import Decision, Lane, Plan, View
@@ -45,16 +43,14 @@ class LookAhead:
     """FLUID: the look-ahead without cascades; with `cascades`, the part of CASC that decides on batches.
 
     `head_room` multiplies a batch's seconds where its own deadline is at stake. `decision_s` is what a decision costs
-    on this machine, seconds. `burst` is the budget of step 4, `flood` the work that waits, in units of the shortest
-    common SLO, from which on the second rule of step 4 holds.
+    on this machine, seconds. `burst` is the budget of step 4.
     """
 
     cascades: bool = False
-    head_room: float = 1.05
+    head_room: float = 1.15
     decision_s: float = 60e-6
     budget: Budget = field(default_factory=Budget)
     burst: Budget = field(default_factory=lambda: Budget(usable=1.15, reserve=0.6, reserve_share=0.2))
-    flood: float = 1.5
     simple: SlackFraction = field(default_factory=SlackFraction)
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
@@ -74,10 +70,10 @@ class LookAhead:
         outlook = memory.look(view, lanes, self.budget, now)
         plan, worth = None, 0.0
         if lane is not None:
-            plan, worth, late = self._fresh(memory, outlook, view, lanes, lane, now)
+            plan, worth, late = self._fresh(memory, outlook, view, lane, now)
             if late:
                 return memory, Decision(late, None, wake_at)
-        better = self._better(memory, outlook, view, worth, now)
+        better = self._better(memory, outlook, view, max(worth, 0.0), now)
         if better is None and plan is None:
             return memory, Decision((), background(view, now), min(wake_at, now + RETRY_S))
         return memory, Decision((), better or plan, wake_at)
@@ -89,7 +85,7 @@ class LookAhead:
         return 0.6 * max(least_s, 0.1 * most_s) < self.decision_s
 
     def _fresh(
-        self, memory: Memory, outlook: Outlook, view: View, lanes: tuple[Lane, ...], lane: Lane, now: float
+        self, memory: Memory, outlook: Outlook, view: View, lane: Lane, now: float
     ) -> tuple[Plan, float, tuple[tuple[Lane, Item], ...]]:
         """Steps 3 and 4: the batch to run, what it adds, and the rows to give up before it."""
         table = memory.table_of(lane, now)
@@ -106,9 +102,6 @@ class LookAhead:
             at = int(worth.argmax())
             variant, size = int(choices.variants[at // len(rows)]), int(rows[at % len(rows)])
             return self._plan(view, lane, variant, size, Reason.BEST_VALUE), float(worth.flat[at]), ()
-        if outlook.cheapest_work_s() > self.flood * memory.shortest_s:
-            tight = tight_heads(view, lane, lanes, lane.key.lowest, now)
-            return batch(view, lane, lane.key.lowest, now, Reason.OVERLOAD), 0.0, tight
         shed = due_s.searchsorted(safe_s)
         gone = shed + rows
         planned = outlook.with_budget(self.burst)
