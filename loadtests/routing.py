@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", type=Path, default=Path("models"))
     add("--stages", choices=("on", "off"), default="off", help="serve exits of one network as stages (default off)")
     add("--machine", type=Path, metavar="FILE", help="the calibrated machine to simulate")
-    add("--margin", type=float, default=1.12)
+    add("--margin", type=float, help="planning margin (default: learnt, as the gateway does)")
     add("--slots", type=int, default=1, help="batches at a time (default 1)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="simulations at a time (default: cores)")
     add("--server-cores", type=int, nargs="*", default=[0], help="none: not pinned (default 0)")

@@ -116,7 +116,7 @@ def settings_for(options: argparse.Namespace, family: Family) -> dict[str, str]:
     load = {family.name: {"load": [variant.name for variant in family.variants]}}
     return {
         "PARETO_CONFIG": "",
-        "PARETO_MARGIN": str(options.margin),
+        **({} if options.margin is None else {"PARETO_MARGIN": str(options.margin)}),
         "PARETO_SLOTS": str(options.slots),
         "PARETO_STAGES": options.stages,
         "PARETO_FAMILIES": json.dumps(load),

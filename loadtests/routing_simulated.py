@@ -39,8 +39,8 @@ class Bench:
     machine: Machine
     yardsticks: Yardsticks
     duration_s: float
-    margin: float = 1.12
-    limits: Limits = field(default_factory=Limits)
+    margin: float | None = None
+    limits: Limits = field(default_factory=lambda: Limits(transit_s=0.002))  # as the gateway has it by default
     decision_s: dict[str, float] = field(default_factory=dict)
     truth: Family | None = None
     later_s: float | None = None

@@ -37,7 +37,7 @@ from router.demand import Demand
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
-from router.view import CascadePolicy, Decision, Lane, Plan, Policy, View
+from router.view import CascadePolicy, Decision, Lane, Plan, Policy, PreparedPolicy, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,8 @@ class Scheduler:
         by_name = {family.name: family for family in families}
         self._margins = {name: (margins or {}).get(name) for name in by_name}
         self._families = {n: _FamilyState(f, LatencyModel(f, self._margins[n])) for n, f in by_name.items()}
+        if isinstance(policy, PreparedPolicy):
+            self._state = policy.prepare([(state.family, state.latency) for state in self._families.values()])
         self._free = [slot.index for slot in slots]
         self._slots = len(slots)
         self._running: dict[int, Dispatch] = {}

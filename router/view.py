@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from router.backlog import LaneKey
@@ -81,3 +82,11 @@ class CascadePolicy(Policy, Protocol):
         Asked when a batch is answered in time; kept rows are in `View.kept` until they are planned or settled, and are
         answered with what they have at their deadline at the latest.
         """
+
+
+@runtime_checkable
+class PreparedPolicy(Policy, Protocol):
+    """A rule with tables that take long to make, for which no request should wait."""
+
+    def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> object:
+        """The state to begin with."""

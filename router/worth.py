@@ -115,7 +115,7 @@ class Table:
         self._checked_s = now
         if slo_s is not None and not 1.0 / SLO_STEP < slo_s / self._slo_s < SLO_STEP:
             self._slo_s = slo_s
-            self.make(now)
+            self.make(now, self.prices, self.scale)
             return True
         ratio = self._planned() / self._made_from
         scale = math.exp(float(np.log(ratio).mean()))

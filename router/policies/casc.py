@@ -8,6 +8,7 @@ time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from router.contract import Family, Item
@@ -22,6 +23,10 @@ class Casc:
     """The default policy; `rule` holds its parameters."""
 
     rule: LookAhead = field(default_factory=lambda: LookAhead(cascades=True))
+
+    def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> Memory:
+        """See `router.view.PreparedPolicy`."""
+        return self.rule.prepare(families)
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""

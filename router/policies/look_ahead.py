@@ -21,11 +21,12 @@ In the study that was where a decision costs more than 0.6 of the smallest laten
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from router.contract import Item, Reason
+from router.contract import NEVER, Family, Item, Reason
 from router.fluid import Budget
 from router.latency import LatencyModel
 from router.outlook import Memory, Outlook, kind_of
@@ -36,6 +37,8 @@ from router.view import Decision, Lane, Plan, View
 
 RETRY_S = 0.002
 """Kept rows that are not worth their time now may be a little later, when the demand has faded."""
+USUAL_SLO_S = 0.1
+"""Tables are made for this SLO before any request has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,15 @@ class LookAhead:
     budget: Budget = field(default_factory=Budget)
     burst: Budget = field(default_factory=lambda: Budget(usable=1.15, reserve=0.6, reserve_share=0.2))
     simple: SlackFraction = field(default_factory=SlackFraction)
+
+    def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> Memory:
+        """See `router.view.PreparedPolicy`."""
+        memory = Memory(follow=self.cascades)
+        for family, latency in families:
+            for size_class in range(len(family.sizes)):
+                if not self.is_quick(latency, family.ladder[0], family.ladder[-1], size_class):
+                    memory.table(family, latency, size_class, USUAL_SLO_S, -NEVER)
+        return memory
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
