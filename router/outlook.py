@@ -14,6 +14,7 @@ from router.cascades import Cascades
 from router.contract import NEVER, Family
 from router.demand import DemandKey
 from router.fluid import Arrivals, Budget, Curve, Floats, Segments, tightest
+from router.glance import GLANCE_S, Choice, ranked
 from router.latency import LatencyModel
 from router.view import Lane, View
 from router.worth import Choices, Integers, Table
@@ -55,6 +56,9 @@ class Memory:
         self._slo_s: dict[tuple[str, int], float] = {}
         self._weights: dict[str, float] = {}
         self._forecast_s = -NEVER
+        self._looked_s = -NEVER
+        self._curves: dict[bool, Curve] = {}
+        self._rankings: dict[tuple[DemandKey, bool], list[Choice]] = {}
         self.kinds: dict[DemandKey, int] = {}
         self.segments: Segments | None = None
         self.arrivals = Arrivals(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
@@ -101,7 +105,35 @@ class Memory:
             self.segments = self._merged()
         outlook = Outlook(self, self.segments, view, lanes, budget, now)
         self.price = outlook.price
+        self._looked_s = now
+        self._curves = {False: outlook.planned.near}
+        self._rankings = {}
         return outlook
+
+    def remember_burst(self, planned: Planned) -> None:
+        """What the last look found with hardly a reserve."""
+        self._curves[True] = planned.near
+
+    def ranking(self, lane: Lane, now: float, *, burst: bool = False) -> list[Choice] | None:
+        """The choices for a lane's rows as the last look valued time, best first; None where a new look is due."""
+        key = kind_of(lane)
+        curve = self._curves.get(burst)
+        if now - self._looked_s >= GLANCE_S or self.segments is None or key not in self.kinds or curve is None:
+            return None
+        if (key, burst) not in self._rankings:
+            table, kind = self._tables[key.family, key.size_class], self.kinds[key]
+            if kind >= self.segments.kinds:
+                return None
+            weight = self.weight(key.family)
+            self._rankings[key, burst] = ranked(table, key, weight, self.segments, kind, curve)
+        return self._rankings[key, burst]
+
+    def given_up(self, lane: Lane) -> float:
+        """What a row of a lane was worth to the last look with hardly a reserve."""
+        curve = self._curves[True]
+        assert self.segments is not None, "asked after a ranking"
+        at = curve.segments, self.kinds[kind_of(lane)]
+        return float(self.segments.taken[at] - curve.price * self.segments.taken_s[at])
 
     def _forecast(self, view: View, lanes: tuple[Lane, ...], now: float) -> None:
         self._forecast_s = now

@@ -125,7 +125,13 @@ class Scheduler:
             background = True
         self._demand.observe(request, lowest, now)
         self._queue(self._ledger.open(request), lowest, background)
-        self._wake_at = now
+        if self._free:
+            self._wake_at = now
+        elif not background:
+            # Nothing can start now: it is enough to look before a row of this request becomes hopeless.
+            by_s = self._planned_by_s(request)
+            for size_class in set(request.row_classes):
+                self._wake_at = min(self._wake_at, by_s - state.latency.planned_s(lowest, 1, size_class))
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
@@ -243,7 +249,7 @@ class Scheduler:
         request = pending.request
         pinned = lowest if request.pinned is not None else -1
         slo_s = request.deadline_s - request.arrival_s
-        deadline_s = request.deadline_s - min(self.limits.transit_s, 0.1 * slo_s)
+        deadline_s = self._planned_by_s(request)
         for row, size_class in enumerate(request.row_classes):
             self._sequence += 1
             item = Item(
@@ -260,6 +266,10 @@ class Scheduler:
             key = LaneKey(request.family, pinned, lowest, size_class, request.urgency, background)
             self._backlog.add(key, item)
             pending.queued[row] = (key, item)
+
+    def _planned_by_s(self, request: Request) -> float:
+        """When the answer is planned to be ready."""
+        return request.deadline_s - min(self.limits.transit_s, 0.1 * (request.deadline_s - request.arrival_s))
 
     def _fresh_hints(self, now: float) -> Hints | None:
         hints = self._hints
@@ -331,7 +341,6 @@ class Scheduler:
             self._backlog.add(key, answered)
             pending.queued[item.row] = (key, answered)
             self._ledger.keep(pending, by_s)
-            self._wake_at = now
         return kept
 
     def _settled(self, pending: Pending, now: float) -> None:

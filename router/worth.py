@@ -28,7 +28,7 @@ FIRST_BATCH = 16
 TIMES_ABOVE = 1.15
 """The future is planned this much dearer than a batch of the present. Below 1 it would look cheaper, and single rows
 would be run now to have full batches later, for ever (our routing study: 7-9 points lost)."""
-BATCHES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
+BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -91,7 +91,9 @@ class Table:
                 # What no batch of an SLO can have would make going on look cheaper than a better first answer.
                 sizes = range(min(ESCALATION_BATCH, most), 0, -1)
                 batch = next((b for b in sizes if self.step_s(at, ladder[v2], b) <= self._slo_s / 3.0), 1)
-                step_s[v1, v2] = self.step_s(at, ladder[v2], batch) / batch
+                # Anew it is a whole answer to come, as dear as a first one; else a row would be begun twice for less.
+                times = 1.0 if self.cascades.family.first_stage(at, ladder[v2]) else TIMES_ABOVE
+                step_s[v1, v2] = times * self.step_s(at, ladder[v2], batch) / batch
         self.prices: Prices = self.cascades.prices(first_s / scale, step_s / scale, known)
         self._hulls: dict[tuple[int, bool], tuple[Floats, Floats]] = {}
         self._made_from = self._planned() / scale
@@ -138,6 +140,11 @@ class Table:
             else:
                 self._hulls[key] = self.prices.hull(self.cascades.ladder.index(variant))
         return self._hulls[key]
+
+    @property
+    def most(self) -> int:
+        """The largest batch."""
+        return int(self.latency.medians_s(self.size_class).shape[1] - 1)
 
     def choices(self, key: DemandKey, most: int, price: float) -> Choices:
         """What may be done with `most` (at least 1) rows of that kind at a price of time (quality per second)."""

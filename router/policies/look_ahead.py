@@ -13,6 +13,7 @@ Source: our routing study (fluid look-ahead, cascades as operating points, stage
 5. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
    their own; they never make a fresh row late.
 
+Within some milliseconds of a look, fresh rows are decided on by a glance (`router.glance`), at the last look's price.
 Where batches take hardly longer than this rule itself, `SlackFraction` decides: thought would cost more than it saves.
 In the study that was where a decision costs more than 0.6 of the smallest latency of a family whose latencies span 1 to
 10; many families span more, so the smallest counts as no less than a tenth of the largest.
@@ -28,6 +29,7 @@ import numpy as np
 
 from router.contract import NEVER, Family, Item, Reason
 from router.fluid import Budget
+from router.glance import checkpoints, feasible, least_loss
 from router.latency import LatencyModel
 from router.outlook import Memory, Outlook, kind_of
 from router.policies.batching import background, best_rung, earliest, reason_for
@@ -79,6 +81,10 @@ class LookAhead:
         if lane is not None and self.is_quick(lane.latency, lane.key.lowest, best_rung(lane), lane.key.size_class):
             decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
             return memory, decision._replace(wake_at=min(wake_at, decision.wake_at))
+        if lane is not None:
+            plan, late = self._glance(memory, view, lanes, lane, now)
+            if plan is not None:
+                return memory, Decision(late, plan, wake_at)
         outlook = memory.look(view, lanes, self.budget, now)
         plan, worth = None, 0.0
         if lane is not None:
@@ -95,6 +101,32 @@ class LookAhead:
         least_s = latency.planned_run_s(lowest, 1, size_class)
         most_s = latency.planned_run_s(best, 1, size_class)
         return 0.6 * max(least_s, 0.1 * most_s) < self.decision_s
+
+    def _glance(
+        self, memory: Memory, view: View, lanes: tuple[Lane, ...], lane: Lane, now: float
+    ) -> tuple[Plan | None, tuple[tuple[Lane, Item], ...]]:
+        """Steps 3 and 4 by the last look, while it is fresh; no plan where a new look is due."""
+        ranking = memory.ranking(lane, now)
+        if ranking is None:
+            return None, ()
+        points, own_s = checkpoints(lanes, lane, len(view.free_slots) + len(view.busy_until_s), now)
+        most = min(len(lane.items), lane.family.max_batch)
+        slack_s = (lane.items[0].deadline_s - now) / self.head_room
+        # Longer batches might doom arrivals, which only a look sees.
+        longest_s = min(slack_s, 0.5 * memory.shortest_s)
+        for choice in ranking:
+            if choice.rows <= most and choice.seconds <= longest_s and feasible(choice, points, own_s):
+                return self._plan(view, lane, choice.variant, choice.rows, Reason.BEST_VALUE), ()
+        ranking = memory.ranking(lane, now, burst=True)
+        if ranking is None:
+            return None, ()
+        deadlines = [item.deadline_s for item in lane.items]
+        found = least_loss(ranking, lane.key.lowest, deadlines, self.head_room, memory.given_up(lane), now)
+        if found is None:
+            return None, ()
+        choice, tight = found
+        late = tuple((lane, item) for item in lane.items[:tight])
+        return self._plan(view, lane, choice.variant, choice.rows, Reason.OVERLOAD), late
 
     def _fresh(
         self, memory: Memory, outlook: Outlook, view: View, lane: Lane, now: float
@@ -117,6 +149,7 @@ class LookAhead:
         shed = due_s.searchsorted(safe_s)
         gone = shed + rows
         planned = outlook.with_budget(self.burst)
+        memory.remember_burst(planned)
         worth = outlook.gain(lane, choices, np.minimum(gone, len(due_s)), planned, float(due_s[-1]))
         worth = np.where(gone <= len(due_s), worth, -math.inf)
         at = int(worth.argmax())
