@@ -22,9 +22,10 @@ _NO_SECONDS, _NO_VALUE = np.array([-_FAR_S, _FAR_S]), np.zeros(2)
 
 
 class Curve(NamedTuple):
-    """The value of seconds, concave and piecewise linear, continued below 0 with its first slope.
+    """The value of seconds, piecewise linear: a line for all cheapest answers, continued below 0, and concave from there.
 
-    `price` is the slope at the budget, `worth` the value there, `segments` how many segments are steeper than that.
+    `price` is the slope at the budget, `worth` the value there, `segments` how many segments behind the cheapest answers
+    are filled there, as they are steeper than that.
     """
 
     seconds: Floats

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from router.cascades import Cascades, Prices
-from router.contract import Evidence, Family
+from router.contract import Evidence, Family, VariantProfile
 from router.demand import DemandKey
-from router.latency import LatencyModel
+from router.latency import LatencyModel, table
 from router.worth import DRIFT, RECHECK_S, TIMES_ABOVE, Table
 from tests.queued import FAMILY
 
@@ -38,14 +38,18 @@ def test_one_row_is_planned_where_none_fits() -> None:
     assert [TIMES_ABOVE * seconds for seconds in (0.002, 0.005, 0.010)] == pytest.approx(made(0.003).prices.first_s)
 
 
+@pytest.mark.parametrize("staged", [False, True])
 @pytest.mark.parametrize(("slo_s", "batch"), [(0.01, 1), (0.061, 3), (0.1, 5), (1.0, 8)])
-def test_going_on_is_planned_in_batches_that_fit_a_third_of_the_slo(slo_s: float, batch: int) -> None:
-    """All rows go on to `large`, 5 + 5 b ms, because `small` is always wrong."""
+def test_going_on_is_planned_in_batches_that_fit_a_third_of_the_slo(slo_s: float, batch: int, staged: bool) -> None:
+    """All rows go on because `small` is always wrong: anew at the price of a first answer, or by what a stage adds."""
     small, _, large = FAMILY.variants
+    # By stages the same 5 + 5 b ms come on top of the 1 + b of `small`.
+    whole = VariantProfile("deep", 0.9, table((1, 8), (0.012, 0.054)), ("a", "b"))
     answers = Evidence(np.tile([[False], [True]], 100), np.full((2, 100), 0.5, np.float32))
-    family = Family("f", (small, large), max_batch=8, evidence=answers)
+    family = Family("f", (small, whole if staged else large), max_batch=8, evidence=answers)
     prices = Table(Cascades(family), LatencyModel(family, 1.0), 0, slo_s, 0.0).prices
-    assert prices.later_s[0, 0] == pytest.approx((0.005 + 0.005 * batch) / batch)
+    times = 1.0 if staged else TIMES_ABOVE
+    assert prices.later_s[0, 0] == pytest.approx(times * (0.005 + 0.005 * batch) / batch)
 
 
 def test_going_on_by_shared_stages_costs_what_they_add() -> None:
@@ -67,18 +71,63 @@ def test_a_common_slowdown_scales_seconds_and_makes_nothing_anew() -> None:
     assert choices.later_s[0, 0] == pytest.approx(table.scale * prices.later_s[index, 0])
 
 
-def test_a_variant_that_drifts_from_the_others_makes_the_table_anew() -> None:
-    """Only `large` is twice as slow: prices and limits change, and the scale is that of the new table."""
+def test_a_variant_that_drifts_from_the_others_prices_the_known_rules_anew() -> None:
+    """Only `large` is twice as slow: the same rules at new seconds, in the units in which they were first made."""
     table = made()
     prices = table.prices
     observe(table, (2,), 2.0)
     observe(table, (0, 1), 1.0)
-    seconds = [table.latency.planned_s(variant, 8, 0) for variant in range(3)]
-    assert max(seconds) / min(seconds) > (1.0 + DRIFT) * 0.045 / 0.009
+    seconds = np.array([table.latency.planned_s(variant, 8, 0) for variant in range(3)])
+    assert seconds.max() / seconds.min() > (1.0 + DRIFT) * 0.045 / 0.009
     assert table.refresh(1.0)
-    assert table.prices is not prices
+    times = seconds / (0.009, 0.026, 0.045)
+    assert table.scale == pytest.approx(np.prod(times) ** (1 / 3))
+    for variant in (0, 2):
+        batch = table.latency.largest_batch_within(variant, 0, 0.1 / 3.0, 8)
+        expected_s = TIMES_ABOVE * table.latency.planned_s(variant, batch, 0) / batch
+        assert table.scale * table.prices.first_s[variant] == pytest.approx(expected_s)
+    assert table.prices.price.tolist() == prices.price.tolist()
+    assert table.prices.moves is prices.moves
+    # Seen from `small`, of which the seconds are as before, `large` is for fewer rows at a price of today.
+    price = 20.0
+    before, after = prices.go[prices.index(price), 0, 2], table.prices.go[table.index(price), 0, 2]
+    assert after < before
+    assert not table.refresh(2.0)
+
+
+def test_seconds_that_drift_back_bring_the_first_table_back() -> None:
+    """However often it was priced anew in between, it stays in the same units."""
+    table = made()
+    prices = table.prices
+    for number, times in enumerate((2.0, 0.5, 3.0, 1.0)):
+        for _ in range(5):
+            observe(table, (2,), times)
+            observe(table, (0, 1), 1.0)
+        table.refresh(1.0 + number)
+    assert table.scale == pytest.approx(1.0, rel=0.05)
+    assert table.prices.first_s == pytest.approx(prices.first_s, rel=0.05)
+    assert np.allclose(table.prices.go, prices.go, atol=0.05)
+
+
+@pytest.mark.parametrize(("slo_s", "follows"), [(0.036, True), (0.099, False), (0.07, False), (0.3, True)])
+def test_a_table_follows_the_slo(slo_s: float, follows: bool) -> None:
+    """Made for 100 ms: batches are those of another SLO from half as much more or a third less on."""
+    table = made(0.1)
+    assert follows == table.refresh(1.0, slo_s)
+    assert table.prices.first_s == pytest.approx(made(slo_s if follows else 0.1).prices.first_s)
     assert table.scale == 1.0
-    assert table.step_s(0, 2, 8) / 8 == pytest.approx(seconds[2] / 8)
+    assert not table.refresh(2.0, slo_s)
+
+
+def test_a_table_that_follows_the_slo_keeps_to_seconds_as_learnt() -> None:
+    """Three times as slow, and then for 39 ms: batches that fit a third of it at today's seconds."""
+    table = made(0.1)
+    observe(table, (0, 1, 2), 3.0)
+    table.refresh(1.0)
+    assert table.refresh(2.0, 0.039)
+    # Of 3 + 3 b ms three rows fit 13 ms, of 6 + 9 b and of 15 + 15 b none does.
+    expected = [TIMES_ABOVE * 3.0 * seconds for seconds in (0.004 / 3, 0.005, 0.010)]
+    assert expected == pytest.approx((table.scale * table.prices.first_s).tolist(), rel=0.02)
 
 
 def test_nothing_new_is_no_change_and_is_looked_for_seldom() -> None:
