@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -10,30 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from router.contract import (
-    NEVER,
-    Dispatch,
-    Escalation,
-    Evidence,
-    Family,
-    Item,
-    Outcome,
-    Record,
-    Request,
-    Slot,
-    VariantProfile,
-)
+from router.contract import NEVER, Escalation, Evidence, Family, Item, Outcome, Record, Request, VariantProfile
 from router.latency import LatencyModel, table
 from router.outlook import Memory
-from router.policies import policy_named
 from router.policies.casc import Casc
-from router.scheduler import Limits, Scheduler
 from tests import queued
 from tests.queued import demand, lane, view
+from tests.router.served import serve
 
 ROWS = 2000
 SLO_S = 0.05
-MARGIN_S = 0.002
 
 
 SMALL = replace(
@@ -145,40 +130,8 @@ def served(
     assert evidence is not None
     rng = np.random.default_rng(3)
     arrivals = np.cumsum(rng.exponential(1.0 / rate, int(rate * seconds))).tolist()
-    scheduler = Scheduler(
-        [loaded],
-        [Slot(index) for index in range(slots)],
-        policy_named(policy),
-        Limits(reply_margin_s=MARGIN_S),
-        {"f": 1.02},
-    )
-    exact = LatencyModel(loaded, 1.0)
-    events: list[tuple[float, int, int]] = [(at, 1, number) for number, at in enumerate(arrivals)]
-    heapq.heapify(events)
-    running: dict[int, tuple[Dispatch, int]] = {}
-    records: list[Record] = []
-    wake_at = NEVER
-    while events or wake_at < NEVER:
-        if not events or wake_at < events[0][0]:
-            now = wake_at
-        else:
-            now, arrives, number = heapq.heappop(events)
-            if arrives:
-                scheduler.submit(Request(number, "f", (0,), now, now + SLO_S, NEVER, floor), now)
-            else:
-                dispatch, variant = running.pop(number)
-                rows = [item.request_id % ROWS for item in dispatch.items]
-                scheduler.complete(number, now, confidences=evidence.confidence[variant, rows].tolist())
-        poll = scheduler.poll(now)
-        wake_at = poll.wake_at
-        records += poll.records
-        for dispatch in poll.dispatches:
-            runs = loaded.index(dispatch.variant)
-            assert runs is not None
-            start = dispatch.items[0].at if dispatch.from_stage else -1
-            running[dispatch.batch_id] = (dispatch, runs)
-            ends_s = now + exact.planned_s(runs, len(dispatch.items), 0, start)
-            heapq.heappush(events, (ends_s, 0, dispatch.batch_id))
+    requests = [Request(number, "f", (0,), at, at + SLO_S, NEVER, floor) for number, at in enumerate(arrivals)]
+    records = serve(loaded, policy, requests, slots)
     right = 0.0
     for record in records:
         if record.slo_met:
@@ -186,8 +139,7 @@ def served(
             assert answered is not None
             right += float(evidence.confidence[answered, record.request_id % ROWS])
     count = len(arrivals)
-    assert count == len(records)
-    return Outcomes(right / count, sum(record.slo_met for record in records) / count, tuple(records))
+    return Outcomes(right / count, sum(record.slo_met for record in records) / count, records)
 
 
 STAGED = pytest.mark.parametrize("staged", [False, True])

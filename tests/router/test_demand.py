@@ -38,12 +38,21 @@ def test_the_rate_of_poisson_arrivals_is_found(rate: float) -> None:
     assert np.mean(seen) == pytest.approx(rate, rel=0.1)
 
 
-@pytest.mark.parametrize("until_s", [0.02, 0.05, 0.2, 1.0, 5.0])
-def test_the_rate_is_right_from_the_start(until_s: float) -> None:
-    """Windows that are longer than anything seen so far are corrected for it."""
+@pytest.mark.parametrize("until_s", [0.005, 0.02, 0.05, 0.2, 1.0, 5.0])
+def test_the_rate_is_nearly_right_from_the_start(until_s: float) -> None:
+    """As if half a quick window more had been seen, in which nothing came: never too much, and soon all of it."""
     (found,) = steady(1000.0, until_s).classes(until_s)
     assert (KEY, 0.1) == (found.key, found.slo_s)
-    assert found.rate_per_s == pytest.approx(1000.0, rel=0.06)
+    seen = until_s / (until_s + 0.5 * QUICK_S)
+    assert 0.99 * seen * 1000.0 <= found.rate_per_s <= min(1.25 * seen, 1.01) * 1000.0
+
+
+def test_a_first_request_is_no_flood() -> None:
+    """Nothing is known but that it came: one row in half a quick window, and not one in a millisecond."""
+    demand = Demand()
+    demand.observe(request(1, 0.0), 0, 0.0)
+    (found,) = demand.classes(0.0)
+    assert found.rate_per_s == pytest.approx(1.0 / (0.5 * QUICK_S), rel=0.2)
 
 
 def test_a_burst_is_noticed_by_one_window_and_forgotten_by_it_first() -> None:

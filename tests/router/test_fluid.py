@@ -18,9 +18,14 @@ Hull = tuple[Floats, Floats]
 NOBODY = Arrivals(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
 HULLS: list[Hull] = [
     (np.array([0.0, 1.0, 3.0]), np.array([0.0, 0.6, 0.8])),
-    (np.array([0.0, 2.0]), np.array([0.0, 0.9])),
+    (np.array([0.0, 2.0, 4.0]), np.array([0.0, 0.9, 1.5])),
 ]
-"""Slopes 0.6 and 0.1 over 1 s and 2 s; 0.45 over 2 s."""
+"""Slopes 0.6 and 0.1 over 1 s and 2 s; 0.45 and 0.3 over 2 s each."""
+UNLIKE: list[Hull] = [
+    (np.array([0.0, 1.0, 2.0]), np.array([0.0, 0.5, 0.9])),
+    (np.array([0.0, 10.0]), np.array([0.0, 0.6])),
+]
+"""A better answer to a row of the first kind adds more per second than any to one of the second."""
 
 
 @st.composite
@@ -32,18 +37,30 @@ def hulls(draw: st.DrawFn) -> list[Hull]:
 
 
 def best_value(kinds: list[Hull], rows: Floats, budget_s: float) -> float:
-    """What the best use of the time is worth, as a linear program over the segments."""
-    width = np.concatenate([np.diff(cost) * count for (cost, _), count in zip(kinds, rows, strict=True)])
-    slope = np.concatenate([np.diff(value) / np.diff(cost) for cost, value in kinds])
+    """What time is worth: everybody's cheapest answer first, in whatever order, and then the best use of the rest.
+
+    The rest is a linear program over the other segments.
+    """
+    first_s = float(sum(cost[1] * count for (cost, _), count in zip(kinds, rows, strict=True)))
+    first = float(sum(value[1] * count for (_, value), count in zip(kinds, rows, strict=True)))
+    if budget_s <= first_s:
+        return first * budget_s / first_s
+    width = np.concatenate([np.diff(cost[1:]) * count for (cost, _), count in zip(kinds, rows, strict=True)])
+    slope = np.concatenate([np.diff(value[1:]) / np.diff(cost[1:]) for cost, value in kinds])
+    if not len(slope):
+        return first
     bounds = [(0.0, most) for most in width]
-    return float(-linprog(-slope, A_ub=np.ones((1, len(slope))), b_ub=[budget_s], bounds=bounds).fun)
+    rest = linprog(-slope, A_ub=np.ones((1, len(slope))), b_ub=[budget_s - first_s], bounds=bounds)
+    return first - float(rest.fun)
 
 
 @given(hulls(), st.data())
-def test_the_value_of_time_is_the_best_use_of_it(kinds: list[Hull], data: st.DataObject) -> None:
-    """Filling segments by their slopes solves the linear program."""
+def test_the_value_of_time_is_that_of_the_cheapest_answers_and_the_best_use_of_the_rest(
+    kinds: list[Hull], data: st.DataObject
+) -> None:
+    """Filling the other segments by their slopes solves the linear program."""
     rows = np.array(data.draw(st.lists(st.floats(0.1, 20.0), min_size=len(kinds), max_size=len(kinds))))
-    budget_s = data.draw(st.floats(0.0, 50.0))
+    budget_s = data.draw(st.floats(0.0, 100.0))
     curve = Segments(kinds).curve(rows, budget_s)
     assert curve.worth == pytest.approx(best_value(kinds, rows, budget_s), abs=1e-6)
 
@@ -59,35 +76,72 @@ def test_a_change_of_the_budget_is_the_difference_of_two_curves(
     assert curve.change(np.array([freed_s]))[0] == pytest.approx(other.worth - curve.worth, abs=1e-5)
 
 
-@given(hulls(), st.floats(0.01, 30.0))
+@given(hulls(), st.floats(0.01, 60.0))
 def test_the_price_is_what_the_last_second_adds(kinds: list[Hull], budget_s: float) -> None:
-    """The curve is concave, so its slope at the budget lies between those on either side."""
+    """And what the next one adds, but at a corner."""
     segments, rows = Segments(kinds), np.full(len(kinds), 3.0)
     curve = segments.curve(rows, budget_s)
-    before, after = -curve.change(np.array([-1e-3]))[0], curve.change(np.array([1e-3]))[0]
-    assert after - 1e-5 <= 1e-3 * curve.price <= before + 1e-5
+    corners = curve.seconds - budget_s
+    step_s = 1e-4
+    if not ((-2 * step_s < corners) & (corners < 0.0)).any():
+        assert -curve.change(np.array([-step_s]))[0] == pytest.approx(step_s * curve.price, abs=1e-8)
+    if not ((corners >= 0.0) & (corners < 2 * step_s)).any():
+        assert curve.change(np.array([step_s]))[0] == pytest.approx(step_s * curve.price, abs=1e-8)
 
 
-@given(hulls(), st.floats(-5.0, 30.0))
-def test_a_row_is_allotted_what_is_steeper_than_the_price(kinds: list[Hull], budget_s: float) -> None:
-    """`taken` and `taken_s` at `segments` are, for each kind, its segments with a higher slope."""
+@given(hulls(), st.floats(0.0, 60.0))
+def test_behind_the_cheapest_answers_the_next_second_adds_ever_less(kinds: list[Hull], budget_s: float) -> None:
+    """Before them every second adds the same."""
+    curve = Segments(kinds).curve(np.full(len(kinds), 3.0), budget_s)
+    slopes = np.diff(curve.value) / np.diff(curve.seconds)
+    assert slopes[0] == pytest.approx(slopes[1])
+    wide = np.diff(curve.seconds[2:]) > 1e-6
+    assert np.all(np.diff(slopes[2:][wide]) <= 1e-6)
+
+
+@given(hulls(), st.floats(-5.0, 60.0))
+def test_a_row_is_allotted_its_cheapest_answer_and_what_is_steeper_than_the_price(
+    kinds: list[Hull], budget_s: float
+) -> None:
+    """`taken` and `taken_s` at `segments`; nothing but cheapest answers while the budget is not enough for those."""
     segments = Segments(kinds)
     curve = segments.curve(np.full(len(kinds), 3.0), budget_s)
+    enough = budget_s > 3.0 * sum(cost[1] for cost, _ in kinds)
     for kind, (cost, value) in enumerate(kinds):
-        steeper = np.diff(value) / np.diff(cost) > curve.price + 1e-9
+        steeper = (np.diff(value) / np.diff(cost) > curve.price + 1e-9) & enough
+        steeper[0] = True
         assert segments.taken_s[curve.segments, kind] == pytest.approx(np.diff(cost)[steeper].sum(), abs=1e-9)
         assert segments.taken[curve.segments, kind] == pytest.approx(np.diff(value)[steeper].sum(), abs=1e-9)
 
 
 @pytest.mark.parametrize(
     ("budget_s", "worth", "price", "segments"),
-    [(-1.0, -0.6, 0.6, 0), (1.0, 0.6, 0.6, 0), (3.0, 1.65, 0.45, 1), (7.0, 3.1, 0.1, 2), (99.0, 3.4, 0.0, 3)],
+    [
+        (-1.0, -0.5, 0.5, 0),
+        (1.0, 0.5, 0.5, 0),
+        (6.0, 3.0, 0.5, 0),
+        (7.0, 3.3, 0.3, 0),
+        (10.0, 4.2, 0.3, 0),
+        (12.0, 4.4, 0.1, 1),
+        (99.0, 4.6, 0.0, 2),
+    ],
 )
 def test_two_rows_of_each_kind_by_hand(budget_s: float, worth: float, price: float, segments: int) -> None:
-    """Two seconds at 0.6, four at 0.45, four at 0.1, then nothing more is to be had."""
+    """Six seconds of cheapest answers at 0.5 on average, four at 0.3, four at 0.1, then nothing more is to be had."""
     curve = Segments(HULLS).curve(np.array([2.0, 2.0]), budget_s)
     assert segments == curve.segments
     assert (curve.worth, curve.price) == pytest.approx((worth, price))
+
+
+@pytest.mark.parametrize(("budget_s", "worth", "price"), [(5.5, 0.55, 0.1), (11.0, 1.1, 0.1), (11.5, 1.3, 0.4)])
+def test_everybodys_cheapest_answer_comes_before_anybodys_better_one(
+    budget_s: float, worth: float, price: float
+) -> None:
+    """Also where the better one would add four times as much in the same time."""
+    segments = Segments(UNLIKE)
+    curve = segments.curve(np.ones(2), budget_s)
+    assert (curve.worth, curve.price) == pytest.approx((worth, price))
+    assert [1.0, 10.0] == segments.taken_s[curve.segments].tolist()
 
 
 def test_time_for_nobody_is_worth_nothing() -> None:

@@ -90,14 +90,14 @@ def test_nobody_waits_for_a_slot_when_nothing_is_left() -> None:
     alone = sized([0.05, 0.06])
     assert [NEVER] == look(view(alone)).latest_start_after(alone, np.array([2])).tolist()
     only_kept = look(view(kept=(lane([0.05], at=0),)))
-    assert (NEVER, 0.0) == (only_kept.latest_start_s(), only_kept.cheapest_work_s())
+    assert NEVER == only_kept.latest_start_s()
 
 
 def test_the_cheapest_work_is_shared_by_all_slots() -> None:
-    """Six rows of 1 ms and two of 2 ms: 10 ms on one slot, 5 ms on two."""
+    """Six rows of 1 ms and two of 2 ms, due in 50 ms: 10 ms on one slot, 5 ms on two."""
     lanes = sized([0.05] * 6, hidden=2), sized([0.05] * 2, size_class=1)
-    for slots, expected_s in ((1, 0.010), (2, 0.005)):
-        assert look(view(*lanes, slots=slots)).cheapest_work_s() == pytest.approx(expected_s)
+    for slots, expected_s in ((1, 0.040), (2, 0.045)):
+        assert look(view(*lanes, slots=slots)).latest_start_s() == pytest.approx(expected_s)
 
 
 def test_time_has_no_price_in_an_idle_machine_and_a_high_one_in_a_full_queue() -> None:
@@ -192,6 +192,63 @@ def test_a_long_batch_dooms_arrivals_with_short_slos() -> None:
     short, long = one._blocked(seconds, 0.06)[0]
     assert long > short
     assert not two._blocked(seconds, 0.06).any()
+
+
+def expecting(*size_classes: int, slo_s: float = 0.02) -> Demand:
+    """One row of each came at 0.0."""
+    counted = Demand()
+    for number, size_class in enumerate(size_classes):
+        counted.observe(Request(number, "s", (size_class,), 0.0, slo_s, NEVER), 0, 0.0)
+    return counted
+
+
+def test_arrivals_are_doomed_by_what_their_own_rows_take() -> None:
+    """Nobody waits; with the only slot away for 17 ms, of 20, rows of 1 ms can still be answered, those of 2 cannot."""
+    knows_both = tuple(
+        some._replace(key=some.key._replace(at=0)) for some in (sized([0.09]), sized([0.09], size_class=1))
+    )
+    away_s = np.array([[0.017]])
+    short, both = expecting(0), expecting(0, 1)
+    assert not look(view(kept=knows_both, demand=short))._blocked(away_s, 0.017).any()
+    first, second = both.classes(0.0)
+    needed_s = 0.017 + 0.002 * (1.0 + 0.017 * (first.rate_per_s + second.rate_per_s))
+    expected = second.rate_per_s * (needed_s - 0.02)
+    assert expected > 0.0
+    assert look(view(kept=knows_both, demand=both))._blocked(away_s, 0.017)[0, 0] == pytest.approx(expected)
+
+
+def test_the_queue_does_not_change_who_is_doomed_to_come() -> None:
+    """Whoever waits at the head, expected rows take their own time."""
+    heads = sized([0.09] * 3), sized([0.09] * 3, size_class=1)
+    found = [
+        look(view(*lanes, demand=expecting(0, 1)))._blocked(np.array([[0.018]]), 0.018)[0, 0]
+        for lanes in (heads, heads[::-1])
+    ]
+    assert found[0] > 0.0
+    assert found[0] == pytest.approx(found[1])
+
+
+def first_s(memory: Memory, some: Lane, now: float) -> list[float]:
+    """What the table of a lane plans for a first answer of each variant."""
+    found: list[float] = memory.table_of(some, now).prices.first_s.tolist()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tight", "patient", "expected_s"), [(50, 0, 0.012), (50, 50, 0.012), (1, 99, 0.3), (0, 100, 0.3)]
+)
+def test_tables_follow_the_shortest_usual_slo(tight: int, patient: int, expected_s: float) -> None:
+    """Made for 100 ms; what follows asks for 12 or 300. One in a hundred is not usual."""
+    memory, counted = Memory(follow=True), Demand()
+    look(view(sized([0.1])), memory=memory)
+    for number in range(tight + patient):
+        slo_s = 0.012 if number < tight else 0.3
+        counted.observe(Request(number, "s", (0,), 1.0, 1.0 + slo_s, NEVER), 0, 1.0)
+    some = sized([1.3], slo_s=0.3)
+    for now in (1.0, 2.0):
+        look(view(some, demand=counted), memory=memory, now=now)
+    made_for = Memory(follow=True)
+    assert first_s(made_for, sized([1.3], slo_s=expected_s), 0.0) == pytest.approx(first_s(memory, some, 2.0))
 
 
 def test_one_request_with_a_long_slo_does_not_stretch_the_look() -> None:
