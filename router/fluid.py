@@ -22,10 +22,10 @@ _NO_SECONDS, _NO_VALUE = np.array([-_FAR_S, _FAR_S]), np.zeros(2)
 
 
 class Curve(NamedTuple):
-    """The value of seconds, piecewise linear: a line for all cheapest answers, continued below 0, and concave from there.
+    """The value of seconds, piecewise linear: one line for all cheapest answers, also below 0, and concave from there.
 
-    `price` is the slope at the budget, `worth` the value there, `segments` how many segments behind the cheapest answers
-    are filled there, as they are steeper than that.
+    `price` is the slope at the budget, `worth` the value there, `segments` how many segments behind the cheapest
+    answers have been filled, being steeper than that.
     """
 
     seconds: Floats
