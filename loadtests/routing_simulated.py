@@ -21,7 +21,7 @@ from router.contract import Family, Item
 from router.latency import LatencyModel
 from router.policies import policy_named
 from router.scheduler import Limits
-from router.view import CascadePolicy, Decision, Policy, View
+from router.view import CascadePolicy, Decision, Policy, PreparedPolicy, View
 
 LATER = ", later"
 """Behind a trace's name: only what arrived after the first seconds."""
@@ -112,6 +112,10 @@ class Stopwatch:
             self._planned_s.append(took_s)
         return decided
 
+    def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> object:
+        """See `router.view.PreparedPolicy`; nothing for a policy that needs none."""
+        return self._policy.prepare(families) if isinstance(self._policy, PreparedPolicy) else None
+
     def decisions(self, requests: int) -> Decisions:
         """What was measured, for a run of so many requests."""
         median_s, p99_s = np.percentile(self._planned_s or [0.0], [50.0, 99.0]).tolist()
@@ -127,7 +131,10 @@ class CascadeStopwatch(Stopwatch):
 
     def keeps(self, state: object, family: Family, latency: LatencyModel, item: Item, now: float) -> bool:
         """See `router.view.CascadePolicy`."""
-        return self._cascades.keeps(state, family, latency, item, now)
+        started_s = perf_counter()
+        kept = self._cascades.keeps(state, family, latency, item, now)
+        self._total_s += perf_counter() - started_s
+        return kept
 
 
 def stopwatch(policy: Policy) -> Stopwatch:

@@ -100,15 +100,20 @@ class Sender:
         return connection
 
     def _send(self, index: int) -> None:
-        try:
-            connection = self._free.pop()
-        except IndexError:
-            connection = self._connect()
+        connection = self._idle() or self._connect()
         self._index[connection.fileno()] = index
         try:
             connection.sendall(self._requests[index])
         except OSError:
             self._lost(connection.fileno())
+
+    def _idle(self) -> socket.socket | None:
+        """The connection that was used last and that the server has not closed since."""
+        while self._free:
+            connection = self._free.pop()
+            if connection.fileno() >= 0:
+                return connection
+        return None
 
     def _receive(self) -> None:
         while not self._done:
