@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from loadtests.live import LiveRunError
 from loadtests.report import write_json
+from loadtests.routing_bounds import judge_by_bounds
 from loadtests.routing_goals import goals
 from loadtests.routing_live import live
 from loadtests.routing_live_robustness import live_robustness
@@ -90,6 +91,9 @@ def simulated(options: argparse.Namespace, console: Console) -> None:
     table = RunTable.of(runs)
     found = goals(table, subject, bench.yardsticks.per_s["fastest"], traces)
     title = f"Simulated: {stage.family.name}, means over {len(table.suite)} traces"
+    if options.bounds:
+        goal, book.extra["bounds"] = judge_by_bounds(console, bench, table, traces, options.workers, subject)
+        found.append(goal)
     publish(console, book, table, subject, found, title)
     workload = bench.workload(burst_trace(traces), 1)
     results, _ = bench.results(subject, workload, 1)
@@ -133,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--live", action="store_true", help="send the workloads through real gateways; goes on where it was interrupted"
     )
+    add("--bounds", action="store_true", help="also the upper bound of every workload; seconds each")
     add("--robustness", action="store_true", help="what disturbances cost instead (20 s a run by default)")
     add("--anew", action="store_true", help="calibrate again and forget the live runs made so far")
     add("--max-rate", type=float, default=2000.0, help="requests/s that the generator manages (default 2000)")

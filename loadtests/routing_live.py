@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from loadtests.calibration import calibrate
 from loadtests.live import ATTEMPTS, LiveRunError, run_live_results, run_pinned
+from loadtests.routing_bounds import judge_by_bounds
 from loadtests.routing_fleet import PINS, Fleet
 from loadtests.routing_goals import goals
 from loadtests.routing_output import BURST, beside, draw_in_time, progress, publish, say
@@ -209,4 +210,7 @@ def _report(
     subject = options.subject if options.subject in policies else policies[0]
     found = goals(table, subject, bench.yardsticks.per_s["fastest"], traces, twin)
     title = f"Live: {bench.family.name}, means over {len(table.suite)} traces"
+    if options.bounds:
+        goal, book.extra["bounds"] = judge_by_bounds(console, bench, table, traces, options.workers, subject)
+        found.append(goal)
     publish(console, book, table, subject, found, title)

@@ -22,7 +22,7 @@ from loadtests.calibration import profiled_noise
 from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results, Score, score
 from loadtests.simulator import Machine, simulate
-from loadtests.traces import Seconds, Shape, TraceError, arrivals, recorded
+from loadtests.traces import Shape, TraceError, arrivals, recorded
 from loadtests.workload import SloMix, Workload
 from router.contract import Family
 from router.policies import policy_named
@@ -194,26 +194,14 @@ def dealt_out(workload: Workload, replicas: int) -> Iterator[Workload]:
         yield Workload(workload.arrival_s[mine], workload.slo_s[mine], workload.sample[mine], workload.description)
 
 
-def received_s(sent_s: Seconds, request_s: float) -> Seconds:
-    """When an event loop gets to each request, float64 [n]: one after the other, each takes `request_s` of it.
-
-    Request i begins at the latest of sent_s[j] + (i - j) * request_s over j <= i (Lindley's recursion, summed up).
-    """
-    before_s = np.arange(len(sent_s)) * request_s
-    received: Seconds = np.maximum.accumulate(sent_s - before_s) + before_s
-    return received
-
-
 def _served(setup: Setup, workload: Workload, replicas: int, seed: int) -> Results:
     """The results of the whole workload, in its order."""
     merged = Results.pending(len(workload))
     for replica, sent in enumerate(dealt_out(workload, replicas)):
         rng, policy = np.random.default_rng([seed, replica]), policy_named(setup.policy)
-        part = dataclasses.replace(sent, arrival_s=received_s(sent.arrival_s, setup.machine.request_s))
-        run = simulate(part, setup.family, setup.samples, policy, setup.machine, rng, setup.limits, setup.margin)
+        run = simulate(sent, setup.family, setup.samples, policy, setup.machine, rng, setup.limits, setup.margin)
         for column in dataclasses.fields(Results):
             getattr(merged, column.name)[replica::replicas] = getattr(run.results, column.name)
-        merged.latency_s[replica::replicas] += part.arrival_s - sent.arrival_s
     return merged
 
 

@@ -231,6 +231,10 @@ class Family:
         done, path = self.variants[at].stages, self.variants[variant].stages
         return len(done) if len(done) < len(path) and path[: len(done)] == done else 0
 
+    def start(self, at: int, variant: int) -> int:
+        """`at` where `variant` goes on from its answer, -1 where it starts anew: what `LatencyModel` is asked with."""
+        return at if self.first_stage(at, variant) else -1
+
     def lowest_rung(self, min_quality: float) -> int | None:
         """Index of the cheapest variant on the ladder of at least that quality, `None` where none reaches it."""
         for index in self.ladder:

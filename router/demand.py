@@ -16,8 +16,10 @@ QUICK_S = 0.05
 SLOW_S = 2.0
 SLO_STEP = math.log(1.25)
 """SLOs within a quarter of each other are one class."""
-MOST_CLASSES = 64
-"""More kinds of requests than that are counted with a class of the same kind, whatever its SLO."""
+MOST_CLASSES = 96
+"""More kinds of requests than that are counted with a class of their family and size, whatever its SLO."""
+SWEEP_S = 1.0
+"""Classes that have run dry are looked for this often at most."""
 FORGOTTEN_PER_S = 0.01
 
 
@@ -72,9 +74,10 @@ class _Rate:
 class Demand:
     """Counts arrivals. Bounded: `MOST_CLASSES` classes, and those that have run dry are forgotten."""
 
-    __slots__ = ("_rates", "arrived")
+    __slots__ = ("_rates", "_swept_s", "arrived")
 
     def __init__(self) -> None:
+        self._swept_s = -math.inf
         self._rates: dict[tuple[DemandKey, int], _Rate] = {}
         self.arrived: dict[str, int] = {}
         """Rows so far by family, for policies with windows of their own."""
@@ -104,10 +107,14 @@ class Demand:
         rate = self._rates.get((key, step))
         if rate is not None:
             return rate
-        if len(self._rates) >= MOST_CLASSES:
+        if len(self._rates) >= MOST_CLASSES and now - self._swept_s > SWEEP_S:
+            self._swept_s = now
             self._rates = {name: old for name, old in self._rates.items() if old.at(now) > FORGOTTEN_PER_S}
-            if len(self._rates) >= MOST_CLASSES:
-                alike = (other for (name, _), other in self._rates.items() if name == key)
-                return next(alike, None) or next(iter(self._rates.values()))
+        if len(self._rates) >= MOST_CLASSES:
+            alike = (
+                old for (name, _), old in self._rates.items() if (name.family, name.size_class) == (key[0], key[3])
+            )
+            # Where the family has none either, its rows are counted, but not forecast.
+            return next(alike, None) or _Rate(slo_s, now)
         rate = self._rates[key, step] = _Rate(slo_s, now)
         return rate

@@ -67,6 +67,15 @@ class Ledger:
             self._backlog.remove(key, (item,))
         self._end(pending, outcome, reason, now)
 
+    def close(self, pending: Pending, reason: Reason, now: float) -> None:
+        """No batch will end any more: it is answered with what it has if that is whole, else it fails."""
+        if pending.unanswered:
+            self.abandon(pending, Outcome.FAILED, reason, now)
+            return
+        for key, item in pending.queued.values():
+            self._backlog.remove(key, (item,))
+        self.answer(pending, now)
+
     def take(self) -> tuple[Record, ...]:
         """The records since the last call."""
         records, self._records = self._records, []

@@ -1,32 +1,25 @@
 """One look at the machine: how much time there is for whom, what it is worth, and what a batch would leave of it.
 
-`Memory` is what a policy remembers between looks: tables, the forecast, the last price. `Outlook` is one look.
+What is remembered between looks is in `router.memory`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from router.cascades import Cascades
-from router.contract import NEVER, Family
+from router.contract import NEVER
 from router.demand import DemandKey
-from router.fluid import Arrivals, Budget, Curve, Floats, Segments, tightest
-from router.glance import GLANCE_S, Choice, ranked
-from router.latency import LatencyModel
+from router.fluid import Budget, Curve, Floats, Segments, tightest
 from router.view import Lane, View
-from router.worth import Choices, Integers, Table
+from router.worth import Choices, Integers
 
-FORECAST_S = 0.005
-"""The forecast is read this often: rates a tenth of a second old change nothing (our routing study)."""
+if TYPE_CHECKING:
+    from router.memory import Memory
+
 FAR = 1.5
 """The look-ahead reaches this many of the longest SLO."""
-RARE = 0.02
-"""Classes below this share of the demand do not set the shortest SLO."""
-MOST_KINDS = 256
-
 
 _NOTHING = np.zeros((1, 1))
 
@@ -43,134 +36,6 @@ def kind_of(lane: Lane) -> DemandKey:
     """What the rows of a lane cost and may be given."""
     key = lane.key
     return DemandKey(key.family, key.pinned, key.lowest, key.size_class)
-
-
-class Memory:
-    """Tables by family and size class, the kinds in use, the forecast, and the last price of time (quality/second)."""
-
-    def __init__(self, *, follow: bool) -> None:
-        self.price = 0.0
-        self._follow = follow
-        self._cascades: dict[str, Cascades] = {}
-        self._tables: dict[tuple[str, int], Table] = {}
-        self._slo_s: dict[tuple[str, int], float] = {}
-        self._weights: dict[str, float] = {}
-        self._forecast_s = -NEVER
-        self._looked_s = -NEVER
-        self._curves: dict[bool, Curve] = {}
-        self._rankings: dict[tuple[DemandKey, bool], list[Choice]] = {}
-        self.kinds: dict[DemandKey, int] = {}
-        self.segments: Segments | None = None
-        self.arrivals = Arrivals(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
-        self.row_s = np.zeros(0)
-        """Planned seconds of a row of each class of `arrivals` at its cheapest."""
-        self.shortest_s = self.longest_s = 0.0
-
-    def table(self, family: Family, latency: LatencyModel, size_class: int, slo_s: float, now: float) -> Table:
-        """The prices of a family and size class, for batches that suit its shortest usual SLO.
-
-        Made at the first call, of which `slo_s` is the SLO as long as nothing is known of others.
-        """
-        table = self._tables.get((family.name, size_class))
-        if table is not None and table.latency is latency:
-            if table.refresh(now, self._slo_s.get((family.name, size_class))):
-                self.segments = None
-            return table
-        cascades = self._cascades.get(family.name)
-        if cascades is None or cascades.family is not family:
-            cascades = self._cascades[family.name] = Cascades(family, follow=self._follow)
-        table = self._tables[family.name, size_class] = Table(cascades, latency, size_class, slo_s, now)
-        self.segments = None
-        return table
-
-    def table_of(self, lane: Lane, now: float) -> Table:
-        """The prices of a lane's rows."""
-        return self.table(lane.family, lane.latency, lane.key.size_class, lane.items[0].slo_s, now)
-
-    def weight(self, family: str) -> float:
-        """What the quality of a family counts; never nothing, so that its own price of time exists."""
-        return max(self._weights.get(family, 1.0), 1e-6)
-
-    def look(self, view: View, lanes: tuple[Lane, ...], budget: Budget, now: float) -> Outlook:
-        """Look at the machine as it is now; `lanes` are those whose rows can still be in time."""
-        weights = dict(view.hints.weights) if view.hints is not None else {}
-        if weights != self._weights:
-            self._weights, self.segments = weights, None
-        for lane in (*lanes, *view.kept):
-            self.table_of(lane, now)
-        if now - self._forecast_s >= FORECAST_S:
-            self._forecast(view, lanes, now)
-        self._number(kind_of(lane) for lane in (*lanes, *view.kept))
-        if self.segments is None:
-            self.segments = self._merged()
-        outlook = Outlook(self, self.segments, view, lanes, budget, now)
-        self.price = outlook.price
-        self._looked_s = now
-        self._curves = {False: outlook.planned.near}
-        self._rankings = {}
-        return outlook
-
-    def remember_burst(self, planned: Planned) -> None:
-        """What the last look found with hardly a reserve."""
-        self._curves[True] = planned.near
-
-    def ranking(self, lane: Lane, now: float, *, burst: bool = False) -> list[Choice] | None:
-        """The choices for a lane's rows as the last look valued time, best first; None where a new look is due."""
-        key = kind_of(lane)
-        curve = self._curves.get(burst)
-        if now - self._looked_s >= GLANCE_S or self.segments is None or key not in self.kinds or curve is None:
-            return None
-        if (key, burst) not in self._rankings:
-            table, kind = self._tables[key.family, key.size_class], self.kinds[key]
-            if kind >= self.segments.kinds:
-                return None
-            weight = self.weight(key.family)
-            self._rankings[key, burst] = ranked(table, key, weight, self.segments, kind, curve)
-        return self._rankings[key, burst]
-
-    def given_up(self, lane: Lane) -> float:
-        """What a row of a lane was worth to the last look with hardly a reserve."""
-        curve = self._curves[True]
-        assert self.segments is not None, "asked after a ranking"
-        at = curve.segments, self.kinds[kind_of(lane)]
-        return float(self.segments.taken[at] - curve.price * self.segments.taken_s[at])
-
-    def _forecast(self, view: View, lanes: tuple[Lane, ...], now: float) -> None:
-        self._forecast_s = now
-        if len(self.kinds) > MOST_KINDS:
-            self.kinds, self.segments = {}, None
-        classes = [
-            known for known in view.demand.classes(now) if (known.key.family, known.key.size_class) in self._tables
-        ]
-        self._number(known.key for known in classes)
-        slo_s = np.array([known.slo_s for known in classes])
-        rate = np.array([known.rate_per_s for known in classes])
-        self.arrivals = Arrivals(np.array([self.kinds[known.key] for known in classes], dtype=np.intp), slo_s, rate)
-        common = rate > RARE * rate.sum()
-        usual = slo_s[common]
-        self._slo_s = {}
-        for known, is_common in zip(classes, common.tolist(), strict=True):
-            if is_common:
-                name = known.key.family, known.key.size_class
-                self._slo_s[name] = min(known.slo_s, self._slo_s.get(name, known.slo_s))
-        self.row_s = np.array([self._tables[k.key.family, k.key.size_class].row_s(k.key.lowest) for k in classes])
-        waiting = [lane.items[0].slo_s for lane in lanes]
-        self.shortest_s = float(usual.min()) if len(usual) else min(waiting, default=0.1)
-        self.longest_s = max([*usual.tolist(), *waiting], default=0.1)
-
-    def _number(self, keys: Iterable[DemandKey]) -> None:
-        for key in keys:
-            if key not in self.kinds:
-                self.kinds[key] = len(self.kinds)
-                self.segments = None
-
-    def _merged(self) -> Segments:
-        hulls = []
-        for key in self.kinds:
-            table = self._tables[key.family, key.size_class]
-            cost, quality = table.hull(key.lowest, pinned=key.pinned >= 0)
-            hulls.append((table.scale * cost, self.weight(key.family) * quality))
-        return Segments(hulls)
 
 
 class Outlook:

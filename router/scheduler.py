@@ -123,15 +123,17 @@ class Scheduler:
                 self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return
             background = True
-        self._demand.observe(request, lowest, now)
         self._queue(self._ledger.open(request), lowest, background)
+        by_s = self._planned_by_s(request)
+        latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
+        if latest_s > now:
+            # Impossible requests are refused; they must not make the policy fear for others of their kind.
+            self._demand.observe(request, lowest, now)
         if self._free:
             self._wake_at = now
         elif not background:
             # Nothing can start now: it is enough to look before a row of this request becomes hopeless.
-            by_s = self._planned_by_s(request)
-            for size_class in set(request.row_classes):
-                self._wake_at = min(self._wake_at, by_s - state.latency.planned_s(lowest, 1, size_class))
+            self._wake_at = min(self._wake_at, latest_s)
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
@@ -159,11 +161,12 @@ class Scheduler:
         now: float,
         run_s: float | None = None,
         confidences: Sequence[float] | None = None,
-    ) -> None:
+    ) -> list[Item]:
         """The batch is answered; its model ran for `run_s` seconds (by default, for as long as the slot was busy).
 
         `confidences` has the calibrated probability of each row's answer, in the batch's order; without it no answer
-        is kept for a better one. Raises `KeyError` for a batch that is not running.
+        is kept for a better one. Returns the rows whose answer is kept. Raises `KeyError` for a batch that is not
+        running.
         """
         dispatch = self._release(batch_id, now, failed=False)
         state = self._families[dispatch.family]
@@ -175,14 +178,18 @@ class Scheduler:
         start = first.at if dispatch.from_stage else -1
         state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, start)
         quality = state.family.variants[variant].quality
+        kept: list[Item] = []
         for index, item in enumerate(dispatch.items):
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
             confidence = 0.0 if confidences is None else float(confidences[index])
             pending.answered(item, dispatch, quality, observed_s, confidence)
-            if self._cascades is None or confidence <= 0.0 or not self._keep(pending, item, variant, confidence, now):
+            if self._cascades is not None and confidence > 0.0 and self._keep(pending, item, variant, confidence, now):
+                kept.append(item)
+            else:
                 self._settled(pending, now)
+        return kept
 
     def fail(self, batch_id: int, reason: Reason, now: float) -> None:
         """The batch has no answer; every request in it fails, but for rows with a kept one.
@@ -206,9 +213,12 @@ class Scheduler:
             self._ledger.abandon(pending, Outcome.CANCELLED, Reason.CLIENT_GONE, now)
 
     def abandon_all(self, now: float, reason: Reason = Reason.SHUTDOWN) -> None:
-        """Fail whatever has not been answered: the last step of a shutdown, or of a rule that raised."""
+        """End whatever has not ended: the last step of a shutdown, or of a rule that raised.
+
+        Requests whose every row has an answer get it, though a better one was hoped for; the others fail.
+        """
         for pending in list(self._pending.values()):
-            self._ledger.abandon(pending, Outcome.FAILED, reason, now)
+            self._ledger.close(pending, reason, now)
 
     def set_hints(self, hints: Hints | None) -> None:
         """Advice of the slow outer loop; forgotten by itself after its age."""

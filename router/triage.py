@@ -65,7 +65,7 @@ class KeptTriage(NamedTuple):
 
 
 def triage_kept(kept: tuple[Lane, ...], now: float, reply_margin_s: float) -> KeptTriage:
-    """Sort out kept rows that even the next better variant, alone, would answer too late.
+    """Sort out kept rows that even the quickest better variant, alone, would answer too late.
 
     An answer counts as in time until its deadline less `reply_margin_s`.
     """
@@ -73,11 +73,12 @@ def triage_kept(kept: tuple[Lane, ...], now: float, reply_margin_s: float) -> Ke
     wake_at = NEVER
     for lane in kept:
         family, at = lane.family, lane.key.at
-        better = next((variant for variant in family.ladder if variant > at), at)
-        start = at if family.first_stage(at, better) else -1
-        needed_s = reply_margin_s + lane.latency.planned_s(better, 1, lane.key.size_class, start)
+        better = [variant for variant in family.ladder if variant > at]
+        size_class, planned_s = lane.key.size_class, lane.latency.planned_s
+        quickest_s = min((planned_s(v, 1, size_class, family.start(at, v)) for v in better), default=NEVER)
+        needed_s = reply_margin_s + quickest_s
         for item in lane.items:
-            if better != at and item.deadline_s - needed_s > now:
+            if item.deadline_s - needed_s > now:
                 wake_at = min(wake_at, item.deadline_s - needed_s)
                 break
             settled.append((lane, item))

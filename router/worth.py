@@ -21,7 +21,7 @@ from router.latency import LatencyModel
 RECHECK_S = 0.25
 DRIFT = 0.05
 """Relative change of the planned seconds against each other that makes a table out of date."""
-SCALE_STEP = 0.01
+SCALE_STEP = 0.02
 SLO_STEP = 1.5
 ESCALATION_BATCH = 8
 FIRST_BATCH = 16
@@ -102,7 +102,7 @@ class Table:
 
     def step_s(self, at: int, variant: int, batch: int) -> float:
         """Planned seconds of a batch that goes on from `at` to a better variant, by shared stages or anew."""
-        start = at if self.cascades.family.first_stage(at, variant) else -1
+        start = self.cascades.family.start(at, variant)
         return self.latency.planned_s(variant, batch, self.size_class, start)
 
     def row_s(self, variant: int) -> float:
@@ -134,7 +134,8 @@ class Table:
         key = (variant, pinned)
         if key not in self._hulls:
             if pinned:
-                cost = TIMES_ABOVE * self.row_s(variant)
+                # Today's seconds in the table's units, as all hulls are.
+                cost = TIMES_ABOVE * self.row_s(variant) / self.scale
                 quality = max(self.cascades.family.variants[variant].quality, 1e-6)
                 self._hulls[key] = np.array([0.0, cost]), np.array([0.0, quality])
             else:

@@ -188,7 +188,14 @@ class Dispatcher:
         for dispatch in dispatches:
             self._running[dispatch.batch_id] = dispatch
             from_stage = dispatch.from_stage
-            rows = [work[item.request_id].feed(item.row, from_stage) for item in dispatch.items]
+            try:
+                rows = [work[item.request_id].feed(item.row, from_stage) for item in dispatch.items]
+            except KeyError:
+                logger.error("%s/%s: a row has no state to go on from", dispatch.family, dispatch.variant)
+                self._running.pop(dispatch.batch_id)
+                self._scheduler.fail(dispatch.batch_id, Reason.EXECUTOR_ERROR, self._clock())
+                self._want_turn()
+                continue
             if inline is None and dispatch.predicted_run_s < self._inline_below_s:
                 inline = dispatch, rows
             else:
@@ -224,7 +231,19 @@ class Dispatcher:
             # None where the request has ended meanwhile, as with the answer that was kept for it.
             if work is not None:
                 work.keep(item.row, outcome, index)
-        self._scheduler.complete(batch_id, self._clock(), run_s, outcome.answers.confidences.tolist())
+        now = self._clock()
+        try:
+            kept = self._scheduler.complete(batch_id, now, run_s, outcome.answers.confidences.tolist())
+        except Exception:
+            logger.exception("the scheduler failed; every unfinished request ends with it")
+            self._scheduler.abandon_all(now, Reason.INTERNAL_ERROR)
+            return
+        if outcome.states:
+            waiting = {(item.request_id, item.row) for item in kept}
+            for item in dispatch.items:
+                work = self._work.get(item.request_id)
+                if work is not None:
+                    work.hold_state(item.row, wanted=(item.request_id, item.row) in waiting)
 
     def _answer(self, record: Record) -> None:
         work = self._work.pop(record.request_id)

@@ -96,7 +96,9 @@ class Gateway:
             self.broke(f"policy {settings.policy!r}: no family that is served has a variant {named!r}")
             logger.error("nothing to serve: %s", self.problems["gateway"])
             return
-        self.scheduler = Scheduler(
+        # Off the event loop: with many families the tables of a policy take a second.
+        self.scheduler = await asyncio.to_thread(
+            Scheduler,
             [family.family for family in loaded.values()],
             [Slot(index) for index in range(slots)],
             self._policy,

@@ -70,6 +70,12 @@ class Work:
         elif self.states:
             self.states.pop(row, None)
 
+    def hold_state(self, row: int, *, wanted: bool) -> None:
+        """Make a row's state its own if somebody will go on from it, so that it does not hold its whole batch's."""
+        state = self.states.pop(row, None)
+        if wanted and state is not None:
+            self.states[row] = state.copy()
+
     def collect(self) -> Answers:
         """All rows' answers in order; the request is served, so none is missing."""
         if len(self.answers) == 1:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from router.contract import Family, Item
 from router.latency import LatencyModel
-from router.outlook import Memory
+from router.memory import Memory
 from router.policies.look_ahead import LookAhead
 from router.view import Decision, View
 

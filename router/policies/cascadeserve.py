@@ -163,7 +163,7 @@ def _thresholds(evidence: Evidence, first: int, second: int) -> list[Cascade]:
 
 def _row_s(lane: Lane, variant: int, at: int, within_s: float) -> float:
     """Planned seconds per row in the largest batch within these seconds; infinite where a row alone takes longer."""
-    start = at if at >= 0 and lane.family.first_stage(at, variant) else -1
+    start = lane.family.start(at, variant)
     size_class = lane.key.size_class
     for rows in range(lane.family.max_batch, 0, -1):
         seconds = lane.latency.planned_s(variant, rows, size_class, start)

@@ -38,7 +38,7 @@ def next_of_all(view: View, now: float, *, early_drop: bool, better: Better, fir
 
 def planned_again_s(lane: Lane, variant: int, rows: int) -> float:
     """Planned seconds for a batch of kept rows on a better variant, which goes on from their state where it can."""
-    start = lane.key.at if lane.family.first_stage(lane.key.at, variant) else -1
+    start = lane.family.start(lane.key.at, variant)
     return lane.latency.planned_s(variant, rows, lane.key.size_class, start)
 
 

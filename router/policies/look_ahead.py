@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 
 import numpy as np
 
@@ -31,7 +32,8 @@ from router.contract import NEVER, Family, Item, Reason
 from router.fluid import Budget
 from router.glance import checkpoints, feasible, least_loss
 from router.latency import LatencyModel
-from router.outlook import Memory, Outlook, kind_of
+from router.memory import Memory
+from router.outlook import Outlook, kind_of
 from router.policies.batching import background, best_rung, earliest, reason_for
 from router.policies.slack_fraction import SlackFraction
 from router.triage import triage, triage_kept
@@ -39,6 +41,8 @@ from router.view import Decision, Lane, Plan, View
 
 RETRY_S = 0.002
 """Kept rows that are not worth their time now may be a little later, when the demand has faded."""
+MOST_LANES = 32
+"""Lanes that are looked at, those with the most urgent heads; the cost of a look must not be the callers' to choose."""
 USUAL_SLO_S = 0.1
 """Tables are made for this SLO before any request has come."""
 
@@ -63,14 +67,15 @@ class LookAhead:
         memory = Memory(follow=self.cascades)
         for family, latency in families:
             for size_class in range(len(family.sizes)):
-                if not self.is_quick(latency, family.ladder[0], family.ladder[-1], size_class):
-                    memory.table(family, latency, size_class, USUAL_SLO_S, -NEVER)
+                memory.table(family, latency, size_class, USUAL_SLO_S, -NEVER)
         return memory
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
         memory = state if isinstance(state, Memory) else Memory(follow=self.cascades)
         lanes, late, wake_at = triage(view.lanes, now)
+        if len(lanes) > MOST_LANES:
+            lanes = tuple(nsmallest(MOST_LANES, lanes, key=lambda lane: lane.items[0]))
         settled, settle_at = triage_kept(view.kept, now, view.reply_margin_s)
         wake_at = min(wake_at, settle_at)
         if late or settled or not view.free_slots:
@@ -92,6 +97,9 @@ class LookAhead:
             if late:
                 return memory, Decision(late, None, wake_at)
         better = self._better(memory, outlook, view, max(worth, 0.0), now)
+        hidden = self._hiding(memory, outlook, view, now)
+        if hidden:
+            return memory, Decision((), None, wake_at, hidden)
         if better is None and plan is None:
             return memory, Decision((), background(view, now), min(wake_at, now + RETRY_S))
         return memory, Decision((), better or plan, wake_at)
@@ -163,6 +171,17 @@ class LookAhead:
         if variant == lane.family.ladder[-1]:
             reason = Reason.ONLY_VARIANT if lane.key.lowest == variant else Reason.MOST_ACCURATE
         return Plan(view.free_slots[0], lane, variant, lane.items[:size], reason_for(lane, reason))
+
+    def _hiding(self, memory: Memory, outlook: Outlook, view: View, now: float) -> tuple[tuple[Lane, Item], ...]:
+        """Kept rows that are not worth their time now and hide others, of lanes longer than what is seen of them."""
+        found: list[tuple[Lane, Item]] = []
+        for lane in view.kept:
+            if lane.depth > len(lane.items):
+                table = memory.table_of(lane, now)
+                index = table.index(outlook.price / outlook.weight(lane))
+                below = table.prices.go[index, lane.family.ladder.index(lane.key.at)].max()
+                found += [(lane, item) for item in lane.items if item.confidence >= below]
+        return tuple(found)
 
     def _better(self, memory: Memory, outlook: Outlook, view: View, beat: float, now: float) -> Plan | None:
         """Step 5: the batch of kept rows that adds more than `beat`, if there is one."""

@@ -11,7 +11,7 @@ import pytest
 
 from router.contract import NEVER, Escalation, Evidence, Family, Item, Outcome, Record, Request, VariantProfile
 from router.latency import LatencyModel, table
-from router.outlook import Memory
+from router.memory import Memory
 from router.policies.casc import Casc
 from tests import queued
 from tests.queued import demand, lane, view

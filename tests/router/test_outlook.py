@@ -14,7 +14,8 @@ from router.contract import NEVER, Family, Hints, Item, Request, VariantProfile
 from router.demand import Demand
 from router.fluid import Budget
 from router.latency import LatencyModel, table
-from router.outlook import Memory, Outlook, kind_of
+from router.memory import Memory
+from router.outlook import Outlook, kind_of
 from router.view import Lane, View
 from tests.queued import demand, lane, view
 
