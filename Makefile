@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve build test clients check bench-overhead bench-profile bench-sim bench-routing judge loadtest lock clean
+.PHONY: help serve build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,6 +41,9 @@ bench-overhead: $(STAMPS)/dev ## what the gateway costs, against bare servers of
 bench-profile: $(STAMPS)/dev ## where a request's microseconds go (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.microseconds $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-decisions: $(STAMPS)/dev ## what a decision of the router costs, against what waits (ARGS)
+	@$(BIN)/python -m loadtests.decisions $(ARGS)
 
 bench-sim: $(STAMPS)/dev ## the same workloads live and simulated, side by side (MODELS, ARGS)
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))

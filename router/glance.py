@@ -51,7 +51,7 @@ def ranked(table: Table, key: DemandKey, weight: float, segments: Segments, kind
     choices = table.choices(key, table.most, price / weight)
     given, given_s = segments.taken[curve.segments, kind], segments.taken_s[curve.segments, kind]
     each = weight * choices.quality - given + price * (given_s - choices.later_s)
-    worth = choices.rows * each - price * choices.seconds
+    worth = choices.rows * each - price * choices.likely_s
     order = (-worth).argsort(axis=None, kind="stable")[:BEST]
     variant, batch = np.divmod(order, len(choices.rows))
     columns = (choices.variants[variant], choices.rows[batch], choices.seconds.ravel()[order], worth.ravel()[order])
@@ -66,7 +66,7 @@ def checkpoints(lanes: tuple[Lane, ...], lane: Lane, slots: int, now: float) -> 
     for other in lanes:
         deadlines = [item.deadline_s for item in other.items]
         most = other.family.max_batch
-        row_s = other.latency.planned_s(other.key.lowest, most, other.key.size_class) / most / slots
+        row_s = other.latency.likely_s(other.key.lowest, most, other.key.size_class) / most / slots
         due.append((other, deadlines, row_s))
         moments |= {deadlines[0], deadlines[len(deadlines) // 2], deadlines[-1], other.last_deadline_s}
         if other is lane:

@@ -29,7 +29,7 @@ def usual_slo(slo_s: Floats, rate: Floats, share: float) -> float:
     """The SLO that the given share of the rows has at most; classes of `slo_s` [c] seconds and `rate` [c]."""
     order = slo_s.argsort(kind="stable")
     rows = rate[order].cumsum()
-    return float(slo_s[order][int(rows.searchsorted(share * rows[-1]))])
+    return float(slo_s[order][min(int(rows.searchsorted(share * rows[-1])), len(rows) - 1)])
 
 
 class Memory:

@@ -74,7 +74,7 @@ class Outlook:
         for number, lane in enumerate(lanes):
             count = len(lane.items)
             most = lane.family.max_batch
-            own_s = lane.latency.planned_s(lane.key.lowest, most, lane.key.size_class) / most / self._slots
+            own_s = lane.latency.likely_s(lane.key.lowest, most, lane.key.size_class) / most / self._slots
             due += [item.deadline_s for item in lane.items]
             rows += [1.0] * count
             if lane.depth > count:
@@ -149,8 +149,10 @@ class Outlook:
         segments, due_s = self._segments, self.due_s(lane)
         count = int(due_s.searchsorted(horizon_s, side="right"))
         soon = np.minimum(taken, count)
-        freed_s = soon * segments.taken_s[near.segments, kind] - choices.seconds - choices.rows * choices.later_s
-        value: Floats = choices.rows * (self.weight(lane) * choices.quality) - self._blocked(choices.seconds, longest_s)
+        freed_s = soon * segments.taken_s[near.segments, kind] - choices.likely_s - choices.rows * choices.later_s
+        value: Floats = choices.rows * (self.weight(lane) * choices.quality) - self._blocked(
+            choices.likely_s, longest_s
+        )
         value = value + near.change(freed_s) - soon * segments.taken[near.segments, kind]
         if count < len(due_s):
             rest = taken - soon

@@ -339,7 +339,8 @@ class Scheduler:
         """Ask the policy whether this row waits for a better answer; if so, queue it."""
         request = pending.request
         state = self._families[request.family]
-        by_s = min(item.deadline_s, request.timeout_s) - self.limits.reply_margin_s
+        margin_s = self.limits.reply_margin_s + state.latency.slip_s
+        by_s = min(item.deadline_s, request.timeout_s) - margin_s
         may = state.family.evidence is not None and request.pinned is None and variant < state.family.ladder[-1]
         if not may or now >= by_s or request.deadline_s == NEVER or self._cascades is None:
             return False

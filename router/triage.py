@@ -76,7 +76,7 @@ def triage_kept(kept: tuple[Lane, ...], now: float, reply_margin_s: float) -> Ke
         better = [variant for variant in family.ladder if variant > at]
         size_class, planned_s = lane.key.size_class, lane.latency.planned_s
         quickest_s = min((planned_s(v, 1, size_class, family.start(at, v)) for v in better), default=NEVER)
-        needed_s = reply_margin_s + quickest_s
+        needed_s = reply_margin_s + lane.latency.slip_s + quickest_s
         for item in lane.items:
             if item.deadline_s - needed_s > now:
                 wake_at = min(wake_at, item.deadline_s - needed_s)

@@ -37,13 +37,15 @@ Integers = NDArray[np.int64]
 class Choices(NamedTuple):
     """What may be done with the first rows of a lane: k variants, b batch sizes.
 
-    `rows` [b]; planned `seconds` [k, b]; per row `quality` [k, 1] and further seconds `later_s` [k, 1], as expected of
-    what follows the first answer at the price that was asked for.
+    `rows` [b]; planned `seconds` and `likely_s` [k, b], the former for deadlines, the latter for budgets; per row
+    `quality` [k, 1] and further seconds `later_s` [k, 1], as expected of what follows the first answer at the price
+    that was asked for.
     """
 
     variants: Integers
     rows: Integers
     seconds: Floats
+    likely_s: Floats
     quality: Floats
     later_s: Floats
 
@@ -82,7 +84,7 @@ class Table:
         first_s = np.empty(len(ladder))
         for rung, variant in enumerate(ladder):
             batch = latency.largest_batch_within(variant, size_class, self._slo_s / 3.0, min(FIRST_BATCH, most)) or 1
-            first_s[rung] = TIMES_ABOVE * latency.planned_s(variant, batch, size_class) / batch
+            first_s[rung] = TIMES_ABOVE * latency.likely_s(variant, batch, size_class) / batch
         # A better variant that is quicker, batch for batch, would make the ladder no ladder.
         first_s = np.maximum.accumulate(first_s)
         step_s = np.zeros((len(ladder), len(ladder)))
@@ -93,7 +95,7 @@ class Table:
                 batch = next((b for b in sizes if self.step_s(at, ladder[v2], b) <= self._slo_s / 3.0), 1)
                 # Anew it is a whole answer to come, as dear as a first one; else a row would be begun twice for less.
                 times = 1.0 if self.cascades.family.first_stage(at, ladder[v2]) else TIMES_ABOVE
-                step_s[v1, v2] = times * self.step_s(at, ladder[v2], batch) / batch
+                step_s[v1, v2] = times * self.step_likely_s(at, ladder[v2], batch) / batch
         self.prices: Prices = self.cascades.prices(first_s / scale, step_s / scale, known)
         self._hulls: dict[tuple[int, bool], tuple[Floats, Floats]] = {}
         self._made_from = self._planned() / scale
@@ -105,10 +107,14 @@ class Table:
         start = self.cascades.family.start(at, variant)
         return self.latency.planned_s(variant, batch, self.size_class, start)
 
+    def step_likely_s(self, at: int, variant: int, batch: int) -> float:
+        """The same for budgets: see `LatencyModel.likely_s`."""
+        return self.latency.likely_s(variant, batch, self.size_class, self.cascades.family.start(at, variant))
+
     def row_s(self, variant: int) -> float:
-        """Planned seconds of a row in a common batch of a variant."""
+        """Likely seconds of a row in a common batch of a variant."""
         batch = min(ESCALATION_BATCH, self.latency.medians_s(self.size_class).shape[1] - 1)
-        return float(self.latency.planned_s(variant, batch, self.size_class) / batch)
+        return float(self.latency.likely_s(variant, batch, self.size_class) / batch)
 
     def refresh(self, now: float, slo_s: float | None = None) -> bool:
         """Keep in step with learnt latencies and the SLO; true where seconds are no longer those of the last call."""
@@ -152,14 +158,20 @@ class Table:
         pinned = key.pinned >= 0
         variants, rows, medians = self._shape(key.lowest, pinned, most)
         latency = self.latency
-        seconds = medians * latency.factors[variants, None] + latency.overhead_s
+        run_s = medians * latency.factors[variants, None]
+        seconds, likely_s = run_s + latency.overhead_s, run_s * latency.calm + latency.overhead_s
         if pinned:
             quality = self.cascades.family.variants[key.pinned].quality
-            return Choices(variants, rows, seconds, np.array([[quality]]), np.zeros((1, 1)))
+            return Choices(variants, rows, seconds, likely_s, np.array([[quality]]), np.zeros((1, 1)))
         at, prices = self.index(price), self.prices
         first = len(self.cascades.ladder) - len(variants)
         return Choices(
-            variants, rows, seconds, prices.quality[at, first:, None], self.scale * prices.later_s[at, first:, None]
+            variants,
+            rows,
+            seconds,
+            likely_s,
+            prices.quality[at, first:, None],
+            self.scale * prices.later_s[at, first:, None],
         )
 
     def _shape(self, lowest: int, pinned: bool, most: int) -> tuple[Integers, Integers, Floats]:
@@ -178,4 +190,4 @@ class Table:
     def _planned(self) -> Floats:
         latency, most = self.latency, self.latency.medians_s(self.size_class).shape[1] - 1
         batch = min(ESCALATION_BATCH, most)
-        return np.array([latency.planned_s(variant, batch, self.size_class) for variant in self.cascades.ladder])
+        return np.array([latency.likely_s(variant, batch, self.size_class) for variant in self.cascades.ladder])

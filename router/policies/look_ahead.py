@@ -56,7 +56,7 @@ class LookAhead:
     """
 
     cascades: bool = False
-    head_room: float = 1.15
+    head_room: float = 1.2
     decision_s: float = 60e-6
     budget: Budget = field(default_factory=Budget)
     burst: Budget = field(default_factory=lambda: Budget(usable=1.15, reserve=0.6, reserve_share=0.2))
@@ -77,6 +77,8 @@ class LookAhead:
         if len(lanes) > MOST_LANES:
             lanes = tuple(nsmallest(MOST_LANES, lanes, key=lambda lane: lane.items[0]))
         settled, settle_at = triage_kept(view.kept, now, view.reply_margin_s)
+        if len(view.kept) > MOST_LANES:
+            view = view._replace(kept=tuple(nsmallest(MOST_LANES, view.kept, key=lambda lane: lane.items[0])))
         wake_at = min(wake_at, settle_at)
         if late or settled or not view.free_slots:
             return memory, Decision(late, None, wake_at, settled)
@@ -119,7 +121,8 @@ class LookAhead:
             return None, ()
         points, own_s = checkpoints(lanes, lane, len(view.free_slots) + len(view.busy_until_s), now)
         most = min(len(lane.items), lane.family.max_batch)
-        slack_s = (lane.items[0].deadline_s - now) / self.head_room
+        slip_s = lane.latency.slip_s
+        slack_s = (lane.items[0].deadline_s - now - slip_s) / self.head_room
         # Longer batches might doom arrivals, which only a look sees.
         longest_s = min(slack_s, 0.5 * memory.shortest_s)
         for choice in ranking:
@@ -129,7 +132,8 @@ class LookAhead:
         if ranking is None:
             return None, ()
         deadlines = [item.deadline_s for item in lane.items]
-        found = least_loss(ranking, lane.key.lowest, deadlines, self.head_room, memory.given_up(lane), now)
+        lost = memory.given_up(lane)
+        found = least_loss(ranking, lane.key.lowest, deadlines, self.head_room, lost, now + slip_s)
         if found is None:
             return None, ()
         choice, tight = found
@@ -144,7 +148,7 @@ class LookAhead:
         most = min(len(lane.items), lane.family.max_batch)
         choices = table.choices(kind_of(lane), most, outlook.price / outlook.weight(lane))
         rows = choices.rows
-        safe_s = self.head_room * choices.seconds
+        safe_s = self.head_room * choices.seconds + lane.latency.slip_s
         due_s = outlook.due_s(lane)
         fits = (choices.seconds <= outlook.latest_start_after(lane, rows)) & (safe_s <= due_s[0])
         if fits.any():
@@ -196,20 +200,22 @@ class LookAhead:
                 below = table.prices.go[index, rung, other]
                 if below <= 0.0:
                     continue
-                by_s = now + view.reply_margin_s + table.step_s(at, ladder[other], 1)
+                margin_s = view.reply_margin_s + lane.latency.slip_s
+                by_s = now + margin_s + table.step_s(at, ladder[other], 1)
                 items = [item for item in lane.items if item.confidence < below and item.deadline_s > by_s]
                 size = min(len(items), lane.family.max_batch)
                 if not size:
                     continue
-                within_s = min(latest_s, items[0].deadline_s - view.reply_margin_s - now)
+                within_s = min(latest_s, items[0].deadline_s - margin_s - now)
                 seconds = table.step_s(at, ladder[other], size)
                 while size and seconds > within_s:
                     size -= 1
                     seconds = table.step_s(at, ladder[other], size)
                 if not size:
                     continue
+                likely_s = table.step_likely_s(at, ladder[other], size)
                 bins = table.cascades.edges[rung].searchsorted([i.confidence for i in items[:size]], side="right")
-                worth = weight * float(table.prices.gain[index, rung, other, bins].sum()) + outlook.cost_of(seconds)
+                worth = weight * float(table.prices.gain[index, rung, other, bins].sum()) + outlook.cost_of(likely_s)
                 if worth > beat:
                     beat = worth
                     best = Plan(view.free_slots[0], lane, ladder[other], tuple(items[:size]), Reason.ESCALATED)

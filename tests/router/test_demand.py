@@ -134,3 +134,13 @@ def test_classes_that_have_run_dry_make_room() -> None:
         demand.observe(request(number, 0.0, slo_s=0.001 * 1.3**number), 0, 0.0)
     demand.observe(request(999, 60.0, family="g"), 0, 60.0)
     assert ["g"] == [known.key.family for known in demand.classes(60.0)]
+
+
+def test_too_many_kinds_of_one_family_are_not_counted_as_another_familys() -> None:
+    """With no room left, a family without a class of its own is counted as arrived but not forecast."""
+    demand = Demand()
+    for number in range(MOST_CLASSES):
+        demand.observe(request(number, 0.0, slo_s=0.001 * 1.3**number), 0, 0.0)
+    before = demand.classes(0.0)
+    demand.observe(request(999, 0.0, family="g"), 0, 0.0)
+    assert (before, 1) == (demand.classes(0.0), demand.arrived["g"])

@@ -202,3 +202,13 @@ def test_a_hull_ends_at_the_best_that_rows_can_be_given() -> None:
     seconds, quality = table.hull(0, pinned=False)
     assert quality[-1] >= 0.9
     assert np.all(np.diff(quality) / np.diff(seconds) > 0.0)
+
+
+def test_a_pinned_row_costs_what_is_planned_for_it_whatever_the_scale() -> None:
+    """Its hull is in the table's units as all others are, so that the scale is not counted twice."""
+    table = made()
+    observe(table, (0, 1, 2), 2.0)
+    assert table.refresh(1.0)
+    assert table.scale == pytest.approx(2.0, rel=0.02)
+    cost, _ = table.hull(2, pinned=True)
+    assert table.scale * cost[1] == pytest.approx(TIMES_ABOVE * table.row_s(2))

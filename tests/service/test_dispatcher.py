@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
@@ -16,6 +17,7 @@ from router.contract import (
     Dispatch,
     Escalation,
     Family,
+    Item,
     Outcome,
     Reason,
     Record,
@@ -23,13 +25,13 @@ from router.contract import (
     Slot,
     VariantProfile,
 )
-from router.latency import table
+from router.latency import LatencyModel, table
 from router.policies import policy_named
 from router.scheduler import Scheduler
 from router.view import Decision, Plan, Policy, View
 from service.dispatcher import Dispatcher, Observer
 from service.runner import BatchRunner, Done
-from service.work import Answer, Ran
+from service.work import Answer, Ran, Work
 from tests.scripted import STAGED, TwoSteps
 from variants.preparation import Answers, Row
 
@@ -267,3 +269,47 @@ def test_states_end_with_their_requests(better: str) -> None:
     assert len(ended) == 50
     assert len(slot.states) == 100
     assert [state for state in slot.states if state() is not None] == []
+
+
+@dataclass(frozen=True)
+class RaisesOnAnswers:
+    """`TwoSteps` with a bug in what it makes of answers."""
+
+    rule: TwoSteps = TwoSteps()
+
+    def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+        """As `TwoSteps`."""
+        return self.rule.decide(state, view, now)
+
+    def keeps(self, state: object, family: Family, latency: LatencyModel, item: Item, now: float) -> bool:
+        """Raise."""
+        raise ZeroDivisionError("a bug")
+
+
+def test_a_policy_that_raises_on_an_answer_strands_nobody() -> None:
+    """Whoever is answered in full gets the answer, the others fail, and the slot is free again."""
+
+    async def run() -> tuple[list[Outcome], int]:
+        scheduler = Scheduler([STAGED], [Slot(0)], RaisesOnAnswers())
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda done: [Unsure(done, "answers")], [])
+        now = monotonic()
+        asked = [Request(number, STAGED.name, (0,) * (1 + number), now, now + 5.0, now + 10.0) for number in range(2)]
+        waiting = [dispatcher.submit(each, [ROW] * len(each.row_classes)) for each in asked]
+        ended = await asyncio.wait_for(asyncio.gather(*waiting), 10.0)
+        dispatcher.close()
+        return outcomes(ended), scheduler.busy_slots
+
+    assert asyncio.run(run()) == ([Outcome.SERVED, Outcome.FAILED], 0)
+
+
+def test_a_kept_state_does_not_hold_its_batch() -> None:
+    """A row that may go on has a copy of its own state; the state of a row that will not is dropped."""
+    whole = np.arange(12.0, dtype=np.float32).reshape(2, 3, 2)
+    answered = Answers(np.zeros(2, np.int64), np.ones((2, 2), np.float32), np.ones(2, np.float32))
+    work = Work([ROW, ROW], asyncio.new_event_loop().create_future(), 0.0, None)
+    for row in range(2):
+        work.keep(row, Ran(answered, [whole[0], whole[1]]), row)
+        work.hold_state(row, wanted=row == 1)
+    assert [1] == list(work.states)
+    assert work.states[1].base is None
+    np.testing.assert_array_equal(whole[1], work.feed(1, 1))
