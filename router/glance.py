@@ -85,11 +85,11 @@ def checkpoints(lanes: tuple[Lane, ...], lane: Lane, slots: int, now: float) -> 
     return found, own_s
 
 
-def feasible(choice: Choice, points: list[Checkpoint], own_s: float) -> bool:
-    """Whether everybody behind the choice's rows can still be answered at their cheapest."""
+def feasible(choice: Choice, points: list[Checkpoint], own_s: float, keep_s: float) -> bool:
+    """Whether everybody behind the choice's rows can still be answered at their cheapest, `keep_s` before the end."""
     for point in points:
         taken = min(choice.rows, point.own)
-        if taken < point.rows and choice.seconds > point.spare_s + taken * own_s:
+        if taken < point.rows and choice.seconds + keep_s > point.spare_s + taken * own_s:
             return False
     return True
 

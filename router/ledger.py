@@ -11,16 +11,20 @@ from router.contract import NEVER, Outcome, Reason, Record, Request
 from router.pending import Pending
 from router.timeouts import Timeouts
 
+_MISSED = frozenset({Outcome.SERVED_LATE, Outcome.REJECTED_INFEASIBLE, Outcome.EXPIRED})
+
 
 class Ledger:
     """The unfinished requests by id, and the records of those that ended since the last `take`."""
 
-    __slots__ = ("_backlog", "_kept", "_records", "_timeouts", "pending")
+    __slots__ = ("_backlog", "_kept", "_records", "_timeouts", "met", "missed", "pending")
 
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
         self.pending: dict[int, Pending] = {}
         self._records: list[Record] = []
+        self.met = self.missed = 0
+        """Requests so far that were answered in time, and that were not though they could have been when they came."""
         self._timeouts = Timeouts(self.pending)
         self._kept = Timeouts(self.pending)
 
@@ -87,4 +91,8 @@ class Ledger:
 
     def _end(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
         del self.pending[pending.request.id]
+        if outcome is Outcome.SERVED:
+            self.met += 1
+        elif pending.expected and outcome in _MISSED:
+            self.missed += 1
         self._records.append(pending.record(outcome, reason, now))

@@ -23,6 +23,11 @@ SHORT, LONG = 0.1, 0.9
 MERGE_S = 0.05
 """Hulls whose seconds have changed a little are merged anew this often at most."""
 MOST_KINDS = 64
+SATURATED_S = 0.01
+"""A look that found no time to spare is believed for this long."""
+MISS_COST = 0.003
+MET_GAIN = 0.00003
+LEAST_CONFIDENCE = 0.6
 
 
 def usual_slo(slo_s: Floats, rate: Floats, share: float) -> float:
@@ -50,6 +55,9 @@ class Memory:
         self.kinds: dict[DemandKey, int] = {}
         self.segments: Segments | None = None
         self.arrivals = Arrivals(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
+        self.confidence = 1.0
+        """Share of the budget that experience leaves: see `learn`."""
+        self._met = self._missed = 0
         self.row_s = np.zeros(0)
         """Planned seconds of a row of each class of `arrivals` at its cheapest."""
         self.shortest_s = self.longest_s = 0.0
@@ -84,6 +92,7 @@ class Memory:
         weights = dict(view.hints.weights) if view.hints is not None else {}
         if weights != self._weights:
             self._weights, self.segments = weights, None
+        self.learn(view)
         for lane in (*lanes, *view.kept):
             self.table_of(lane, now)
         if now - self._forecast_s >= FORECAST_S:
@@ -98,6 +107,21 @@ class Memory:
         self._curves = {False: outlook.planned.near}
         self._rankings = {}
         return outlook
+
+    def learn(self, view: View) -> None:
+        """Plan with less time after misses: whatever takes time that no profile knows of shows in them.
+
+        The share settles where one request of `MISS_COST / MET_GAIN` is missed.
+        """
+        met, missed = view.met - self._met, view.missed - self._missed
+        self._met, self._missed = view.met, view.missed
+        learnt = self.confidence + MET_GAIN * met - MISS_COST * missed
+        self.confidence = min(max(learnt, LEAST_CONFIDENCE), 1.0)
+
+    def is_saturated(self, now: float) -> bool:
+        """Whether the last look, lately, found no time for anything but cheapest answers."""
+        curve = self._curves.get(False)
+        return curve is not None and curve.segments == 0 and now - self._looked_s < SATURATED_S
 
     def remember_burst(self, planned: Planned) -> None:
         """What the last look found with hardly a reserve."""

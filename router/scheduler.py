@@ -123,12 +123,14 @@ class Scheduler:
                 self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return
             background = True
-        self._queue(self._ledger.open(request), lowest, background)
+        pending = self._ledger.open(request)
+        self._queue(pending, lowest, background)
         by_s = self._planned_by_s(request)
         latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
         if latest_s > now:
             # Impossible requests are refused; they must not make the policy fear for others of their kind.
             self._demand.observe(request, lowest, now)
+            pending.expected = True
         if self._free:
             self._wake_at = now
         elif not background:
@@ -312,6 +314,8 @@ class Scheduler:
             tuple(kept),
             self._demand,
             self.limits.reply_margin_s,
+            self._ledger.met,
+            self._ledger.missed,
         )
 
     def _set_late(self, decision: Decision, now: float) -> None:

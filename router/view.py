@@ -29,7 +29,8 @@ class View(NamedTuple):
     """The state of the machine at one moment.
 
     `lanes` hold rows with a deadline that can still be met; `background` rows without one and rows already late that
-    are to be served all the same. `busy_until_s` has the expected end of each busy slot.
+    are to be served all the same. `busy_until_s` has the expected end of each busy slot. `met` and `missed` count
+    requests so far that were answered in time, and that were not though they could have been when they came.
     """
 
     free_slots: tuple[int, ...]
@@ -40,6 +41,8 @@ class View(NamedTuple):
     kept: tuple[Lane, ...]
     demand: Demand
     reply_margin_s: float
+    met: int = 0
+    missed: int = 0
 
 
 class Plan(NamedTuple):

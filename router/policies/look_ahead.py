@@ -58,6 +58,7 @@ class LookAhead:
     cascades: bool = False
     head_room: float = 1.2
     decision_s: float = 60e-6
+    spare: float = 0.4
     budget: Budget = field(default_factory=Budget)
     burst: Budget = field(default_factory=lambda: Budget(usable=1.15, reserve=0.6, reserve_share=0.2))
     simple: SlackFraction = field(default_factory=SlackFraction)
@@ -85,7 +86,8 @@ class LookAhead:
         lane = earliest(lanes)
         if lane is None and not view.kept:
             return memory, Decision((), background(view, now), wake_at)
-        if lane is not None and self.is_quick(lane.latency, lane.key.lowest, best_rung(lane), lane.key.size_class):
+        quick = lane is not None and self.is_quick(lane.latency, lane.key.lowest, best_rung(lane), lane.key.size_class)
+        if quick or (lane is not None and memory.is_saturated(now)):
             decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
             return memory, decision._replace(wake_at=min(wake_at, decision.wake_at))
         if lane is not None:
@@ -122,11 +124,13 @@ class LookAhead:
         points, own_s = checkpoints(lanes, lane, len(view.free_slots) + len(view.busy_until_s), now)
         most = min(len(lane.items), lane.family.max_batch)
         slip_s = lane.latency.slip_s
-        slack_s = (lane.items[0].deadline_s - now - slip_s) / self.head_room
+        head = lane.items[0]
+        slack_s = (head.deadline_s - now - slip_s - self.spare * head.slo_s) / self.head_room
+        spare_s = self.spare * memory.shortest_s
         # Longer batches might doom arrivals, which only a look sees.
         longest_s = min(slack_s, 0.5 * memory.shortest_s)
         for choice in ranking:
-            if choice.rows <= most and choice.seconds <= longest_s and feasible(choice, points, own_s):
+            if choice.rows <= most and choice.seconds <= longest_s and feasible(choice, points, own_s, spare_s):
                 return self._plan(view, lane, choice.variant, choice.rows, Reason.BEST_VALUE), ()
         ranking = memory.ranking(lane, now, burst=True)
         if ranking is None:
@@ -150,7 +154,9 @@ class LookAhead:
         rows = choices.rows
         safe_s = self.head_room * choices.seconds + lane.latency.slip_s
         due_s = outlook.due_s(lane)
-        fits = (choices.seconds <= outlook.latest_start_after(lane, rows)) & (safe_s <= due_s[0])
+        spare_s = self.spare * memory.shortest_s
+        in_time = choices.seconds + spare_s <= outlook.latest_start_after(lane, rows)
+        fits = in_time & (safe_s + self.spare * lane.items[0].slo_s <= due_s[0])
         if fits.any():
             longest_s = float(choices.seconds[fits].max())
             worth = outlook.gain(lane, choices, rows, outlook.planned, longest_s)
@@ -190,7 +196,7 @@ class LookAhead:
     def _better(self, memory: Memory, outlook: Outlook, view: View, beat: float, now: float) -> Plan | None:
         """Step 5: the batch of kept rows that adds more than `beat`, if there is one."""
         best: Plan | None = None
-        latest_s = outlook.latest_start_s()
+        latest_s = outlook.latest_start_s() - self.spare * memory.shortest_s
         for lane in view.kept:
             ladder, at = lane.family.ladder, lane.key.at
             table = memory.table_of(lane, now)
