@@ -23,7 +23,6 @@ from loadtests.report import write_json
 from loadtests.synthetic import synthetic
 from router.contract import Family, Request, Slot, VariantProfile
 from router.glance import GLANCE_S
-from router.latency import LatencyModel
 from router.policies import policy_named
 from router.scheduler import Scheduler
 from router.view import Decision, Policy, View

@@ -8,12 +8,13 @@ Source: our routing study (fluid look-ahead, cascades as operating points, stage
    arrivals, the value of time up to it and after it, and the price of time.
 3. The lane with the earliest deadline runs next. Of all (variant, batch) of its first rows that leave everybody behind
    them feasible, the one runs that adds most to the sum of its own quality and the value of the time that is left.
-4. Where nothing leaves everybody feasible: the same with hardly a reserve, and heads too tight for the best batch are
-   late (a reserve would call bursts hopeless that can still be answered).
+4. Where nothing leaves everybody feasible with time to spare: the same with hardly a reserve, and heads too tight for
+   the best batch are late (a reserve would call bursts hopeless that can still be answered).
 5. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
    their own; they never make a fresh row late.
 
-Within some milliseconds of a look, fresh rows are decided on by a glance (`router.glance`), at the last look's price.
+For some milliseconds after a look that found time for nothing but cheapest answers, `SlackFraction` decides; within
+some milliseconds of another look, fresh rows are decided on by a glance (`router.glance`), at the last look's price.
 Where batches take hardly longer than this rule itself, `SlackFraction` decides: thought would cost more than it saves.
 In the study that was where a decision costs more than 0.6 of the smallest latency of a family whose latencies span 1 to
 10; many families span more, so the smallest counts as no less than a tenth of the largest.
@@ -52,7 +53,8 @@ class LookAhead:
     """FLUID: the look-ahead without cascades; with `cascades`, the part of CASC that decides on batches.
 
     `head_room` multiplies a batch's seconds where its own deadline is at stake. `decision_s` is what a decision costs
-    on this machine, seconds. `burst` is the budget of step 4.
+    on this machine, seconds. A batch leaves `spare` of the SLO clear before every deadline as long as some choice does:
+    for what no profile knows of, an event loop that shares the core before all. `burst` is the budget of step 4.
     """
 
     cascades: bool = False

@@ -222,7 +222,7 @@ def test_work_without_a_deadline_runs_when_nothing_else_does(rule: LookAhead) ->
     idle = Lane(key, FAMILY, LatencyModel(FAMILY, 1.0), 1, (item,), NEVER)
     for given_view, reason in (
         (view()._replace(background=(idle,)), Reason.SPARE_CAPACITY),
-        (view(lane([0.0025]))._replace(background=(idle,)), Reason.BEST_VALUE),
+        (view(lane([0.0025]))._replace(background=(idle,)), Reason.OVERLOAD),
     ):
         plan = decided(rule, given_view).plan
         assert plan is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
@@ -271,15 +270,12 @@ def test_states_end_with_their_requests(better: str) -> None:
     assert [state for state in slot.states if state() is not None] == []
 
 
-@dataclass(frozen=True)
 class RaisesOnAnswers:
     """`TwoSteps` with a bug in what it makes of answers."""
 
-    rule: TwoSteps = TwoSteps()
-
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """As `TwoSteps`."""
-        return self.rule.decide(state, view, now)
+        return TwoSteps().decide(state, view, now)
 
     def keeps(self, state: object, family: Family, latency: LatencyModel, item: Item, now: float) -> bool:
         """Raise."""
