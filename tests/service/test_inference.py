@@ -30,6 +30,9 @@ def test_the_answer_says_what_was_decided_and_why(client: httpx.Client) -> None:
     response = client.post("/v2/models/sign/infer", json={"id": "mine", **sign_body(1.0)}, headers=headers)
     body = response.json()
     assert (body["model_name"], body["model_version"], body["id"]) == ("sign", response.headers["x-variant"], "mine")
+    # Said only where there was something to decide.
+    first_confidence = body["parameters"].pop("first_confidence", None)
+    assert (first_confidence is None) == ("x-first-confidence" not in response.headers)
     assert body["parameters"] == {
         "variant": response.headers["x-variant"],
         "route_reason": response.headers["x-route-reason"],
