@@ -119,6 +119,7 @@ def settings_for(options: argparse.Namespace, family: Family) -> dict[str, str]:
         "PARETO_CONFIG": "",
         **({} if options.margin is None else {"PARETO_MARGIN": str(options.margin)}),
         "PARETO_SLOTS": str(options.slots),
+        "PARETO_SLOT_CORES": ",".join(map(str, options.slot_cores)),
         "PARETO_STAGES": options.stages,
         "PARETO_FAMILIES": json.dumps(load),
         "PARETO_LOG_LEVEL": "error",

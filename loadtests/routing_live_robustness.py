@@ -99,7 +99,7 @@ def _group(
         with progress(console) as bar:
             for name, trace, seed, policy in bar.track(tasks, description="live runs"):
                 workload = bench.workload(trace, seed)
-                with _neighbour(options.server_cores) if name == HOG else nullcontext():
+                with _neighbour(options.slot_cores or options.server_cores) if name == HOG else nullcontext():
                     judged, results = sender.send(policy, workload)
                 key = Key(policy, trace.name, seed)
                 later = replace(bench, later_s=later_s(name, duration_s)).later(key, workload, results, judged.faults)

@@ -193,5 +193,6 @@ def _context(options: argparse.Namespace, family: Family, revision: str) -> dict
         "variants": [variant.name for variant in family.variants],
         "stages": options.stages,
         "slots": options.slots,
+        "slot_cores": options.slot_cores,
         "margin": options.margin,
     }

@@ -25,6 +25,7 @@ from service.loading import LoadedFamily, cannot_be_loaded, load_family
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
 from service.oip.terms import TermDefaults, Terms
+from service.pinning import PinningError, core_of_slots, leave_to_slots
 from service.preparing import is_long, prepare
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
@@ -96,6 +97,13 @@ class Gateway:
             self.broke(f"policy {settings.policy!r}: no family that is served has a variant {named!r}")
             logger.error("nothing to serve: %s", self.problems["gateway"])
             return
+        try:
+            slot_cores = core_of_slots(settings.slot_cores, slots)
+        except PinningError as error:
+            self.broke(str(error))
+            logger.error("nothing to serve: %s", error)
+            return
+        leave_to_slots(settings.slot_cores)
         # Off the event loop: with many families the tables of a policy take a second.
         self.scheduler = await asyncio.to_thread(
             Scheduler,
@@ -110,7 +118,7 @@ class Gateway:
         self._dispatcher = Dispatcher(
             self.scheduler,
             runner,
-            lambda done: [SlotThread(index, runner, done) for index in range(slots)],
+            lambda done: [SlotThread(index, runner, done, core) for index, core in enumerate(slot_cores)],
             observers,
             inline_below_s=settings.inline_below_s,
         )

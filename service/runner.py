@@ -6,6 +6,7 @@ cheaper run at once. onnxruntime releases the interpreter lock while it computes
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -64,12 +65,16 @@ class BatchRunner:
 
 
 class SlotThread:
-    """The thread of one slot. `done` is called on that thread with batch id, answers or exception, and seconds run."""
+    """The thread of one slot. `done` is called on that thread with batch id, answers or exception, and seconds run.
 
-    def __init__(self, index: int, runner: BatchRunner, done: Done) -> None:
+    With a `core`, it runs on that processor core alone.
+    """
+
+    def __init__(self, index: int, runner: BatchRunner, done: Done, core: int | None = None) -> None:
         self._queue: queue.SimpleQueue[tuple[Dispatch, Sequence[Row]] | None] = queue.SimpleQueue()
         self._runner = runner
         self._done = done
+        self._core = core
         self._thread = threading.Thread(target=self._work, name=f"slot-{index}", daemon=True)
         self._thread.start()
 
@@ -82,6 +87,8 @@ class SlotThread:
         self._queue.put(None)
 
     def _work(self) -> None:
+        if self._core is not None:
+            os.sched_setaffinity(0, {self._core})
         while (job := self._queue.get()) is not None:
             dispatch, rows = job
             self._done(dispatch.batch_id, *self._runner.attempt(dispatch, rows))

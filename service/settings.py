@@ -32,6 +32,7 @@ def _comma_separated(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+Cores = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_comma_separated)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Margin = Annotated[float, Field(ge=1, le=10)]
 Stages = Literal["auto", "on", "off"]
@@ -87,6 +88,12 @@ class Settings(BaseSettings):
     )
     threads_per_slot: int = Field(
         default=1, ge=1, le=256, description="Threads of each running batch. Profiles are kept for each value."
+    )
+    slot_cores: Cores = Field(
+        default=(),
+        description="Processor cores that batches run on (a list; `0,1` in a variable): the slots take them in turn, "
+        "and everything else of the process keeps to the other cores that it may use. Linux only. Default: batches and "
+        "the event loop share all cores.",
     )
     policy: str = Field(
         default="casc",
@@ -243,8 +250,9 @@ class Settings(BaseSettings):
         """
         dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         dumped["models"] = str(self.models.absolute())
-        if "tenants" in dumped:
-            dumped["tenants"] = ",".join(self.tenants)
+        for name in ("tenants", "slot_cores"):
+            if name in dumped:
+                dumped[name] = ",".join(map(str, dumped[name]))
         if "families" in dumped:
             dumped["families"] = json.dumps(dumped["families"])
         return {PREFIX + name.upper(): str(value) for name, value in dumped.items()} | {f"{PREFIX}CONFIG": NO_FILE}

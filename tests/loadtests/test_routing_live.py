@@ -29,6 +29,7 @@ def options(models: Path, out: Path) -> argparse.Namespace:
         slots=1,
         margin=1.12,
         server_cores=[],
+        slot_cores=[],
         generator_cores=[],
         out=out,
     )
@@ -47,7 +48,7 @@ def test_runs_are_made_kept_and_not_made_twice(
     write_machine(machine, Calibrated(slow), open_stage(given).context)
     flags = ["--live", "--family", "tiny", "--models", str(models), "--out", str(tmp_path), "--machine", str(machine)]
     flags += ["--policies", "slack-fraction", "--traces", "poisson middle 0.7", "--seeds", "1", "--duration", "0.5"]
-    flags += ["--server-cores", "--generator-cores", "--workers", "1"]
+    flags += ["--server-cores", "--slot-cores", "--generator-cores", "--workers", "1"]
     main(flags)
     _, live = read_runs(tmp_path / "routing_live.json")
     _, simulated = read_runs(tmp_path / "routing_live_simulated.json")
