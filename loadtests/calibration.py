@@ -15,7 +15,6 @@ from loadtests.simulator import Machine, Simulation, simulate
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
 from router.contract import Family
-from router.latency import LatencyModel
 from router.policies.fixed import Fixed
 
 _TAIL_SCORE = 1.645
@@ -54,7 +53,7 @@ def profiled_noise(family: Family) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A live run pinned to one variant: its score, and processor seconds of all the server's processes meanwhile.
+    """A live run pinned to one variant: its score, and processor seconds of the server's event loop meanwhile.
 
     `ways_s` float64 [n] has what each answered request took beyond the server's own account of it.
     """
@@ -62,29 +61,26 @@ class Pinned:
     variant: str
     workload: Workload
     live: Score
-    cpu_s: float
+    loop_s: float
     ways_s: Seconds
 
 
-def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: int) -> Machine:
+def calibrate(
+    runs: Sequence[Pinned], family: Family, samples: Samples, slots: int, *, loop_apart: bool = False
+) -> Machine:
     """The machine on which these live runs, of variants that differ in cost, gave these scores.
 
     Way to and fro: what requests took beyond the server's own account, half of the median each way. Processor time of a
-    request: what the server took for one of the cheapest variant less that variant's own, which the difference to the
-    dearest tells. Slowdown and seconds beside the model: such that the simulated median compute times of the dearest
-    and of the next cheaper variant are the live ones. With one run, requests and batches cost nothing beside the model.
-    Raises `ValueError` without runs.
+    request: what the event loop took for one of the cheapest variant, where there are most of them. Slowdown and
+    seconds beside the model: such that the simulated median compute times of the dearest and of the next cheaper
+    variant are the live ones; with one run, batches cost nothing beside the model. With `loop_apart`, the event loop
+    has a core of its own. Raises `ValueError` without runs.
     """
     if not runs:
         raise ValueError("calibrate: expected at least one run")
-    ideal = Machine(slots=slots, noise=profiled_noise(family))
-    simulations = [_simulated(run, family, samples, ideal) for run in runs]
-    work_s = [
-        _work_s(simulation, family) / len(run.workload) for run, simulation in zip(runs, simulations, strict=True)
-    ]
-    order = sorted(range(len(runs)), key=lambda index: -work_s[index])
-    by_work = [runs[index] for index in order]
-    request_s = _request_s(by_work[0], work_s[order[0]], by_work[-1], work_s[order[-1]])
+    ideal = Machine(slots=slots, noise=profiled_noise(family), loop_apart=loop_apart)
+    by_work = sorted(runs, key=lambda run: -_row_s(family, run.variant))
+    request_s = by_work[-1].loop_s / len(by_work[-1].workload)
     ways_s = np.concatenate([run.ways_s for run in by_work[:2]])
     one_way_s = float(np.median(ways_s)) / 2.0
     ways_s = np.quantile(ways_s, (np.arange(_WAYS) + 0.5) / _WAYS)
@@ -128,21 +124,6 @@ def _compute_s(run: Pinned, family: Family, samples: Samples, machine: Machine) 
     return score(run.workload, samples.label, simulation.results).compute_p50_s
 
 
-def _work_s(simulation: Simulation, family: Family) -> float:
-    """Profiled seconds of all batches."""
-    model = LatencyModel(family)
-    seconds = 0.0
-    for dispatch in simulation.dispatches:
-        variant = family.index(dispatch.variant)
-        assert variant is not None, "a dispatched variant belongs to its family"
-        seconds += model.median_s(variant, len(dispatch.items), dispatch.items[0].size_class)
-    return seconds
-
-
-def _request_s(dear: Pinned, dear_work_s: float, cheap: Pinned, cheap_work_s: float) -> float:
-    """Processor seconds of a request without its model, at least 0; both runs tell them for each request."""
-    if dear_work_s <= cheap_work_s:
-        return 0.0
-    dear_cpu_s, cheap_cpu_s = dear.cpu_s / len(dear.workload), cheap.cpu_s / len(cheap.workload)
-    slope = max(0.0, dear_cpu_s - cheap_cpu_s) / (dear_work_s - cheap_work_s)
-    return max(0.0, cheap_cpu_s - slope * cheap_work_s)
+def _row_s(family: Family, variant: str) -> float:
+    """Profiled seconds of one row of the smallest size."""
+    return next(known.latency.median_s[0][0] for known in family.variants if known.name == variant)

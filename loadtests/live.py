@@ -63,9 +63,9 @@ def run_pinned(
     """A run for calibration: all requests pinned to one variant. Raises `LiveRunError` where none is valid."""
     for _ in range(ATTEMPTS):
         server.check()
-        cpu_s = server.cpu_s()
+        loop_s = server.loop_s()
         live, results = run_live_results(server.url, models, family, workload, cores, variant)
         if live.valid:
             ways_s = results.latency_s - results.total_s
-            return Pinned(variant, workload, live, server.cpu_s() - cpu_s, ways_s[np.isfinite(ways_s)])
+            return Pinned(variant, workload, live, server.loop_s() - loop_s, ways_s[np.isfinite(ways_s)])
     raise LiveRunError(f"this machine is too busy to calibrate on: {'; '.join(live.faults)}")

@@ -97,9 +97,10 @@ class Server:
         if self._process.poll() is not None:
             raise ServerError(f"{self.name} ended with exit code {self._process.returncode}{_end_of(self._log)}")
 
-    def cpu_s(self) -> float:
-        """Processor seconds that all its processes have taken so far."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.tree())
+    def loop_s(self) -> float:
+        """Processor seconds that its event loops have taken so far: the first threads of its processes."""
+        threads = [(process.pid, thread) for process in self.tree() for thread in process.threads()]
+        return float(sum(thread.user_time + thread.system_time for pid, thread in threads if thread.id == pid))
 
     def resident_bytes(self) -> int:
         """Resident memory of all its processes."""
