@@ -108,17 +108,17 @@ class Budget:
     reserve_share: float = 0.4
 
     def seconds(
-        self, horizon_s: Floats, shortest_slo_s: float, others_busy_s: Sequence[float], confidence: float = 1.0
+        self, horizon_s: Floats, shortest_slo_s: float, others_busy_s: Sequence[float], trust: float = 1.0
     ) -> Floats:
         """Seconds of all slots up to each horizon; `others_busy_s` is how long each other slot is still taken.
 
-        `confidence` in (0, 1] is the share of them that experience leaves.
+        `trust` in (0, 1] is the share of them that experience leaves.
         """
         left = horizon_s - np.minimum(self.reserve * shortest_slo_s, self.reserve_share * horizon_s)
         total = left
         for busy_s in others_busy_s:
             total = total + np.maximum(left - busy_s, 0.0)
-        return self.usable * confidence * total
+        return self.usable * trust * total
 
 
 class Horizon(NamedTuple):

@@ -27,7 +27,7 @@ SATURATED_S = 0.01
 """A look that found no time to spare is believed for this long."""
 MISS_COST = 0.003
 MET_GAIN = 0.00003
-LEAST_CONFIDENCE = 0.6
+LEAST_TRUST = 0.6
 
 
 def usual_slo(slo_s: Floats, rate: Floats, share: float) -> float:
@@ -55,8 +55,8 @@ class Memory:
         self.kinds: dict[DemandKey, int] = {}
         self.segments: Segments | None = None
         self.arrivals = Arrivals(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
-        self.confidence = 1.0
-        """Share of the budget that experience leaves: see `learn`."""
+        self.trust = 1.0
+        """Share of the budget that experience leaves, in [`LEAST_TRUST`, 1]: see `learn`."""
         self._met = self._missed = 0
         self.row_s = np.zeros(0)
         """Planned seconds of a row of each class of `arrivals` at its cheapest."""
@@ -115,8 +115,8 @@ class Memory:
         """
         met, missed = view.met - self._met, view.missed - self._missed
         self._met, self._missed = view.met, view.missed
-        learnt = self.confidence + MET_GAIN * met - MISS_COST * missed
-        self.confidence = min(max(learnt, LEAST_CONFIDENCE), 1.0)
+        learnt = self.trust + MET_GAIN * met - MISS_COST * missed
+        self.trust = min(max(learnt, LEAST_TRUST), 1.0)
 
     def is_saturated(self, now: float) -> bool:
         """Whether the last look, lately, found no time for anything but cheapest answers."""
