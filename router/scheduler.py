@@ -177,8 +177,7 @@ class Scheduler:
         observed_s = now - dispatch.started_s
         first = dispatch.items[0]
         ran_s = observed_s if run_s is None else run_s
-        start = first.at if dispatch.from_stage else -1
-        state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, start)
+        state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, dispatch.start)
         quality = state.family.variants[variant].quality
         kept: list[Item] = []
         for index, item in enumerate(dispatch.items):
@@ -370,8 +369,7 @@ class Scheduler:
         else:
             self._backlog.remove(lane.key, items)
         variant = lane.family.variants[plan.variant]
-        from_stage = lane.family.first_stage(lane.key.at, plan.variant)
-        start = lane.key.at if from_stage else -1
+        start = lane.family.start(lane.key.at, plan.variant)
         rows, size_class = len(items), items[0].size_class
         self._batches += 1
         dispatch = Dispatch(
@@ -380,7 +378,7 @@ class Scheduler:
             lane.family.name,
             lane.family.revision,
             variant.name,
-            from_stage,
+            lane.family.first_stage(lane.key.at, plan.variant),
             len(variant.stages),
             items,
             now,
