@@ -50,6 +50,7 @@ class Memory:
         self._forecast_s = self._merged_s = -NEVER
         self._stale = False
         self._looked_s = -NEVER
+        self._saturated = False
         self._curves: dict[bool, Curve] = {}
         self._rankings: dict[tuple[DemandKey, bool], list[Choice]] = {}
         self.kinds: dict[DemandKey, int] = {}
@@ -105,6 +106,7 @@ class Memory:
         self.price = outlook.price
         self._looked_s = now
         self._curves = {False: outlook.planned.near}
+        self._saturated = self.segments.count > 0 and outlook.planned.near.segments == 0
         self._rankings = {}
         return outlook
 
@@ -119,9 +121,8 @@ class Memory:
         self.trust = min(max(learnt, LEAST_TRUST), 1.0)
 
     def is_saturated(self, now: float) -> bool:
-        """Whether the last look, lately, found no time for anything but cheapest answers."""
-        curve = self._curves.get(False)
-        return curve is not None and curve.segments == 0 and now - self._looked_s < SATURATED_S
+        """Whether the last look, lately, found better answers and no time for any of them."""
+        return self._saturated and now - self._looked_s < SATURATED_S
 
     def remember_burst(self, planned: Planned) -> None:
         """What the last look found with hardly a reserve."""
