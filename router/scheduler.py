@@ -163,12 +163,12 @@ class Scheduler:
         now: float,
         run_s: float | None = None,
         confidences: Sequence[float] | None = None,
-    ) -> list[Item]:
+    ) -> list[int]:
         """The batch is answered; its model ran for `run_s` seconds (by default, for as long as the slot was busy).
 
         `confidences` has the calibrated probability of each row's answer, in the batch's order; without it no answer
-        is kept for a better one. Returns the rows whose answer is kept. Raises `KeyError` for a batch that is not
-        running.
+        is kept for a better one. Returns the places in the batch of the rows whose answer is kept, ascending. Raises
+        `KeyError` for a batch that is not running.
         """
         dispatch = self._release(batch_id, now, failed=False)
         state = self._families[dispatch.family]
@@ -179,15 +179,15 @@ class Scheduler:
         ran_s = observed_s if run_s is None else run_s
         state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, dispatch.start)
         quality = state.family.variants[variant].quality
-        kept: list[Item] = []
-        for index, item in enumerate(dispatch.items):
+        kept: list[int] = []
+        for place, item in enumerate(dispatch.items):
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
-            confidence = 0.0 if confidences is None else float(confidences[index])
+            confidence = 0.0 if confidences is None else float(confidences[place])
             pending.answered(item, dispatch, quality, observed_s, confidence)
             if self._cascades is not None and confidence > 0.0 and self._keep(pending, item, variant, confidence, now):
-                kept.append(item)
+                kept.append(place)
             else:
                 self._settled(pending, now)
         return kept
