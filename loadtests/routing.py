@@ -85,7 +85,8 @@ def simulated(options: argparse.Namespace, console: Console) -> None:
     with progress(console) as bar:
         task = bar.add_task("simulated runs", total=len(tasks))
         runs = run_all(bench, tasks, options.workers, lambda: bar.advance(task))
-    book = Book(options.out / "routing_simulated.json", {**stage.context, **bench.context()}, anew=True)
+    context = {**stage.context, **bench.context()}
+    book = Book(options.out / "routing_simulated.json", context, anew=True, commit=stage.commit)
     book.add(runs)
     subject = options.subject if options.subject in policies else policies[0]
     table = RunTable.of(runs)
@@ -119,7 +120,8 @@ def simulated_robustness(options: argparse.Namespace, console: Console) -> None:
         found = losses(simulate_all(bench, policies, seeds, run_tasks))
     console.print(loss_table(f"Simulated: {stage.family.name}", found))
     path = options.out / "routing_robustness_simulated.json"
-    write_json(path, {"context": {**stage.context, **bench.context()}, "losses": [loss.json() for loss in found]})
+    context = {**stage.context, **bench.context(), "commit": stage.commit}
+    write_json(path, {"context": context, "losses": [loss.json() for loss in found]})
     console.print(f"written: {path}")
 
 

@@ -173,8 +173,9 @@ def _sendable(bench: Bench, traces: Sequence[Trace], max_rate: float, console: C
 
 def _books(options: argparse.Namespace, stage: Stage, bench: Bench) -> tuple[Book, Book]:
     context = {**stage.context, **bench.context()}
-    book = Book(options.out / "routing_live.json", context, anew=options.anew)
-    return book, Book(options.out / "routing_live_simulated.json", context, anew=options.anew)
+    names = ("routing_live.json", "routing_live_simulated.json")
+    book, twins = [Book(options.out / name, context, anew=options.anew, commit=stage.commit) for name in names]
+    return book, twins
 
 
 def _simulate(bench: Bench, twins: Book, tasks: Sequence[Task], workers: int, console: Console) -> None:

@@ -72,7 +72,7 @@ def live_robustness(options: argparse.Namespace, console: Console) -> None:
     found = losses(runs)
     console.print(loss_table(f"Live: {stage.family.name}", found))
     path = options.out / "routing_robustness_live.json"
-    write_json(path, {"context": stage.context, "losses": [loss.json() for loss in found]})
+    write_json(path, {"context": {**stage.context, "commit": stage.commit}, "losses": [loss.json() for loss in found]})
     console.print(f"written: {path}")
 
 

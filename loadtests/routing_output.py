@@ -44,7 +44,7 @@ def publish(console: Console, book: Book, table: RunTable, subject: str, found: 
     book.extra["goals"] = [goal._asdict() for goal in found]
     book.write()
     print_report(console, table, subject, found, title)
-    book.path.with_suffix(".md").write_text(markdown(table, subject, found), encoding="utf-8")
+    book.path.with_suffix(".md").write_text(markdown(table, subject, found, book.commits), encoding="utf-8")
     draw_differences(table, subject, book.path.with_suffix(".png"))
     draw_scatter(table, subject, beside(book.path, "scatter"))
     console.print(f"written: {book.path} and, beside it, .md and .png")

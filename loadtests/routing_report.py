@@ -91,8 +91,8 @@ def goals_table(goals: Sequence[Goal]) -> Table:
     return result
 
 
-def markdown(table: RunTable, subject: str, goals: Sequence[Goal]) -> str:
-    """Policies and goals as two tables for a README."""
+def markdown(table: RunTable, subject: str, goals: Sequence[Goal], commits: Sequence[str]) -> str:
+    """Policies and goals as two tables for a README, and what was measured."""
     lines = [
         f"| policy | effective accuracy | minus {subject}, points [95 %] | attainment | p99 |",
         "|---|---|---|---|---|",
@@ -110,6 +110,8 @@ def markdown(table: RunTable, subject: str, goals: Sequence[Goal]) -> str:
     lines += ["", "| goal | measured | |", "|---|---|---|"]
     words = {True: "met", False: "**not met**", None: "not measured"}
     lines += [f"| {goal.text} | {goal.measured} | {words[goal.met]} |" for goal in goals]
+    changed = " (+: and changes that are not committed)" if any(commit.endswith("+") for commit in commits) else ""
+    lines += ["", f"Commit: {', '.join(commits)}{changed}"]
     return "\n".join(lines) + "\n"
 
 

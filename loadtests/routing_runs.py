@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from loadtests.revision import UNKNOWN
 from loadtests.scoring import Fate, Score
 
 
@@ -36,7 +37,8 @@ class Run:
     """One run, judged. Shares are of all arrivals, `accuracy`, `escalated`, `answers` and latencies of the answered.
 
     `goodput_per_s` counts answers in time over the nominal duration, `per_s` arrivals likewise. `decisions` is None
-    for live runs. `faults` says why a live run is not a measurement.
+    for live runs. `faults` says why a live run is not a measurement. `commit` is what was measured, told as
+    by `revision.commit_of`.
     """
 
     policy: str
@@ -56,6 +58,7 @@ class Run:
     answers: dict[str, float]
     decisions: Decisions | None = None
     faults: tuple[str, ...] = ()
+    commit: str = UNKNOWN
 
     @property
     def key(self) -> Key:
@@ -92,11 +95,13 @@ class Book:
     """Runs in a JSON file, one line each; every `add` leaves a whole file behind, so that an interrupted suite goes on.
 
     `context` says under which conditions runs are comparable: a file of another context is refused unless it is to be
-    written `anew`. Raises `BookError`.
+    written `anew`. The `commit` of runs is noted, but is no such condition: most commits change nothing that is
+    measured, and a suite of hours goes on after one. Raises `BookError`.
     """
 
-    def __init__(self, path: Path, context: Mapping[str, Any], *, anew: bool = False) -> None:
+    def __init__(self, path: Path, context: Mapping[str, Any], *, anew: bool = False, commit: str = UNKNOWN) -> None:
         self.path = path
+        self.commit = commit
         self.context: dict[str, Any] = orjson.loads(orjson.dumps(dict(context)))
         self.extra: dict[str, Any] = {}
         self._runs: dict[Key, Run] = {}
@@ -112,18 +117,24 @@ class Book:
         """All runs, in the order in which they were made."""
         return tuple(self._runs.values())
 
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """What the runs measured, in the order in which they were made."""
+        return tuple(dict.fromkeys(run.commit for run in self._runs.values()))
+
     def __contains__(self, key: Key) -> bool:
         """Whether there is a valid run; an invalid one is to be made again."""
         return key in self._runs and not self._runs[key].faults
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Keep runs and write the file; a second run of one key replaces the first."""
-        self._runs.update({run.key: run for run in runs})
+        """Keep runs, of the book's commit, and write the file; a second run of one key replaces the first."""
+        self._runs.update({run.key: dataclasses.replace(run, commit=self.commit) for run in runs})
         self.write()
 
     def write(self) -> None:
         """Write the file anew, in one step."""
-        head = orjson.dumps({**self.context, **self.extra}, option=orjson.OPT_INDENT_2).decode()
+        values = {**self.context, "commit": ", ".join(self.commits), **self.extra}
+        head = orjson.dumps(values, option=orjson.OPT_INDENT_2).decode()
         lines = ",\n".join(orjson.dumps(_rounded(dataclasses.asdict(run))).decode() for run in self._runs.values())
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(".part")

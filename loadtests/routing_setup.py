@@ -13,6 +13,7 @@ import orjson
 from loadtests.calibration import TYPICAL, profiled_noise
 from loadtests.compare import profiled_family
 from loadtests.report import write_json
+from loadtests.revision import commit_of
 from loadtests.routing_runs import BookError
 from loadtests.routing_simulated import Bench
 from loadtests.samples import Samples, read_samples
@@ -36,12 +37,16 @@ _DECISIONS_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The family under load; `folder` is None for the synthetic one. `context` says what runs of it compare with."""
+    """The family under load; `folder` is None for the synthetic one. `context` says what runs of it compare with.
+
+    `commit` is what was checked out when it was opened.
+    """
 
     family: Family
     samples: Samples
     folder: RevisionFolder | None
     context: dict[str, Any]
+    commit: str = field(default_factory=commit_of)
 
 
 @dataclass(frozen=True, slots=True)

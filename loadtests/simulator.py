@@ -205,8 +205,7 @@ class _ServiceTimes:
         variant = self._family.index(dispatch.variant)
         assert variant is not None, "a dispatched variant belongs to its family"
         first = dispatch.items[0]
-        start = first.at if dispatch.from_stage else -1
-        median_s = self._profile.median_s(variant, len(dispatch.items), first.size_class, start)
+        median_s = self._profile.median_s(variant, len(dispatch.items), first.size_class, dispatch.start)
         factor = machine.slowdown * math.exp(machine.noise * self._rng.standard_normal())
         if machine.stragglers > 0.0 and self._rng.random() < machine.stragglers:
             factor *= machine.straggler_factor

@@ -17,6 +17,7 @@ one is noise of the sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,9 +129,7 @@ class Cascades:
         inner = np.linspace(0.0, 1.0, self.bins + 1)[1:-1]
         self.edges = [np.quantile(row, inner) if self.rows else np.zeros(0) for row in confidence]
         """Ascending inner edges of each rung's bins: bin i holds confidences from edge i-1 up to edge i."""
-        self._bin = np.stack(
-            [np.searchsorted(e, row, side="right") for e, row in zip(self.edges, confidence, strict=True)]
-        )
+        self._bin = np.stack([self.bins_of(rung, row) for rung, row in enumerate(confidence)])
         self._share = np.stack([np.bincount(row, minlength=self.bins) for row in self._bin]).astype(np.float64)
         self._transition: dict[tuple[int, int], Floats] = {}
         self._gain: dict[tuple[int, int], Floats] = {}
@@ -146,9 +145,9 @@ class Cascades:
                 self._transition[v1, v2] = (joint / rows[:, None])[source]
                 self._gain[v1, v2] = decreasing((better / rows)[source], self._share[v1])
 
-    def bin_of(self, rung: int, confidence: float) -> int:
-        """The bin of a confidence."""
-        return int(np.searchsorted(self.edges[rung], confidence, side="right"))
+    def bins_of(self, rung: int, confidences: Sequence[float] | NDArray[np.floating]) -> NDArray[np.intp]:
+        """The bin of each of a rung's confidences: int [n] in 0 to `bins` - 1."""
+        return self.edges[rung].searchsorted(confidences, side="right")
 
     def prices(self, first_s: Floats, step_s: Floats, known: Prices | None = None) -> Prices:
         """The table for planned seconds of a row: `first_s` [k] starting, `step_s` [k, k] going on, both at batches.

@@ -288,6 +288,11 @@ class Dispatch(NamedTuple):
     predicted_run_s: float
     reason: Reason
 
+    @property
+    def start(self) -> int:
+        """Index of the variant from whose answer the batch goes on, -1 where it starts anew: as `Family.start`."""
+        return self.items[0].at if self.from_stage else -1
+
 
 class Record(NamedTuple):
     """Everything that happened to one request. Headers, metrics, logs and load tests all read this one object.

@@ -47,11 +47,12 @@ class Segments:
     deadlines and not of what it costs: so together they are one segment with one slope. Were they merged by slope, in
     overload long rows would be worth nothing while the order of deadlines makes them run all the same, one by one.
 
-    `taken_s` and `taken` [segments + 1, kinds] are the seconds and the quality that a row of a kind has been given by
+    `count` is how many others there are: none where every kind has one answer to give. `taken_s` and `taken`
+    [count + 1, kinds] are the seconds and the quality that a row of a kind has been given by
     its first segment and the steepest so many others.
     """
 
-    __slots__ = ("_first", "_first_s", "_kind", "_slope", "_steepness", "_width", "kinds", "taken", "taken_s")
+    __slots__ = ("_first", "_first_s", "_kind", "_slope", "_steepness", "_width", "count", "kinds", "taken", "taken_s")
 
     def __init__(self, hulls: Sequence[tuple[Floats, Floats]]) -> None:
         self.kinds = len(hulls)
@@ -62,6 +63,7 @@ class Segments:
         gain = np.concatenate([np.diff(value[1:]) for _, value in hulls])
         order = np.argsort(-gain / width, kind="stable")
         self._kind, self._width, gain = kind[order].astype(np.intp), width[order], gain[order]
+        self.count = len(order)
         self._slope = gain / self._width
         self._steepness = -self._slope
         one_hot = np.eye(self.kinds)[self._kind]
@@ -70,8 +72,7 @@ class Segments:
 
     def curve(self, rows: Floats, budget_s: float) -> Curve:
         """The value of time for so many rows of each kind, float64 [kinds]."""
-        slope = self._slope
-        count = len(slope)
+        slope, count = self._slope, self.count
         if not rows.any():
             return Curve(_NO_SECONDS, _NO_VALUE, budget_s, 0.0, 0.0, count)
         first_s, first = float(self._first_s @ rows), float(self._first @ rows)
@@ -108,17 +109,17 @@ class Budget:
     reserve_share: float = 0.4
 
     def seconds(
-        self, horizon_s: Floats, shortest_slo_s: float, others_busy_s: Sequence[float], confidence: float = 1.0
+        self, horizon_s: Floats, shortest_slo_s: float, others_busy_s: Sequence[float], trust: float = 1.0
     ) -> Floats:
         """Seconds of all slots up to each horizon; `others_busy_s` is how long each other slot is still taken.
 
-        `confidence` in (0, 1] is the share of them that experience leaves.
+        `trust` in (0, 1] is the share of them that experience leaves.
         """
         left = horizon_s - np.minimum(self.reserve * shortest_slo_s, self.reserve_share * horizon_s)
         total = left
         for busy_s in others_busy_s:
             total = total + np.maximum(left - busy_s, 0.0)
-        return self.usable * confidence * total
+        return self.usable * trust * total
 
 
 class Horizon(NamedTuple):

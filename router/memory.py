@@ -27,7 +27,7 @@ SATURATED_S = 0.01
 """A look that found no time to spare is believed for this long."""
 MISS_COST = 0.003
 MET_GAIN = 0.00003
-LEAST_CONFIDENCE = 0.6
+LEAST_TRUST = 0.6
 
 
 def usual_slo(slo_s: Floats, rate: Floats, share: float) -> float:
@@ -50,13 +50,14 @@ class Memory:
         self._forecast_s = self._merged_s = -NEVER
         self._stale = False
         self._looked_s = -NEVER
+        self._saturated = False
         self._curves: dict[bool, Curve] = {}
         self._rankings: dict[tuple[DemandKey, bool], list[Choice]] = {}
         self.kinds: dict[DemandKey, int] = {}
         self.segments: Segments | None = None
         self.arrivals = Arrivals(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
-        self.confidence = 1.0
-        """Share of the budget that experience leaves: see `learn`."""
+        self.trust = 1.0
+        """Share of the budget that experience leaves, in [`LEAST_TRUST`, 1]: see `learn`."""
         self._met = self._missed = 0
         self.row_s = np.zeros(0)
         """Planned seconds of a row of each class of `arrivals` at its cheapest."""
@@ -105,6 +106,7 @@ class Memory:
         self.price = outlook.price
         self._looked_s = now
         self._curves = {False: outlook.planned.near}
+        self._saturated = self.segments.count > 0 and outlook.planned.near.segments == 0
         self._rankings = {}
         return outlook
 
@@ -115,13 +117,12 @@ class Memory:
         """
         met, missed = view.met - self._met, view.missed - self._missed
         self._met, self._missed = view.met, view.missed
-        learnt = self.confidence + MET_GAIN * met - MISS_COST * missed
-        self.confidence = min(max(learnt, LEAST_CONFIDENCE), 1.0)
+        learnt = self.trust + MET_GAIN * met - MISS_COST * missed
+        self.trust = min(max(learnt, LEAST_TRUST), 1.0)
 
     def is_saturated(self, now: float) -> bool:
-        """Whether the last look, lately, found no time for anything but cheapest answers."""
-        curve = self._curves.get(False)
-        return curve is not None and curve.segments == 0 and now - self._looked_s < SATURATED_S
+        """Whether the last look, lately, found better answers and no time for any of them."""
+        return self._saturated and now - self._looked_s < SATURATED_S
 
     def remember_burst(self, planned: Planned) -> None:
         """What the last look found with hardly a reserve."""

@@ -107,7 +107,7 @@ class Outlook:
     def with_budget(self, budget: Budget) -> Planned:
         """The value of time if that much of it is planned with."""
         memory = self._memory
-        budget_s = budget.seconds(self._horizons_s, memory.shortest_s, self._others_s, memory.confidence)
+        budget_s = budget.seconds(self._horizons_s, memory.shortest_s, self._others_s, memory.trust)
         kinds = self._segments.kinds
         horizon = tightest(self._horizons_s, self._rows, self._kind, memory.arrivals, budget_s, kinds)
         return Planned(

@@ -13,15 +13,13 @@ Rules of the house:
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from router.admission import cannot_finish, lowest_variant
-from router.backlog import Backlog, LaneKey
+from router.backlog import Backlog
 from router.contract import (
     NEVER,
-    BatchRecord,
     Dispatch,
     Family,
     Hints,
@@ -37,7 +35,10 @@ from router.demand import Demand
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
-from router.view import CascadePolicy, Decision, Lane, Plan, Policy, PreparedPolicy, View
+from router.slots import Slots
+from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
+from router.viewer import Known, Viewer
+from router.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,6 @@ class Limits:
     look_ahead: int = 32
     reply_margin_s: float = 0.002
     transit_s: float = 0.0
-
-
-@dataclass(slots=True)
-class _FamilyState:
-    family: Family
-    latency: LatencyModel
 
 
 class Scheduler:
@@ -81,21 +76,17 @@ class Scheduler:
         self._cascades = policy if isinstance(policy, CascadePolicy) else None
         self._state: object = None
         by_name = {family.name: family for family in families}
-        self._margins = {name: (margins or {}).get(name) for name in by_name}
-        self._families = {n: _FamilyState(f, LatencyModel(f, self._margins[n])) for n, f in by_name.items()}
+        own_margins = {name: (margins or {}).get(name) for name in by_name}
+        self._families = {name: Known(f, LatencyModel(f, own_margins[name])) for name, f in by_name.items()}
         if isinstance(policy, PreparedPolicy):
-            self._state = policy.prepare([(state.family, state.latency) for state in self._families.values()])
-        self._free = [slot.index for slot in slots]
-        self._slots = len(slots)
-        self._running: dict[int, Dispatch] = {}
+            self._state = policy.prepare(list(self._families.values()))
+        self._viewer = Viewer(self._families, own_margins, self.limits.look_ahead, self.limits.reply_margin_s)
+        self._slots = Slots(slots)
         self._backlog = Backlog()
+        self._waiting = Waiting(self._backlog)
         self._ledger = Ledger(self._backlog)
         self._pending = self._ledger.pending
         self._demand = Demand()
-        self._batch_records: list[BatchRecord] = []
-        self._sequence = 0
-        self._batches = 0
-        self._hints: Hints | None = None
         self._wake_at = NEVER
         self._dispatches: list[Dispatch] = []
         """Started and not yet reported; survives a policy that raises after its first plan."""
@@ -110,7 +101,7 @@ class Scheduler:
         if request.id in self._pending:
             raise ValueError(f"request id {request.id} is in use")
         state = self._families.get(request.family)
-        lowest = lowest_variant(state.family, request, self._fresh_hints(now)) if state else None
+        lowest = lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
         if state is None or lowest is None:
             self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
             return
@@ -118,20 +109,21 @@ class Scheduler:
             self._ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
             return
         background = request.deadline_s == NEVER
-        if not background and cannot_finish(state.latency, request, lowest, self._slots, now):
+        if not background and cannot_finish(state.latency, request, lowest, self._slots.count, now):
             if request.when_late is WhenLate.SHED:
                 self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return
             background = True
         pending = self._ledger.open(request)
-        self._queue(pending, lowest, background)
-        by_s = self._planned_by_s(request)
+        # When the answer is planned to be ready.
+        by_s = request.deadline_s - min(self.limits.transit_s, 0.1 * (request.deadline_s - request.arrival_s))
+        self._waiting.enter(pending, lowest, by_s, background=background)
         latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
         if latest_s > now:
             # Impossible requests are refused; they must not make the policy fear for others of their kind.
             self._demand.observe(request, lowest, now)
             pending.expected = True
-        if self._free:
+        if self._slots.free:
             self._wake_at = now
         elif not background:
             # Nothing can start now: it is enough to look before a row of this request becomes hopeless.
@@ -140,8 +132,9 @@ class Scheduler:
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._ledger.ring(now)
-        while self._backlog.rows and (self._free or now >= self._wake_at):
-            self._state, decision = self._policy.decide(self._state, self._view(now), now)
+        while self._backlog.rows and (self._slots.free or now >= self._wake_at):
+            view = self._viewer.view(self._backlog, self._slots, self._demand, self._ledger, now)
+            self._state, decision = self._policy.decide(self._state, view, now)
             self._wake_at = decision.wake_at
             if decision.late or decision.settled:
                 self._set_late(decision, now)
@@ -153,9 +146,8 @@ class Scheduler:
         if not self._backlog.rows:
             self._wake_at = NEVER
         dispatches, self._dispatches = self._dispatches, []
-        batches, self._batch_records = self._batch_records, []
         wake_at = min(self._wake_at, self._ledger.next_alarm_s())
-        return Poll(tuple(dispatches), self._ledger.take(), tuple(batches), wake_at)
+        return Poll(tuple(dispatches), self._ledger.take(), self._slots.take(), wake_at)
 
     def complete(
         self,
@@ -163,32 +155,31 @@ class Scheduler:
         now: float,
         run_s: float | None = None,
         confidences: Sequence[float] | None = None,
-    ) -> list[Item]:
+    ) -> list[int]:
         """The batch is answered; its model ran for `run_s` seconds (by default, for as long as the slot was busy).
 
         `confidences` has the calibrated probability of each row's answer, in the batch's order; without it no answer
-        is kept for a better one. Returns the rows whose answer is kept. Raises `KeyError` for a batch that is not
-        running.
+        is kept for a better one. Returns the places in the batch of the rows whose answer is kept, ascending. Raises
+        `KeyError` for a batch that is not running.
         """
-        dispatch = self._release(batch_id, now, failed=False)
+        dispatch = self._slots.release(batch_id, now, failed=False)
         state = self._families[dispatch.family]
         variant = state.family.index(dispatch.variant)
         assert variant is not None, "a running variant belongs to its family"
         observed_s = now - dispatch.started_s
         first = dispatch.items[0]
         ran_s = observed_s if run_s is None else run_s
-        start = first.at if dispatch.from_stage else -1
-        state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, start)
+        state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, dispatch.start)
         quality = state.family.variants[variant].quality
-        kept: list[Item] = []
-        for index, item in enumerate(dispatch.items):
+        kept: list[int] = []
+        for place, item in enumerate(dispatch.items):
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
-            confidence = 0.0 if confidences is None else float(confidences[index])
+            confidence = 0.0 if confidences is None else float(confidences[place])
             pending.answered(item, dispatch, quality, observed_s, confidence)
             if self._cascades is not None and confidence > 0.0 and self._keep(pending, item, variant, confidence, now):
-                kept.append(item)
+                kept.append(place)
             else:
                 self._settled(pending, now)
         return kept
@@ -198,7 +189,7 @@ class Scheduler:
 
         Raises `KeyError` for a batch that is not running.
         """
-        for item in self._release(batch_id, now, failed=True).items:
+        for item in self._slots.release(batch_id, now, failed=True).items:
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
@@ -224,7 +215,7 @@ class Scheduler:
 
     def set_hints(self, hints: Hints | None) -> None:
         """Advice of the slow outer loop; forgotten by itself after its age."""
-        self._hints = hints
+        self._viewer.set_hints(hints)
 
     # What observers read
 
@@ -241,7 +232,7 @@ class Scheduler:
     @property
     def busy_slots(self) -> int:
         """Slots that run a batch."""
-        return len(self._running)
+        return self._slots.busy
 
     @property
     def families(self) -> dict[str, Family]:
@@ -253,70 +244,9 @@ class Scheduler:
         return self._families[family].latency
 
     def __repr__(self) -> str:
-        return f"<Scheduler {self.unfinished} unfinished, {len(self._free)} free slots, {self._backlog!r}>"
+        return f"<Scheduler {self.unfinished} unfinished, {len(self._slots.free)} free slots, {self._backlog!r}>"
 
     # Steps
-
-    def _queue(self, pending: Pending, lowest: int, background: bool) -> None:
-        request = pending.request
-        pinned = lowest if request.pinned is not None else -1
-        slo_s = request.deadline_s - request.arrival_s
-        deadline_s = self._planned_by_s(request)
-        for row, size_class in enumerate(request.row_classes):
-            self._sequence += 1
-            item = Item(
-                request.urgency,
-                deadline_s,
-                self._sequence,
-                request.id,
-                row,
-                size_class,
-                lowest,
-                request.min_quality,
-                slo_s,
-            )
-            key = LaneKey(request.family, pinned, lowest, size_class, request.urgency, background)
-            self._backlog.add(key, item)
-            pending.queued[row] = (key, item)
-
-    def _planned_by_s(self, request: Request) -> float:
-        """When the answer is planned to be ready."""
-        return request.deadline_s - min(self.limits.transit_s, 0.1 * (request.deadline_s - request.arrival_s))
-
-    def _fresh_hints(self, now: float) -> Hints | None:
-        hints = self._hints
-        if hints is None:
-            return None
-        return hints if 0.0 <= now - hints.issued_s <= hints.max_age_s else None
-
-    def _view(self, now: float) -> View:
-        hints = self._fresh_hints(now)
-        running = {dispatch.family for dispatch in self._running.values()}
-        lanes: list[Lane] = []
-        background: list[Lane] = []
-        kept: list[Lane] = []
-        for key, items in self._backlog.lanes():
-            state = self._families[key.family]
-            margin = hints.margin if hints is not None and hints.margin else self._margins[key.family]
-            state.latency.set_margin(margin)
-            if key.family not in running:
-                state.latency.relax(now)
-            ahead = tuple(items[: self.limits.look_ahead])
-            lane = Lane(key, state.family, state.latency, len(items), ahead, items[-1].deadline_s)
-            (kept if key.at >= 0 else background if key.background else lanes).append(lane)
-        busy = tuple(d.started_s + d.predicted_s for d in self._running.values())
-        return View(
-            tuple(self._free),
-            busy,
-            tuple(lanes),
-            tuple(background),
-            hints,
-            tuple(kept),
-            self._demand,
-            self.limits.reply_margin_s,
-            self._ledger.met,
-            self._ledger.missed,
-        )
 
     def _set_late(self, decision: Decision, now: float) -> None:
         for lane, item in decision.late:
@@ -324,10 +254,7 @@ class Scheduler:
             if pending is None:
                 continue
             if pending.request.when_late is WhenLate.SERVE:
-                self._backlog.remove(lane.key, (item,))
-                key = lane.key._replace(background=True)
-                self._backlog.add(key, item)
-                pending.queued[item.row] = (key, item)
+                self._waiting.postpone(pending, lane.key, item)
             else:
                 self._ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
 
@@ -335,8 +262,7 @@ class Scheduler:
         for lane, item in decision.settled:
             pending = self._pending.get(item.request_id)
             if pending is not None:
-                del pending.queued[item.row]
-                self._backlog.remove(lane.key, (item,))
+                self._waiting.leave(pending, lane.key, item)
                 self._settled(pending, now)
 
     def _keep(self, pending: Pending, item: Item, variant: int, confidence: float, now: float) -> bool:
@@ -352,9 +278,7 @@ class Scheduler:
         kept = self._cascades.keeps(self._state, state.family, state.latency, answered, now)
         pending.judged(answered, kept=kept)
         if kept:
-            key = LaneKey(request.family, -1, item.lowest, item.size_class, item.urgency, False, variant)
-            self._backlog.add(key, answered)
-            pending.queued[item.row] = (key, answered)
+            self._waiting.again(pending, answered)
             self._ledger.keep(pending, by_s)
         return kept
 
@@ -364,38 +288,8 @@ class Scheduler:
             self._ledger.answer(pending, now)
 
     def _start(self, plan: Plan, now: float) -> Dispatch:
-        lane, items = plan.lane, plan.items
-        if items[-1] is lane.items[len(items) - 1]:
-            self._backlog.take_first(lane.key, len(items))
-        else:
-            self._backlog.remove(lane.key, items)
-        variant = lane.family.variants[plan.variant]
-        from_stage = lane.family.first_stage(lane.key.at, plan.variant)
-        start = lane.key.at if from_stage else -1
-        rows, size_class = len(items), items[0].size_class
-        self._batches += 1
-        dispatch = Dispatch(
-            self._batches,
-            plan.slot,
-            lane.family.name,
-            lane.family.revision,
-            variant.name,
-            from_stage,
-            len(variant.stages),
-            items,
-            now,
-            lane.latency.planned_s(plan.variant, rows, size_class, start),
-            lane.latency.planned_run_s(plan.variant, rows, size_class, start),
-            plan.reason,
-        )
-        self._free.remove(plan.slot)
-        self._running[dispatch.batch_id] = dispatch
-        for item in items:
+        self._waiting.take(plan)
+        dispatch = self._slots.start(plan, now)
+        for item in plan.items:
             self._pending[item.request_id].started(item, now)
-        return dispatch
-
-    def _release(self, batch_id: int, now: float, *, failed: bool) -> Dispatch:
-        dispatch = self._running.pop(batch_id)
-        insort(self._free, dispatch.slot)
-        self._batch_records.append(BatchRecord(dispatch, now, failed))
         return dispatch

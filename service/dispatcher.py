@@ -230,7 +230,7 @@ class Dispatcher:
             work = self._work.get(item.request_id)
             # None where the request has ended meanwhile, as with the answer that was kept for it.
             if work is not None:
-                work.keep(item.row, outcome, index)
+                work.keep(item.row, outcome.answers, index)
         now = self._clock()
         try:
             kept = self._scheduler.complete(batch_id, now, run_s, outcome.answers.confidences.tolist())
@@ -239,11 +239,9 @@ class Dispatcher:
             self._scheduler.abandon_all(now, Reason.INTERNAL_ERROR)
             return
         if outcome.states:
-            waiting = {(item.request_id, item.row) for item in kept}
-            for item in dispatch.items:
-                work = self._work.get(item.request_id)
-                if work is not None:
-                    work.hold_state(item.row, wanted=(item.request_id, item.row) in waiting)
+            for place in kept:
+                item = dispatch.items[place]
+                self._work[item.request_id].hold(item.row, outcome.states[place])
 
     def _answer(self, record: Record) -> None:
         work = self._work.pop(record.request_id)

@@ -62,19 +62,15 @@ class Work:
         """What a batch needs of a row: its input, or, to go on at a later stage, its state, which is handed over."""
         return self.states.pop(row) if from_stage else self.rows[row]
 
-    def keep(self, row: int, ran: Ran, index: int) -> None:
-        """Take a row's answer, and its state, from a batch in which it was at `index`; they replace earlier ones."""
-        self.answers[row] = (ran.answers, index)
-        if ran.states:
-            self.states[row] = ran.states[index]
-        elif self.states:
+    def keep(self, row: int, answers: Answers, index: int) -> None:
+        """Take a row's answer from a batch in which it was at `index`; it replaces an earlier one and its state."""
+        self.answers[row] = (answers, index)
+        if self.states:
             self.states.pop(row, None)
 
-    def hold_state(self, row: int, *, wanted: bool) -> None:
-        """Make a row's state its own if somebody will go on from it, so that it does not hold its whole batch's."""
-        state = self.states.pop(row, None)
-        if wanted and state is not None:
-            self.states[row] = state.copy()
+    def hold(self, row: int, state: State) -> None:
+        """Keep the state that the row's answer left: a copy, so that it does not hold its whole batch's."""
+        self.states[row] = state.copy()
 
     def collect(self) -> Answers:
         """All rows' answers in order; the request is served, so none is missing."""

@@ -89,5 +89,5 @@ class TwoSteps:
 
     def _latest_start_s(self, lane: Lane, item: Item, reply_margin_s: float) -> float:
         best = lane.family.ladder[-1]
-        start = item.at if lane.family.first_stage(item.at, best) else -1
-        return item.deadline_s - reply_margin_s - lane.latency.planned_s(best, 1, item.size_class, start)
+        needed_s = lane.latency.planned_s(best, 1, item.size_class, lane.family.start(item.at, best))
+        return item.deadline_s - reply_margin_s - needed_s

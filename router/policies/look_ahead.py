@@ -222,7 +222,7 @@ class LookAhead:
                 if not size:
                     continue
                 likely_s = table.step_likely_s(at, ladder[other], size)
-                bins = table.cascades.edges[rung].searchsorted([i.confidence for i in items[:size]], side="right")
+                bins = table.cascades.bins_of(rung, [item.confidence for item in items[:size]])
                 worth = weight * float(table.prices.gain[index, rung, other, bins].sum()) + outlook.cost_of(likely_s)
                 if worth > beat:
                     beat = worth

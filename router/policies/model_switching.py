@@ -23,17 +23,9 @@ import numpy as np
 from router.contract import Reason
 from router.policies.batching import allowed, batch, in_time, next_turn
 from router.policies.queueing import late_share
-from router.policies.tables import Tables, pace, slo_of, slo_step
-from router.policies.windows import Windows, rate_of, rate_step
+from router.policies.tables import RateTables, pace, slo_of, slo_step
+from router.policies.windows import rate_of, rate_step
 from router.view import Decision, Lane, View
-
-
-class _State:
-    __slots__ = ("tables", "windows")
-
-    def __init__(self, window_s: float) -> None:
-        self.windows = Windows(window_s)
-        self.tables: Tables[int] = Tables()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +38,7 @@ class ModelSwitching:
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
-        known = state if isinstance(state, _State) else _State(self.window_s)
+        known: RateTables[int] = state if isinstance(state, RateTables) else RateTables(self.window_s)
         known.windows.roll(view, now)
         turn = next_turn(view, now, early_drop=self.early_drop)
         if isinstance(turn, Decision):
@@ -57,7 +49,7 @@ class ModelSwitching:
             variant = in_time(lane, variant, now)
         return known, Decision((), batch(view, lane, variant, now, Reason.BEST_VALUE), turn.wake_at)
 
-    def _variant(self, known: _State, view: View, lane: Lane) -> int:
+    def _variant(self, known: RateTables[int], view: View, lane: Lane) -> int:
         if lane.key.pinned >= 0:
             return lane.key.pinned
         step = rate_step(known.windows.per_slot(view, lane))

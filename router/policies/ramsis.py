@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from router.contract import Reason
 from router.policies.batching import allowed, batch, chosen, in_time, next_turn
 from router.policies.queueing import poisson
-from router.policies.tables import Tables, pace, slo_of, slo_step
-from router.policies.windows import Windows, rate_of, rate_step
+from router.policies.tables import RateTables, pace, slo_of, slo_step
+from router.policies.windows import rate_of, rate_step
 from router.view import Decision, Lane, Plan, View
 
 Floats = NDArray[np.float64]
@@ -38,14 +38,6 @@ Choices = NDArray[np.int64]
 SWEEPS = 400
 SETTLED_SWEEPS = 20
 MEMORY_SLOS = 5.0
-
-
-class _State:
-    __slots__ = ("tables", "windows")
-
-    def __init__(self, window_s: float) -> None:
-        self.windows = Windows(window_s)
-        self.tables: Tables[Choices] = Tables()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +50,7 @@ class Ramsis:
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
-        known = state if isinstance(state, _State) else _State(self.window_s)
+        known: RateTables[Choices] = state if isinstance(state, RateTables) else RateTables(self.window_s)
         known.windows.roll(view, now)
         turn = next_turn(view, now, early_drop=self.early_drop)
         if isinstance(turn, Decision):
@@ -74,7 +66,7 @@ class Ramsis:
         plan = Plan(view.free_slots[0], lane, variant, lane.items[:rows], chosen(lane, variant, Reason.BEST_VALUE))
         return known, Decision((), plan, turn.wake_at)
 
-    def _lookup(self, known: _State, view: View, lane: Lane, rows: int, slack_s: float) -> int:
+    def _lookup(self, known: RateTables[Choices], view: View, lane: Lane, rows: int, slack_s: float) -> int:
         rungs, latency, size_class = allowed(lane), lane.latency, lane.key.size_class
         if len(rungs) == 1:
             return rungs[0]

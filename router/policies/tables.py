@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from router.policies.windows import Windows
 from router.view import Lane
 
 PACE_STEP = math.log(1.1)
@@ -35,6 +36,16 @@ class Tables(Generic[Table]):
                 self._made.clear()
             found = self._made[key] = make()
         return found
+
+
+class RateTables(Generic[Table]):
+    """The state of a rule that looks a table up for the rate it believes in. Updated in place."""
+
+    __slots__ = ("tables", "windows")
+
+    def __init__(self, window_s: float) -> None:
+        self.windows = Windows(window_s)
+        self.tables: Tables[Table] = Tables()
 
 
 def pace(lane: Lane) -> tuple[int, ...]:

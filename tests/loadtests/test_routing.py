@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
+from loadtests.revision import commit_of
 from loadtests.routing import main
 from loadtests.routing_goals import Goal, goals
 from loadtests.routing_report import markdown
@@ -126,10 +127,12 @@ def test_goals_are_met_or_not_by_what_was_measured() -> None:
 def test_markdown_has_every_policy_and_goal() -> None:
     """The README's tables, with the subject in bold."""
     table = RunTable.of([run("casc", TRACES[0], 0.9), run("infaas", TRACES[0], 0.8)])
-    text = markdown(table, "casc", [Goal("be good", "+1.00", met=True), Goal("be quick", "not run", met=None)])
+    found = [Goal("be good", "+1.00", met=True), Goal("be quick", "not run", met=None)]
+    text = markdown(table, "casc", found, ["1a2b3c4", "5d6e7f8+"])
     assert "| **casc** | 90.00 % |  | 100.00 % | 20.0 ms |" in text
     assert "| infaas | 80.00 % | -10.00 [-inf, +inf] | 100.00 % | 20.0 ms |" in text
     assert "| be good | +1.00 | met |\n| be quick | not run | not measured |\n" in text
+    assert text.endswith("\n\nCommit: 1a2b3c4, 5d6e7f8+ (+: and changes that are not committed)\n")
 
 
 def test_a_book_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -150,6 +153,27 @@ def test_runs_of_other_conditions_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(BookError, match=r"runs\.json: has runs of another duration_s"):
         Book(path, {"duration_s": 2.0})
     assert () == Book(path, {"duration_s": 2.0}, anew=True).runs
+
+
+def test_runs_know_their_commit_and_a_suite_goes_on_after_one(tmp_path: Path) -> None:
+    """Runs of an earlier commit are not made again, nor told to be of the later one."""
+    path, context = tmp_path / "runs.json", {"duration_s": 1.0}
+    Book(path, context, commit="1a2b3c4").add([run("casc", "a", 0.5)])
+    book = Book(path, context, commit="5d6e7f8+")
+    assert Key("casc", "a", 1) in book
+    book.add([run("fluid", "a", 0.5)])
+    found, runs = read_runs(path)
+    assert ("1a2b3c4, 5d6e7f8+", ["1a2b3c4", "5d6e7f8+"]) == (found["commit"], [each.commit for each in runs])
+    book.add([run("casc", "a", 0.6)])
+    assert ("5d6e7f8+",) == Book(path, context).commits
+
+
+def test_runs_of_files_without_commits_are_of_an_unknown_one(tmp_path: Path) -> None:
+    """Results made before commits were noted are still read."""
+    path = tmp_path / "runs.json"
+    Book(path, {}, commit="1a2b3c4").add([run("casc", "a", 0.5)])
+    path.write_text(path.read_text().replace(',"commit":"1a2b3c4"', ""))
+    assert ("unknown",) == Book(path, {}).commits
 
 
 def test_something_else_is_not_read_as_runs(tmp_path: Path) -> None:
@@ -229,7 +253,7 @@ def test_the_command_runs_the_quick_suite(tmp_path: Path, capsys: pytest.Capture
     main([*flags, "--policies", "casc", "slack-fraction", "--traces", "poisson middle 0.7", "overload 2"])
     context, runs = read_runs(tmp_path / "routing_simulated.json")
     assert {"casc", "slack-fraction", *(f"fixed:v{rung}" for rung in range(5))} == {run.policy for run in runs}
-    assert "synthetic" == context["family"]
+    assert ("synthetic", commit_of()) == (context["family"], context["commit"])
     assert 10 == len(context["goals"])
     for name in ("routing_simulated.md", "routing_simulated.png", "routing_simulated_burst.png"):
         assert (tmp_path / name).stat().st_size > 100

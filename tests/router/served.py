@@ -51,10 +51,9 @@ def serve(family: Family, policy: str, requests: Sequence[Request], slots: int =
         for dispatch in poll.dispatches:
             runs = family.index(dispatch.variant)
             assert runs is not None
-            start = dispatch.items[0].at if dispatch.from_stage else -1
             running[dispatch.batch_id] = (dispatch, runs)
             longest = max(item.size_class for item in dispatch.items)
-            ends_s = now + exact.planned_s(runs, len(dispatch.items), longest, start)
+            ends_s = now + exact.planned_s(runs, len(dispatch.items), longest, dispatch.start)
             heapq.heappush(events, (ends_s, 0, dispatch.batch_id))
     assert len(requests) == len(records)
     return tuple(records)

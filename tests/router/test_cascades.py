@@ -45,13 +45,13 @@ def followed(cascades: Cascades, prices: Prices, evidence: Evidence, at: int) ->
     """Row by row and step by step: mean further seconds and quality of rows that start at each rung."""
     rungs, rows = evidence.correct.shape
     later_s, quality = np.zeros(rungs), np.zeros(rungs)
+    bins = [cascades.bins_of(rung, evidence.confidence[rung]) for rung in range(rungs)]
     for start in range(rungs):
         for row in range(rows):
             rung, spent_s = start, 0.0
             while True:
-                place = cascades.bin_of(rung, float(evidence.confidence[rung, row]))
                 net = {
-                    other: prices.gain[at, rung, other, place] - prices.price[at] * STEP_S[rung, other]
+                    other: prices.gain[at, rung, other, bins[rung][row]] - prices.price[at] * STEP_S[rung, other]
                     for other in range(rung + 1, rungs)
                 }
                 best = max(net, key=lambda other: net[other], default=rung)
@@ -172,8 +172,9 @@ def test_the_limit_of_a_bin_divides_confidences_as_the_bins_do() -> None:
     prices = cascades.prices(FIRST_S, STEP_S)
     assert drawn_family.evidence is not None
     at = prices.index(30.0)
-    for confidence in drawn_family.evidence.confidence[0].tolist():
-        net = prices.gain[at, 0, 2, cascades.bin_of(0, confidence)] - prices.price[at] * STEP_S[0, 2]
+    confidences = drawn_family.evidence.confidence[0].tolist()
+    for confidence, place in zip(confidences, cascades.bins_of(0, confidences), strict=True):
+        net = prices.gain[at, 0, 2, place] - prices.price[at] * STEP_S[0, 2]
         assert (net > 0.0) == (confidence < prices.go[at, 0, 2])
 
 
@@ -189,7 +190,7 @@ def test_the_chance_to_go_on_from_the_next_variant_counts() -> None:
     prices = cascades.prices(FIRST_S, step_s)
     at = prices.index(50.0)
     price = prices.price[at]
-    unsure = cascades.bin_of(0, 0.5)
+    (unsure,) = cascades.bins_of(0, [0.5])
     # Half of the rows that the first is unsure of gain 1 less the price of the last step.
     assert prices.gain[at, 0, 1, unsure] == pytest.approx(0.5 * (1.0 - price * 0.010))
     assert prices.later_s[at, 0] == pytest.approx(0.5 * 0.001 + 0.25 * 0.010)

@@ -35,6 +35,8 @@ BASELINES = (
 POLICIES = ("casc", "fluid", *BASELINES, *(f"{name}:lazy" for name in BASELINES))
 WAITING = ("proteus", "proteus:lazy")
 """Policies that let a slot idle to fill a batch."""
+SETTLED = -2
+"""In the place of a variant: the row has its last answer."""
 
 
 def family(name: str, *, staged: bool = False) -> Family:
@@ -110,7 +112,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         """A batch is answered, each row with some confidence."""
         dispatch = self.busy.pop(batch)
         self.insured.update(item.request_id for item in dispatch.items if item.at < 0)
-        self.scheduler.complete(batch, self.now, confidences=sure[: len(dispatch.items)])
+        waiting = self.scheduler.queued_rows
+        kept = self.scheduler.complete(batch, self.now, confidences=sure[: len(dispatch.items)])
+        assert len(kept) == self.scheduler.queued_rows - waiting, "kept rows wait again, and nobody else"
+        for place, item in enumerate(dispatch.items):
+            if place not in kept:
+                self.variant_of[item.request_id, item.row] = SETTLED
         return self._poll()
 
     @rule(target=running, batch=consumes(running))

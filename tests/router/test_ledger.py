@@ -328,8 +328,19 @@ def test_a_stage_goes_on_from_the_kept_row() -> None:
     bench.submit()
     bench.answer(0, UNSURE, 0.001)
     (second,) = bench.running
-    assert (1, 2, 0) == (second.from_stage, second.to_stage, second.items[0].at)
+    assert (1, 2, 0, 0) == (second.from_stage, second.to_stage, second.items[0].at, second.start)
     assert second.predicted_s == pytest.approx(0.007)
+
+
+def test_another_network_starts_anew_on_the_kept_row() -> None:
+    """The second batch runs whole and is planned so, though its row has an answer."""
+    bench = Bench()
+    bench.submit()
+    assert [-1] == [first.start for first in bench.running]
+    bench.answer(0, UNSURE, 0.001)
+    (second,) = bench.running
+    assert (0, 1, 0, -1) == (second.from_stage, second.to_stage, second.items[0].at, second.start)
+    assert second.predicted_s == pytest.approx(0.008)
 
 
 @pytest.mark.parametrize(("rows", "outcome"), [(1, Outcome.SERVED), (2, Outcome.FAILED)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from router.contract import NEVER, Family, Hints, Item, Request, VariantProfile
 from router.demand import Demand
 from router.fluid import Budget
 from router.latency import LatencyModel, table
-from router.memory import Memory
+from router.memory import SATURATED_S, Memory
 from router.outlook import Outlook, kind_of
 from router.view import Lane, View
 from tests.queued import demand, lane, view
@@ -280,6 +281,18 @@ def test_two_families_have_one_price() -> None:
     assert more_s[number] >= taken_s[number]
     assert more_s[1 - number] <= taken_s[1 - number]
     assert weighty.weight(both.lanes[1]) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("variants", "rows", "saturated"), [(2, 1, False), (2, 200, True), (1, 1, False), (1, 200, False)]
+)
+def test_saturated_is_a_machine_without_time_for_better_answers(variants: int, rows: int, saturated: bool) -> None:
+    """One row leaves time for `exact`, 200 do not; where there is nothing better, nobody lacks time for it."""
+    some, memory = sized([0.1] * rows), Memory(follow=True)
+    family = replace(SIZED, variants=SIZED.variants[:variants])
+    look(view(some._replace(family=family, latency=LatencyModel(family, 1.0))), memory=memory)
+    assert saturated == memory.is_saturated(0.0)
+    assert not memory.is_saturated(SATURATED_S)
 
 
 def test_looks_are_repeatable() -> None:

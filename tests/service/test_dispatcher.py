@@ -299,13 +299,14 @@ def test_a_policy_that_raises_on_an_answer_strands_nobody() -> None:
 
 
 def test_a_kept_state_does_not_hold_its_batch() -> None:
-    """A row that may go on has a copy of its own state; the state of a row that will not is dropped."""
+    """A row that may go on has a copy of its own state, until it is handed over or there is another answer."""
     whole = np.arange(12.0, dtype=np.float32).reshape(2, 3, 2)
     answered = Answers(np.zeros(2, np.int64), np.ones((2, 2), np.float32), np.ones(2, np.float32))
     work = Work([ROW, ROW], asyncio.new_event_loop().create_future(), 0.0, None)
     for row in range(2):
-        work.keep(row, Ran(answered, [whole[0], whole[1]]), row)
-        work.hold_state(row, wanted=row == 1)
-    assert [1] == list(work.states)
+        work.keep(row, answered, row)
+        work.hold(row, whole[row])
     assert work.states[1].base is None
     np.testing.assert_array_equal(whole[1], work.feed(1, 1))
+    work.keep(0, answered, 0)
+    assert not work.states

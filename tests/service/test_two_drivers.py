@@ -71,9 +71,8 @@ class Script:
         """Be done after the scripted time."""
         variant = self._family.index(dispatch.variant)
         assert variant is not None
-        first = dispatch.items[0]
-        start = first.at if dispatch.from_stage else -1
-        seconds = self._profile.median_s(variant, len(rows), first.size_class, start) * SLOWDOWN
+        size_class = dispatch.items[0].size_class
+        seconds = self._profile.median_s(variant, len(rows), size_class, dispatch.start) * SLOWDOWN
         confidence = SAMPLES.confidence[dispatch.variant][[int(row[0]) for row in rows]]
         answers = Answers(np.zeros(len(rows), np.int64), np.stack([1.0 - confidence, confidence], axis=1), confidence)
         states = rows if dispatch.to_stage < len(self._family.variants[-1].stages) else ()

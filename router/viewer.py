@@ -1,0 +1,84 @@
+"""What policies see of the machine, made anew for every decision: its families, rows and slots, and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from router.backlog import Backlog
+from router.contract import Family, Hints
+from router.demand import Demand
+from router.latency import LatencyModel
+from router.ledger import Ledger
+from router.slots import Slots
+from router.view import Lane, View
+
+
+class Known(NamedTuple):
+    """A family and what is learnt of its latencies."""
+
+    family: Family
+    latency: LatencyModel
+
+
+class Viewer:
+    """Makes views, and sets the families' latency models for them: their margins, and that an idle family recovers.
+
+    `margins` has the planning margin of each family of `families`, `None` where it is learnt. A policy sees the first
+    `look_ahead` rows of a lane and is told the `reply_margin_s`.
+    """
+
+    __slots__ = ("_families", "_hints", "_look_ahead", "_margins", "_reply_margin_s")
+
+    def __init__(
+        self,
+        families: Mapping[str, Known],
+        margins: Mapping[str, float | None],
+        look_ahead: int,
+        reply_margin_s: float,
+    ) -> None:
+        self._families = families
+        self._margins = margins
+        self._look_ahead = look_ahead
+        self._reply_margin_s = reply_margin_s
+        self._hints: Hints | None = None
+
+    def set_hints(self, hints: Hints | None) -> None:
+        """Advice of the slow outer loop; forgotten by itself after its age."""
+        self._hints = hints
+
+    def fresh_hints(self, now: float) -> Hints | None:
+        """The advice, `None` where there is none or it is too old."""
+        hints = self._hints
+        if hints is None:
+            return None
+        return hints if 0.0 <= now - hints.issued_s <= hints.max_age_s else None
+
+    def view(self, backlog: Backlog, slots: Slots, demand: Demand, ledger: Ledger, now: float) -> View:
+        """The state of the machine at this moment."""
+        hints = self.fresh_hints(now)
+        running = {dispatch.family for dispatch in slots.running}
+        lanes: list[Lane] = []
+        background: list[Lane] = []
+        kept: list[Lane] = []
+        for key, items in backlog.lanes():
+            family, latency = self._families[key.family]
+            latency.set_margin(hints.margin if hints is not None and hints.margin else self._margins[key.family])
+            if key.family not in running:
+                latency.relax(now)
+            ahead = tuple(items[: self._look_ahead])
+            lane = Lane(key, family, latency, len(items), ahead, items[-1].deadline_s)
+            (kept if key.at >= 0 else background if key.background else lanes).append(lane)
+        busy = tuple(d.started_s + d.predicted_s for d in slots.running)
+        return View(
+            tuple(slots.free),
+            busy,
+            tuple(lanes),
+            tuple(background),
+            hints,
+            tuple(kept),
+            demand,
+            self._reply_margin_s,
+            ledger.met,
+            ledger.missed,
+        )

@@ -1,0 +1,66 @@
+"""Rows on their way through the backlog: what a request knows of its waiting rows and the lanes change together."""
+
+from __future__ import annotations
+
+from router.backlog import Backlog, LaneKey
+from router.contract import Item
+from router.pending import Pending
+from router.view import Plan
+
+
+class Waiting:
+    """Puts rows into lanes, moves them and takes them out. A row waits in one lane at a time."""
+
+    __slots__ = ("_backlog", "_sequence")
+
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self._sequence = 0
+
+    def enter(self, pending: Pending, lowest: int, by_s: float, *, background: bool) -> None:
+        """All rows of a new request wait for variant `lowest` or a better one, to be answered by `by_s`."""
+        request = pending.request
+        pinned = lowest if request.pinned is not None else -1
+        slo_s = request.deadline_s - request.arrival_s
+        for row, size_class in enumerate(request.row_classes):
+            self._sequence += 1
+            item = Item(
+                request.urgency,
+                by_s,
+                self._sequence,
+                request.id,
+                row,
+                size_class,
+                lowest,
+                request.min_quality,
+                slo_s,
+            )
+            key = LaneKey(request.family, pinned, lowest, size_class, request.urgency, background)
+            self._put(pending, key, item)
+
+    def again(self, pending: Pending, item: Item) -> None:
+        """A row with an answer (`item.at`) waits for a better one."""
+        key = LaneKey(pending.request.family, -1, item.lowest, item.size_class, item.urgency, False, item.at)
+        self._put(pending, key, item)
+
+    def postpone(self, pending: Pending, key: LaneKey, item: Item) -> None:
+        """A row that is late goes to the background."""
+        self._backlog.remove(key, (item,))
+        self._put(pending, key._replace(background=True), item)
+
+    def leave(self, pending: Pending, key: LaneKey, item: Item) -> None:
+        """A row waits no longer."""
+        del pending.queued[item.row]
+        self._backlog.remove(key, (item,))
+
+    def take(self, plan: Plan) -> None:
+        """The rows of a plan leave their lane; their requests are told when the batch has started."""
+        lane, items = plan.lane, plan.items
+        if items[-1] is lane.items[len(items) - 1]:
+            self._backlog.take_first(lane.key, len(items))
+        else:
+            self._backlog.remove(lane.key, items)
+
+    def _put(self, pending: Pending, key: LaneKey, item: Item) -> None:
+        self._backlog.add(key, item)
+        pending.queued[item.row] = (key, item)
