@@ -129,10 +129,7 @@ def simulate(
             confidences = _confidences(batch.dispatch, workload, samples)
             scheduler.complete(batch.dispatch.batch_id, now, run_s, confidences)
         while arrived < len(requests) and max(free_at, requests[arrived].arrival_s) <= now:
-            request = requests[arrived]
-            if request.arrival_s < now:
-                request = request._replace(arrival_s=now, deadline_s=now + request.deadline_s - request.arrival_s)
-            scheduler.submit(request, now)
+            scheduler.submit(requests[arrived], now)
             running.disturb(1)
             arrived += 1
             free_at = now + loop_s

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Mapping
+from math import inf
 
+from router.backlog import Backlog
 from router.contract import Family, Hints, Request
 from router.latency import LatencyModel
+from router.slots import Slots
+from router.viewer import Known
+
+MOST_LANES = 32
+"""In a backlog of more lanes nobody is crowded out at arrival: the cost of a request must not be the callers' to choose.
+"""
 
 
 def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int | None:
@@ -35,3 +45,31 @@ def cannot_finish(latency: LatencyModel, request: Request, lowest: int, slots: i
     rows = Counter(request.row_classes)
     work_s = sum(latency.clearing_s(lowest, count, size_class) for size_class, count in rows.items())
     return now + work_s / slots > request.deadline_s
+
+
+def is_crowded_out(  # noqa: PLR0913 - all that is known at arrival
+    families: Mapping[str, Known],
+    backlog: Backlog,
+    slots: Slots,
+    urgency: int,
+    row_s: float,
+    by_s: float,
+    now: float,
+) -> bool:
+    """Whether the rows that go first leave no time before `by_s` for rows that take `row_s` seconds, all at cheapest.
+
+    Refusing it now loses as many as shedding it or another later, and costs less: nobody waits for a refusal, and the
+    backlog holds no more than can be answered. Rows go first whose deadline is not after `by_s`, or that are more
+    urgent. With nothing waiting nobody is crowded out, whatever is believed of latencies: what is refused teaches
+    nothing.
+    """
+    if not 0 < len(backlog) <= MOST_LANES:
+        return False
+    work_s = row_s + sum(max(0.0, end_s - now) for end_s in slots.busy_until_s)
+    for key, items in backlog.lanes():
+        if key.at >= 0 or key.background or key.urgency > urgency:
+            continue
+        rows = len(items) if key.urgency < urgency else bisect_right(items, (urgency, by_s, inf))  # type: ignore[arg-type]  # items are compared as tuples
+        if rows:
+            work_s += rows * families[key.family].latency.full_row_s(key.lowest, key.size_class)
+    return now + work_s / slots.count > by_s

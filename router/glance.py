@@ -65,8 +65,7 @@ def checkpoints(lanes: tuple[Lane, ...], lane: Lane, slots: int, now: float) -> 
     own_s = 0.0
     for other in lanes:
         deadlines = [item.deadline_s for item in other.items]
-        most = other.family.max_batch
-        row_s = other.latency.likely_s(other.key.lowest, most, other.key.size_class) / most / slots
+        row_s = other.latency.full_row_s(other.key.lowest, other.key.size_class) / slots
         due.append((other, deadlines, row_s))
         moments |= {deadlines[0], deadlines[len(deadlines) // 2], deadlines[-1], other.last_deadline_s}
         if other is lane:

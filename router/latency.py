@@ -128,6 +128,11 @@ class LatencyModel:
         run_s = self.median_s(variant, batch, size_class, start) * self._factors[variant]
         return run_s * self.calm + self.overhead_s
 
+    def full_row_s(self, variant: int, size_class: int) -> float:
+        """Likely seconds of one row in a batch as large as allowed: what rows take that are cleared together."""
+        most = len(self._median[variant][size_class]) - 1
+        return self.likely_s(variant, most, size_class) / most
+
     def planned_run_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
         """Seconds of it in which the model runs."""
         return self.median_s(variant, batch, size_class, start) * self._factors[variant]

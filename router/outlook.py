@@ -73,8 +73,7 @@ class Outlook:
         of_lane: list[tuple[int, float, int, int]] = []
         for number, lane in enumerate(lanes):
             count = len(lane.items)
-            most = lane.family.max_batch
-            own_s = lane.latency.likely_s(lane.key.lowest, most, lane.key.size_class) / most / self._slots
+            own_s = lane.latency.full_row_s(lane.key.lowest, lane.key.size_class) / self._slots
             due += [item.deadline_s for item in lane.items]
             rows += [1.0] * count
             if lane.depth > count:

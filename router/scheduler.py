@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from router.admission import cannot_finish, lowest_variant
+from router.admission import cannot_finish, is_crowded_out, lowest_variant
 from router.backlog import Backlog
 from router.contract import (
     NEVER,
@@ -114,9 +115,16 @@ class Scheduler:
                 self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return
             background = True
-        pending = self._ledger.open(request)
         # When the answer is planned to be ready.
         by_s = request.deadline_s - min(self.limits.transit_s, 0.1 * (request.deadline_s - request.arrival_s))
+        if not background and request.when_late is WhenLate.SHED and self._backlog.rows:
+            row_s = sum(map(partial(state.latency.full_row_s, lowest), request.row_classes))
+            urgency = request.urgency
+            if is_crowded_out(self._families, self._backlog, self._slots, urgency, row_s, by_s, now):
+                self._demand.observe(request, lowest, now)
+                self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
+                return
+        pending = self._ledger.open(request)
         self._waiting.enter(pending, lowest, by_s, background=background)
         latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
         if latest_s > now:

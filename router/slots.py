@@ -30,6 +30,11 @@ class Slots:
         return self._running.values()
 
     @property
+    def busy_until_s(self) -> tuple[float, ...]:
+        """The expected end of each batch that runs."""
+        return tuple([dispatch.started_s + dispatch.predicted_s for dispatch in self._running.values()])
+
+    @property
     def busy(self) -> int:
         """How many run a batch."""
         return len(self._running)

@@ -69,10 +69,9 @@ class Viewer:
             ahead = tuple(items[: self._look_ahead])
             lane = Lane(key, family, latency, len(items), ahead, items[-1].deadline_s)
             (kept if key.at >= 0 else background if key.background else lanes).append(lane)
-        busy = tuple(d.started_s + d.predicted_s for d in slots.running)
         return View(
             tuple(slots.free),
-            busy,
+            slots.busy_until_s,
             tuple(lanes),
             tuple(background),
             hints,

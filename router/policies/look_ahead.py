@@ -60,7 +60,7 @@ class LookAhead:
     cascades: bool = False
     head_room: float = 1.2
     decision_s: float = 60e-6
-    spare: float = 0.4
+    spare: float = 0.2
     budget: Budget = field(default_factory=Budget)
     burst: Budget = field(default_factory=lambda: Budget(usable=1.15, reserve=0.6, reserve_share=0.2))
     simple: SlackFraction = field(default_factory=SlackFraction)
