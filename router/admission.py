@@ -14,8 +14,7 @@ from router.slots import Slots
 from router.viewer import Known
 
 MOST_LANES = 32
-"""In a backlog of more lanes nobody is crowded out at arrival: the cost of a request must not be the callers' to choose.
-"""
+"""In more lanes nobody is crowded out at arrival: the cost of a request must not be the callers' to choose."""
 
 
 def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int | None:
@@ -47,7 +46,7 @@ def cannot_finish(latency: LatencyModel, request: Request, lowest: int, slots: i
     return now + work_s / slots > request.deadline_s
 
 
-def is_crowded_out(  # noqa: PLR0913 - all that is known at arrival
+def is_crowded_out(
     families: Mapping[str, Known],
     backlog: Backlog,
     slots: Slots,
@@ -69,7 +68,7 @@ def is_crowded_out(  # noqa: PLR0913 - all that is known at arrival
     for key, items in backlog.lanes():
         if key.at >= 0 or key.background or key.urgency > urgency:
             continue
-        rows = len(items) if key.urgency < urgency else bisect_right(items, (urgency, by_s, inf))  # type: ignore[arg-type]  # items are compared as tuples
+        rows = len(items) if key.urgency < urgency else bisect_right(items, (urgency, by_s, inf))
         if rows:
             work_s += rows * families[key.family].latency.full_row_s(key.lowest, key.size_class)
     return now + work_s / slots.count > by_s

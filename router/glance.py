@@ -94,7 +94,7 @@ def feasible(choice: Choice, points: list[Checkpoint], own_s: float, keep_s: flo
 
 
 def least_loss(
-    ranking: list[Choice], variant: int, deadlines: list[float], head_room: float, lost: float, now: float
+    ranking: list[Choice], variant: int, deadlines: list[float], lost: float, now: float
 ) -> tuple[Choice, int] | None:
     """Where nothing is feasible: the batch of a variant that is worth most, less what the heads too tight for it were.
 
@@ -105,7 +105,7 @@ def least_loss(
     for choice in ranking:
         if choice.variant != variant:
             continue
-        tight = bisect_left(deadlines, now + head_room * choice.seconds)
+        tight = bisect_left(deadlines, now + choice.seconds)
         worth = choice.worth - tight * lost
         if tight + choice.rows <= len(deadlines) and worth > most:
             best, most = (choice, tight), worth

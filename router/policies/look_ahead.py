@@ -8,9 +8,10 @@ Source: our routing study (fluid look-ahead, cascades as operating points, stage
    arrivals, the value of time up to it and after it, and the price of time.
 3. The lane with the earliest deadline runs next. Of all (variant, batch) of its first rows that leave everybody behind
    them feasible, the one runs that adds most to the sum of its own quality and the value of the time that is left.
-4. Where nothing leaves everybody feasible with time to spare: the same with hardly a reserve, and heads too tight for
-   the best batch are late (a reserve would call bursts hopeless that can still be answered).
-5. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
+4. Where nothing leaves everybody feasible with time to spare: `SlackFraction`, which gives nobody up.
+5. Where there is no time to spare even with everything at its cheapest: as 3 with hardly a reserve, and heads too tight
+   for the best batch are late (a reserve would call bursts hopeless that can still be answered).
+6. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
    their own; they never make a fresh row late.
 
 For some milliseconds after a look that found time for nothing but cheapest answers, `SlackFraction` decides; within
@@ -52,15 +53,15 @@ USUAL_SLO_S = 0.1
 class LookAhead:
     """FLUID: the look-ahead without cascades; with `cascades`, the part of CASC that decides on batches.
 
-    `head_room` multiplies a batch's seconds where its own deadline is at stake. `decision_s` is what a decision costs
-    on this machine, seconds. A batch leaves `spare` of the SLO clear before every deadline as long as some choice does:
-    for what no profile knows of, an event loop that shares the core before all. `burst` is the budget of step 4.
+    `decision_s` is what a decision costs on this machine, seconds. A batch leaves `spare` of the SLO clear before every
+    deadline as long as some choice does: for what no profile knows of, the event loop before all. It is overload when
+    everything at its cheapest would leave less than `overload` of the SLO; `burst` is the budget then.
     """
 
     cascades: bool = False
-    head_room: float = 1.2
     decision_s: float = 60e-6
     spare: float = 0.2
+    overload: float = 0.1
     budget: Budget = field(default_factory=Budget)
     burst: Budget = field(default_factory=lambda: Budget(usable=1.15, reserve=0.6, reserve_share=0.2))
     simple: SlackFraction = field(default_factory=SlackFraction)
@@ -90,25 +91,36 @@ class LookAhead:
             return memory, Decision((), background(view, now), wake_at)
         quick = lane is not None and self.is_quick(lane.latency, lane.key.lowest, best_rung(lane), lane.key.size_class)
         if quick or (lane is not None and memory.is_saturated(now)):
-            decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
-            return memory, decision._replace(wake_at=min(wake_at, decision.wake_at))
+            return memory, self._simply(view, lanes, wake_at, now)
         if lane is not None:
             plan, late = self._glance(memory, view, lanes, lane, now)
             if plan is not None:
                 return memory, Decision(late, plan, wake_at)
+        return memory, self._look(memory, view, lanes, lane, wake_at, now)
+
+    def _look(
+        self, memory: Memory, view: View, lanes: tuple[Lane, ...], lane: Lane | None, wake_at: float, now: float
+    ) -> Decision:
+        """Steps 2 to 6; `lane` has the earliest deadline of the fresh rows, if there are any."""
         outlook = memory.look(view, lanes, self.budget, now)
         plan, worth = None, 0.0
         if lane is not None:
             plan, worth, late = self._fresh(memory, outlook, view, lane, now)
+            if plan is None:
+                return self._simply(view, lanes, wake_at, now)
             if late:
-                return memory, Decision(late, None, wake_at)
+                return Decision(late, None, wake_at)
         better = self._better(memory, outlook, view, max(worth, 0.0), now)
         hidden = self._hiding(memory, outlook, view, now)
         if hidden:
-            return memory, Decision((), None, wake_at, hidden)
+            return Decision((), None, wake_at, hidden)
         if better is None and plan is None:
-            return memory, Decision((), background(view, now), min(wake_at, now + RETRY_S))
-        return memory, Decision((), better or plan, wake_at)
+            return Decision((), background(view, now), min(wake_at, now + RETRY_S))
+        return Decision((), better or plan, wake_at)
+
+    def _simply(self, view: View, lanes: tuple[Lane, ...], wake_at: float, now: float) -> Decision:
+        decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
+        return decision._replace(wake_at=min(wake_at, decision.wake_at))
 
     def is_quick(self, latency: LatencyModel, lowest: int, best: int, size_class: int) -> bool:
         """Whether rows that variants `lowest` to `best` may answer take hardly longer than this rule."""
@@ -119,7 +131,7 @@ class LookAhead:
     def _glance(
         self, memory: Memory, view: View, lanes: tuple[Lane, ...], lane: Lane, now: float
     ) -> tuple[Plan | None, tuple[tuple[Lane, Item], ...]]:
-        """Steps 3 and 4 by the last look, while it is fresh; no plan where a new look is due."""
+        """Steps 3 and 5 by the last look, while it is fresh; no plan where a new look is due."""
         ranking = memory.ranking(lane, now)
         if ranking is None:
             return None, ()
@@ -127,19 +139,21 @@ class LookAhead:
         most = min(len(lane.items), lane.family.max_batch)
         slip_s = lane.latency.slip_s
         head = lane.items[0]
-        slack_s = (head.deadline_s - now - slip_s - self.spare * head.slo_s) / self.head_room
+        slack_s = head.deadline_s - now - slip_s - self.spare * head.slo_s
         spare_s = self.spare * memory.shortest_s
         # Longer batches might doom arrivals, which only a look sees.
         longest_s = min(slack_s, 0.5 * memory.shortest_s)
         for choice in ranking:
             if choice.rows <= most and choice.seconds <= longest_s and feasible(choice, points, own_s, spare_s):
                 return self._plan(view, lane, choice.variant, choice.rows, Reason.BEST_VALUE), ()
+        if min(point.spare_s for point in points) > self.overload * memory.shortest_s:
+            return None, ()
         ranking = memory.ranking(lane, now, burst=True)
         if ranking is None:
             return None, ()
         deadlines = [item.deadline_s for item in lane.items]
         lost = memory.given_up(lane)
-        found = least_loss(ranking, lane.key.lowest, deadlines, self.head_room, lost, now + slip_s)
+        found = least_loss(ranking, lane.key.lowest, deadlines, lost, now + slip_s)
         if found is None:
             return None, ()
         choice, tight = found
@@ -148,13 +162,13 @@ class LookAhead:
 
     def _fresh(
         self, memory: Memory, outlook: Outlook, view: View, lane: Lane, now: float
-    ) -> tuple[Plan, float, tuple[tuple[Lane, Item], ...]]:
-        """Steps 3 and 4: the batch to run, what it adds, and the rows to give up before it."""
+    ) -> tuple[Plan | None, float, tuple[tuple[Lane, Item], ...]]:
+        """Steps 3 and 5: the batch to run, what it adds, and the rows to give up before it; no plan for step 4."""
         table = memory.table_of(lane, now)
         most = min(len(lane.items), lane.family.max_batch)
         choices = table.choices(kind_of(lane), most, outlook.price / outlook.weight(lane))
         rows = choices.rows
-        safe_s = self.head_room * choices.seconds + lane.latency.slip_s
+        safe_s = choices.seconds + lane.latency.slip_s
         due_s = outlook.due_s(lane)
         spare_s = self.spare * memory.shortest_s
         in_time = choices.seconds + spare_s <= outlook.latest_start_after(lane, rows)
@@ -166,6 +180,8 @@ class LookAhead:
             at = int(worth.argmax())
             variant, size = int(choices.variants[at // len(rows)]), int(rows[at % len(rows)])
             return self._plan(view, lane, variant, size, Reason.BEST_VALUE), float(worth.flat[at]), ()
+        if outlook.latest_start_s() > self.overload * memory.shortest_s:
+            return None, 0.0, ()
         shed = due_s.searchsorted(safe_s)
         gone = shed + rows
         planned = outlook.with_budget(self.burst)
@@ -196,7 +212,7 @@ class LookAhead:
         return tuple(found)
 
     def _better(self, memory: Memory, outlook: Outlook, view: View, beat: float, now: float) -> Plan | None:
-        """Step 5: the batch of kept rows that adds more than `beat`, if there is one."""
+        """Step 6: the batch of kept rows that adds more than `beat`, if there is one."""
         best: Plan | None = None
         latest_s = outlook.latest_start_s() - self.spare * memory.shortest_s
         for lane in view.kept:
