@@ -115,15 +115,9 @@ class Scheduler:
                 self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return
             background = True
-        # When the answer is planned to be ready.
-        by_s = request.deadline_s - min(self.limits.transit_s, 0.1 * (request.deadline_s - request.arrival_s))
-        if not background and request.when_late is WhenLate.SHED and self._backlog.rows:
-            row_s = sum(map(partial(state.latency.full_row_s, lowest), request.row_classes))
-            urgency = request.urgency
-            if is_crowded_out(self._families, self._backlog, self._slots, urgency, row_s, by_s, now):
-                self._demand.observe(request, lowest, now)
-                self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
-                return
+        if not background and self._refused_at_arrival(request, state, lowest, now):
+            return
+        by_s = self._planned_by_s(request)
         pending = self._ledger.open(request)
         self._waiting.enter(pending, lowest, by_s, background=background)
         latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
@@ -136,6 +130,15 @@ class Scheduler:
         elif not background:
             # Nothing can start now: it is enough to look before a row of this request becomes hopeless.
             self._wake_at = min(self._wake_at, latest_s)
+
+    def refuse_hopeless(self, request: Request, now: float) -> bool:
+        """Refuse a request that `submit` would refuse at once, whatever rows it has; others are as if never seen.
+
+        `request` has one row of the smallest size class. So who can tell early saves reading the rest of it.
+        """
+        state = self._families.get(request.family)
+        lowest = lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
+        return state is not None and lowest is not None and self._refused_at_arrival(request, state, lowest, now)
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
@@ -255,6 +258,23 @@ class Scheduler:
         return f"<Scheduler {self.unfinished} unfinished, {len(self._slots.free)} free slots, {self._backlog!r}>"
 
     # Steps
+
+    def _refused_at_arrival(self, request: Request, state: Known, lowest: int, now: float) -> bool:
+        """Refuse a request whose time is over, or taken by others already, even with everything at its cheapest."""
+        if request.when_late is not WhenLate.SHED or request.deadline_s == NEVER:
+            return False
+        by_s = self._planned_by_s(request)
+        if by_s > now:
+            row_s = sum(map(partial(state.latency.full_row_s, lowest), request.row_classes))
+            if not is_crowded_out(self._families, self._backlog, self._slots, request.urgency, row_s, by_s, now):
+                return False
+            self._demand.observe(request, lowest, now)
+        self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
+        return True
+
+    def _planned_by_s(self, request: Request) -> float:
+        """When the answer is planned to be ready."""
+        return request.deadline_s - min(self.limits.transit_s, 0.1 * (request.deadline_s - request.arrival_s))
 
     def _set_late(self, decision: Decision, now: float) -> None:
         for lane, item in decision.late:

@@ -103,6 +103,13 @@ class Dispatcher:
             self._callers.begin()
         return future
 
+    def refuses(self, request: Request) -> bool:
+        """Whether the request is refused at once, whatever its rows are; see `Scheduler.refuse_hopeless`."""
+        refused = self._scheduler.refuse_hopeless(request, self._clock())
+        if refused:
+            self._want_turn()
+        return refused
+
     def cancel(self, request_id: int) -> None:
         """The caller is gone."""
         self._scheduler.cancel(request_id, self._clock())
@@ -244,7 +251,10 @@ class Dispatcher:
                 self._work[item.request_id].hold(item.row, outcome.states[place])
 
     def _answer(self, record: Record) -> None:
-        work = self._work.pop(record.request_id)
+        work = self._work.pop(record.request_id, None)
+        if work is None:
+            # Refused before there was any.
+            return
         if work.watcher is not None:
             work.watcher.cancel()
         if not work.future.done():

@@ -175,10 +175,32 @@ class Gateway:
         sizes = loaded.family.sizes
         last = len(sizes) - 1
         row_classes = tuple([min(bisect_left(sizes, tokens), last) for tokens in rows.sizes])
+        request = self._request(loaded, row_classes, terms, arrival_s, variant)
+        if self._dispatcher is None or self.phase is not Phase.READY:
+            raise self.unavailable()
+        return await self._dispatcher.submit(request, rows.values, receive)
+
+    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> bool:
+        """Whether a request on these terms is refused whatever its rows are: its time is over or taken by others.
+
+        In overload that saves decoding and preparing what is not answered anyway. The refusal is recorded.
+        """
+        if self._dispatcher is None or terms.slo_s is None:
+            return False
+        return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None))
+
+    def _request(
+        self,
+        loaded: LoadedFamily,
+        row_classes: tuple[int, ...],
+        terms: Terms,
+        arrival_s: float,
+        variant: str | None,
+    ) -> Request:
         deadline_s = NEVER if terms.slo_s is None else arrival_s + min(terms.slo_s, terms.timeout_s)
-        request = Request(
+        return Request(
             next(self._ids),
-            family,
+            loaded.name,
             row_classes,
             arrival_s,
             deadline_s,
@@ -191,9 +213,6 @@ class Gateway:
             terms.when_late,
             loaded.family.revision,
         )
-        if self._dispatcher is None or self.phase is not Phase.READY:
-            raise self.unavailable()
-        return await self._dispatcher.submit(request, rows.values, receive)
 
     def loaded(self, family: str) -> LoadedFamily:
         """The family of that name. Raises `ProtocolError` 404 for an unknown one, 503 while none is served."""

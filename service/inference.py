@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
-from time import monotonic
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from router.contract import Escalation, Outcome, Reason, Record
 from service.exchange import JSON, ClientGone, RawHeaders, Receive, Scope, Send, read_body, send_error, send_whole
 from service.gateway import Gateway
 from service.loading import LoadedFamily
+from service.loop_lag import ArrivalClock
 from service.oip.compression import compress, decompress
 from service.oip.decode import InferRequest, Limits, decode_infer
 from service.oip.encode import encode_infer
@@ -37,6 +37,9 @@ MOST_CONTAINERS = 20_000
 COMPRESS_FROM_BYTES = 512
 """Shorter answers are not worth compressing, though the caller would take it."""
 
+PRIORITY = b"priority"
+"""Where this stands in a body, its parameters may let it go before others."""
+
 LABEL, CONFIDENCE, PROBABILITIES = "label", "confidence", "probabilities"
 
 
@@ -53,21 +56,22 @@ class InferenceHandler:
         self._limits = Limits(max_rows=settings.max_rows)
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
+        self._arrivals = ArrivalClock()
 
     async def handle(self, family: str, variant: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, with a refusal where it cannot be answered."""
-        arrival_s = monotonic()
+        arrival_s = self._arrivals.arrival_s()
         echoed: RawHeaders = []
         held_bytes = 0
         try:
             headers = read_headers(scope["headers"])
-            request_id = headers.request_id or f"{self._prefix}-{next(self._count):x}"
-            echoed = [(b"x-request-id", request_id.encode())]
-            if headers.traceparent:
-                echoed.append((b"traceparent", headers.traceparent.encode()))
+            echoed = self._echoes(headers)
             loaded = self._gateway.loaded(family)
             held_bytes = self._hold(headers)
             body = await read_body(receive, self._limit_bytes, headers.content_length)
+            if self._refuses(loaded, variant, headers, body, arrival_s):
+                await send_error(send, dropped(Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE), echoed)
+                return
             if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
                 request = await asyncio.to_thread(self._decode, loaded, body, headers)
             else:
@@ -113,6 +117,26 @@ class InferenceHandler:
             await send_error(send, ProtocolError(500, "internal error"), echoed)
         finally:
             self._inflight_bytes -= held_bytes
+
+    def _echoes(self, headers: RequestHeaders) -> RawHeaders:
+        """What every answer to the request says of it."""
+        request_id = headers.request_id or f"{self._prefix}-{next(self._count):x}"
+        echoed = [(b"x-request-id", request_id.encode())]
+        if headers.traceparent:
+            echoed.append((b"traceparent", headers.traceparent.encode()))
+        return echoed
+
+    def _refuses(
+        self, loaded: LoadedFamily, variant: str | None, headers: RequestHeaders, body: bytes, arrival_s: float
+    ) -> bool:
+        """Whether the request is hopeless whatever its body says: parameters can only make its terms tighter.
+
+        But for the priority: with one, it goes the long way, as a pinned request does.
+        """
+        if variant is not None or PRIORITY in body or headers.content_encoding:
+            return False
+        terms = read_terms(headers, {}, self._gateway.defaults(loaded.name))
+        return self._gateway.refuses(loaded, terms, arrival_s)
 
     def _load_report(self, form: str) -> bytes:
         """What a load balancer that asks for it may weigh replicas by."""
