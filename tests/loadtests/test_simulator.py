@@ -127,12 +127,11 @@ def test_the_event_loop_at_most_doubles_a_batch() -> None:
 
 
 def test_an_overrun_event_loop_lets_requests_wait_outside() -> None:
-    """The scheduler sees a request when the loop gets to it; its deadline counts from then, its latency does not."""
+    """The scheduler sees a request when the loop gets to it; its deadline counts from when it came."""
     simulation = run(even(40, 0.0005), "fixed:small", Machine(noise=0.0, request_s=0.002))
     records = sorted(simulation.records, key=lambda record: record.request_id)
-    gaps_s = np.diff([record.arrival_s for record in records])
-    assert gaps_s.min() >= 0.001 - 1e-9
-    assert simulation.results.latency_s[-1] > records[-1].total_s
+    assert pytest.approx([0.0005] * 39) == np.diff([record.arrival_s for record in records])
+    assert records[-1].total_s > 0.01
 
 
 def test_what_a_batch_costs_beside_the_model_is_learnt_apart() -> None:

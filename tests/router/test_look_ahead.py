@@ -18,6 +18,8 @@ from tests.queued import FAMILY, chosen, demand, lane, view
 
 FLUID = LookAhead()
 CASCADES = LookAhead(cascades=True)
+SPARE_S = 0.2 * 0.1
+"""What the rule keeps clear of the rows' SLO of 100 ms, where some choice does."""
 BOTH = pytest.mark.parametrize("rule", [FLUID, CASCADES])
 
 TINY = Family(
@@ -69,9 +71,9 @@ def test_a_tight_row_gets_the_cheapest_variant(rule: LookAhead, slack_s: float) 
     assert ("small", 1) == chosen(decided(rule, view(lane([slack_s]))))
 
 
-@pytest.mark.parametrize(("slack_s", "name"), [(0.0053, "small"), (0.0095, "middle"), (0.02, "large")])
-def test_a_row_gets_what_fits_with_a_reserve(slack_s: float, name: str) -> None:
-    """Of the time until the deadline a part stays for those that may come: 5 and 10 ms alone are not enough."""
+@pytest.mark.parametrize(("slack_s", "name"), [(0.0047, "small"), (0.0095, "middle"), (0.02, "large")])
+def test_a_row_gets_the_best_variant_that_fits(slack_s: float, name: str) -> None:
+    """Alone, late in its SLO: they take 2, 5 and 10 ms."""
     assert (name, 1) == chosen(decided(FLUID, view(lane([slack_s]))))
 
 
@@ -90,10 +92,10 @@ def test_rows_to_come_are_planned_for(rule: LookAhead) -> None:
 
 
 @BOTH
-def test_two_slots_give_rows_better_variants_than_one(rule: LookAhead) -> None:
-    """Twelve rows in 40 ms: alone a slot plans for `small`, beside another one for more."""
+def test_four_slots_give_rows_better_variants_than_one(rule: LookAhead) -> None:
+    """Twelve rows in 40 ms: alone a slot plans for `small`, beside others for more."""
     qualities = []
-    for slots in (1, 3):
+    for slots in (1, 4):
         plan = decided(rule, view(lane([0.04] * 12), slots=slots)).plan
         assert plan is not None
         qualities.append(FAMILY.variants[plan.variant].quality)
@@ -124,7 +126,7 @@ def test_a_pinned_variant_answers_and_says_so(rule: LookAhead, pinned: int) -> N
 def test_a_batch_leaves_everybody_behind_it_feasible_if_any_does(
     slacks: list[int], cascades: bool, slots: int, expected: int
 ) -> None:
-    """Where some batch of the first rows lets all others start in time, the one that runs does."""
+    """Where some batch of the first rows leaves time to spare for all others, the one that runs lets them start."""
     queue = lane([0.001 * slack for slack in slacks])
     decision = decided(LookAhead(cascades=cascades), view(queue, slots=slots, demand=demand(expected)))
     rows = list(queue.items)
@@ -132,7 +134,7 @@ def test_a_batch_leaves_everybody_behind_it_feasible_if_any_does(
         size
         for size in range(1, min(8, len(rows)) + 1)
         for seconds in [queue.latency.planned_s(0, size, 0)]
-        if 1.05 * seconds <= rows[0].deadline_s and seconds <= latest_start_s(rows[size:], slots)
+        if seconds + SPARE_S <= rows[0].deadline_s and seconds + SPARE_S <= latest_start_s(rows[size:], slots)
     ]
     if feasible:
         assert () == decision.late
