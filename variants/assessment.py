@@ -1,4 +1,7 @@
-"""Everything that is measured of a made variant but its latency: accuracy, calibration, batch invariance."""
+"""Everything that is measured of a made variant but its latency: quality, calibration, batch invariance, MACs.
+
+Where there are no labels, the answers of the largest variant stand in for them: what is measured then is agreement.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from variants.calibrate import Calibrated, calibrate
-from variants.evaluate import Logits, predict, quality
+from variants.evaluate import Logits, predict
 from variants.invariance import batch_invariance
-from variants.manifest import Invariance, Quality
+from variants.macs import count_macs
+from variants.measurements import Invariance, Quality
 from variants.preparation import Preparer, Row
 from variants.recipes.artifact import Artifact
 from variants.session import Session, open_session
+from variants.tasks import CLASSIFICATION
 
 INVARIANCE_ROWS = 128
 
@@ -25,7 +30,8 @@ class MadeVariant:
     """A variant that was written, opened and passed its checks.
 
     `stages` has, in order, the files of a chain that was seen to answer bit for bit as the whole graph; it is empty
-    where there is no such chain.
+    where there is no such chain. `counterpart` is the name of the exit that it is the separately trained form of, if it
+    is one.
     """
 
     name: str
@@ -33,28 +39,36 @@ class MadeVariant:
     session: Session
     stages: Mapping[str, Path]
     notes: str = ""
+    counterpart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was measured of a variant. `correct` bool [n] says which rows of the test part it answered right."""
+    """What was measured of a variant. `scores` float64 [n] are those of the test part, 1 for a right answer, 0 else.
+
+    `macs` are of one row of the middle size class, None where the graph has operators that cannot be counted.
+    """
 
     quality: Quality
     invariance: Invariance
     calibrated: Calibrated
-    correct: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    macs: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The prepared rows and int64 labels of the validation and test parts; the first `samples` test rows are kept."""
+    """The prepared rows and int64 labels of the validation and test parts; the first `samples` test rows are kept.
+
+    Labels are None where nobody knows them, of both parts. `size` is the middle size class in tokens, 1 for tensors.
+    """
 
     validation: Sequence[Row]
-    validation_labels: NDArray[np.int64]
+    validation_labels: NDArray[np.int64] | None
     test: Sequence[Row]
-    test_labels: NDArray[np.int64]
+    test_labels: NDArray[np.int64] | None
     samples: int
-    classes: int
+    size: int = 1
 
 
 def assess(
@@ -69,22 +83,42 @@ def assess(
     """Measure every variant, by name. `advance` is told the fraction done, in [0, 1]."""
     half = 0.5
     logits = _answers(made, preparer, [*rows.validation, *rows.test], jobs, lambda done: advance(half * done))
+    validation_labels, test_labels, reference = _labels(made, rows, logits)
     assessments = {}
     for number, variant in enumerate(made, start=1):
         on_validation, on_test = np.split(logits[variant.name], [len(rows.validation)])
-        calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed)
-        predicted = on_test.argmax(axis=1)
+        calibrated = calibrate(on_validation, validation_labels, on_test[: rows.samples], seed)
         invariance = batch_invariance(
             variant.session, preparer, rows.test[:INVARIANCE_ROWS], temperature=calibrated.temperature, jobs=jobs
         )
+        measured = CLASSIFICATION.quality(on_test, test_labels)
+        if reference is not None:
+            measured = measured.model_copy(update={"metric": "agreement", "reference": reference})
         assessments[variant.name] = Assessment(
-            quality=quality(rows.test_labels, predicted, rows.classes),
+            quality=measured,
             invariance=invariance,
             calibrated=calibrated,
-            correct=predicted == rows.test_labels,
+            scores=CLASSIFICATION.scores(on_test, test_labels),
+            macs=count_macs(variant.artifact.path, preparer.collate([row_of_size(rows.test[0], rows.size)])),
         )
         advance(half + half * number / len(made))
     return assessments
+
+
+def row_of_size(row: Row, size: int) -> Row:
+    """Return a row of exactly `size` tokens, or the row itself where rows are tensors; its answer means nothing."""
+    return row if size == 1 else np.resize(row, size)
+
+
+def _labels(
+    made: Sequence[MadeVariant], rows: HeldOut, logits: Mapping[str, Logits]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], str | None]:
+    """Return the labels of both parts and, where they are a variant's answers, the name of that variant."""
+    if rows.validation_labels is not None and rows.test_labels is not None:
+        return rows.validation_labels, rows.test_labels, None
+    largest = max(made, key=lambda variant: (variant.artifact.parameters, variant.artifact.path.stat().st_size))
+    validation, test = np.split(logits[largest.name].argmax(axis=1), [len(rows.validation)])
+    return validation, test, largest.name
 
 
 def _answers(

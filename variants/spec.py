@@ -126,7 +126,8 @@ class Candidate:
     `make` writes the ONNX file at the path it is given (and any stage of `stages` that is not there yet) and says
     what it made; where it raises, the variant is left out with that reason, unless it is `essential`: then the build
     fails. `stages` names the chain's stages that form the same network. `reference` gives the logits float32 [n, k]
-    that the original model answers to the same feeds, for the parity check.
+    that the original model answers to the same feeds, for the parity check. `counterpart` names the exit of a chain
+    that this candidate, trained on its own, is compared with in reports.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Candidate:
     stages: tuple[str, ...] = ()
     reference: Callable[[Feeds], NDArray[np.float32]] | None = None
     notes: str = ""
+    counterpart: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from variants.manifest import VariantManifest
-from variants.selection import paired_difference, select
+from variants.paired import paired_difference
+from variants.selection import select
 
 
 def variant(name: str, quality: float, size_bytes: int, invariant: bool = True) -> VariantManifest:
