@@ -26,7 +26,8 @@ from variants.session import SessionOptions, open_session
 from variants.timing import Work
 
 BATCH = 16
-ROUNDS = 3
+ROUNDS = 5
+"""Of largest batches: in the first few, how much memory the allocator holds on to differs from run to run."""
 ENOUGH_S = 0.2
 """Seconds of answering behind a figure of the processor's seconds."""
 LIMIT_S = 300.0

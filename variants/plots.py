@@ -132,12 +132,20 @@ def _draw_points(axes: Axes, points: Sequence[ParetoPoint], axis: CostAxis) -> N
         ("dominated", DOMINATED, "white", [named[name] for name in found.dominated]),
         ("answers depend on the batch", DOMINATED, DOMINATED, [point for point in points if not point.competes]),
     ):
-        beyond = any(axis.beyond(point) for point in group)
         if group:
+            # Beside the frontier, not like a part of it.
+            axes.hlines(
+                [point.quality * 100 for point in group],
+                [axis.of(point) for point in group],
+                [axis.of(point) + axis.beyond(point) for point in group],
+                color=DOMINATED,
+                linewidth=0.8,
+                alpha=0.6,
+                zorder=1,
+            )
             axes.errorbar(
                 [axis.of(point) for point in group],
                 [point.quality * 100 for point in group],
-                xerr=([0.0] * len(group), [axis.beyond(point) for point in group]) if beyond else None,
                 yerr=[point.standard_error * 100 for point in group],
                 fmt="o",
                 label=label,

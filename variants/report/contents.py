@@ -128,7 +128,7 @@ def verdict(point: ParetoPoint, found: Frontier) -> str:
 
 def _line(folder: RevisionFolder, profile: FamilyProfile, point: ParetoPoint, found: Frontier) -> Line:
     variant = folder.manifest.variant(point.name)
-    usual = "on the frontier, and clearly better than every loaded one that is faster and smaller"
+    usual = "on the frontier, and no loaded variant is faster, smaller and within one standard error of it"
     return Line(
         variant=variant,
         point=point,
