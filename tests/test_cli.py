@@ -152,13 +152,21 @@ def test_what_is_built_is_not_built_again(capsys: pytest.CaptureFixture[str], tm
 
 
 def test_frontier_prints_and_draws(capsys: pytest.CaptureFixture[str], sound: Path, tmp_path: Path) -> None:
-    """The table has every variant with its error; the pictures are a PNG and an SVG."""
-    assert 0 == cli.run(["frontier", "sign", "--models", str(sound), "--out", str(tmp_path / "pictures")])
-    table = capsys.readouterr().out
+    """The table has every variant with its error; the pictures are a PNG and an SVG, the report one HTML file."""
+    arguments = ["frontier", "sign", "--models", str(sound), "--out", str(tmp_path / "pictures")]
+    assert 0 == cli.run([*arguments, "--watts-per-core", "7"])
+    printed = capsys.readouterr()
+    assert "measuring memory and processor seconds" in printed.err
+    table = printed.out
     assert "80.0 ± 1.0" in table
     assert "90.0 ± 1.0" in table
     assert b"\x89PNG" == (tmp_path / "pictures" / "sign-frontier.png").read_bytes()[:4]
     assert "<svg" in (tmp_path / "pictures" / "sign-frontier.svg").read_text(encoding="utf-8")
+    report = (tmp_path / "pictures" / "sign-frontier.html").read_text(encoding="utf-8")
+    assert "accuracy over memory" in report
+    assert "times 7 watts" in report
+    assert 0 == cli.run(arguments)
+    assert "measuring" not in capsys.readouterr().err
 
 
 def test_frontier_leaves_out_what_is_corrupt(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ def draw_frontier(
     if not points:
         raise ValueError("no points to draw")
     with picture(path, inches, title, axis.label, f"{metric} (%)") as axes:
-        _draw_points(axes, points, axis)
         mark_powers(axes, [axis.of(point) for point in points])
-        axes.figure.legend(loc="outside lower center", ncols=3 if inches[0] > 6 else 2, frameon=False)
+        _draw_points(axes, points, axis)
+        axes.figure.legend(loc="outside lower center", ncols=3 if inches[0] > 6 else 1, frameon=False)
         marks = [Mark(p.name, axis.of(p), p.quality * 100, p.standard_error * 100) for p in points]
         draw_labels(axes, marks)
 
@@ -107,7 +107,12 @@ def picture(path: Path, inches: tuple[float, float], title: str, x: str, y: str)
 
 
 def mark_powers(axes: Axes, costs: Sequence[float]) -> None:
-    """Mark multiples of powers of ten below the axis: more of them where the costs lie close together."""
+    """Mark multiples of powers of ten below the axis: more of them where the costs lie close together.
+
+    Before anything is drawn: a single cost has no range that an axis could take from it.
+    """
+    if max(costs) == min(costs):
+        axes.set_xlim(costs[0] / 2, costs[0] * 2)
     subs = (1.0, 2.0, 5.0) if max(costs) > 8 * min(costs) else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

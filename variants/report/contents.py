@@ -21,6 +21,8 @@ from variants.scores import Scores, read_scores
 
 DEFAULT_WATTS_PER_CORE = 4.0
 """About what a busy core of a large server processor draws: its rated power over its cores."""
+BEYOND_THE_DEAREST = 1.1
+"""Where the box of the hypervolume ends: at the dearest variant itself, what that one adds would not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Report:
     """Everything that the report says of one revision, variants fastest first.
 
     `compared_rows` names the rows on which variants were compared, empty where they could not be. `hypervolumes` are
-    shares of the box between guessing and perfection, and between no cost and the dearest variant, by plane.
+    shares of the box between guessing and perfection, and from no cost to a tenth beyond the dearest, by plane.
     """
 
     manifest: FamilyManifest
@@ -173,6 +175,9 @@ def _hypervolumes(manifest: FamilyManifest, points: list[ParetoPoint]) -> dict[s
 
 
 def share_of_the_box(points: list[tuple[float, float]], guessing: float, dearest: float | None = None) -> float:
-    """Return the hypervolume of points (cost, quality) as a share, in [0, 1], of what perfection at no cost has."""
-    worst = max(cost for cost, _ in points) if dearest is None else dearest
+    """Return the hypervolume of points (cost, quality) as a share, in [0, 1], of what perfection at no cost has.
+
+    Costs end a tenth beyond `dearest`, by default the dearest of the points.
+    """
+    worst = BEYOND_THE_DEAREST * (max(cost for cost, _ in points) if dearest is None else dearest)
     return dominated_area(points, guessing, worst) / ((1.0 - guessing) * worst)

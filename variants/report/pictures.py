@@ -59,6 +59,7 @@ def cascade_picture(curve: CascadeCurve, metric: str) -> str:
         x, y = "expected latency of one row (ms)", f"{metric} (%)"
         with picture(path, INCHES, "", x, y) as axes:
             points = curve.cascades
+            mark_powers(axes, [point.latency_s * 1e3 for point in (*curve.singles, *points)])
             axes.plot(
                 [point.latency_s * 1e3 for point in points],
                 [point.quality * 100 for point in points],
@@ -79,7 +80,6 @@ def cascade_picture(curve: CascadeCurve, metric: str) -> str:
                 elinewidth=1.0,
                 capsize=2.5,
             )
-            mark_powers(axes, [point.latency_s * 1e3 for point in (*curve.singles, *points)])
             axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)
             marks = [
                 Mark(point.start, point.latency_s * 1e3, point.quality * 100, point.standard_error * 100)
