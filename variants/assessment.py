@@ -47,7 +47,10 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The prepared rows and int64 labels of the validation and test parts; the first `samples` test rows are kept."""
+    """The prepared rows and int64 labels of the validation and test parts; the first `samples` test rows are kept.
+
+    Labels that are not `labelled` are the original model's answers.
+    """
 
     validation: Sequence[Row]
     validation_labels: NDArray[np.int64]
@@ -55,6 +58,7 @@ class HeldOut:
     test_labels: NDArray[np.int64]
     samples: int
     classes: int
+    labelled: bool = True
 
 
 def assess(
@@ -72,13 +76,16 @@ def assess(
     assessments = {}
     for number, variant in enumerate(made, start=1):
         on_validation, on_test = np.split(logits[variant.name], [len(rows.validation)])
-        calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed)
+        temperature = None if rows.labelled else 1.0
+        calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed, temperature)
         predicted = on_test.argmax(axis=1)
         invariance = batch_invariance(
             variant.session, preparer, rows.test[:INVARIANCE_ROWS], temperature=calibrated.temperature, jobs=jobs
         )
         assessments[variant.name] = Assessment(
-            quality=quality(rows.test_labels, predicted, rows.classes),
+            quality=quality(rows.test_labels, predicted, rows.classes).model_copy(
+                update={"metric": "accuracy" if rows.labelled else "agreement"}
+            ),
             invariance=invariance,
             calibrated=calibrated,
             correct=predicted == rows.test_labels,

@@ -140,6 +140,7 @@ class _Build:
             test_labels=data.test.labels,
             samples=self._spec.samples,
             classes=len(self._spec.labels),
+            labelled=self._spec.labelled,
         )
 
     def _candidate_yielded(self) -> None:

@@ -76,10 +76,11 @@ class FileEntry(_Frozen):
 class Quality(_Frozen):
     """Measured on `samples` rows that neither training nor calibration saw.
 
-    `value` is the metric the router compares, with its standard error; precision, recall and F1 are macro averages.
+    `value` is the metric the router compares, with its standard error: accuracy, or agreement with the original model
+    where rows have no labels; precision, recall and F1 are macro averages.
     """
 
-    metric: Literal["accuracy"] = "accuracy"
+    metric: Literal["accuracy", "agreement"] = "accuracy"
     value: Fraction
     standard_error: Fraction
     precision: Fraction

@@ -47,7 +47,11 @@ def save_graph(
 
 def save_mlp(path: Path, *, opset: int = 17, last: str = "", x_type: int = TensorProto.FLOAT) -> Artifact:
     """Write x [n, 32] -> 64 -> `logits` [n, 4]; `last` names an operator that makes the output `answer` of them."""
-    constants = {"w": normal(32, 64) / 6, "b": normal(64, seed=1), "head": normal(64, 4, seed=2) / 8}
+    constants: dict[str, NDArray[Any]] = {
+        "w": normal(32, 64) / 6,
+        "b": normal(64, seed=1),
+        "head": normal(64, 4, seed=2) / 8,
+    }
     start = "x"
     nodes = []
     if x_type != TensorProto.FLOAT:
@@ -66,7 +70,7 @@ def save_mlp(path: Path, *, opset: int = 17, last: str = "", x_type: int = Tenso
 
 def save_cnn(path: Path) -> Artifact:
     """Write x [n, 1, 8, 8] -> two convolutions of 16 channels -> `logits` [n, 4]."""
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "k0": normal(16, 1, 3, 3) / 3,
         "c0": normal(16, seed=1),
         "k1": normal(16, 16, 3, 3, seed=2) / 12,
@@ -91,3 +95,9 @@ def operators(artifact: Artifact) -> list[str]:
 
 def logits(artifact: Artifact, x: NDArray[Any]) -> NDArray[np.float32]:
     return open_session(artifact.path).run({"x": x})["logits"]
+
+
+def save_samples(folder: Path, **arrays: Any) -> Path:
+    """Write the rows that a model is imported with."""
+    np.savez(folder / "samples.npz", **arrays)
+    return folder / "samples.npz"

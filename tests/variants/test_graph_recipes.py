@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.variants.graphs import logits, normal, operators, save_cnn, save_graph, save_mlp
@@ -29,7 +31,7 @@ IMAGES = normal(24, 1, 8, 8, seed=9)
 Recipe = Callable[[Artifact, Path], Artifact]
 
 
-def batches(rows: np.ndarray, batch: int = 8) -> list[Feeds]:
+def batches(rows: NDArray[Any], batch: int = 8) -> list[Feeds]:
     return [{"x": rows[start : start + batch]} for start in range(0, len(rows), batch)]
 
 
@@ -158,10 +160,11 @@ def test_rows_of_one_sign_do_not_saturate(tmp_path: Path) -> None:
         {"alpha": 2.0, "beta": 0.25, "transB": 1},
     ],
 )
-def test_rowwise_takes_every_gemm(gemm: dict[str, float], tmp_path: Path) -> None:
+def test_rowwise_takes_every_gemm(gemm: dict[str, Any], tmp_path: Path) -> None:
     """Transposed weights and factors of the product and of the bias are as in the original."""
     weights = normal(32, 64) / 6
-    constants = {"w": weights.T.copy() if gemm.get("transB") else weights, "b": normal(64), "head": normal(64, 4) / 8}
+    turned: NDArray[Any] = weights.T.copy() if gemm.get("transB") else weights
+    constants = {"w": turned, "b": normal(64), "head": normal(64, 4) / 8}
     nodes = [
         helper.make_node("Gemm", ["x", "w", "b"], ["wide"], **gemm),
         helper.make_node("MatMul", ["wide", "head"], ["logits"]),
