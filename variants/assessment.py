@@ -1,6 +1,6 @@
 """Everything that is measured of a made variant but its latency: quality, calibration, batch invariance, MACs.
 
-Where there are no labels, the answers of the largest variant stand in for them: what is measured then is agreement.
+Where there are no labels, the original model's answers stand in for them: what is measured then is agreement.
 """
 
 from __future__ import annotations
@@ -60,15 +60,17 @@ class Assessment:
 class HeldOut:
     """The prepared rows and int64 labels of the validation and test parts; the first `samples` test rows are kept.
 
-    Labels are None where nobody knows them, of both parts. `size` is the middle size class in tokens, 1 for tensors.
+    Labels that are not `labelled` are the original model's answers. `size` is the middle size class in tokens, 1 for
+    tensors.
     """
 
     validation: Sequence[Row]
-    validation_labels: NDArray[np.int64] | None
+    validation_labels: NDArray[np.int64]
     test: Sequence[Row]
-    test_labels: NDArray[np.int64] | None
+    test_labels: NDArray[np.int64]
     samples: int
     size: int = 1
+    labelled: bool = True
 
 
 def assess(
@@ -83,22 +85,20 @@ def assess(
     """Measure every variant, by name. `advance` is told the fraction done, in [0, 1]."""
     half = 0.5
     logits = _answers(made, preparer, [*rows.validation, *rows.test], jobs, lambda done: advance(half * done))
-    validation_labels, test_labels, reference = _labels(made, rows, logits)
     assessments = {}
     for number, variant in enumerate(made, start=1):
         on_validation, on_test = np.split(logits[variant.name], [len(rows.validation)])
-        calibrated = calibrate(on_validation, validation_labels, on_test[: rows.samples], seed)
+        temperature = None if rows.labelled else 1.0
+        calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed, temperature)
         invariance = batch_invariance(
             variant.session, preparer, rows.test[:INVARIANCE_ROWS], temperature=calibrated.temperature, jobs=jobs
         )
-        measured = CLASSIFICATION.quality(on_test, test_labels)
-        if reference is not None:
-            measured = measured.model_copy(update={"metric": "agreement", "reference": reference})
+        measured = CLASSIFICATION.quality(on_test, rows.test_labels)
         assessments[variant.name] = Assessment(
-            quality=measured,
+            quality=measured if rows.labelled else measured.model_copy(update={"metric": "agreement"}),
             invariance=invariance,
             calibrated=calibrated,
-            scores=CLASSIFICATION.scores(on_test, test_labels),
+            scores=CLASSIFICATION.scores(on_test, rows.test_labels),
             macs=count_macs(variant.artifact.path, preparer.collate([row_of_size(rows.test[0], rows.size)])),
         )
         advance(half + half * number / len(made))
@@ -108,17 +108,6 @@ def assess(
 def row_of_size(row: Row, size: int) -> Row:
     """Return a row of exactly `size` tokens, or the row itself where rows are tensors; its answer means nothing."""
     return row if size == 1 else np.resize(row, size)
-
-
-def _labels(
-    made: Sequence[MadeVariant], rows: HeldOut, logits: Mapping[str, Logits]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], str | None]:
-    """Return the labels of both parts and, where they are a variant's answers, the name of that variant."""
-    if rows.validation_labels is not None and rows.test_labels is not None:
-        return rows.validation_labels, rows.test_labels, None
-    largest = max(made, key=lambda variant: (variant.artifact.parameters, variant.artifact.path.stat().st_size))
-    validation, test = np.split(logits[largest.name].argmax(axis=1), [len(rows.validation)])
-    return validation, test, largest.name
 
 
 def _answers(

@@ -146,6 +146,7 @@ class _Build:
             test_labels=data.test.labels,
             samples=self._spec.samples,
             size=self._spec.sizes[len(self._spec.sizes) // 2],
+            labelled=self._spec.labelled,
         )
 
     def _candidate_yielded(self) -> None:

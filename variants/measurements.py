@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Metric = Literal["accuracy", "agreement", "explained variance", "rank agreement"]
-"""What `Quality.value` is, by task: see `variants.tasks`. `agreement` is accuracy against another variant's answers."""
+"""What `Quality.value` is, by task: see `variants.tasks`. `agreement` is accuracy where the original's answers are the
+labels."""
 
 
 class _Frozen(BaseModel):
@@ -23,8 +24,9 @@ class Quality(_Frozen):
     """Measured on `samples` rows that neither training nor calibration saw.
 
     `value` is the metric the router compares, with its standard error. Of classifiers, precision, recall and F1 are
-    macro averages with theirs. `reference` names the variant whose answers stood in for labels where there were none.
-    `rmse` (in the target's unit) belongs to regression, `cosine` in [-1, 1], the mean over rows, to embeddings.
+    macro averages with theirs. Where rows have no labels, the original model's answers stand in for them, and `value`
+    is agreement with it. `rmse` (in the target's unit) belongs to regression, `cosine` in [-1, 1], the mean over rows,
+    to embeddings.
     """
 
     metric: Metric = "accuracy"
@@ -39,7 +41,6 @@ class Quality(_Frozen):
     rmse: Annotated[float, Field(ge=0.0)] | None = None
     cosine: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
     samples: Annotated[int, Field(ge=1)]
-    reference: str = ""
 
 
 class Invariance(_Frozen):

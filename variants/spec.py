@@ -147,6 +147,8 @@ class FamilySpec:
     then yields the candidates. `sizes` are the ascending size classes in tokens, (1,) for tensors. `default_slo_s` is
     the latency objective of requests that name none. `samples` rows of the test part are stored with the revision for
     load tests. `expected_s` are the seconds that the stages take on two cores, for the estimate of remaining time.
+    Where the rows are not `labelled`, their labels are the original model's own answers: quality is agreement with it,
+    and there is nothing to calibrate confidence against.
     ONNX files take the inputs that `variants.preparation` names and give `logits` float32 [n, len(labels)].
     """
 
@@ -159,6 +161,7 @@ class FamilySpec:
     build: Callable[[BuildContext, Dataset], Iterator[Candidate]]
     default_slo_s: float
     task: str = "classification"
+    labelled: bool = True
     sizes: tuple[int, ...] = (1,)
     max_batch: int = 32
     seed: int = 0

@@ -273,7 +273,7 @@ def test_the_page_says_what_is_not_known(chain: RevisionFolder) -> None:
 
 
 def test_training_and_agreement_are_shown(tmp_path: Path) -> None:
-    """What training took stands in the footprint; where labels are another variant's answers, that one is named."""
+    """What training took stands in the footprint; where labels are the original model's answers, the page says so."""
     models = chain_models()
     write_family(Repository(tmp_path), "pair", {"small": (models["small"], 0.8), "large": (models["small"], 0.9)})
     folder = Repository(tmp_path).open("pair")
@@ -282,7 +282,7 @@ def test_training_and_agreement_are_shown(tmp_path: Path) -> None:
         variant.model_copy(
             update={
                 "training": training,
-                "quality": variant.quality.model_copy(update={"metric": "agreement", "reference": "large"}),
+                "quality": variant.quality.model_copy(update={"metric": "agreement"}),
             }
         ).model_dump()
         for variant in folder.manifest.variants
@@ -290,7 +290,7 @@ def test_training_and_agreement_are_shown(tmp_path: Path) -> None:
     report = gather(with_manifest(folder, variants=variants), timed(folder, small=0.001, large=0.002))
     page = page_of(report)
     assert "agreement over latency" in page
-    assert "standard error of the agreement with\nlarge" in page
+    assert "standard error of the agreement with\nthe original model's answers" in page
     assert "<td>12.5</td><td>7 k</td>" in page
 
 
