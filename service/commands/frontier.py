@@ -62,6 +62,8 @@ def _profile(folder: RevisionFolder, options: SessionOptions) -> FamilyProfile:
     for name, fault in refused.items():
         typer.echo(f"{folder.manifest.name}: {name} is left out: {fault}", err=True)
     names = [variant.name for variant in folder.manifest.variants if variant.name not in refused]
+    if not names:
+        raise CommandError(f"{folder.path}: no variant is sound; `pareto build --force` builds the family anew")
     profile = load_profile(folder, options.threads)
     if profile is None or not set(names) <= set(profile.variants):
         typer.echo(f"{folder.manifest.name}: no profile of this machine yet, taking a quick one", err=True)
@@ -78,6 +80,7 @@ def _with_footprints(
     """The profile with what each variant takes to serve; a variant that cannot be measured goes without."""
     from variants.footprint import FootprintError, measure_footprint
     from variants.profiling import save_profile
+    from variants.repository import RepositoryError
 
     missing = [name for name in names if name not in profile.footprints]
     if not missing:
@@ -90,7 +93,10 @@ def _with_footprints(
         except FootprintError as error:
             typer.echo(f"{folder.manifest.name}: {error}", err=True)
     profile = profile.model_copy(update={"footprints": found})
-    save_profile(folder, profile)
+    try:
+        save_profile(folder, profile)
+    except RepositoryError as error:
+        typer.echo(f"{folder.manifest.name}: what was measured is not kept: {error}", err=True)
     return profile
 
 

@@ -14,9 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.variants.conftest import save_linear_model
 from variants.macs import count_macs
 from variants.recipes.artifact import Artifact
+from variants.recipes.codebook import clustered
 from variants.recipes.dynamic_int8 import dynamic_int8
 from variants.recipes.rowwise_int8 import rowwise_int8
 from variants.recipes.static_int8 import static_int8
+from variants.recipes.weight_only import weight_only
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], shape: list[int | str], **constants: NDArray[Any]) -> Path:
@@ -90,8 +92,8 @@ def test_counts_worked_out_by_hand(case: str, tmp_path: Path) -> None:
     assert expected == count_macs(path, {"x": zeros(*shape)})
 
 
-def test_int8_forms_count_as_much_as_their_source(tmp_path: Path) -> None:
-    """Dynamic, row-wise and static quantization change what is multiplied, not how often."""
+def test_compressed_forms_count_as_much_as_their_source(tmp_path: Path) -> None:
+    """Quantization, blocks of four bits and codebooks change what is multiplied, not how often."""
     weights = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
     source = Artifact(save_linear_model(tmp_path / "fp32.onnx", weights), "export", (), 2048)
     feeds = {"x": np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)}
@@ -100,8 +102,11 @@ def test_int8_forms_count_as_much_as_their_source(tmp_path: Path) -> None:
         dynamic_int8(source, tmp_path / "dynamic.onnx"),
         rowwise_int8(source, tmp_path / "rowwise.onnx"),
         static_int8(source, tmp_path / "static.onnx", [feeds]),
+        weight_only(source, tmp_path / "blocks.onnx", bits=4),
+        clustered(source, tmp_path / "codebook.onnx"),
     ]
-    assert [3 * 64 * 32] * 4 == [count_macs(artifact.path, feeds) for artifact in made]
+    assert "MatMulNBits" in {node.op_type for node in onnx.load(made[4].path).graph.node}
+    assert [3 * 64 * 32] * 6 == [count_macs(artifact.path, feeds) for artifact in made]
 
 
 def test_what_cannot_be_counted_has_no_count(tmp_path: Path) -> None:

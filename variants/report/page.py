@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from variants.paired import Comparison
 from variants.report.contents import Report, share_of_the_box
@@ -26,8 +25,8 @@ def render(report: Report, pictures: Mapping[str, str], cascades: str = "", *, n
     template = _environment().get_template(TEMPLATE)
     return template.render(
         report=report,
-        planes={name: Markup(pictures[name]) for name in PLANES if name in pictures},  # noqa: S704 - our own SVG
-        cascades=Markup(cascades),  # noqa: S704 - our own SVG
+        planes={name: pictures[name] for name in PLANES if name in pictures},
+        cascades=cascades,
         cascade_volumes=_cascade_volumes(report),
         now=now or datetime.now(UTC),
     )
