@@ -51,7 +51,7 @@ def frontier(
             folder = repository.open(name)
             report = gather(folder, _profile(folder, options), watts_per_core)
         print_frontier(report)
-        _write(report, out / f"{name}-frontier")
+        _write(report, out)
 
 
 def _profile(folder: RevisionFolder, options: SessionOptions) -> FamilyProfile:
@@ -100,19 +100,24 @@ def _with_footprints(
     return profile
 
 
-def _write(report: Report, stem: Path) -> None:
+def _write(report: Report, folder: Path) -> None:
     try:
         from variants.plots import draw_frontier
         from variants.report.page import render
-        from variants.report.pictures import cascade_picture, frontier_pictures
+        from variants.report.pictures import cascade_picture, draw_cascades, frontier_pictures
 
-        stem.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = report.manifest.name
         for suffix in PICTURES:
-            path = stem.with_name(stem.name + suffix)
+            path = folder / f"{name}-frontier{suffix}"
             draw_frontier(report.points, path, metric=report.metric)
             typer.echo(f"drawn: {path}", err=True)
+            if report.curve:
+                path = folder / f"{name}-cascades{suffix}"
+                draw_cascades(report.curve, path, report.metric)
+                typer.echo(f"drawn: {path}", err=True)
         cascades = cascade_picture(report.curve, report.metric) if report.curve else ""
-        page = stem.with_name(f"{stem.name}.html")
+        page = folder / f"{name}-frontier.html"
         page.write_text(render(report, frontier_pictures(report.points, report.metric), cascades), encoding="utf-8")
         typer.echo(f"report: {page}", err=True)
     except ModuleNotFoundError as error:

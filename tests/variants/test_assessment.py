@@ -28,8 +28,8 @@ def assessed(folder: Path, labels: NDArray[np.int64], *, labelled: bool = True) 
         path = save_linear_model(folder / f"{name}.onnx", values)
         made.append(MadeVariant(name, Artifact(path, "by hand", (), parameters), open_session(path), {}))
     preparer = TensorPreparer(TensorPreparation(), TensorSpec(name="x", datatype="FP32", shape=(-1, 4)))
-    values = preparer.prepare({"x": ROWS}).values
-    rows = HeldOut(values[:100], labels[:100], values[100:], labels[100:], samples=50, labelled=labelled)
+    prepared = preparer.prepare({"x": ROWS}).values
+    rows = HeldOut(prepared[:100], labels[:100], prepared[100:], labels[100:], samples=50, labelled=labelled)
     return assess(made, preparer, rows, seed=0, jobs=1, advance=lambda done: None)
 
 

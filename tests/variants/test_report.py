@@ -19,7 +19,7 @@ from variants.report.contents import Report, gather
 from variants.report.exits import exits
 from variants.report.lineage import lineage_tree
 from variants.report.page import render
-from variants.report.pictures import cascade_picture, frontier_pictures
+from variants.report.pictures import cascade_picture, draw_cascades, frontier_pictures
 from variants.repository import Repository, RevisionFolder
 from variants.scores import Scores
 
@@ -270,6 +270,24 @@ def test_the_page_says_what_is_not_known(chain: RevisionFolder) -> None:
     assert "ties are not known" in page
     assert "No pictures" in page
     assert [] == Tags(page).open
+
+
+def test_variants_of_several_profiles_share_a_table(chain: RevisionFolder) -> None:
+    """Where one variant was timed with other batches, the columns are those of all and gaps are dashes."""
+    profile = chain_profile(chain)
+    one_row = {"batches": (1,), "median_s": ((0.001,),), "tail_s": ((0.002,),), "samples": ((60,),), "p99_s": None}
+    small = profile.variants["small"].model_copy(update=one_row)
+    report = gather(chain, profile.model_copy(update={"variants": {**profile.variants, "small": small}}))
+    assert [1, 4] == report.batches
+    assert "<td>-</td></tr>" in render(report, {}).partition('id="latency"')[2].replace("\n", "")
+
+
+def test_pictures_of_cascades_are_files_too(chain: RevisionFolder, tmp_path: Path) -> None:
+    """The picture of the cascades has the names of the single variants as text."""
+    known_samples(chain)
+    draw_cascades(curve_of(chain), tmp_path / "cascades.svg", "accuracy")
+    content = (tmp_path / "cascades.svg").read_text(encoding="utf-8")
+    assert all(f">{name}<" in content for name in ("small", "large", "cascades"))
 
 
 def test_training_and_agreement_are_shown(tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ class Report:
         return [line.point for line in self.lines]
 
     @property
+    def batches(self) -> list[int]:
+        """The batches that some variant was timed with, ascending: not all need the same profile."""
+        return sorted({batch for line in self.lines for batch in line.table.batches})
+
+    @property
     def metric(self) -> str:
         """What quality is, in one or two words."""
         return self.manifest.variants[0].quality.metric

@@ -53,41 +53,44 @@ def frontier_pictures(points: Sequence[ParetoPoint], metric: str) -> dict[str, s
 
 
 def cascade_picture(curve: CascadeCurve, metric: str) -> str:
-    """Return the SVG of the variants alone and of the cascades between them, on the same rows."""
+    """Return the SVG of the variants alone and of the cascades between them."""
+    return _svg("cascades", lambda path: draw_cascades(curve, path, metric, INCHES))
 
-    def draw(path: Path) -> None:
-        x, y = "expected latency of one row (ms)", f"{metric} (%)"
-        with picture(path, INCHES, "", x, y) as axes:
-            points = curve.cascades
-            mark_powers(axes, [point.latency_s * 1e3 for point in (*curve.singles, *points)])
-            axes.plot(
-                [point.latency_s * 1e3 for point in points],
-                [point.quality * 100 for point in points],
-                color=_CASCADE,
-                marker=".",
-                markersize=5,
-                linewidth=1.4,
-                label="cascades",
-            )
-            axes.errorbar(
-                [point.latency_s * 1e3 for point in curve.singles],
-                [point.quality * 100 for point in curve.singles],
-                yerr=[point.standard_error * 100 for point in curve.singles],
-                fmt="o",
-                color=ON,
-                label="one variant",
-                markersize=6.5,
-                elinewidth=1.0,
-                capsize=2.5,
-            )
-            axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)
-            marks = [
-                Mark(point.start, point.latency_s * 1e3, point.quality * 100, point.standard_error * 100)
-                for point in curve.singles
-            ]
-            draw_labels(axes, marks)
 
-    return _svg("cascades", draw)
+def draw_cascades(curve: CascadeCurve, path: Path, metric: str, inches: tuple[float, float] = (7.2, 4.4)) -> None:
+    """Draw variants alone and the cascades between them, on the same rows, as PNG or SVG.
+
+    Raises `ValueError` for another suffix than `.png` or `.svg`.
+    """
+    with picture(path, inches, "", "expected latency of one row (ms)", f"{metric} (%)") as axes:
+        points = curve.cascades
+        mark_powers(axes, [point.latency_s * 1e3 for point in (*curve.singles, *points)])
+        axes.plot(
+            [point.latency_s * 1e3 for point in points],
+            [point.quality * 100 for point in points],
+            color=_CASCADE,
+            marker=".",
+            markersize=5,
+            linewidth=1.4,
+            label="cascades",
+        )
+        axes.errorbar(
+            [point.latency_s * 1e3 for point in curve.singles],
+            [point.quality * 100 for point in curve.singles],
+            yerr=[point.standard_error * 100 for point in curve.singles],
+            fmt="o",
+            color=ON,
+            label="one variant",
+            markersize=6.5,
+            elinewidth=1.0,
+            capsize=2.5,
+        )
+        axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        marks = [
+            Mark(point.start, point.latency_s * 1e3, point.quality * 100, point.standard_error * 100)
+            for point in curve.singles
+        ]
+        draw_labels(axes, marks)
 
 
 def _svg(name: str, draw: Callable[[Path], None]) -> str:
