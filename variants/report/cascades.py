@@ -4,8 +4,9 @@
 kept samples of the test part, row by row, and each operating point is compared with the single variants on those rows.
 Which points are shown is decided on the validation part too, so nothing was picked by what it scored.
 
-Costs are those of one row that is answered alone: a row that goes on costs both answers, or only the remaining stages
-where the better variant is a later exit of the same chain.
+Costs are those of one row that is answered alone. A single variant takes its graph in one piece. In a cascade a variant
+of a chain takes its stages, which is a little slower, and a row that goes on costs both answers, or only the remaining
+stages where the better variant is a later exit of the same chain.
 """
 
 from __future__ import annotations
@@ -97,9 +98,10 @@ def cascade_curve(folder: RevisionFolder, profile: FamilyProfile, names: Sequenc
     rules = Cascades(family)
     prices = rules.prices(first_s, step_s)
     names = [family.variants[index].name for index in family.ladder]
+    whole_s = [profile.variants[name].median_s[len(family.sizes) // 2][0] for name in names]
     singles = [
-        OperatingPoint(name, float(cost), float(hits.mean()), 0.0, float(cost), float(learnt), hits)
-        for name, cost, hits, learnt in zip(names, first_s, correct, prices.alone, strict=True)
+        OperatingPoint(name, cost, float(hits.mean()), 0.0, cost, float(learnt), hits)
+        for name, cost, hits, learnt in zip(names, whole_s, correct, prices.alone, strict=True)
     ]
     points = [
         _followed(rules, prices, step_s, correct, confidence, start=start, at=at, name=name)
