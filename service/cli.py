@@ -16,6 +16,7 @@ from service.commands.build import build
 from service.commands.doctor import doctor
 from service.commands.failure import CommandError
 from service.commands.frontier import frontier
+from service.commands.import_model import import_model
 from service.commands.profile import profile
 from service.commands.serve import serve
 from service.commands.simulate import simulate
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 for command in (build, profile, frontier, simulate, serve, doctor):
     app.command()(command)
+app.command("import")(import_model)
 
 
 def _print_version(wanted: bool) -> None:

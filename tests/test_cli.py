@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.supervision import server_environment
 from tests.service.families import sign_model, write_family
 from variants.fingerprint import available_cores
-from variants.repository import Repository
+from variants.repository import Repository, RepositoryError
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 60.0
@@ -152,13 +152,45 @@ def test_what_is_built_is_not_built_again(capsys: pytest.CaptureFixture[str], tm
 
 
 def test_frontier_prints_and_draws(capsys: pytest.CaptureFixture[str], sound: Path, tmp_path: Path) -> None:
-    """The table has every variant with its error; the pictures are a PNG and an SVG."""
-    assert 0 == cli.run(["frontier", "sign", "--models", str(sound), "--out", str(tmp_path / "pictures")])
-    table = capsys.readouterr().out
+    """The table has every variant with its error; the pictures are a PNG and an SVG, the report one HTML file."""
+    arguments = ["frontier", "sign", "--models", str(sound), "--out", str(tmp_path / "pictures")]
+    assert 0 == cli.run([*arguments, "--watts-per-core", "7"])
+    printed = capsys.readouterr()
+    assert "measuring memory and processor seconds" in printed.err
+    table = printed.out
     assert "80.0 ± 1.0" in table
     assert "90.0 ± 1.0" in table
     assert b"\x89PNG" == (tmp_path / "pictures" / "sign-frontier.png").read_bytes()[:4]
     assert "<svg" in (tmp_path / "pictures" / "sign-frontier.svg").read_text(encoding="utf-8")
+    report = (tmp_path / "pictures" / "sign-frontier.html").read_text(encoding="utf-8")
+    assert "accuracy over memory" in report
+    assert "times 7 watts" in report
+    assert 0 == cli.run(arguments)
+    assert "measuring" not in capsys.readouterr().err
+
+
+def test_frontier_of_a_repository_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where a profile is known but footprints cannot be kept, that is said, and the report is written all the same."""
+    models = made(tmp_path / "models")
+    assert 0 == cli.run(["profile", "sign", "--models", str(models)])
+
+    def refuses(*arguments: object) -> None:
+        raise RepositoryError("profiles: cannot be written: Read-only file system")
+
+    monkeypatch.setattr("variants.profiling.save_profile", refuses)
+    assert 0 == cli.run(["frontier", "sign", "--models", str(models), "--out", str(tmp_path)])
+    assert "what was measured is not kept: profiles: cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "sign-frontier.html").is_file()
+
+
+def test_frontier_of_nothing_sound_is_one_line(capsys: pytest.CaptureFixture[str], corrupt: Path) -> None:
+    """Where every variant is damaged, each is named, and the command ends with what to do."""
+    assert 1 == cli.run(["frontier", "sign", "--models", str(corrupt)])
+    *named, last = capsys.readouterr().err.splitlines()
+    assert 2 == len(named)
+    assert last.endswith("no variant is sound; `pareto build --force` builds the family anew")
 
 
 def test_frontier_leaves_out_what_is_corrupt(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Everything that is measured of a made variant but its latency: accuracy, calibration, batch invariance."""
+"""Everything that is measured of a made variant but its latency: quality, calibration, batch invariance, MACs.
+
+Where there are no labels, the original model's answers stand in for them: what is measured then is agreement.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from variants.calibrate import Calibrated, calibrate
-from variants.evaluate import Logits, predict, quality
+from variants.evaluate import Logits, predict
 from variants.invariance import batch_invariance
-from variants.manifest import Invariance, Quality
+from variants.macs import count_macs
+from variants.measurements import Invariance, Quality
 from variants.preparation import Preparer, Row
 from variants.recipes.artifact import Artifact
 from variants.session import Session, open_session
+from variants.tasks import CLASSIFICATION
 
 INVARIANCE_ROWS = 128
 
@@ -25,7 +30,8 @@ class MadeVariant:
     """A variant that was written, opened and passed its checks.
 
     `stages` has, in order, the files of a chain that was seen to answer bit for bit as the whole graph; it is empty
-    where there is no such chain.
+    where there is no such chain. `counterpart` is the name of the exit that it is the separately trained form of, if it
+    is one.
     """
 
     name: str
@@ -33,28 +39,38 @@ class MadeVariant:
     session: Session
     stages: Mapping[str, Path]
     notes: str = ""
+    counterpart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was measured of a variant. `correct` bool [n] says which rows of the test part it answered right."""
+    """What was measured of a variant. `scores` float64 [n] are those of the test part, 1 for a right answer, 0 else.
+
+    `macs` are of one row of the middle size class, None where the graph has operators that cannot be counted.
+    """
 
     quality: Quality
     invariance: Invariance
     calibrated: Calibrated
-    correct: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    macs: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The prepared rows and int64 labels of the validation and test parts; the first `samples` test rows are kept."""
+    """The prepared rows and int64 labels of the validation and test parts; the first `samples` test rows are kept.
+
+    Labels that are not `labelled` are the original model's answers. `size` is the middle size class in tokens, 1 for
+    tensors.
+    """
 
     validation: Sequence[Row]
     validation_labels: NDArray[np.int64]
     test: Sequence[Row]
     test_labels: NDArray[np.int64]
     samples: int
-    classes: int
+    size: int = 1
+    labelled: bool = True
 
 
 def assess(
@@ -72,19 +88,26 @@ def assess(
     assessments = {}
     for number, variant in enumerate(made, start=1):
         on_validation, on_test = np.split(logits[variant.name], [len(rows.validation)])
-        calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed)
-        predicted = on_test.argmax(axis=1)
+        temperature = None if rows.labelled else 1.0
+        calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed, temperature)
         invariance = batch_invariance(
             variant.session, preparer, rows.test[:INVARIANCE_ROWS], temperature=calibrated.temperature, jobs=jobs
         )
+        measured = CLASSIFICATION.quality(on_test, rows.test_labels)
         assessments[variant.name] = Assessment(
-            quality=quality(rows.test_labels, predicted, rows.classes),
+            quality=measured if rows.labelled else measured.model_copy(update={"metric": "agreement"}),
             invariance=invariance,
             calibrated=calibrated,
-            correct=predicted == rows.test_labels,
+            scores=CLASSIFICATION.scores(on_test, rows.test_labels),
+            macs=count_macs(variant.artifact.path, preparer.collate([row_of_size(rows.test[0], rows.size)])),
         )
         advance(half + half * number / len(made))
     return assessments
+
+
+def row_of_size(row: Row, size: int) -> Row:
+    """Return a row of exactly `size` tokens, or the row itself where rows are tensors; its answer means nothing."""
+    return row if size == 1 else np.resize(row, size)
 
 
 def _answers(

@@ -29,22 +29,26 @@ from variants.calibrate import expected_calibration_error
 from variants.candidates import CandidateMaker, faults_of_the_spec
 from variants.fingerprint import available_cores
 from variants.manifest import SAMPLES_FILE, FamilyManifest, StageManifest, VariantManifest
+from variants.measurements import Training
 from variants.preparation import Preparer
 from variants.profiling import ProfileMode, profile_family, save_profile
 from variants.progress import BuildProgress, Display, open_display
 from variants.repository import Repository
 from variants.revision import RevisionFolder
+from variants.scores import SCORES_FILE, save_scores
 from variants.selection import select
 from variants.sources import cache_folder
 from variants.spec import (
     STAGES_FOLDER,
     BuildContext,
+    BuildError,
     BuildStage,
     Dataset,
     FamilySpec,
     LabelledRows,
     check_dataset,
 )
+from variants.tasks import CLASSIFICATION
 
 _DEFAULT_STAGE_S = 10.0
 
@@ -64,6 +68,8 @@ def build_family(
     that evaluate, to one per core; `cache` to `variants.sources.cache_folder()`. Raises `BuildError` where the family
     as a whole cannot be built, `RepositoryError` where it cannot be written.
     """
+    if spec.task != CLASSIFICATION.name:
+        raise BuildError(f"{spec.name}: task {spec.task!r}: only families of the task classification can be built")
     display = display or open_display(f"building {spec.name}")
     progress = BuildProgress({stage: spec.expected_s.get(stage, _DEFAULT_STAGE_S) for stage in BuildStage}, display)
     with (
@@ -112,7 +118,7 @@ class _Build:
         assessments = assess(
             made, preparer, rows, seed=self._spec.seed, jobs=self._jobs, advance=self._progress.advance
         )
-        variants = [self._variant(variant, assessments[variant.name]) for variant in made]
+        variants = [self._variant(variant, assessments) for variant in made]
 
         self._progress.begin(BuildStage.PROFILE)
         draft = RevisionFolder(self._context.staging, self._manifest(variants))
@@ -124,7 +130,7 @@ class _Build:
         chosen = select(
             variants,
             {name: table.median_s[middle][0] for name, table in profile.variants.items()},
-            {name: assessment.correct for name, assessment in assessments.items()},
+            {name: assessment.scores for name, assessment in assessments.items()},
         )
         self._remove_stages_but({stage for variant in chosen for stage in variant.stages})
         self._facts |= {f"seconds.{stage}": round(seconds, 2) for stage, seconds in self._progress.seconds.items()}
@@ -139,7 +145,8 @@ class _Build:
             test=preparer.prepare(data.test.inputs).values,
             test_labels=data.test.labels,
             samples=self._spec.samples,
-            classes=len(self._spec.labels),
+            size=self._spec.sizes[len(self._spec.sizes) // 2],
+            labelled=self._spec.labelled,
         )
 
     def _candidate_yielded(self) -> None:
@@ -147,10 +154,13 @@ class _Build:
         if BuildStage.TRAIN not in self._progress.seconds:
             self._progress.begin(BuildStage.VARIANTS)
 
-    def _variant(self, made: MadeVariant, assessment: Assessment) -> VariantManifest:
+    def _variant(self, made: MadeVariant, assessments: Mapping[str, Assessment]) -> VariantManifest:
+        assessment = assessments[made.name]
         calibrated = assessment.calibrated
         calibration_file = f"{made.name}/calibration.npz"
         calibrated.save(self._context.staging / calibration_file)
+        scores_file = f"{made.name}/{SCORES_FILE}"
+        save_scores(self._context.staging / scores_file, assessment.scores)
         error = expected_calibration_error(calibrated.confidence, calibrated.predicted == calibrated.label)
         self._facts[f"calibration_error.{made.name}"] = round(error, 4)
         return VariantManifest(
@@ -165,6 +175,10 @@ class _Build:
             temperature=calibrated.temperature,
             parameters=made.artifact.parameters,
             size_bytes=made.artifact.path.stat().st_size,
+            macs=assessment.macs,
+            scores_file=scores_file,
+            training=_training(made.artifact.facts),
+            counterpart=made.counterpart if made.counterpart in assessments else None,
             on_frontier=False,
             load_by_default=False,
             notes=made.notes,
@@ -201,6 +215,17 @@ class _Build:
         for path in (self._context.staging / STAGES_FOLDER).glob("*.onnx"):
             if path.stem not in kept:
                 path.unlink()
+
+
+def _training(facts: Mapping[str, float]) -> Training | None:
+    """Return what recipes recorded of their training, None where none did."""
+    peak_bytes, labelled = facts.get("training_peak_rss_bytes"), facts.get("labelled_rows")
+    training = Training(
+        seconds=facts.get("training_s"),
+        labelled_rows=None if labelled is None else round(labelled),
+        peak_memory_bytes=None if peak_bytes is None else round(peak_bytes),
+    )
+    return None if training == Training() else training
 
 
 def _without_objects(values: NDArray[Any]) -> NDArray[Any]:

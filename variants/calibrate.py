@@ -87,16 +87,27 @@ class Calibrated:
 
 
 def calibrate(
-    validation: NDArray[np.float32], labels: NDArray[np.int64], samples: NDArray[np.float32], seed: int
+    validation: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    samples: NDArray[np.float32],
+    seed: int,
+    temperature: float | None = None,
 ) -> Calibrated:
-    """Calibrate from logits float32 [n, k] and labels of the validation part; `samples` are logits of other rows."""
-    temperature = fit_temperature(validation, labels)
+    """Calibrate from logits float32 [n, k] and labels of the validation part; `samples` are logits of other rows.
+
+    A `temperature` that is given is not fitted.
+    """
+    if temperature is None:
+        temperature = fit_temperature(validation, labels)
+        confidence = cross_fitted_confidence(validation, labels, seed)
+    else:
+        confidence = decode(validation, temperature).confidences
     answered = decode(samples, temperature)
     return Calibrated(
         temperature=temperature,
         label=labels,
         predicted=validation.argmax(axis=1),
-        confidence=cross_fitted_confidence(validation, labels, seed),
+        confidence=confidence,
         sample_predicted=answered.labels,
         sample_confidence=answered.confidences,
     )

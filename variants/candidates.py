@@ -84,7 +84,7 @@ class CandidateMaker:
         if path and not evaluate.paths_agree(session, path, preparer, rows):
             self._context.log(f"{candidate.name}: its stages do not answer bit for bit as its whole graph; not used")
             stages = {}
-        return MadeVariant(candidate.name, artifact, session, stages, candidate.notes)
+        return MadeVariant(candidate.name, artifact, session, stages, candidate.notes, candidate.counterpart)
 
 
 def _reason(context: BuildContext, error: Exception) -> str:

@@ -14,6 +14,29 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from variants.measurements import Fraction, Invariance, Quality, Training
+
+__all__ = [
+    "ACTIVE_FILE",
+    "MANIFEST_FILE",
+    "NAME_PATTERN",
+    "PROFILES_FOLDER",
+    "SAMPLES_FILE",
+    "SCHEMA_VERSION",
+    "FamilyManifest",
+    "FileEntry",
+    "Fraction",
+    "Invariance",
+    "Preparation",
+    "Quality",
+    "StageManifest",
+    "TensorPreparation",
+    "TensorSpec",
+    "TextPreparation",
+    "Training",
+    "VariantManifest",
+]
+
 SCHEMA_VERSION: Literal[1] = 1
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What families, revisions, variants and stages may be called: safe in paths, URLs, headers and metric labels."""
@@ -50,7 +73,6 @@ def _first_duplicate(names: Iterable[str]) -> str | None:
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 RelativePath = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_inside_the_folder)]
 """A path below the revision's folder, with `/` between its parts; no part starts with a dot."""
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Frozen(BaseModel):
@@ -73,34 +95,6 @@ class FileEntry(_Frozen):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
-class Quality(_Frozen):
-    """Measured on `samples` rows that neither training nor calibration saw.
-
-    `value` is the metric the router compares, with its standard error; precision, recall and F1 are macro averages.
-    """
-
-    metric: Literal["accuracy"] = "accuracy"
-    value: Fraction
-    standard_error: Fraction
-    precision: Fraction
-    recall: Fraction
-    f1: Fraction
-    samples: Annotated[int, Field(ge=1)]
-
-
-class Invariance(_Frozen):
-    """Whether a row's answer depends on the rows that share its batch, measured on `compared_rows` rows.
-
-    `label_flips` is the fraction of rows whose label changed; `max_probability_delta` is the largest change of any
-    class probability.
-    """
-
-    invariant: bool
-    label_flips: Fraction
-    max_probability_delta: Fraction
-    compared_rows: Annotated[int, Field(ge=0)]
-
-
 class StageManifest(_Frozen):
     """One stage of a chain, stored once per revision and shared by the variants whose path runs through it."""
 
@@ -113,7 +107,12 @@ class VariantManifest(_Frozen):
 
     `lineage` tells from which model through which steps it came. `stages` names, in order, the stages of the chain
     that form the same network as `model_file`; empty if there is no such chain. Logits are divided by `temperature`
-    before the softmax. `parameters` counts weights; `size_bytes` is the size of `model_file`.
+    before the softmax. `parameters` counts weights; `size_bytes` is the size of `model_file`. `counterpart` names the
+    exit of a chain that this variant is the separately trained form of.
+
+    Unknown in revisions of older builds: `macs`, the multiplications with addition of one row of the middle size class;
+    `training`; `scores_file`, the score of every row of the test part (`variants.scores`), without which it is served
+    all the same.
     """
 
     name: Name
@@ -127,6 +126,10 @@ class VariantManifest(_Frozen):
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     parameters: Annotated[int, Field(ge=0)]
     size_bytes: Annotated[int, Field(ge=0)]
+    macs: Annotated[int, Field(ge=0)] | None = None
+    training: Training | None = None
+    scores_file: RelativePath | None = None
+    counterpart: Name | None = None
     on_frontier: bool
     load_by_default: bool
     notes: str = ""
@@ -212,6 +215,8 @@ class FamilyManifest(_Frozen):
         for variant in self.variants:
             if missing := set(variant.stages) - set(named["stages"]):
                 raise ValueError(f"variant {variant.name}: no stage {min(missing)!r} in this revision")
+            if variant.counterpart is not None and variant.counterpart not in named["variants"]:
+                raise ValueError(f"variant {variant.name}: no variant {variant.counterpart!r} to be the counterpart of")
             if self.files and (absent := set(self.files_of(variant)) - set(named["files"])):
                 raise ValueError(f"variant {variant.name}: {min(absent)!r} is not among the revision's files")
         return self

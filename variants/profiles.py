@@ -13,6 +13,7 @@ from router.contract import Evidence, Family, LatencyTable, VariantProfile
 from variants.atomic import write_atomically
 from variants.fingerprint import machine_fingerprint
 from variants.manifest import PROFILES_FOLDER, FamilyManifest
+from variants.measurements import ServingFootprint
 from variants.revision import RepositoryError, RevisionFolder
 
 ProfileMode = Literal["quick", "full"]
@@ -28,14 +29,16 @@ class _Frozen(BaseModel):
 class VariantTable(_Frozen):
     """One variant or stage: `median_s[c][i]`, `tail_s[c][i]` (95th percentile) for size class c and batch `batches[i]`.
 
-    `samples[c][i]` counts the measurements behind them. `load_s` is how long the model takes to open, `memory_bytes`
-    how much resident memory that took, at least the size of its file.
+    `samples[c][i]` counts the measurements behind them. `p99_s[c][i]` is the 99th percentile, None where there are too
+    few samples to know it; profiles of older versions have none. `load_s` is how long the model takes to open,
+    `memory_bytes` how much resident memory that took, at least the size of its file.
     """
 
     batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
     median_s: Annotated[Table, Field(min_length=1)]
     tail_s: Table
     samples: tuple[tuple[int, ...], ...]
+    p99_s: tuple[tuple[Seconds | None, ...], ...] | None = None
     load_s: float
     memory_bytes: Annotated[int, Field(ge=0)]
 
@@ -43,9 +46,10 @@ class VariantTable(_Frozen):
     def _is_rectangular(self) -> Self:
         if self.batches[0] != 1 or list(self.batches) != sorted(set(self.batches)):
             raise ValueError(f"batches: {list(self.batches)} do not ascend from 1")
-        shapes = {tuple(len(row) for row in table) for table in (self.median_s, self.tail_s, self.samples)}
+        tables = (self.median_s, self.tail_s, self.samples, *filter(None, (self.p99_s,)))
+        shapes = {tuple(len(row) for row in table) for table in tables}
         if shapes != {(len(self.batches),) * len(self.median_s)}:
-            raise ValueError("median_s, tail_s and samples must have one row a size class and one column a batch")
+            raise ValueError("median_s, tail_s, samples and p99_s need one row a size class and one column a batch")
         return self
 
 
@@ -115,13 +119,14 @@ class FamilyProfile(_Frozen):
     variants: dict[str, VariantTable]
     stages: dict[str, VariantTable] = Field(default_factory=dict)
     executors: Executors | None = None
+    footprints: dict[str, ServingFootprint] = Field(default_factory=dict)
 
 
 def save_profile(folder: RevisionFolder, profile: FamilyProfile) -> None:
     """Store a profile with its revision, atomically, in place of an older one of the same fingerprint.
 
-    What the older one has of other variants and stages, and of executors, is kept. Raises `RepositoryError` where it
-    cannot be written.
+    What the older one has of other variants and stages, of executors and of footprints, is kept. Raises
+    `RepositoryError` where it cannot be written.
     """
     older = _read(folder, profile.fingerprint)
     if older is not None and older.threads == profile.threads:
@@ -129,6 +134,7 @@ def save_profile(folder: RevisionFolder, profile: FamilyProfile) -> None:
             "variants": older.variants | profile.variants,
             "stages": older.stages | profile.stages,
             "executors": profile.executors or older.executors,
+            "footprints": older.footprints | profile.footprints,
         }
         profile = profile.model_copy(update=kept)
     path = folder.path / PROFILES_FOLDER / f"{profile.fingerprint}.json"

@@ -30,6 +30,7 @@ from variants.timing import (
     Work,
     elapsed_s,
     measure,
+    percentile_99,
     quantiles,
     rows_for_class,
     running_s,
@@ -177,6 +178,7 @@ def _table(
         median_s=tuple(tuple(medians) for medians, _ in columns),
         tail_s=tuple(tuple(tails) for _, tails in columns),
         samples=tuple(tuple(len(cell) for cell in row) for row in cells),
+        p99_s=tuple(tuple(map(percentile_99, row, tails)) for row, (_, tails) in zip(cells, columns, strict=True)),
         load_s=session.load_s,
         memory_bytes=max(session.memory_bytes, session.path.stat().st_size),
     )

@@ -10,32 +10,19 @@ A variant whose answers depend on the rows that share its batch does not compete
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 
 from variants.frontier import ParetoPoint, frontier
 from variants.manifest import VariantManifest
-
-
-def paired_difference(better: NDArray[np.bool_], worse: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return how much more often one variant is right than another on the same rows, and that difference's error.
-
-    Only rows on which they differ carry noise, which makes the standard error much smaller than that of two
-    independent accuracies; it is that of the difference under the hypothesis that there is none (McNemar, 1947).
-    """
-    gained, lost = int((better & ~worse).sum()), int((worse & ~better).sum())
-    return (gained - lost) / len(better), math.sqrt(gained + lost) / len(better)
+from variants.paired import Scores, paired_difference
 
 
 def select(
-    variants: Sequence[VariantManifest], latency_s: Mapping[str, float], correct: Mapping[str, NDArray[np.bool_]]
+    variants: Sequence[VariantManifest], latency_s: Mapping[str, float], scores: Mapping[str, Scores]
 ) -> tuple[VariantManifest, ...]:
     """Return the variants with `on_frontier`, `load_by_default` and a note on why not set.
 
-    `latency_s` are seconds of one row; `correct` bool [n] says which test rows each variant answered right.
+    `latency_s` are seconds of one row; `scores` [n] are those of the test rows under each variant.
     """
     points = {variant.name: _point(variant, latency_s[variant.name]) for variant in variants}
     competing = [variant.name for variant in variants if variant.invariance.invariant] or list(points)
@@ -44,7 +31,7 @@ def select(
     notes |= {name: f"dominated by {by}" for name, by in result.dominated.items()}
     loaded: list[ParetoPoint] = []
     for point in (points[name] for name in result.on):
-        rival = next((other for other in reversed(loaded) if _is_no_worse(other, point, correct)), None)
+        rival = next((other for other in reversed(loaded) if _is_no_worse(other, point, scores)), None)
         if rival is None:
             loaded.append(point)
         else:
@@ -62,10 +49,10 @@ def select(
     )
 
 
-def _is_no_worse(cheaper: ParetoPoint, point: ParetoPoint, correct: Mapping[str, NDArray[np.bool_]]) -> bool:
+def _is_no_worse(cheaper: ParetoPoint, point: ParetoPoint, scores: Mapping[str, Scores]) -> bool:
     if cheaper.latency_s > point.latency_s or cheaper.size_bytes > point.size_bytes:
         return False
-    difference, error = paired_difference(correct[point.name], correct[cheaper.name])
+    difference, error = paired_difference(scores[point.name], scores[cheaper.name])
     return difference <= error
 
 

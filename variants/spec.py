@@ -126,7 +126,8 @@ class Candidate:
     `make` writes the ONNX file at the path it is given (and any stage of `stages` that is not there yet) and says
     what it made; where it raises, the variant is left out with that reason, unless it is `essential`: then the build
     fails. `stages` names the chain's stages that form the same network. `reference` gives the logits float32 [n, k]
-    that the original model answers to the same feeds, for the parity check.
+    that the original model answers to the same feeds, for the parity check. `counterpart` names the exit of a chain
+    that this candidate, trained on its own, is compared with in reports.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Candidate:
     stages: tuple[str, ...] = ()
     reference: Callable[[Feeds], NDArray[np.float32]] | None = None
     notes: str = ""
+    counterpart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class FamilySpec:
     then yields the candidates. `sizes` are the ascending size classes in tokens, (1,) for tensors. `default_slo_s` is
     the latency objective of requests that name none. `samples` rows of the test part are stored with the revision for
     load tests. `expected_s` are the seconds that the stages take on two cores, for the estimate of remaining time.
+    Where the rows are not `labelled`, their labels are the original model's own answers: quality is agreement with it,
+    and there is nothing to calibrate confidence against.
     ONNX files take the inputs that `variants.preparation` names and give `logits` float32 [n, len(labels)].
     """
 
@@ -157,6 +161,7 @@ class FamilySpec:
     build: Callable[[BuildContext, Dataset], Iterator[Candidate]]
     default_slo_s: float
     task: str = "classification"
+    labelled: bool = True
     sizes: tuple[int, ...] = (1,)
     max_batch: int = 32
     seed: int = 0

@@ -25,6 +25,8 @@ from variants.preparation import Row
 
 TAIL = 0.95
 _SAMPLES_FOR_A_TAIL = 20
+_SAMPLES_FOR_P99 = 100
+"""So that at least one lies beyond it."""
 
 Progress = Callable[[float], None]
 """Told the fraction in [0, 1] that is done."""
@@ -185,6 +187,11 @@ def quantiles(samples: Sequence[Sequence[float]], spreads: Sequence[float]) -> t
         own = float(np.quantile(cell, TAIL)) if len(cell) >= _SAMPLES_FOR_A_TAIL else 0.0
         tails.append(max(median, own or median * spread, *tails[-1:]))
     return medians, tails
+
+
+def percentile_99(cell: Sequence[float], tail_s: float) -> float | None:
+    """Return the 99th percentile, at least the 95th given as `tail_s`; None for too few samples to know it."""
+    return max(tail_s, float(np.quantile(cell, 0.99))) if len(cell) >= _SAMPLES_FOR_P99 else None
 
 
 def usual_spread(cells: Sequence[Sequence[float]]) -> float:

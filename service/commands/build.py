@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Models, settings_from
+
+if TYPE_CHECKING:
+    from variants.manifest import FamilyManifest
 
 DEFAULT_FAMILY = "sentiment"
 
@@ -45,7 +48,7 @@ def build_one(name: str, models: Path, *, force: bool = False, plain: bool = Fal
     if not force and name in repository.families():
         _say_that_it_is_built(name, models)
         return
-    with faults_of_the_repository(), _faults_of_the_build(name):
+    with faults_of_the_repository(), faults_of_the_build(name):
         from variants.build import build_family
         from variants.families import load_family
         from variants.progress import LineDisplay, open_display
@@ -56,10 +59,15 @@ def build_one(name: str, models: Path, *, force: bool = False, plain: bool = Fal
             return
         title = f"building {spec.name}"
         folder = build_family(spec, repository, display=LineDisplay(title) if plain else open_display(title))
-    variants = folder.manifest.variants
-    served = [variant.name for variant in variants if variant.load_by_default]
+    say_what_was_built(folder.manifest, folder.path)
+
+
+def say_what_was_built(manifest: FamilyManifest, path: Path) -> None:
+    """Say on the error output where a new revision is and what is served of it."""
+    served = [variant.name for variant in manifest.variants if variant.load_by_default]
     typer.echo(
-        f"{spec.name}: {len(variants)} variants in {folder.path}, loaded by default: {', '.join(served)}", err=True
+        f"{manifest.name}: {len(manifest.variants)} variants in {path}, loaded by default: {', '.join(served)}",
+        err=True,
     )
 
 
@@ -68,7 +76,7 @@ def _say_that_it_is_built(name: str, models: Path) -> None:
 
 
 @contextmanager
-def _faults_of_the_build(name: str) -> Iterator[None]:
+def faults_of_the_build(name: str) -> Iterator[None]:
     """Turn what can be wrong with a family spec, its sources and its tools into a `CommandError`."""
     try:
         from variants.spec import BuildError

@@ -1,4 +1,4 @@
-"""`pareto frontier`: which variants are worth having, as a table and as a picture."""
+"""`pareto frontier`: which variants are worth having, as a table, as pictures, and as a report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Config, Models, settings_from
 
 if TYPE_CHECKING:
-    from variants.frontier import ParetoPoint
-    from variants.manifest import FamilyManifest
     from variants.profiling import FamilyProfile
+    from variants.report.contents import Report
     from variants.repository import RevisionFolder
+    from variants.session import SessionOptions
 
 PICTURES = (".png", ".svg")
 
@@ -23,78 +23,104 @@ def frontier(
     family: Annotated[
         str | None, typer.Argument(metavar="[FAMILY]", help="Default: every family.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the pictures go.")] = Path(),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where report and pictures go.")] = Path(),
+    watts_per_core: Annotated[
+        float, typer.Option(min=0.1, max=1000.0, help="What a busy core draws, for the estimate of energy.")
+    ] = 4.0,
     models: Models = None,
     config: Config = None,
 ) -> None:
-    """Print and draw the Pareto frontier of quality, latency and size.
+    """Print and draw the Pareto frontier of quality, latency and size; write a report of all that is known.
 
-    Qualities come with their standard error from the test part, latencies from this machine's profile.
+    Qualities come with their standard error from the test part, latencies and memory from this machine's profile. The
+    report is one HTML file that needs no network.
     """
     settings = settings_from(config, models=models)
     from service.commands.tables import print_frontier
-    from variants import frontier as pareto
+    from variants.report.contents import gather
     from variants.repository import Repository
+    from variants.session import SessionOptions
 
     repository = Repository(settings.models)
     names = (family,) if family else repository.families()
     if not names:
         raise CommandError(f"{settings.models}: holds no family; `pareto build` builds one")
+    options = SessionOptions(threads=settings.threads_per_slot)
     for name in names:
         with faults_of_the_repository():
             folder = repository.open(name)
-            points = points_of(folder.manifest, _profile(folder, settings.threads_per_slot))
-        print_frontier(folder.manifest, points, pareto.frontier(points))
-        _draw(points, out / f"{name}-frontier")
+            report = gather(folder, _profile(folder, options), watts_per_core)
+        print_frontier(report)
+        _write(report, out)
 
 
-def points_of(manifest: FamilyManifest, profile: FamilyProfile) -> list[ParetoPoint]:
-    """One point for each variant; latency is the median of one row of the middle size class."""
-    from variants.frontier import ParetoPoint
-
-    middle = len(manifest.sizes) // 2
-    any_invariant = any(variant.invariance.invariant for variant in manifest.variants)
-    return [
-        ParetoPoint(
-            name=variant.name,
-            quality=variant.quality.value,
-            latency_s=profile.variants[variant.name].median_s[middle][0],
-            size_bytes=variant.size_bytes,
-            standard_error=variant.quality.standard_error,
-            competes=variant.invariance.invariant or not any_invariant,
-        )
-        for variant in manifest.variants
-        if variant.name in profile.variants
-    ]
-
-
-def _profile(folder: RevisionFolder, threads: int) -> FamilyProfile:
-    """This machine's profile; a quick one is taken where there is none or where it lacks variants."""
+def _profile(folder: RevisionFolder, options: SessionOptions) -> FamilyProfile:
+    """This machine's profile of the sound variants; what it lacks of latencies and footprints is measured now."""
     from variants.profiling import load_profile, profile_family, save_profile
-    from variants.session import SessionOptions
 
     refused = folder.verify()
     for name, fault in refused.items():
         typer.echo(f"{folder.manifest.name}: {name} is left out: {fault}", err=True)
     names = [variant.name for variant in folder.manifest.variants if variant.name not in refused]
-    profile = load_profile(folder, threads)
+    if not names:
+        raise CommandError(f"{folder.path}: no variant is sound; `pareto build --force` builds the family anew")
+    profile = load_profile(folder, options.threads)
     if profile is None or not set(names) <= set(profile.variants):
         typer.echo(f"{folder.manifest.name}: no profile of this machine yet, taking a quick one", err=True)
-        profile = profile_family(folder, names, options=SessionOptions(threads=threads))
+        profile = profile_family(folder, names, options=options)
         save_profile(folder, profile)
+        profile = load_profile(folder, options.threads) or profile
+    profile = _with_footprints(folder, profile, names, options)
+    return profile.model_copy(update={"variants": {name: profile.variants[name] for name in names}})
+
+
+def _with_footprints(
+    folder: RevisionFolder, profile: FamilyProfile, names: list[str], options: SessionOptions
+) -> FamilyProfile:
+    """The profile with what each variant takes to serve; a variant that cannot be measured goes without."""
+    from variants.footprint import FootprintError, measure_footprint
+    from variants.profiling import save_profile
+    from variants.repository import RepositoryError
+
+    missing = [name for name in names if name not in profile.footprints]
+    if not missing:
+        return profile
+    typer.echo(f"{folder.manifest.name}: measuring memory and processor seconds, a process for each variant", err=True)
+    found = dict(profile.footprints)
+    for name in missing:
+        try:
+            found[name] = measure_footprint(folder, name, options)
+        except FootprintError as error:
+            typer.echo(f"{folder.manifest.name}: {error}", err=True)
+    profile = profile.model_copy(update={"footprints": found})
+    try:
+        save_profile(folder, profile)
+    except RepositoryError as error:
+        typer.echo(f"{folder.manifest.name}: what was measured is not kept: {error}", err=True)
     return profile
 
 
-def _draw(points: list[ParetoPoint], stem: Path) -> None:
+def _write(report: Report, folder: Path) -> None:
     try:
         from variants.plots import draw_frontier
+        from variants.report.page import render
+        from variants.report.pictures import cascade_picture, draw_cascades, frontier_pictures
 
-        stem.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = report.manifest.name
         for suffix in PICTURES:
-            path = stem.with_name(stem.name + suffix)
-            draw_frontier(points, path)
+            path = folder / f"{name}-frontier{suffix}"
+            draw_frontier(report.points, path, metric=report.metric)
             typer.echo(f"drawn: {path}", err=True)
+            if report.curve:
+                path = folder / f"{name}-cascades{suffix}"
+                draw_cascades(report.curve, path, report.metric)
+                typer.echo(f"drawn: {path}", err=True)
+        cascades = cascade_picture(report.curve, report.metric) if report.curve else ""
+        page = folder / f"{name}-frontier.html"
+        page.write_text(render(report, frontier_pictures(report.points, report.metric), cascades), encoding="utf-8")
+        typer.echo(f"report: {page}", err=True)
     except ModuleNotFoundError as error:
-        typer.echo(f"no pictures: {error.name} is not installed (`make build` installs it)", err=True)
+        typer.echo(f"no report and no pictures: {error.name} is not installed (`make build` installs it)", err=True)
     except OSError as error:
         raise CommandError(f"{error.filename}: cannot be written: {error.strerror}; see --out") from error

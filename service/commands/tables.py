@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from variants.frontier import Frontier, ParetoPoint
     from variants.manifest import FamilyManifest
     from variants.profiles import Executors, FamilyProfile
+    from variants.report.contents import Report
 
-_WIDTH_OF_A_FILE = 140
+_WIDTH_OF_A_FILE = 180
 
 
 def output() -> Console:
@@ -82,32 +81,33 @@ def _print_executors(console: Console, executors: Executors) -> None:
     )
 
 
-def print_frontier(manifest: FamilyManifest, points: Sequence[ParetoPoint], found: Frontier) -> None:
+def print_frontier(report: Report) -> None:
     """Every variant, fastest first, with what it costs, what it gives and whether it is worth having."""
+    manifest = report.manifest
     table = Table(title=f"{manifest.name}, revision {manifest.revision}", title_justify="left")
     table.add_column("variant")
-    for column in (f"{manifest.variants[0].quality.metric} %", "ms, 1 row", "MB"):
+    for column in (f"{report.metric} %", "ms, 1 row", "MB", "peak MB", "MMACs"):
         table.add_column(column, justify="right")
-    table.add_column("Pareto frontier")
-    table.add_column("loaded")
-    for point in sorted(points, key=lambda point: (point.latency_s, point.name)):
-        dominating = found.dominated.get(point.name)
-        if dominating:
-            verdict = f"dominated by {dominating}"
-        elif not point.competes:
-            verdict = "not compared: its answers depend on the batch"
-        else:
-            verdict = ", ".join(filter(None, ("on it", found.notes.get(point.name))))
+    for column in ("Pareto frontier", "tied with", "loaded"):
+        table.add_column(column)
+    for line in report.lines:
+        point = line.point
         table.add_row(
             point.name,
             f"{point.quality * 100:.1f} ± {point.standard_error * 100:.1f}",
             f"{point.latency_s * 1e3:.3g}",
             _megabytes(point.size_bytes),
-            verdict,
-            "by default" if manifest.variant(point.name).load_by_default else "on request",
-            style="" if point.name in found.on else "dim",
+            _megabytes(line.footprint.peak_bytes) if line.footprint else "",
+            f"{line.macs / 1e6:.3g}" if line.macs is not None else "",
+            line.verdict,
+            ", ".join(line.ties),
+            "by default" if line.variant.load_by_default else "on request",
+            style="" if point.name in report.found.on else "dim",
         )
-    output().print(table)
+    console = output()
+    console.print(table)
+    if report.compared_rows:
+        console.print(f"tied: no evidence of a difference on the same {report.compared_rows}", highlight=False)
 
 
 def _megabytes(size_bytes: int) -> str:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from variants.build import build_family
 from variants.families import load_family
+from variants.measurements import Training
 from variants.progress import LineDisplay
 from variants.recipes.artifact import Artifact
 from variants.repository import Repository
+from variants.scores import read_scores
 from variants.spec import BuildContext, BuildError, Candidate, Dataset, FamilySpec
 
 SIDES = '''
@@ -113,6 +115,35 @@ def test_a_family_is_one_python_file(sides: FamilySpec, repository: Repository) 
     assert {} == revision.verify()
     assert 50 == len(revision.samples()["label"])
     assert (90, 50) == (len(revision.calibration("exact").label), len(revision.calibration("exact").sample_predicted))
+
+
+def test_what_was_measured_is_in_the_manifest(sides: FamilySpec, repository: Repository) -> None:
+    """MACs, errors, scores of every test row and what training took are kept; a lost counterpart is not named."""
+
+    def trained(path: Path) -> Artifact:
+        [exact, _] = sides.build(Any, Any)  # type: ignore[arg-type]  # this spec looks at neither
+        return replace(exact.make(path), facts={"training_s": 2.5, "labelled_rows": 10.0})
+
+    spec = with_candidate(sides, Candidate("alone", trained, counterpart="exact"))
+    spec = with_candidate(spec, Candidate("lonely", trained, counterpart="broken"))
+    build(with_candidate(spec, failing(ValueError("no"))), repository)
+    folder = repository.open("sides")
+    variants = {variant.name: variant for variant in folder.manifest.variants}
+    assert {4} == {variant.macs for variant in variants.values()}
+    assert (None, Training(seconds=2.5, labelled_rows=10)) == (variants["exact"].training, variants["alone"].training)
+    assert ("exact", None) == (variants["alone"].counterpart, variants["lonely"].counterpart)
+    quality = variants["blurred"].quality
+    assert 0.0 < (quality.f1_error or 0.0) < 0.1
+    scores = read_scores(folder, ["exact", "blurred"])
+    assert scores is not None
+    assert ("test part", 300) == (scores.rows, len(scores.of["exact"]))
+    assert pytest.approx(quality.value) == scores.of["blurred"].mean()
+
+
+def test_another_task_is_refused(sides: FamilySpec, repository: Repository) -> None:
+    """A family of a task that cannot be served is not built."""
+    with pytest.raises(BuildError, match=r"^sides: task 'regression': only families of the task classification"):
+        build(replace(sides, task="regression"), repository)
 
 
 def test_a_recipe_that_fails_fails_alone(sides: FamilySpec, repository: Repository) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from variants.frontier import ParetoPoint, dominated_by, frontier, hypervolume
-from variants.plots import draw_frontier
+from variants.frontier import ParetoPoint, dominated_area, dominated_by, frontier, hypervolume, steps
+from variants.paired import Comparison
+from variants.plots import MEMORY, SIZE, CostAxis, draw_frontier
 
 LADDER = [
     ParetoPoint("small", 0.70, 0.001, 10, 0.01),
@@ -35,6 +37,19 @@ def test_a_ladder_with_a_bad_rung() -> None:
     assert ("small", "middle", "large") == found.on
     assert {"slow": "middle"} == found.dominated
     assert {"large": "within 1 s.e. of middle"} == found.notes
+
+
+def test_ties_are_found_row_by_row() -> None:
+    """Compared on the same rows, a pair without evidence of a difference is a tie, in the notes as well."""
+
+    def compare(first: str, second: str) -> Comparison:
+        p_value = 0.4 if {first, second} == {"large", "middle"} else 0.001
+        return Comparison(0.01, 0.0, 0.02, p_value, 1000)
+
+    found = frontier(LADDER, compare)
+    assert {"large": "tied with middle (p = 0.40)"} == found.notes
+    assert (("middle", "large"),) == found.ties
+    assert [("large",), ("middle",), ()] == [found.tied_with(name) for name in ("middle", "large", "small")]
 
 
 def test_a_smaller_variant_stays_though_slower() -> None:
@@ -85,6 +100,20 @@ def test_hypervolume_of_two_steps() -> None:
     assert 0.0 == hypervolume(points, 0.8, 4.0) == hypervolume(points, 0.0, 1.0)
 
 
+@given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), min_size=1, max_size=12))
+def test_the_area_is_that_of_the_cells_below_the_frontier(points: list[tuple[int, int]]) -> None:
+    """On a grid, hypervolume counts the cells that some point dominates; corners are dominated by no other point."""
+    cells = {(x, y) for cost, quality in points for x in range(cost, 8) for y in range(quality)}
+    assert len(cells) == dominated_area(points, 0, 8)
+    corners = steps(points)
+    assert corners == sorted(set(corners)) == sorted(corners, key=lambda corner: corner[1])
+    assert set(corners) == {
+        (cost, quality)
+        for cost, quality in points
+        if not any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points)
+    }
+
+
 @given(_points(), _points())
 def test_more_points_never_cost_area(points: list[ParetoPoint], more: list[ParetoPoint]) -> None:
     """Hypervolume grows with every point and ignores dominated ones."""
@@ -105,6 +134,16 @@ def test_the_drawing_is_a_picture_of_its_kind(tmp_path: Path, suffix: str, magic
     assert magic == content[: len(magic)]
     if suffix == ".svg":
         assert all(point.name.encode() in content for point in LADDER)
+
+
+@pytest.mark.parametrize("axis", [SIZE, MEMORY])
+def test_other_costs_can_be_drawn(tmp_path: Path, axis: CostAxis) -> None:
+    """Size and memory have pictures of their own, with the metric that is measured on the other axis."""
+    points = [replace(point, memory_bytes=point.size_bytes * 10, tail_s=point.latency_s * 2) for point in LADDER]
+    draw_frontier(points, tmp_path / "size.svg", axis=axis, metric="agreement")
+    content = (tmp_path / "size.svg").read_text(encoding="utf-8")
+    assert axis.label in content
+    assert "agreement (%)" in content
 
 
 def test_one_point_can_be_drawn(tmp_path: Path) -> None:

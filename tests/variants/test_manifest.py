@@ -21,6 +21,13 @@ def test_a_manifest_survives_its_file(tiny_fields: Fields, words_fields: Fields)
         assert preparation is type(manifest.preparation)
 
 
+def test_a_manifest_of_an_older_build_is_read(tiny_fields: Fields) -> None:
+    """What older builds did not measure is None, and nothing else is asked for."""
+    variant = FamilyManifest.model_validate(tiny_fields).variant("small")
+    assert [None] * 4 == [variant.macs, variant.training, variant.scores_file, variant.counterpart]
+    assert None is variant.quality.f1_error
+
+
 def test_a_variant_needs_its_own_its_stages_and_the_shared_files(tiny_fields: Fields, words_fields: Fields) -> None:
     """The files that a variant falls with are its own, those of its stages and the tokenizer."""
     tiny, words = FamilyManifest.model_validate(tiny_fields), FamilyManifest.model_validate(words_fields)
@@ -91,6 +98,8 @@ def _set(**changes: Any) -> Callable[[Fields], object]:
         (lambda fields: fields["variants"].append(fields["variants"][0]), "two are called 'small'"),
         (lambda fields: fields["variants"][0]["quality"].update(value=1.5), r"quality\.value"),
         (lambda fields: fields["variants"][0].update(temperature=0.0), "temperature"),
+        (lambda fields: fields["variants"][0].update(counterpart="solo"), "no variant 'solo' to be the counterpart"),
+        (lambda fields: fields["variants"][0].update(training={"seconds": -1}), r"training\.seconds"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(

@@ -10,6 +10,7 @@ import pytest
 from router.contract import Evidence
 from variants.evidence import read_evidence
 from variants.fingerprint import machine_fingerprint
+from variants.measurements import ServingFootprint
 from variants.profiles import FamilyProfile, VariantTable, load_profile, save_profile, to_router_family
 from variants.profiling import profile_family
 from variants.repository import RevisionFolder
@@ -141,6 +142,34 @@ def test_a_profile_without_stages_is_still_read(tiny: RevisionFolder) -> None:
     loaded = load_profile(tiny)
     assert loaded is not None
     assert ({}, None, profile.variants) == (loaded.stages, loaded.executors, loaded.variants)
+
+
+def test_footprints_stay_while_latencies_are_taken_anew(tiny: RevisionFolder) -> None:
+    """A footprint is kept with the profile, beside later ones and when latencies are measured again."""
+    profile = profile_family(tiny)
+    fields = {"loaded_bytes": 1, "peak_bytes": 2, "process_peak_bytes": 3, "largest_batch": 8, "batch": 8}
+    footprint = ServingFootprint.model_validate({**fields, "load_s": 0.1, "cpu_s_alone": 0.1, "cpu_s_batched": 0.1})
+    for name in ("small", "big"):
+        save_profile(tiny, profile.model_copy(update={"footprints": {name: footprint}}))
+    save_profile(tiny, profile)
+    loaded = load_profile(tiny)
+    assert loaded is not None
+    assert {"small": footprint, "big": footprint} == loaded.footprints
+
+
+def test_a_profile_of_an_older_version_is_read(tiny: RevisionFolder) -> None:
+    """Profiles without 99th percentiles and footprints are good for serving as they are."""
+    profile = profile_family(tiny)
+    save_profile(tiny, profile)
+    path = tiny.path / "profiles" / f"{profile.fingerprint}.json"
+    older = json.loads(path.read_text())
+    del older["footprints"]
+    for table in older["variants"].values():
+        del table["p99_s"]
+    path.write_text(json.dumps(older))
+    loaded = load_profile(tiny)
+    assert loaded is not None
+    assert (None, {}) == (loaded.variants["small"].p99_s, loaded.footprints)
 
 
 def test_a_profile_must_be_rectangular(tiny: RevisionFolder) -> None:

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from variants.manifest import VariantManifest
-from variants.selection import paired_difference, select
+from variants.selection import select
 
 
 def variant(name: str, quality: float, size_bytes: int, invariant: bool = True) -> VariantManifest:
@@ -48,6 +47,15 @@ def test_accuracy_within_the_noise_is_not_worth_its_price() -> None:
     assert "no more than one standard error better than small, which is faster and smaller" == chosen[1].notes
 
 
+def test_graded_scores_are_weighed_as_right_and_wrong_are() -> None:
+    """Where rows have scores between 0 and 1, a steady gain is loaded and one within the noise is not."""
+    variants = [variant("small", 0.5, 10), variant("steady", 0.52, 40), variant("noisy", 0.53, 80)]
+    noise = np.random.default_rng(0).normal(0, 1, 1000)
+    scores = {"small": np.full(1000, 0.5), "steady": np.full(1000, 0.52), "noisy": 0.53 + noise - noise.mean()}
+    chosen = select(variants, {"small": 0.001, "steady": 0.002, "noisy": 0.003}, scores)
+    assert [True, True, False] == [one.load_by_default for one in chosen]
+
+
 def test_a_variant_that_depends_on_its_batch_does_not_compete() -> None:
     """It neither is on the frontier nor keeps another off it, unless there is no other."""
     variants = [variant("dynamic", 0.9, 10, invariant=False), variant("rowwise", 0.89, 11)]
@@ -57,9 +65,3 @@ def test_a_variant_that_depends_on_its_batch_does_not_compete() -> None:
     assert [(False, False), (True, True)] == [(one.on_frontier, one.load_by_default) for one in chosen]
     [alone] = select(variants[:1], latency_s, correct)
     assert alone.load_by_default
-
-
-def test_paired_noise_counts_only_rows_that_differ() -> None:
-    """Ten rows of a thousand gained and none lost is one point, with a standard error of a third of that."""
-    difference, error = paired_difference(right(810), right(800))
-    assert pytest.approx((0.01, 10**0.5 / 1000)) == (difference, error)

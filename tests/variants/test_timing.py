@@ -19,6 +19,7 @@ from variants.timing import (
     elapsed_s,
     isotonic,
     measure,
+    percentile_99,
     quantiles,
     rows_for_class,
     running_s,
@@ -173,3 +174,12 @@ def test_a_tail_of_few_samples_is_borrowed() -> None:
     assert ([1.0, 4.0], [2.0, 6.0]) == quantiles([many, [9.0, 4.0]], spreads=[9.0, 1.5])
     assert 2.0 == usual_spread([many, [7.0, 8.0]])
     assert 1.0 == usual_spread([[7.0, 8.0]])
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(99, None), (100, 0.0098), (1000, 0.0989)])
+def test_a_99th_percentile_needs_a_hundred_samples(samples: int, expected: float | None) -> None:
+    """With fewer there is none, rather than the largest of few; it is never below the 95th."""
+    cell = [milliseconds / 10_000 for milliseconds in range(samples)]
+    found = percentile_99(cell, tail_s=0.0)
+    assert (None if expected is None else pytest.approx(expected, abs=1e-4)) == found
+    assert (None if expected is None else 7.0) == percentile_99(cell, tail_s=7.0)

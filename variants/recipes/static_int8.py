@@ -1,21 +1,52 @@
 """Static int8 quantization: activation scales are fixed beforehand, on calibration rows.
 
-Fixed scales make the answers independent of the batch, and cost nothing at run time. Minimum and maximum decide the
-scale, and outputs of quantized operators stay float: quantizing those too costs several times the accuracy.
+Fixed scales make the answers independent of the batch, and cost nothing at run time. The method is that of Jacob et
+al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018; weights
+have one scale per output channel and 7 bits (see `variants.recipes.int8_values`).
+
+Outputs of matrix products stay float: on the text encoder, quantizing those too cost 0.8 points instead of 0.2.
+Outputs of convolutions are quantized, because only then onnxruntime runs them as integers: four of 32 channels on 28x28
+take 0.49 ms so, 0.64 ms with float outputs, 0.70 ms in fp32 (without VNNI), at the same error.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 
+import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from variants.preparation import Feeds
-from variants.recipes.artifact import Artifact
+from variants.recipes.artifact import Artifact, RecipeError
+from variants.recipes.quiet import quiet
 
 RECIPE = "static-int8"
+TEXT_OPERATORS = ("MatMul", "Gather")
+IMAGE_OPERATORS = ("Conv", "Gemm", "MatMul")
+_FLOAT_OUTPUTS = ("MatMul", "Gemm", "Gather")
+_PERCENTILE = 99.99
+
+
+class Calibration(StrEnum):
+    """What decides an activation's range.
+
+    `MINMAX` takes all that was seen. `ENTROPY` cuts where the clipped histogram loses the least information (Migacz,
+    "8-bit Inference with TensorRT", 2017), `PERCENTILE` keeps the middle 99.99 %: both give outliers up for finer steps
+    elsewhere. On the text encoder the first chose the plain range, and the second flipped twice as many labels.
+    """
+
+    MINMAX = "minmax"
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
+
+
+_METHODS = {
+    Calibration.MINMAX: CalibrationMethod.MinMax,
+    Calibration.ENTROPY: CalibrationMethod.Entropy,
+    Calibration.PERCENTILE: CalibrationMethod.Percentile,
+}
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime.quantization has no type information
@@ -31,27 +62,50 @@ def static_int8(
     path: Path,
     calibration: Iterable[Feeds],
     *,
-    operators: Sequence[str] = ("MatMul", "Gather"),
+    operators: Sequence[str] = TEXT_OPERATORS,
+    method: Calibration = Calibration.MINMAX,
 ) -> Artifact:
     """Write `source` with the given operator types in int8, scales taken from the `calibration` batches.
 
-    The batches must all have the same shape. Weights have one int8 scale per output channel, activations one uint8
-    scale per tensor.
+    Weights have one int8 scale per output channel, activations one uint8 scale per tensor. Raises `RecipeError` where
+    the batches are none or differ in shape (histograms of unequal batches cannot be joined), or where the graph has no
+    such operator.
     """
-    logging.disable(logging.WARNING)
-    try:
+    batches = list(calibration)
+    _check_shapes(batches)
+    before = onnx.load(source.path, load_external_data=False)
+    if not {node.op_type for node in before.graph.node}.intersection(operators):
+        raise RecipeError(f"no {', '.join(operators)} to quantize")
+    with quiet():
         quantize_static(
             source.path,
             path,
-            _Batches(calibration),
+            _Batches(batches),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            reduce_range=True,
             op_types_to_quantize=list(operators),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": list(operators)},
+            calibrate_method=_METHODS[method],
+            extra_options={
+                "MatMulConstBOnly": True,
+                "OpTypesToExcludeOutputQuantization": [kind for kind in operators if kind in _FLOAT_OUTPUTS],
+                "CalibPercentile": _PERCENTILE,
+            },
         )
-    finally:
-        logging.disable(logging.NOTSET)
-    return source.next(path, RECIPE, "static int8")
+    step = "static int8" if method is Calibration.MINMAX else f"static int8 ({method})"
+    return source.next(path, RECIPE, step)
+
+
+def _check_shapes(batches: Sequence[Feeds]) -> None:
+    shapes = {tuple((name, values.shape) for name, values in sorted(batch.items())) for batch in batches}
+    if not shapes:
+        raise RecipeError("no calibration batches")
+    if len(shapes) > 1:
+        first, second = (dict(shape) for shape in sorted(shapes)[:2])
+        name = next(name for name in first if first[name] != second.get(name))
+        raise RecipeError(
+            f"calibration batches of {name} have shapes {list(first[name])} and {list(second.get(name, ()))}: "
+            "all must have the same"
+        )

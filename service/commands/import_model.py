@@ -1,0 +1,85 @@
+"""`pareto import`: a foreign ONNX model into the model repository, with compressed variants of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.commands.build import faults_of_the_build, say_what_was_built
+from service.commands.failure import CommandError, faults_of_the_repository
+from service.commands.options import Models, settings_from
+
+_USAGE = 2
+
+
+def import_model(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="One input, a dynamic batch, logits [n, k].")],
+    samples: Annotated[
+        Path, typer.Option("--samples", metavar="FILE.npz", help="Rows `x`, and `label`, `labels` where known.")
+    ],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the family is called.")],
+    recipes: Annotated[
+        str | None,
+        typer.Option(
+            "--recipes",
+            metavar="NAME,...",
+            help="Variants beside fp32: int8, int8-static, fp16 (the default), bf16, int8-weights, int4-weights, "
+            "clustered, int8-dynamic.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="NAME", help="Which output is the answer.", show_default=False)
+    ] = None,
+    mean: Annotated[float, typer.Option(metavar="NUMBER", help="Requests' x becomes (x - mean) / scale.")] = 0.0,
+    scale: Annotated[float, typer.Option(metavar="NUMBER", help="See --mean.")] = 1.0,
+    slo_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--slo-ms", metavar="MS", help="Default SLO of requests. Default: 20 answers.", show_default=False
+        ),
+    ] = None,
+    description: Annotated[str, typer.Option(metavar="TEXT", help="What the model does.")] = "",
+    models: Models = None,
+    force: Annotated[bool, typer.Option("--force", help="Import a new revision of what exists already.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
+) -> None:
+    """Import an ONNX classifier: make int8 and fp16 variants, measure, profile, publish. Needs no torch.
+
+    With labels in FILE.npz the variants' quality is accuracy, without them agreement with the model itself.
+    """
+    repository_path = settings_from(models=models).models
+    from variants.manifest import NAME_PATTERN
+    from variants.repository import Repository
+
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise CommandError(
+            f"--name: {name!r} is no name: letters, digits, dots, dashes, underscores, at most 64", _USAGE
+        )
+    if not scale > 0.0:
+        raise CommandError(f"--scale: expected a number over 0, got {scale:g}", _USAGE)
+    if slo_ms is not None and not slo_ms > 0.0:
+        raise CommandError(f"--slo-ms: expected a number over 0, got {slo_ms:g}", _USAGE)
+    repository = Repository(repository_path)
+    if not force and name in repository.families():
+        raise CommandError(f"{name}: exists already in {repository_path}; --force imports a new revision")
+    with faults_of_the_repository(), faults_of_the_build(name):
+        from variants.build import build_family
+        from variants.importing.family import DEFAULT_RECIPES, ImportOptions, imported_family
+        from variants.progress import LineDisplay, open_display
+
+        options = ImportOptions(
+            recipes=recipes.split(",") if recipes else DEFAULT_RECIPES,
+            output=output,
+            mean=mean,
+            scale=scale,
+            slo_s=slo_ms / 1e3 if slo_ms else None,
+            description=description,
+        )
+        title = f"importing {name}"
+        display = LineDisplay(title) if plain else open_display(title)
+        folder = build_family(imported_family(name, model, samples, options), repository, display=display)
+    say_what_was_built(folder.manifest, folder.path)

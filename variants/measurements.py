@@ -1,0 +1,92 @@
+"""The words for what is measured of a variant.
+
+Quality, invariance and training are measured once, when it is built, and stand in the manifest. What depends on the
+machine (latency, memory, seconds of the processor) stands in that machine's profile: `variants.profiles`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Metric = Literal["accuracy", "agreement", "explained variance", "rank agreement"]
+"""What `Quality.value` is, by task: see `variants.tasks`. `agreement` is accuracy where the original's answers are the
+labels."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Quality(_Frozen):
+    """Measured on `samples` rows that neither training nor calibration saw.
+
+    `value` is the metric the router compares, with its standard error. Of classifiers, precision, recall and F1 are
+    macro averages with theirs. Where rows have no labels, the original model's answers stand in for them, and `value`
+    is agreement with it. `rmse` (in the target's unit) belongs to regression, `cosine` in [-1, 1], the mean over rows,
+    to embeddings.
+    """
+
+    metric: Metric = "accuracy"
+    value: Fraction
+    standard_error: Fraction
+    precision: Fraction | None = None
+    recall: Fraction | None = None
+    f1: Fraction | None = None
+    precision_error: Fraction | None = None
+    recall_error: Fraction | None = None
+    f1_error: Fraction | None = None
+    rmse: Annotated[float, Field(ge=0.0)] | None = None
+    cosine: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    samples: Annotated[int, Field(ge=1)]
+
+
+class Invariance(_Frozen):
+    """Whether a row's answer depends on the rows that share its batch, measured on `compared_rows` rows.
+
+    `label_flips` is the fraction of rows whose label changed; `max_probability_delta` is the largest change of any
+    class probability.
+    """
+
+    invariant: bool
+    label_flips: Fraction
+    max_probability_delta: Fraction
+    compared_rows: Annotated[int, Field(ge=0)]
+
+
+class Training(_Frozen):
+    """What it took to make a variant's weights, all steps of its lineage together; None where nobody counted."""
+
+    seconds: Annotated[float, Field(ge=0.0)] | None = None
+    labelled_rows: Annotated[int, Field(ge=0)] | None = None
+    peak_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+
+
+class ServingFootprint(_Frozen):
+    """What a process of its own took to serve one variant on this machine (`variants.footprint`).
+
+    Bytes of resident memory beyond what the process had before it opened the model: `loaded_bytes` right after that,
+    `peak_bytes` at the most while it answered batches of up to `largest_batch` rows of the largest size class.
+    `process_peak_bytes` is the whole process at that time. `load_s` is how long opening took. Seconds of the processor
+    per answer, all threads together, rows of the middle size class: `cpu_s_alone` one at a time, `cpu_s_batched` in
+    batches of `batch`.
+    """
+
+    loaded_bytes: Annotated[int, Field(ge=0)]
+    peak_bytes: Annotated[int, Field(ge=0)]
+    process_peak_bytes: Annotated[int, Field(ge=0)]
+    largest_batch: Annotated[int, Field(ge=1)]
+    load_s: Annotated[float, Field(ge=0.0)]
+    cpu_s_alone: Annotated[float, Field(ge=0.0)]
+    cpu_s_batched: Annotated[float, Field(ge=0.0)]
+    batch: Annotated[int, Field(ge=1)]
+
+    def energy_j(self, watts_per_core: float) -> tuple[float, float]:
+        """Estimate the joules of 1,000 answers, one at a time and in batches.
+
+        Seconds of the processor times what a busy core is said to draw: no meter was read. Memory, fans and what the
+        machine draws while idle are not in it.
+        """
+        return self.cpu_s_alone * 1000 * watts_per_core, self.cpu_s_batched * 1000 * watts_per_core

@@ -1,0 +1,1 @@
+"""The frontier report: what is known of a revision, as one page that needs no network."""
