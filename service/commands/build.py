@@ -76,8 +76,11 @@ def _say_that_it_is_built(name: str, models: Path) -> None:
 
 
 @contextmanager
-def faults_of_the_build(name: str) -> Iterator[None]:
-    """Turn what can be wrong with a family spec, its sources and its tools into a `CommandError`."""
+def faults_of_the_build(name: str, remedy: str = "`make build` in a checkout installs it") -> Iterator[None]:
+    """Turn what can be wrong with a family, its sources and its tools into a `CommandError`.
+
+    `remedy` says what to do where a package is missing.
+    """
     try:
         from variants.spec import BuildError
 
@@ -86,6 +89,4 @@ def faults_of_the_build(name: str) -> Iterator[None]:
         except BuildError as error:
             raise CommandError(str(error)) from error
     except ModuleNotFoundError as error:
-        raise CommandError(
-            f"building {name} needs {error.name}, which is not installed: `make build` in a checkout installs it"
-        ) from error
+        raise CommandError(f"building {name} needs {error.name}, which is not installed: {remedy}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Models, settings_from
 
 _USAGE = 2
+_REMEDY = "`pip install 'pareto-gateway[import]'` installs it"
 
 
 def import_model(
@@ -27,7 +29,7 @@ def import_model(
             "--recipes",
             metavar="NAME,...",
             help="Variants beside fp32: int8, int8-static, fp16 (the default), bf16, int8-weights, int4-weights, "
-            "clustered, int8-dynamic.",
+            "clustered, int8-dynamic, int8-static-entropy, int8-static-percentile.",
             show_default=False,
         ),
     ] = None,
@@ -59,14 +61,15 @@ def import_model(
         raise CommandError(
             f"--name: {name!r} is no name: letters, digits, dots, dashes, underscores, at most 64", _USAGE
         )
-    if not scale > 0.0:
-        raise CommandError(f"--scale: expected a number over 0, got {scale:g}", _USAGE)
-    if slo_ms is not None and not slo_ms > 0.0:
-        raise CommandError(f"--slo-ms: expected a number over 0, got {slo_ms:g}", _USAGE)
+    if not math.isfinite(mean):
+        raise CommandError(f"--mean: expected a finite number, got {mean:g}", _USAGE)
+    for flag, value in (("--scale", scale), ("--slo-ms", slo_ms)):
+        if value is not None and not 0.0 < value < math.inf:
+            raise CommandError(f"{flag}: expected a finite number over 0, got {value:g}", _USAGE)
     repository = Repository(repository_path)
     if not force and name in repository.families():
         raise CommandError(f"{name}: exists already in {repository_path}; --force imports a new revision")
-    with faults_of_the_repository(), faults_of_the_build(name):
+    with faults_of_the_repository(), faults_of_the_build(name, _REMEDY):
         from variants.build import build_family
         from variants.importing.family import DEFAULT_RECIPES, ImportOptions, imported_family
         from variants.progress import LineDisplay, open_display

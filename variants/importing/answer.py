@@ -28,6 +28,7 @@ SUM_TOLERANCE = 5e-3
 """Farthest from 1 that the probabilities of a row add up to, where they were computed in 16 bits."""
 SMALLEST = 1e-12
 """The logarithm is taken of at least that much."""
+_FLOOR = "foreign_smallest"
 
 
 class Kind(StrEnum):
@@ -68,9 +69,6 @@ class Answer:
             return np.log(np.maximum(given, np.float32(SMALLEST))) if self.kind is Kind.PROBABILITIES else given
 
         return logits
-
-
-_FLOOR = "foreign_smallest"
 
 
 def answer_of(model: ForeignModel, rows: NDArray[np.float32]) -> Answer:

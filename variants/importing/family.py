@@ -27,7 +27,7 @@ from variants.recipes.dynamic_int8 import dynamic_int8
 from variants.recipes.half_weights import Half, half_weights
 from variants.recipes.rowwise_int8 import rowwise_int8
 from variants.recipes.slim import slim
-from variants.recipes.static_int8 import IMAGE_OPERATORS, static_int8
+from variants.recipes.static_int8 import IMAGE_OPERATORS, Calibration, static_int8
 from variants.recipes.weight_only import weight_only
 from variants.session import open_session
 from variants.spec import BuildContext, BuildError, Candidate, Dataset, FamilySpec, LabelledRows, split
@@ -42,9 +42,19 @@ LEAST_SLO_S = 0.05
 
 Make = Callable[[Artifact, Path, Sequence[Feeds]], Artifact]
 
+
+def _static(method: Calibration) -> Make:
+    def make(source: Artifact, path: Path, batches: Sequence[Feeds]) -> Artifact:
+        return static_int8(source, path, batches, operators=IMAGE_OPERATORS, method=method)
+
+    return make
+
+
 RECIPES: Mapping[str, Make] = {
     "int8": lambda source, path, _: rowwise_int8(source, path),
-    "int8-static": lambda source, path, batches: static_int8(source, path, batches, operators=IMAGE_OPERATORS),
+    "int8-static": _static(Calibration.MINMAX),
+    "int8-static-entropy": _static(Calibration.ENTROPY),
+    "int8-static-percentile": _static(Calibration.PERCENTILE),
     "fp16": lambda source, path, _: half_weights(source, path, Half.FP16),
     "bf16": lambda source, path, _: half_weights(source, path, Half.BF16),
     "int8-weights": lambda source, path, _: weight_only(source, path, bits=8),
@@ -149,12 +159,12 @@ class _Imported:
         source = self._original(context)
         yield Candidate(ORIGINAL, lambda path: _copied(source, path), essential=True, reference=self.reference)
         batches = self._calibration(context, data)
-        for name in dict.fromkeys(self.recipes):
-            yield Candidate(
-                name,
-                lambda path, make=RECIPES[name]: make(source, path, batches),  # type: ignore[misc]  # a bound default
-                reference=self.reference,
-            )
+
+        def compressed(name: str) -> Candidate:
+            make = RECIPES[name]
+            return Candidate(name, lambda path: make(source, path, batches), reference=self.reference)
+
+        yield from map(compressed, dict.fromkeys(self.recipes))
 
     def _own_answers(self) -> NDArray[np.int64]:
         name, batch = self.foreign.input_name, evaluate.BATCH

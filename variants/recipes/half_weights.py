@@ -1,9 +1,9 @@
 """Weights stored in 16 bits, fp16 or bf16; the graph casts them back and computes in float32.
 
 The file is half as long, and that is all: onnxruntime casts the constants once, when it opens the model, so time and
-memory are those of fp32. Its CPU kernels compute in float32 anyway, and a graph whose activations are fp16, too, is
-only slower by the casts between its operators (see docs/log.md). fp16 keeps 11 bits of a weight in the range of 6e-8 to
-65504, bf16 keeps 8 bits in the range of float32.
+memory are those of fp32. Its CPU kernels compute in float32 anyway, and a graph whose activations are fp16, too, is no
+faster (see docs/log.md). fp16 keeps 11 bits of a weight in the range of 6e-8 to 65504, bf16 keeps 8 bits in the
+range of float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from variants.recipes.artifact import Artifact, RecipeError
-from variants.recipes.matrices import MINIMUM_WEIGHTS, constant, load_in_matrix_form, replace_nodes
+from variants.recipes.matrices import MINIMUM_WEIGHTS, constant, load_with_initializers, replace_nodes
 
 
 class Half(StrEnum):
@@ -40,7 +40,7 @@ def half_weights(
     Constants that the format would turn into infinity stay float32. The recipe is called as the format. Raises
     `RecipeError` where no constant is left to store so.
     """
-    model = load_in_matrix_form(source.path)
+    model = load_with_initializers(source.path)
     halves, casts = [], []
     for tensor in model.graph.initializer:
         stored = _stored(tensor, precision, minimum_weights)

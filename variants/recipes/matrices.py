@@ -25,11 +25,24 @@ CONTRIB_DOMAIN = "com.microsoft"
 """The domain of onnxruntime's own operators."""
 
 
-def load_in_matrix_form(path: Path) -> onnx.ModelProto:
-    """Return a model with its constants as initializers and its products with constant weights as `MatMul`."""
+def load_with_initializers(path: Path) -> onnx.ModelProto:
+    """Return a model with all its constants as initializers."""
     model = onnx.load(path)
     separate_inputs_from_constants(model)
-    form = _MatrixForm(model.graph)
+    held = {
+        node.output[0]: value
+        for node in model.graph.node
+        if node.op_type == "Constant" and (value := attribute(node, "value", None)) is not None
+    }
+    constants = [constant(numpy_helper.to_array(value), name) for name, value in held.items()]
+    replace_nodes(model, [node for node in model.graph.node if node.output[0] not in held], constants)
+    return model
+
+
+def load_in_matrix_form(path: Path, minimum_weights: int = MINIMUM_WEIGHTS) -> onnx.ModelProto:
+    """Return a model with its constants as initializers and its large products with constant weights as `MatMul`."""
+    model = load_with_initializers(path)
+    form = _MatrixForm(model.graph, minimum_weights)
     replace_nodes(model, [made for node in model.graph.node for made in form.nodes_for(node)], form.constants)
     return model
 
@@ -104,22 +117,20 @@ def allow_contrib_operators(model: onnx.ModelProto) -> None:
 class _MatrixForm:
     """The rewrite of one graph."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, minimum_weights: int) -> None:
         self.constants: list[onnx.TensorProto] = []
+        self._minimum_weights = minimum_weights
         self._known = {tensor.name: tensor for tensor in graph.initializer}
 
     def nodes_for(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Return what takes the place of a node."""
-        if node.op_type == "Constant" and (value := attribute(node, "value", None)) is not None:
-            self._keep(numpy_helper.to_array(value), node.output[0])
-            return []
-        if node.op_type == "Gemm" and self._is_product_with_weights(node):
+        if (
+            node.op_type == "Gemm"
+            and is_large_matrix(self._known.get(node.input[1]), self._minimum_weights)
+            and not attribute(node, "transA", 0)
+        ):
             return self._product(node)
         return [node]
-
-    def _is_product_with_weights(self, gemm: onnx.NodeProto) -> bool:
-        weights = self._known.get(gemm.input[1])
-        return weights is not None and weights.data_type == onnx.TensorProto.FLOAT and not attribute(gemm, "transA", 0)
 
     def _product(self, gemm: onnx.NodeProto) -> list[onnx.NodeProto]:
         bias = gemm.input[2] if len(gemm.input) > 2 else ""

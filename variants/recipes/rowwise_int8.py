@@ -55,7 +55,7 @@ def rowwise_int8(source: Artifact, path: Path, *, minimum_weights: int = MINIMUM
 
     Raises `RecipeError` where the graph has no such matrix.
     """
-    model = load_in_matrix_form(source.path)
+    model = load_in_matrix_form(source.path, minimum_weights)
     tables, products = Int8Tables(model, minimum_weights), _Products(model, minimum_weights)
     nodes = [
         made

