@@ -55,6 +55,7 @@ class ChannelPruning(Recipe):
         example = tuple(job.example.values())
         operations, parameters = torch_pruning.utils.count_ops_and_params(module, example)
         pruner = self._pruner(module, job, example)
+        job.planned_fits = self.rounds
         for _ in range(self.rounds):
             if self.importance == "taylor":
                 _leave_gradients(module, job)
@@ -64,7 +65,7 @@ class ChannelPruning(Recipe):
                 module(*example)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
-                raise RecipeError(f"the network's code fixes numbers of channels, so they cannot go: {reason}") from error
+                raise RecipeError(f"the network's code fixes numbers of channels: {reason}") from error
             fit(module, job, self.fit)
         left, parameters_left = torch_pruning.utils.count_ops_and_params(module, example)
         if parameters_left == parameters:
