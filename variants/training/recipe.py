@@ -102,6 +102,7 @@ class Recipe(ABC):
         with torch.random.fork_rng(devices=[]), peak_memory() as memory:
             torch.manual_seed(run.seed)
             module = self.apply(copy.deepcopy(model.module), job).eval()
+        module.zero_grad(set_to_none=True)
         step = Step(
             recipe=self.name,
             settings=dict(_settings(self)),

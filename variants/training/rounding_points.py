@@ -41,16 +41,22 @@ def rounded(module: nn.Module, weight_bits: int) -> nn.Module:
         return module
     layers = weight_layers(traced)
     nodes = [node for node in traced.graph.nodes if node.op == "call_module" and node.target in layers]
-    points: dict[fx.Node, None] = {}
+    # Where a rounding comes after a node, and by the range of which node's values.
+    points: dict[fx.Node, fx.Node] = {}
     for node in nodes:
-        points[_source(traced, node.args[0])] = None
+        taken = node.args[0]
+        source = _source(traced, taken)
+        # The same rounding twice is one; the second stands where onnxruntime looks for it: right before the layer.
+        points |= {source: source, taken: source}
         if isinstance(layers[node.target], nn.Conv2d):
-            points[_after_relu(traced, node)] = None
-    for number, node in enumerate(points):
-        name = f"rounding_{number}"
+            given = _after_relu(traced, node)
+            points[given] = given
+    names = {source: f"rounding_{number}" for number, source in enumerate(dict.fromkeys(points.values()))}
+    for name in names.values():
         traced.add_module(name, activation_rounding())
+    for node, source in points.items():
         with traced.graph.inserting_after(node):
-            rounding = traced.graph.call_module(name, (node,))
+            rounding = traced.graph.call_module(names[source], (node,))
         for user in list(node.users):
             if user is not rounding:
                 user.replace_input_with(node, rounding)
