@@ -143,6 +143,18 @@ def test_interrupted_training_goes_on_to_the_same_network(tmp_path: Path, share:
     assert not (tmp_path / "kept").exists()
 
 
+def test_only_what_it_wrote_is_removed(tmp_path: Path) -> None:
+    """A folder of checkpoints that holds other things keeps them; a folder of its own is gone afterwards."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "weights.safetensors").write_bytes(b"precious")
+    recipe = Supervised(QUICK) >> Halve()
+    recipe(perceptron(), digits(), Run(checkpoints=tmp_path / "kept"))
+    recipe(perceptron(), digits(), Run(checkpoints=tmp_path / "own"))
+    assert ["kept", "kept/weights.safetensors"] == sorted(
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")
+    )
+
+
 def test_checkpoints_of_other_settings_count_as_none(tmp_path: Path) -> None:
     """An unfinished run is not continued with another learning rate."""
     kept = replace(interrupting(0.7), checkpoints=tmp_path)

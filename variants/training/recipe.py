@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,9 +48,14 @@ class Run:
         return Run(self.seed + index, lambda done: self.progress((index + done) / count), folder)
 
     def forget(self) -> None:
-        """Remove what was written to go on from."""
-        if self.checkpoints is not None:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """Remove what was written to go on from, and the folder where nothing else is in it."""
+        if self.checkpoints is None or not self.checkpoints.is_dir():
+            return
+        for pattern in ("fit-*.pt", "model-*.pt", ".*.pt-*"):
+            for path in self.checkpoints.glob(pattern):
+                path.unlink()
+        with suppress(OSError):
+            self.checkpoints.rmdir()
 
 
 @dataclass(slots=True)
