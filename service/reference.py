@@ -46,6 +46,8 @@ def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str
 def _values(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("items", {}).get("type") == "integer":
+        return "whole numbers"
     kind = "path" if schema.get("format") == "path" else _NAMES[schema["type"]]
     bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUNDS.items() if bound in schema]
     return " ".join([kind, ", ".join(bounds)]).strip()
