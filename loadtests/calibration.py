@@ -65,20 +65,18 @@ class Pinned:
     ways_s: Seconds
 
 
-def calibrate(
-    runs: Sequence[Pinned], family: Family, samples: Samples, slots: int, *, loop_apart: bool = False
-) -> Machine:
+def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: int) -> Machine:
     """The machine on which these live runs, of variants that differ in cost, gave these scores.
 
     Way to and fro: what requests took beyond the server's own account, half of the median each way. Processor time of a
     request: what the event loop took for one of the cheapest variant, where there are most of them. Slowdown and
     seconds beside the model: such that the simulated median compute times of the dearest and of the next cheaper
-    variant are the live ones; with one run, batches cost nothing beside the model. With `loop_apart`, the event loop
-    has a core of its own. Raises `ValueError` without runs.
+    variant are the live ones; with one run, batches cost nothing beside the model. Interference of the event loop: the
+    same, of the cheapest variant; 1 with fewer than three runs. Raises `ValueError` without runs.
     """
     if not runs:
         raise ValueError("calibrate: expected at least one run")
-    ideal = Machine(slots=slots, noise=profiled_noise(family), loop_apart=loop_apart)
+    ideal = Machine(slots=slots, noise=profiled_noise(family))
     by_work = sorted(runs, key=lambda run: -_row_s(family, run.variant))
     request_s = by_work[-1].loop_s / len(by_work[-1].workload)
     ways_s = np.concatenate([run.ways_s for run in by_work[:2]])
@@ -88,6 +86,7 @@ def calibrate(
         ideal, request_s=request_s, inbound_s=one_way_s, outbound_s=one_way_s, ways_s=tuple(ways_s.tolist())
     )
     dear, *others = by_work[:2]
+    cheap = by_work[-1] if len(by_work) > 2 else None
     for _ in range(_ROUNDS):
 
         def slower(slowdown: float, of: Machine = machine) -> float:
@@ -102,6 +101,12 @@ def calibrate(
                 )
 
             machine = replace(machine, batch_s=_root(longer, 0.0, _MOST_BATCH_S))
+        if cheap is not None:
+
+            def disturbed(interference: float, run: Pinned = cheap, of: Machine = machine) -> float:
+                return _compute_s(run, family, samples, replace(of, interference=interference)) - run.live.compute_p50_s
+
+            machine = replace(machine, interference=_root(disturbed, 0.0, 1.0))
     return machine
 
 

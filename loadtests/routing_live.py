@@ -149,7 +149,7 @@ def calibrated_machine(options: argparse.Namespace, stage: Stage, fleet: Fleet) 
             workload = Workload.draw(arrival_s, _CALIBRATION_SLO, len(samples), rng, "calibration")
             variant = family.variants[rung].name
             runs.append(run_pinned(server, options.models, family.name, workload, options.generator_cores, variant))
-    machine = calibrate(runs, family, samples, options.slots, loop_apart=bool(options.slot_cores))
+    machine = calibrate(runs, family, samples, options.slots)
     if machine.slowdown > _TOO_SLOW:
         raise LiveRunError(
             f"this machine is too busy to calibrate on: batches take {machine.slowdown:.1f} x the profile"

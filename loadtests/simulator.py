@@ -46,8 +46,9 @@ class Machine:
 
     `batch_s` is what a batch costs beside the model: the decision, handing it over and back. `request_s` is the
     processor time of the event loop for one request, half of it when it arrives and half when it is answered. The loop
-    does one after the other, so that it can itself be overrun; while all slots are busy, its work makes the batch that
-    ends next longer, at most twice as long, as two threads share a core; not with `loop_apart`, on its own core.
+    does one after the other, so that it can itself be overrun; while all slots are busy, `interference` times its work
+    is added to the batch that ends next, at most as much again as that takes: 1 where both share a core, less where the
+    loop has one of its own and shares memory, or the other half of a core that runs two threads.
 
     A neighbour that comes and goes is there in the second half of every `hog_period_s` and makes everything that runs
     then take `hog_factor` times as long.
@@ -63,7 +64,7 @@ class Machine:
     ways_s: tuple[float, ...] = ()
     batch_s: float = 0.0
     request_s: float = 0.0
-    loop_apart: bool = False
+    interference: float = 1.0
     hog_factor: float = 1.0
     hog_period_s: float = 2.0
 
@@ -179,11 +180,11 @@ class _Running:
     def disturb(self, requests: int) -> None:
         """The event loop works for so many requests that arrived or ended."""
         machine = self._machine
-        if requests == 0 or machine.request_s == 0.0 or machine.loop_apart or len(self._heap) < machine.slots:
+        if requests == 0 or machine.request_s == 0.0 or len(self._heap) < machine.slots:
             return
         end_s, batch_id = self._heap[0]
         batch = self._batches[batch_id]
-        extra_s = min(batch.spare_s, requests * machine.request_s / 2.0)
+        extra_s = min(batch.spare_s, machine.interference * requests * machine.request_s / 2.0)
         batch.spare_s -= extra_s
         heapq.heapreplace(self._heap, (end_s + extra_s, batch_id))
 

@@ -135,9 +135,7 @@ def _per_s(family: Family, samples: Samples, machine: Machine, variant: int, lon
         fitting = [(s + machine.batch_s) / (index + 1) for index, s in enumerate(seconds) if s <= longest_s]
         row_s.append(min(fitting, default=seconds[0] + machine.batch_s))
     mean_s = float(np.array(row_s)[samples.size_class].mean())
-    if machine.loop_apart:
-        return 1.0 / max(mean_s / machine.slots, machine.request_s)
-    return machine.slots / (mean_s + machine.request_s)
+    return 1.0 / max((mean_s + machine.interference * machine.request_s) / machine.slots, machine.request_s)
 
 
 def draw(trace: Trace, yardsticks: Yardsticks, duration_s: float, seed: int, samples: int) -> Workload:
