@@ -61,7 +61,7 @@ def run_pinned(
     server: Server, models: Path, family: str, workload: Workload, cores: Sequence[int], variant: str
 ) -> Pinned:
     """A run for calibration: all requests pinned to one variant. Raises `LiveRunError` where none is valid."""
-    for _ in range(ATTEMPTS):
+    for _ in range(2 * ATTEMPTS):
         server.check()
         loop_s = server.loop_s()
         live, results = run_live_results(server.url, models, family, workload, cores, variant)

@@ -1,8 +1,9 @@
 """A sender that costs little: the open-loop generator of the benchmarks, some 50 us a request instead of locust's 400.
 
 A batch of eight answers comes back at once; a generator that takes half a millisecond for each would add four to the
-last one's latency and call them the server's. So one thread keeps the time and sends prepared bytes, another one waits
-for what comes back and notes when; answers are read only after the run.
+last one's latency and call them the server's. So prepared bytes are sent, what comes back is noted with its time, a
+piece between two sends, and answers are read only after the run. One thread does both: two would wait for each other's
+interpreter lock.
 
 `python -m loadtests.sender --url http://HOST:PORT --models DIR --family NAME --workload W.npz --report R.json
 --answers A.npz` writes what `loadtests/locustfile.py` writes.
@@ -17,7 +18,6 @@ import os
 import select
 import socket
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -38,7 +38,6 @@ LEAD_S = 0.3
 PATIENCE_S = 20.0
 """After the last request was sent, answers are waited for this long."""
 MOST_OPEN = 1024
-SWITCH_INTERVAL_S = 0.0001
 
 _HEAD_END = b"\r\n\r\n"
 
@@ -54,7 +53,6 @@ class Sender:
         self._index: dict[int, int] = {}
         self._parts: dict[int, bytes] = {}
         self._epoll = select.epoll()
-        self._done = False
         self.seen: list[tuple[float, bytes] | None] = [None] * len(requests)
 
     def run(self, workload: Workload, connections: int = 64) -> tuple[float, Sending]:
@@ -63,18 +61,14 @@ class Sender:
             self._free.append(self._connect())
         lag_s = np.zeros(len(workload))
         most = 0
-        receiver = threading.Thread(target=self._receive, name="receiver")
-        switch_interval_s = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
         gc.disable()
-        receiver.start()
         started_s = time.perf_counter() + LEAD_S
         cpu_s = time.process_time()
         try:
             for index, due_s in enumerate((started_s + workload.arrival_s).tolist()):
                 while (rest_s := due_s - time.perf_counter()) > 0.0:
-                    time.sleep(rest_s)
+                    self._receive(rest_s)
                 lag_s[index] = -rest_s
                 if len(self._index) < MOST_OPEN:
                     self._send(index)
@@ -82,13 +76,10 @@ class Sender:
             span_s = time.perf_counter() - started_s + LEAD_S
             cpu_share = (time.process_time() - cpu_s) / span_s
             until_s = time.perf_counter() + PATIENCE_S
-            while self._index and time.perf_counter() < until_s:
-                time.sleep(0.01)
+            while self._index and (rest_s := until_s - time.perf_counter()) > 0.0:
+                self._receive(rest_s)
         finally:
-            self._done = True
-            receiver.join()
             gc.enable()
-            sys.setswitchinterval(switch_interval_s)
             for connection in self._sockets.values():
                 connection.close()
             self._epoll.close()
@@ -117,26 +108,29 @@ class Sender:
                 return connection
         return None
 
-    def _receive(self) -> None:
-        while not self._done:
-            for number, _ in self._epoll.poll(0.05):
-                try:
-                    data = self._sockets[number].recv(65536)
-                except OSError:
-                    data = b""
-                seen_s = time.perf_counter()
-                if not data:
-                    self._lost(number)
-                    continue
-                if number in self._parts:
-                    data = self._parts.pop(number) + data
-                if _is_whole(data):
-                    index = self._index.pop(number, None)
-                    if index is not None:
-                        self.seen[index] = (seen_s, data)
-                    self._free.append(self._sockets[number])
-                else:
-                    self._parts[number] = data
+    def _receive(self, within_s: float) -> None:
+        """Wait for so long, or until something comes, and take one piece of it: the next request may be due."""
+        # `select` counts microseconds where `epoll` counts milliseconds.
+        if not select.select([self._epoll], [], [], within_s)[0]:
+            return
+        for number, _ in self._epoll.poll(0.0, 1):
+            try:
+                data = self._sockets[number].recv(65536)
+            except OSError:
+                data = b""
+            seen_s = time.perf_counter()
+            if not data:
+                self._lost(number)
+                continue
+            if number in self._parts:
+                data = self._parts.pop(number) + data
+            if _is_whole(data):
+                index = self._index.pop(number, None)
+                if index is not None:
+                    self.seen[index] = (seen_s, data)
+                self._free.append(self._sockets[number])
+            else:
+                self._parts[number] = data
 
     def _lost(self, number: int) -> None:
         """The connection is gone, and with it the request that was on it: it stays without an answer."""
