@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
 from math import inf
 
 from router.backlog import Backlog
@@ -13,8 +14,8 @@ from router.latency import LatencyModel
 from router.slots import Slots
 from router.viewer import Known
 
-MOST_LANES = 32
-"""In more lanes nobody is crowded out at arrival: the cost of a request must not be the callers' to choose."""
+MOST_LANES = 64
+"""Rows in more lanes than that are not counted: the cost of a request must not be the callers' to choose."""
 
 
 def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int | None:
@@ -59,16 +60,14 @@ def is_crowded_out(
 
     Refusing it now loses as many as shedding it or another later, and costs less: nobody waits for a refusal, and the
     backlog holds no more than can be answered. Rows go first whose deadline is not after `by_s`, or that are more
-    urgent. With nothing waiting nobody is crowded out, whatever is believed of latencies: what is refused teaches
-    nothing.
+    urgent. Where none does nobody is crowded out, whatever is believed of latencies: what is refused teaches nothing.
     """
-    if not 0 < len(backlog) <= MOST_LANES:
-        return False
-    work_s = row_s + sum(max(0.0, end_s - now) for end_s in slots.busy_until_s)
-    for key, items in backlog.lanes():
+    left_s = by_s - now
+    work_s, first = row_s + sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s), 0
+    for key, items in islice(backlog.lanes(), MOST_LANES):
         if key.at >= 0 or key.background or key.urgency > urgency:
             continue
         rows = len(items) if key.urgency < urgency else bisect_right(items, (urgency, by_s, inf))
-        if rows:
-            work_s += rows * families[key.family].latency.full_row_s(key.lowest, key.size_class)
-    return now + work_s / slots.count > by_s
+        first += rows
+        work_s += rows * families[key.family].latency.full_row_s(key.lowest, key.size_class)
+    return first > 0 and work_s / slots.count > left_s

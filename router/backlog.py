@@ -71,10 +71,6 @@ class Backlog:
         if not lane:
             del self._lanes[key]
 
-    def __len__(self) -> int:
-        """Lanes that hold rows."""
-        return len(self._lanes)
-
     def lanes(self) -> Iterable[tuple[LaneKey, Sequence[Item]]]:
         """The lanes that hold rows; the sequences are live, copy what is kept."""
         return self._lanes.items()

@@ -83,7 +83,10 @@ class Demand:
         """Rows so far by family, for policies with windows of their own."""
 
     def observe(self, request: Request, lowest: int, now: float) -> None:
-        """A request was accepted; `lowest` is the cheapest variant that may answer it. Counts only with a deadline."""
+        """A request came, with time for it or not. Counts only with a deadline.
+
+        `lowest` is the cheapest variant that may answer it.
+        """
         rows = len(request.row_classes)
         self.arrived[request.family] = self.arrived.get(request.family, 0) + rows
         slo_s = request.deadline_s - request.arrival_s

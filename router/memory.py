@@ -49,7 +49,7 @@ class Memory:
         self._weights: dict[str, float] = {}
         self._forecast_s = self._merged_s = -NEVER
         self._stale = False
-        self._looked_s = -NEVER
+        self._looked_s = self._tight_s = -NEVER
         self._saturated = False
         self._curves: dict[bool, Curve] = {}
         self._rankings: dict[tuple[DemandKey, bool], list[Choice]] = {}
@@ -123,6 +123,14 @@ class Memory:
     def is_saturated(self, now: float) -> bool:
         """Whether the last look, lately, found better answers and no time for any of them."""
         return self._saturated and now - self._looked_s < SATURATED_S
+
+    def remember_tight(self, now: float) -> None:
+        """The last look found nothing that leaves time to spare."""
+        self._tight_s = now
+
+    def is_tight(self, now: float) -> bool:
+        """Whether that was so lately."""
+        return now - self._tight_s < GLANCE_S
 
     def remember_burst(self, planned: Planned) -> None:
         """What the last look found with hardly a reserve."""

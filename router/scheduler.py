@@ -115,7 +115,9 @@ class Scheduler:
                 self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return
             background = True
-        if not background and self._refused_at_arrival(request, state, lowest, now):
+        if not background and self._is_hopeless(request, state, lowest, now):
+            self._demand.observe(request, lowest, now)
+            self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
             return
         by_s = self._planned_by_s(request)
         pending = self._ledger.open(request)
@@ -132,13 +134,17 @@ class Scheduler:
             self._wake_at = min(self._wake_at, latest_s)
 
     def refuse_hopeless(self, request: Request, now: float) -> bool:
-        """Refuse a request that `submit` would refuse at once, whatever rows it has; others are as if never seen.
+        """Refuse a request that `submit` would refuse on these terms whatever its rows; others are as if never seen.
 
-        `request` has one row of the smallest size class. So who can tell early saves reading the rest of it.
+        `request` has one row of the smallest size class. So who can tell early saves reading the rest of it. It is not
+        counted as demand: what it would have asked for is not known.
         """
         state = self._families.get(request.family)
         lowest = lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
-        return state is not None and lowest is not None and self._refused_at_arrival(request, state, lowest, now)
+        if state is None or lowest is None or not self._is_hopeless(request, state, lowest, now):
+            return False
+        self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
+        return True
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
@@ -259,18 +265,20 @@ class Scheduler:
 
     # Steps
 
-    def _refused_at_arrival(self, request: Request, state: Known, lowest: int, now: float) -> bool:
-        """Refuse a request whose time is over, or taken by others already, even with everything at its cheapest."""
+    def _is_hopeless(self, request: Request, state: Known, lowest: int, now: float) -> bool:
+        """Whether its time is over, or taken by others that go first even with everything at its cheapest."""
         if request.when_late is not WhenLate.SHED or request.deadline_s == NEVER:
             return False
         by_s = self._planned_by_s(request)
-        if by_s > now:
-            row_s = sum(map(partial(state.latency.full_row_s, lowest), request.row_classes))
-            if not is_crowded_out(self._families, self._backlog, self._slots, request.urgency, row_s, by_s, now):
-                return False
-            self._demand.observe(request, lowest, now)
-        self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
-        return True
+        if by_s <= now:
+            return True
+        if not self._backlog.rows:
+            return False
+        if all(dispatch.family != request.family for dispatch in self._slots.running):
+            # Views do so only for families whose rows wait: one that is always refused would never recover.
+            state.latency.relax(now)
+        row_s = sum(map(partial(state.latency.full_row_s, lowest), request.row_classes))
+        return is_crowded_out(self._families, self._backlog, self._slots, request.urgency, row_s, by_s, now)
 
     def _planned_by_s(self, request: Request) -> float:
         """When the answer is planned to be ready."""

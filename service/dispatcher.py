@@ -253,7 +253,8 @@ class Dispatcher:
     def _answer(self, record: Record) -> None:
         work = self._work.pop(record.request_id, None)
         if work is None:
-            # Refused before there was any.
+            if record.outcome is not Outcome.REJECTED_INFEASIBLE:  # those may be refused before there is any
+                logger.error("request %d has a second outcome: %s", record.request_id, record.outcome)
             return
         if work.watcher is not None:
             work.watcher.cancel()

@@ -102,6 +102,10 @@ class OneWrite:
             self._transport.write(self._head + data)
             self._head = b""
 
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        """As `write` of all parts."""
+        self.write(b"".join(parts))
+
     def flush(self) -> None:
         """Write what is kept: an answer without a body."""
         if self._head:

@@ -9,6 +9,7 @@ import logging
 import sys
 from bisect import bisect_left
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -81,7 +82,9 @@ class Gateway:
         settings = self.settings
         started_s = monotonic()
         try:
-            loaded = await asyncio.to_thread(self._load)
+            # A thread of its own: the default pool's threads must start after the slots have got their cores.
+            with ThreadPoolExecutor(1, "loading") as loading:
+                loaded = await asyncio.get_running_loop().run_in_executor(loading, self._load)
         except (RepositoryError, OSError) as error:
             self.problems["repository"] = str(error)
             loaded = {}
@@ -185,7 +188,7 @@ class Gateway:
 
         In overload that saves decoding and preparing what is not answered anyway. The refusal is recorded.
         """
-        if self._dispatcher is None or terms.slo_s is None:
+        if self._dispatcher is None or self.phase is not Phase.READY or terms.slo_s is None:
             return False
         return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None))
 

@@ -37,8 +37,8 @@ MOST_CONTAINERS = 20_000
 COMPRESS_FROM_BYTES = 512
 """Shorter answers are not worth compressing, though the caller would take it."""
 
-PRIORITY = b"priority"
-"""Where this stands in a body, its parameters may let it go before others."""
+LOOSENING = (b"priority", b"slo_ms", b"when_late", b"\\")
+"""What stands in a body whose parameters may ask for more than headers and defaults do; names may be escaped."""
 
 LABEL, CONFIDENCE, PROBABILITIES = "label", "confidence", "probabilities"
 
@@ -129,11 +129,12 @@ class InferenceHandler:
     def _refuses(
         self, loaded: LoadedFamily, variant: str | None, headers: RequestHeaders, body: bytes, arrival_s: float
     ) -> bool:
-        """Whether the request is hopeless whatever its body says: parameters can only make its terms tighter.
+        """Whether the request is hopeless whatever its body says, as far as that can be told without decoding it.
 
-        But for the priority: with one, it goes the long way, as a pinned request does.
+        Parameters replace defaults and may let a request go before others; a body that may have such ones, or that
+        cannot be searched for them, goes the long way, and so does a pinned request.
         """
-        if variant is not None or PRIORITY in body or headers.content_encoding:
+        if variant is not None or headers.content_encoding or any(word in body for word in LOOSENING):
             return False
         terms = read_terms(headers, {}, self._gateway.defaults(loaded.name))
         return self._gateway.refuses(loaded, terms, arrival_s)

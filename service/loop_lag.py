@@ -1,6 +1,7 @@
 """When requests really came: an event loop that is busy reads them late.
 
-What one iteration of the loop reads from its sockets has been there, at the longest, since the iteration before looked.
+What one iteration of the loop reads from its sockets has been there, at the longest, since the iteration before looked
+(uvloop's iterations end with reading; asyncio's own loop reads one iteration earlier, which is not counted).
 In overload that is most of an SLO, and a deadline that counts from when the loop got round to a request is no deadline.
 """
 
@@ -29,10 +30,10 @@ class ArrivalClock:
     def arrival_s(self) -> float:
         """The earliest moment at which the request that is being handled can have come, on the clock."""
         self._seen = True
-        if not self._ticking:
-            self._ticking = True
+        if not self._ticking or (self._loop is not None and self._loop.is_closed()):
+            self._ticking, self._read_since_s = True, None
             self._began_s = self._clock()
-            if self._loop is None:
+            if self._loop is None or self._loop.is_closed():
                 self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self._tick)
             return self._began_s

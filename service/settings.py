@@ -83,8 +83,8 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=1024,
-        description="Batches that run at a time. Default: the usable cores (affinity and cgroup quota respected), "
-        "divided by `threads_per_slot`.",
+        description="Batches that run at a time. Default: one for each of `slot_cores`, else the usable cores "
+        "(affinity and cgroup quota respected), divided by `threads_per_slot`.",
     )
     threads_per_slot: int = Field(
         default=1, ge=1, le=256, description="Threads of each running batch. Profiles are kept for each value."
@@ -92,8 +92,8 @@ class Settings(BaseSettings):
     slot_cores: Cores = Field(
         default=(),
         description="Processor cores that batches run on (a list; `0,1` in a variable): the slots take them in turn, "
-        "and everything else of the process keeps to the other cores that it may use. Linux only. Default: batches and "
-        "the event loop share all cores.",
+        "and everything else of the process keeps to the other cores that it may use, batches below `inline_below_s` "
+        "too. Linux only, with `threads_per_slot` of 1. Default: batches and the event loop share all cores.",
     )
     policy: str = Field(
         default="casc",
@@ -200,6 +200,8 @@ class Settings(BaseSettings):
     def _a_request_fits(self) -> Self:
         if self.max_rows > self.backlog:
             raise ValueError(f"max_rows: {self.max_rows} rows could never wait in a backlog of {self.backlog}")
+        if self.slot_cores and self.threads_per_slot > 1:
+            raise ValueError("slot_cores: a slot on one core runs one thread; threads_per_slot must be 1")
         if self.max_body_bytes > self.max_inflight_bytes:
             raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
         return self
@@ -219,7 +221,7 @@ class Settings(BaseSettings):
         # Here, because it loads onnxruntime, which reading settings does not need.
         from variants.fingerprint import available_cores  # noqa: PLC0415 - see above
 
-        return self.slots or max(1, int(available_cores()) // self.threads_per_slot)
+        return self.slots or len(self.slot_cores) or max(1, int(available_cores()) // self.threads_per_slot)
 
     def family(self, name: str) -> FamilySettings:
         """What is set for this family, all defaults where nothing is."""

@@ -8,7 +8,8 @@ Source: our routing study (fluid look-ahead, cascades as operating points, stage
    arrivals, the value of time up to it and after it, and the price of time.
 3. The lane with the earliest deadline runs next. Of all (variant, batch) of its first rows that leave everybody behind
    them feasible, the one runs that adds most to the sum of its own quality and the value of the time that is left.
-4. Where nothing leaves everybody feasible with time to spare: `SlackFraction`, which gives nobody up.
+4. Where nothing leaves everybody feasible with time to spare: `SlackFraction` without its early drop, for some
+   milliseconds.
 5. Where there is no time to spare even with everything at its cheapest: as 3 with hardly a reserve, and heads too tight
    for the best batch are late (a reserve would call bursts hopeless that can still be answered).
 6. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
@@ -65,6 +66,7 @@ class LookAhead:
     budget: Budget = field(default_factory=Budget)
     burst: Budget = field(default_factory=lambda: Budget(usable=1.15, reserve=0.6, reserve_share=0.2))
     simple: SlackFraction = field(default_factory=SlackFraction)
+    gentle: SlackFraction = field(default_factory=lambda: SlackFraction(early_drop=False))
 
     def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> Memory:
         """See `router.view.PreparedPolicy`."""
@@ -91,7 +93,9 @@ class LookAhead:
             return memory, Decision((), background(view, now), wake_at)
         quick = lane is not None and self.is_quick(lane.latency, lane.key.lowest, best_rung(lane), lane.key.size_class)
         if quick or (lane is not None and memory.is_saturated(now)):
-            return memory, self._simply(view, lanes, wake_at, now)
+            return memory, self._simply(self.simple, view, lanes, wake_at, now)
+        if lane is not None and memory.is_tight(now):
+            return memory, self._simply(self.gentle, view, lanes, wake_at, now)
         if lane is not None:
             plan, late = self._glance(memory, view, lanes, lane, now)
             if plan is not None:
@@ -107,7 +111,8 @@ class LookAhead:
         if lane is not None:
             plan, worth, late = self._fresh(memory, outlook, view, lane, now)
             if plan is None:
-                return self._simply(view, lanes, wake_at, now)
+                memory.remember_tight(now)
+                return self._simply(self.gentle, view, lanes, wake_at, now)
             if late:
                 return Decision(late, None, wake_at)
         better = self._better(memory, outlook, view, max(worth, 0.0), now)
@@ -118,8 +123,8 @@ class LookAhead:
             return Decision((), background(view, now), min(wake_at, now + RETRY_S))
         return Decision((), better or plan, wake_at)
 
-    def _simply(self, view: View, lanes: tuple[Lane, ...], wake_at: float, now: float) -> Decision:
-        decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
+    def _simply(self, rule: SlackFraction, view: View, lanes: tuple[Lane, ...], wake_at: float, now: float) -> Decision:
+        decision = rule.decide(None, view._replace(lanes=lanes), now)[1]
         return decision._replace(wake_at=min(wake_at, decision.wake_at))
 
     def is_quick(self, latency: LatencyModel, lowest: int, best: int, size_class: int) -> bool:
@@ -146,7 +151,7 @@ class LookAhead:
         for choice in ranking:
             if choice.rows <= most and choice.seconds <= longest_s and feasible(choice, points, own_s, spare_s):
                 return self._plan(view, lane, choice.variant, choice.rows, Reason.BEST_VALUE), ()
-        if min(point.spare_s for point in points) > self.overload * memory.shortest_s:
+        if min(point.spare_s for point in points) > self.overload * min(memory.shortest_s, head.slo_s):
             return None, ()
         ranking = memory.ranking(lane, now, burst=True)
         if ranking is None:
@@ -180,7 +185,7 @@ class LookAhead:
             at = int(worth.argmax())
             variant, size = int(choices.variants[at // len(rows)]), int(rows[at % len(rows)])
             return self._plan(view, lane, variant, size, Reason.BEST_VALUE), float(worth.flat[at]), ()
-        if outlook.latest_start_s() > self.overload * memory.shortest_s:
+        if outlook.latest_start_s() > self.overload * min(memory.shortest_s, lane.items[0].slo_s):
             return None, 0.0, ()
         shed = due_s.searchsorted(safe_s)
         gone = shed + rows

@@ -19,6 +19,9 @@ class Loop:
     def call_soon(self, callback: Callable[[], Any]) -> None:
         self._ready.append(callback)
 
+    def is_closed(self) -> bool:
+        return False
+
     def time(self) -> float:
         return self.now
 
