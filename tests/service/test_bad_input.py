@@ -191,3 +191,38 @@ def test_garbage_on_the_socket_hurts_nobody(client: httpx.Client, server: Server
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(garbage)
     assert client.post(URL, json=sign_body(1.0)).status_code == 200
+
+
+HOPELESS = {"x-slo-latency-ms": "0.001"}
+"""Over before anybody looks."""
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        (URL, b"no JSON at all", 429),
+        (URL, b'{"parameters": {"priority"', 400),
+        (URL, b'{"parameters": {"when_late"', 400),
+        (URL, b'{"parameters": {"when\\u005flate"', 400),
+        ("/v2/models/sign/versions/quick/infer", b"no JSON at all", 400),
+    ],
+)
+def test_what_cannot_be_in_time_is_refused_before_it_is_decoded(
+    server: Server, path: str, body: bytes, status: int
+) -> None:
+    """But where the body may say that it goes first, or may be late, it is read; and so it is for a pinned variant."""
+    assert httpx.post(server.url + path, content=body, headers=HOPELESS).status_code == status
+
+
+def test_a_refusal_before_decoding_is_counted(server: Server) -> None:
+    """As any other that has no time left, and it says why."""
+
+    def count() -> float:
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        wanted = [line for line in lines if line.startswith("pareto_requests_total") and "deadline_infeasible" in line]
+        return sum(float(line.rpartition(" ")[2]) for line in wanted)
+
+    before = count()
+    answer = httpx.post(server.url + URL, json=sign_body(1.0), headers=HOPELESS)
+    assert (answer.status_code, answer.headers["x-request-dropped-reason"]) == (429, "deadline_infeasible")
+    assert count() == before + 1
