@@ -1,0 +1,49 @@
+"""The hand-made ladder: networks of five kinds, from a linear classifier to a residual network, with their training.
+
+The sizes of one kind are one architecture grown and shrunk by `variants.architectures.scale`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from variants.architectures.image import ImageArchitecture
+from variants.architectures.perceptron import Perceptron
+from variants.architectures.residual import ResidualNet
+from variants.architectures.scale import Scale, compound
+from variants.architectures.separable import SeparableNet
+from variants.architectures.vision_transformer import VisionTransformer
+from variants.recipes.supervised import Supervised
+from variants.training.settings import FitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One network of a ladder and how it is trained.
+
+    `expected_s` are the seconds that takes on one core; with `int8` it is also made in eight bits.
+    """
+
+    name: str
+    architecture: ImageArchitecture
+    recipe: Supervised
+    expected_s: float
+    int8: bool = False
+
+
+def plainly(epochs: int, rate: float = 4e-3) -> Supervised:
+    """Return the training that every rung gets: labels alone, and no more than a network of its size needs."""
+    return Supervised(FitSettings(epochs=epochs, batch=128, rate=rate, weight_decay=0.02))
+
+
+LADDER = (
+    Rung("linear", Perceptron(), plainly(5), 3),
+    Rung("mlp", Perceptron(hidden=(64,)), plainly(10), 7),
+    Rung("mlp-l", Perceptron(hidden=(256,), side=28), plainly(6, rate=2e-3), 24, int8=True),
+    Rung("separable-s", SeparableNet(blocks=(1, 1, 1)).scaled(Scale(width=2 / 3)), plainly(5), 40),
+    Rung("separable", SeparableNet(), plainly(5), 75, int8=True),
+    Rung("residual-s", ResidualNet().scaled(Scale(width=0.5)), plainly(5), 55),
+    Rung("residual", ResidualNet(), plainly(5), 90, int8=True),
+    Rung("residual-l", ResidualNet().scaled(compound(2, fixed_resolution=True)), plainly(4), 240, int8=True),
+    Rung("vit", VisionTransformer(patch=7), plainly(5, rate=2e-3), 90, int8=True),
+)
