@@ -11,10 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Inputs, each [n, ...], and targets: labels int64 [n] or, where labels are mixed, shares float32 [n, k]."""
+    """Inputs, each [n, ...], and targets: labels int64 [n] or, where labels are mixed, shares float32 [n, k].
+
+    `rows` int64 [n] are the numbers of the rows learnt from, while the inputs are theirs unchanged.
+    """
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
+    rows: Tensor | None = None
 
 
 class Augmentation(Protocol):

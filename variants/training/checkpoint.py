@@ -26,13 +26,11 @@ class Stateful(Protocol):
 class Checkpoint:
     """The state of one fit, in one file that is replaced after every epoch.
 
-    Without a folder nothing is written. A file of another `key`, or one that cannot be read, counts as none.
+    Without a path nothing is written. A file of another `key`, or one that cannot be read, counts as none.
     """
 
-    def __init__(
-        self, folder: Path | None, key: str, parts: Mapping[str, Stateful], generator: torch.Generator
-    ) -> None:
-        self._path = None if folder is None else folder / "epoch.pt"
+    def __init__(self, path: Path | None, key: str, parts: Mapping[str, Stateful], generator: torch.Generator) -> None:
+        self._path = path
         self._key = key
         self._parts = parts
         self._generator = generator
@@ -68,8 +66,3 @@ class Checkpoint:
         temporary = self._path.with_name(f".{self._path.name}-{os.getpid()}")
         torch.save(state, temporary)
         temporary.replace(self._path)
-
-    def remove(self) -> None:
-        """Forget the state: the fit is done."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)

@@ -92,7 +92,7 @@ class _Fit:
             "stop": stop,
         }
         key = f"{self._settings}, {len(self._rows)} rows, seed {self._job.run.seed}"
-        checkpoint = Checkpoint(self._job.run.checkpoints, key, parts, self._generator)
+        checkpoint = Checkpoint(self._job.next_checkpoint(), key, parts, self._generator)
         epoch = checkpoint.restore()
         while epoch < self._settings.epochs and not stop.is_over:
             self._epoch(epoch)
@@ -102,7 +102,6 @@ class _Fit:
             checkpoint.keep(epoch)
         stop.restore(self._module)
         self._module.eval()
-        checkpoint.remove()
         self._job.measures["epochs"] = self._job.measures.get("epochs", 0.0) + epoch
         if self._validates:
             self._job.labelled_rows = max(self._job.labelled_rows, len(self._rows))
@@ -124,7 +123,7 @@ class _Fit:
 
     def _step(self, chosen: Tensor) -> float:
         part = self._rows.take(chosen)
-        batch = Batch(part.inputs, part.labels)
+        batch = Batch(part.inputs, part.labels, chosen)
         if self._settings.augmentation is not None:
             batch = self._settings.augmentation(batch, self._generator)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._settings.bfloat16):

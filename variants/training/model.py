@@ -55,6 +55,9 @@ class Model:
     lineage: tuple[Step, ...] = ()
     dynamic_axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Model({' > '.join(self.history)})"
+
     @property
     def parameters(self) -> int:
         """How many weights the network has."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from variants.training.keeping import kept_model
 from variants.training.model import Model, Setting, Step, count_parameters
 from variants.training.peak_memory import peak_memory
 from variants.training.rows import TrainingData
@@ -32,8 +34,8 @@ def _ignore(_: float) -> None:
 class Run:
     """How recipes are run: one seed, and where progress (a fraction in [0, 1]) and unfinished epochs go.
 
-    With `checkpoints`, a folder, training that was interrupted goes on from its last whole epoch; what is there must
-    have been written by the same code, model and data.
+    With `checkpoints`, a folder, what was interrupted goes on from its last whole epoch; what is there must come from
+    the same code, model and data. A step's files are removed when it is done, those of a pipeline when all steps are.
     """
 
     seed: int = 0
@@ -44,6 +46,11 @@ class Run:
         """Return the run of one of `count` steps: its own seed, share of the progress, and checkpoint folder."""
         folder = None if self.checkpoints is None else self.checkpoints / f"step-{index}"
         return Run(self.seed + index, lambda done: self.progress((index + done) / count), folder)
+
+    def forget(self) -> None:
+        """Remove what was written to go on from."""
+        if self.checkpoints is not None:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
 @dataclass(slots=True)
@@ -60,6 +67,12 @@ class Job:
     sparse: bool = False
     labelled_rows: int = 0
     measures: dict[str, float] = field(default_factory=dict)
+    fits: int = 0
+
+    def next_checkpoint(self) -> Path | None:
+        """Return the file of the next fit within this step, None where nothing is kept."""
+        self.fits += 1
+        return None if self.run.checkpoints is None else self.run.checkpoints / f"fit-{self.fits}.pt"
 
 
 class Recipe(ABC):
@@ -95,6 +108,7 @@ class Recipe(ABC):
             measures=job.measures,
             text=self.describe(),
         )
+        run.forget()
         run.progress(1.0)
         return model.next(module, step)
 
@@ -117,7 +131,13 @@ class Pipeline:
         """Apply all recipes in turn."""
         run = run or Run()
         for index, recipe in enumerate(self.recipes):
-            model = recipe(model, data, run.part(index, len(self.recipes)))
+            apply = functools.partial(recipe, model, data, run.part(index, len(self.recipes)))
+            if run.checkpoints is None:
+                model = apply()
+            else:
+                key = f"{recipe!r} after {model.history}, seed {run.seed}, {len(data.train)} rows"
+                model = kept_model(run.checkpoints / f"model-{index}.pt", key, apply)
+        run.forget()
         return model
 
     def __rshift__(self, then: Recipe | Pipeline) -> Pipeline:
