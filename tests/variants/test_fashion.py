@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import torch
 
+from tests.quarters import LABELS as QUARTERS
+from tests.quarters import bright_quarters, trainer_of_quarters
 from variants.architectures.image import ImageArchitecture
 from variants.architectures.perceptron import Perceptron
 from variants.architectures.residual import ResidualNet
-from variants.architectures.trained import Trainer
 from variants.architectures.vision_transformer import VisionTransformer
 from variants.build import build_family
 from variants.families import load_family
 from variants.families.fashion.data import INPUT, LABELS
 from variants.families.fashion.ladder import LADDER, Rung, plainly
-from variants.families.fashion.recipe import PREPARATION, LadderOfImages, training_data
-from variants.manifest import TensorSpec
-from variants.preparation import LOGITS, TensorPreparer, open_preparation
+from variants.families.fashion.recipe import LadderOfImages
+from variants.preparation import LOGITS, open_preparation
 from variants.profiling import load_profile
 from variants.repository import Repository
 from variants.revision import RevisionFolder
 from variants.session import open_session
-from variants.spec import Dataset, FamilySpec, LabelledRows, split
+from variants.spec import FamilySpec
 
 RUNGS = (
     Rung("linear", Perceptron(), plainly(2), 1),
@@ -35,20 +35,8 @@ RUNGS = (
 )
 
 
-def bright_quarters(_: Path, seed: int) -> Dataset:
-    """Noise with one brighter quarter, whose place is the label."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, 4, 700)
-    images = random.integers(0, 120, (700, 28, 28))
-    for row, label in enumerate(labels):
-        images[row, 14 * (label // 2) :, 14 * (label % 2) :][:14, :14] += 80
-    return split(LabelledRows({INPUT: images.astype(np.uint8)}, labels), train=400, validation=150, seed=seed)
-
-
 def quarters(rungs: tuple[Rung, ...] = RUNGS) -> FamilySpec:
-    return LadderOfImages(rungs, bright_quarters).family(
-        "quarters", "which quarter is bright?", ("a", "b", "c", "d"), 0.05, {}
-    )
+    return LadderOfImages(rungs, bright_quarters).family("quarters", "which quarter is bright?", QUARTERS, 0.05, {})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,11 +100,6 @@ class _StoppedError(Exception):
     """Stands for Ctrl-C."""
 
 
-def quarters_trainer(folder: Path) -> Trainer:
-    preparer = TensorPreparer(PREPARATION, TensorSpec(name=INPUT, datatype="UINT8", shape=(-1, 28, 28)))
-    return Trainer.of(training_data(bright_quarters(folder, 0), preparer), 4, INPUT, folder)
-
-
 def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Stopped in its last epoch and begun again, training gives the weights of an uninterrupted one."""
     rung = RUNGS[1]
@@ -126,12 +109,12 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path
             raise _StoppedError
 
     with pytest.raises(_StoppedError):
-        quarters_trainer(tmp_path / "a").trained(rung.name, rung.architecture, rung.recipe, 3, advance=stop)
+        trainer_of_quarters(tmp_path / "a").trained(rung.name, rung.architecture, rung.recipe, 3, advance=stop)
     seen: list[float] = []
-    resumed = quarters_trainer(tmp_path / "a").trained(
+    resumed = trainer_of_quarters(tmp_path / "a").trained(
         rung.name, rung.architecture, rung.recipe, 3, advance=seen.append
     )
-    whole = quarters_trainer(tmp_path / "b").trained(rung.name, rung.architecture, rung.recipe, 3)
+    whole = trainer_of_quarters(tmp_path / "b").trained(rung.name, rung.architecture, rung.recipe, 3)
     assert min(seen) > 0.7
     for name, weights in whole.module.state_dict().items():
         assert np.array_equal(weights.numpy(), resumed.module.state_dict()[name].numpy()), name
@@ -146,7 +129,7 @@ def test_another_description_is_another_training(
     tmp_path: Path, architecture: ImageArchitecture, epochs: int, seed: int
 ) -> None:
     """A kept network is used for its own architecture, recipe and seed alone; its lineage is kept with it."""
-    trainer = quarters_trainer(tmp_path)
+    trainer = trainer_of_quarters(tmp_path)
     first = trainer.trained("x", Perceptron(), plainly(1), 0)
     same = trainer.trained("x", Perceptron(), plainly(1), 0)
     assert first.lineage == same.lineage

@@ -77,12 +77,13 @@ class Trainer:
         teacher, by its own name and seed. `advance` is told the fraction done, in [0, 1].
         """
         model = self.untrained(name, architecture, seed)
-        path = self.folder / f"{name}-seed{seed}.safetensors"
         key = content_key(
             f"{architecture}; {description(recipe)}; {depends}; seed {seed}, torch {torch.__version__}",
             self.digest,
             *_code(architecture, recipe),
         )
+        # Named by content: whoever asks for the same training, under whatever name, finds it.
+        path = self.folder / f"{key[:24]}.safetensors"
         kept = _load(path, key, model)
         if kept is None:
             unfinished = self.folder / "unfinished" / key[:24]

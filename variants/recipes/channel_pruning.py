@@ -64,7 +64,9 @@ class ChannelPruning(Recipe):
                 module(*example)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
-                raise RecipeError(f"the network's code fixes numbers of channels, so they cannot go: {reason}") from error
+                raise RecipeError(
+                    f"the network's code fixes numbers of channels, so they cannot go: {reason}"
+                ) from error
             fit(module, job, self.fit)
         left, parameters_left = torch_pruning.utils.count_ops_and_params(module, example)
         if parameters_left == parameters:

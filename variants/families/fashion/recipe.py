@@ -101,10 +101,11 @@ class LadderOfImages:
 
 def training_data(dataset: Dataset, preparer: Preparer) -> TrainingData:
     """Return the parts that training may see, prepared as requests are."""
-    return TrainingData(*(_prepared(rows, preparer) for rows in (dataset.train, dataset.validation)))
+    return TrainingData(*(prepared(rows, preparer) for rows in (dataset.train, dataset.validation)))
 
 
-def _prepared(rows: LabelledRows, preparer: Preparer) -> Rows:
+def prepared(rows: LabelledRows, preparer: Preparer) -> Rows:
+    """Return the images as a network takes them, float32 [n, 28, 28], with their labels."""
     images = preparer.collate(preparer.prepare(rows.inputs).values)[INPUT]
     return Rows((torch.from_numpy(images),), torch.from_numpy(rows.labels))
 
