@@ -45,7 +45,7 @@ def build_one(name: str, models: Path, *, force: bool = False, plain: bool = Fal
     if not force and name in repository.families():
         _say_that_it_is_built(name, models)
         return
-    with faults_of_the_repository(), _faults_of_the_build(name):
+    with faults_of_the_repository(), faults_of_the_build(name):
         from variants.build import build_family
         from variants.families import load_family
         from variants.progress import LineDisplay, open_display
@@ -68,7 +68,7 @@ def _say_that_it_is_built(name: str, models: Path) -> None:
 
 
 @contextmanager
-def _faults_of_the_build(name: str) -> Iterator[None]:
+def faults_of_the_build(name: str) -> Iterator[None]:
     """Turn what can be wrong with a family spec, its sources and its tools into a `CommandError`."""
     try:
         from variants.spec import BuildError

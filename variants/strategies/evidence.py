@@ -8,38 +8,24 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from variants.architectures.residual import ResidualNet
 from variants.architectures.scale import Scale
-from variants.architectures.trained import Trainer
 from variants.families import load_family
-from variants.families.fashion.data import INPUT
-from variants.families.fashion.ladder import LADDER
-from variants.families.fashion.recipe import prepared, training_data
+from variants.families.fashion.ladder import LADDER, plainly
+from variants.families.fashion.workplace import open_workplace
 from variants.sources import cache_folder
-from variants.spec import BuildContext
-from variants.strategies.bench import Bench
 from variants.strategies.grow_improve_and_shrink import GrowImproveAndShrink
-from variants.strategies.original import Original, Workplace
+from variants.strategies.original import Original, Teaching, Workplace
 from variants.strategies.report import StrategyReport, table
 from variants.strategies.shrink_and_improve import ShrinkAndImprove, recovered
 
 
 def workplace() -> Workplace:
     """Return where strategies work on the family `fashion`, with the networks that its build keeps."""
-    family = load_family("fashion")
-    with tempfile.TemporaryDirectory() as folder:
-        context = BuildContext(family, Path(folder), Path(folder), cache_folder(), lambda _: None, _say)
-        data = family.load(context)
-        preparer = context.preparer()
-        trainer = Trainer.of(
-            training_data(data, preparer), len(family.labels), INPUT, context.cache / "weights" / family.name
-        )
-        return Workplace(trainer, Bench(prepared(data.test, preparer)), log=_say)
+    found = open_workplace(load_family("fashion"), cache_folder(), _say)
+    return Workplace(found.trainer, found.test, log=_say)
 
 
 def original(rung: str) -> Original:
@@ -48,38 +34,58 @@ def original(rung: str) -> Original:
     return Original(chosen.architecture, chosen.recipe)
 
 
-def shrinking(seeds: int, at: Workplace) -> list[StrategyReport]:
+def teaching(epochs: int) -> Teaching:
+    """Return soft labels for so many epochs, with the settings of the ladder."""
+    return Teaching(plainly(epochs).fit)
+
+
+def growing_perceptron(at: Workplace, seeds: Sequence[int]) -> list[StrategyReport]:
+    """Grow the ladder's small perceptron into a residual network, and come back."""
+    start, middle = original("mlp"), original("residual-m")
+    strategy = GrowImproveAndShrink(middle.architecture, middle.recipe.fit, teaching(30))
+    return [strategy.run(start, replace(at, seed=seed)) for seed in seeds]
+
+
+def growing_residual(at: Workplace, seeds: Sequence[int]) -> list[StrategyReport]:
+    """Grow the ladder's smallest residual network to the shape and the training of its largest, and come back."""
+    start, largest = original("residual-s"), original("residual-l")
+    strategy = GrowImproveAndShrink(Scale(width=4.0, resolution=2.0), largest.recipe.fit, teaching(15))
+    return [strategy.run(start, replace(at, seed=seed)) for seed in seeds]
+
+
+def shrinking_residual(at: Workplace, seeds: Sequence[int]) -> list[StrategyReport]:
     """Shrink the ladder's largest network to a quarter of its latency; the seeds share one plan."""
     start = original("residual-l")
-    plan = ShrinkAndImprove(share=0.25).plan(start, at)
-    return [plan.run(start, replace(at, seed=seed)) for seed in range(seeds)]
+    plan = ShrinkAndImprove(share=0.25, teaching=teaching(15)).plan(start, at)
+    return [plan.run(start, replace(at, seed=seed)) for seed in seeds]
 
 
-def growing(seeds: int, at: Workplace) -> list[StrategyReport]:
-    """Grow the smallest residual network to the shape and the training of the largest, and come back."""
-    start, largest = original("residual-s"), original("residual-l")
-    strategy = GrowImproveAndShrink(grow=Scale(width=4.0, resolution=2.0), improve=largest.recipe.fit)
-    assert isinstance(start.architecture, ResidualNet)
-    return [strategy.run(start, replace(at, seed=seed)) for seed in range(seeds)]
+RUNS: Mapping[str, Callable[[Workplace, Sequence[int]], list[StrategyReport]]] = {
+    "growing-perceptron": growing_perceptron,
+    "shrinking-residual": shrinking_residual,
+    "growing-residual": growing_residual,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is asked for and print tables and means."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="how often, each with weights of its own")
-    parser.add_argument("--only", choices=("shrinking", "growing"), help="one of the two")
+    parser.add_argument("--only", choices=RUNS, help="one of the runs; default: all")
     given = parser.parse_args(arguments)
     at = workplace()
-    if given.only != "shrinking":
-        reports = growing(given.seeds, at)
+    for name in [given.only] if given.only else RUNS:
+        _say(f"{name}:")
+        reports = RUNS[name](at, range(given.seeds))
         _say(table(reports))
-        for role in ("improved", "patient"):
-            _say(f"{role} over original, points: {_spread([100 * r.gained(role, over='original') for r in reports])}")
-    if given.only != "growing":
-        reports = shrinking(given.seeds, at)
-        _say(table(reports))
-        _say(f"times faster than the original: {_spread([r.faster('improved', than='original') for r in reports])}")
-        _say(f"recovered of what shrinking lost, %: {_spread([100 * recovered(r) for r in reports])}")
+        if "shrunk" in reports[0].points:
+            _say(f"times faster than the original: {_spread([r.faster('improved', than='original') for r in reports])}")
+            _say(f"lost by shrinking, points: {_spread([100 * r.gained('original', over='shrunk') for r in reports])}")
+            _say(f"recovered of that, %: {_spread([100 * recovered(r) for r in reports])}")
+        else:
+            for role in ("improved", "patient"):
+                gains = [100 * r.gained(role, over="original") for r in reports]
+                _say(f"{role} over original, points: {_spread(gains)}")
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """Grow, improve and shrink: where the footprint is right and the quality too low.
 
 1. The original is trained as it always was.
-2. Grow: a larger network of the same kind.
+2. Grow: a larger network, of the same kind or of one that learns more from pixels.
 3. Improve: it is trained with better settings than the original got.
 4. Shrink: a network of the original's footprint learns from it. What is served costs what the original cost.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from variants.architectures.image import ImageArchitecture
 from variants.architectures.scale import Scale, compound
 from variants.architectures.trained import description
 from variants.recipes.supervised import Supervised
@@ -25,22 +26,23 @@ from variants.training.settings import FitSettings
 class GrowImproveAndShrink:
     """Reach a better quality at the original's footprint, exactly: what is served is of the original's shape.
 
-    `grow` is how much larger the network in between is. With `control` the patient network is trained too.
+    `grow` is how much larger the network in between is, or an architecture, where it is of another kind. With `control`
+    the patient network is trained too.
     """
 
-    grow: Scale = field(default_factory=lambda: compound(4.0))
+    grow: Scale | ImageArchitecture = field(default_factory=lambda: compound(4.0))
     improve: FitSettings = field(default_factory=lambda: FitSettings(epochs=8, batch=128, rate=4e-3, weight_decay=0.05))
     teaching: Teaching = field(default_factory=Teaching)
     control: bool = True
 
     def __post_init__(self) -> None:
-        if self.grow.arithmetic <= 1.0:
+        if isinstance(self.grow, Scale) and self.grow.arithmetic <= 1.0:
             raise ValueError(f"{self.grow} does not grow a network")
 
     def run(self, original: Original, at: Workplace) -> StrategyReport:
         """Train what is not in the cache, measure all, and report. Points: original, grown, improved, (patient)."""
         improve = Supervised(self.improve)
-        grown = original.architecture.scaled(self.grow)
+        grown = original.architecture.scaled(self.grow) if isinstance(self.grow, Scale) else self.grow
         models = {
             "original": at.train("original", original.architecture, original.recipe),
             "grown": at.train("grown", grown, improve),

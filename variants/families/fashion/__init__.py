@@ -7,7 +7,10 @@ from variants.families.fashion.ladder import LADDER
 from variants.families.fashion.recipe import LadderOfImages
 from variants.spec import BuildStage
 
-FAMILY = LadderOfImages(LADDER, fashion_mnist).family(
+IMAGES = LadderOfImages(LADDER, fashion_mnist)
+"""What `pareto search` starts from and compares with."""
+
+FAMILY = IMAGES.family(
     name="fashion",
     description="Pictures of clothes, 28x28 grey values: which of ten kinds is it?",
     labels=LABELS,
