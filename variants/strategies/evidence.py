@@ -47,9 +47,9 @@ def growing_perceptron(at: Workplace, seeds: Sequence[int]) -> list[StrategyRepo
 
 
 def growing_residual(at: Workplace, seeds: Sequence[int]) -> list[StrategyReport]:
-    """Grow the ladder's smallest residual network to the shape and the training of its largest, and come back."""
-    start, largest = original("residual-s"), original("residual-l")
-    strategy = GrowImproveAndShrink(Scale(width=4.0, resolution=2.0), largest.recipe.fit, teaching(15))
+    """Grow the ladder's smallest residual network to twice the width and resolution, and come back."""
+    start, larger = original("residual-s"), original("residual")
+    strategy = GrowImproveAndShrink(Scale(width=2.0, resolution=2.0), larger.recipe.fit, teaching(15))
     return [strategy.run(start, replace(at, seed=seed)) for seed in seeds]
 
 
