@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from service.commands.build import faults_of_the_build
 from service.commands.failure import CommandError
 
 if TYPE_CHECKING:
-    from variants.families.fashion.ladder import Rung
+    from variants.architectures.rung import Rung
     from variants.families.fashion.workplace import ImageWorkplace
     from variants.progress import BuildProgress, Display
 
@@ -46,7 +47,7 @@ def search(
 
         chosen = _rung(IMAGES.rungs, rung) if rung is not None else None
         title = f"searching {family}"
-        display = LineDisplay(title) if plain else open_display(title)
+        display = LineDisplay(title, sys.stderr) if plain else open_display(title)
         with display:
             progress = BuildProgress(STAGES, display)
             progress.begin("data")

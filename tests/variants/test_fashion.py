@@ -15,11 +15,12 @@ from tests.quarters import bright_quarters, trainer_of_quarters
 from variants.architectures.image import ImageArchitecture
 from variants.architectures.perceptron import Perceptron
 from variants.architectures.residual import ResidualNet
+from variants.architectures.rung import Rung
 from variants.architectures.vision_transformer import VisionTransformer
 from variants.build import build_family
 from variants.families import load_family
 from variants.families.fashion.data import INPUT, LABELS
-from variants.families.fashion.ladder import LADDER, Rung, plainly
+from variants.families.fashion.ladder import LADDER, plainly
 from variants.families.fashion.recipe import LadderOfImages
 from variants.preparation import LOGITS, open_preparation
 from variants.profiling import load_profile

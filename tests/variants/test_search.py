@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 
 from tests.quarters import held_out_quarters, trainer_of_quarters
 from variants.architectures.perceptron import Perceptron
+from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
-from variants.families.fashion.ladder import Rung, plainly
+from variants.families.fashion.ladder import plainly
 from variants.recipes.supervised import Supervised
 from variants.search.architectures import ArchitectureSearch, best_of_quicker, first_rows
 from variants.search.comparison import compare

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
-from variants.families.fashion.ladder import Rung
 from variants.frontier import ParetoPoint, frontier, hypervolume
 from variants.recipes.supervised import Supervised
 from variants.search.architectures import Found

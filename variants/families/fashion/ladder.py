@@ -5,30 +5,14 @@ The sizes of one kind are one architecture grown and shrunk by `variants.archite
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from variants.architectures.image import ImageArchitecture
 from variants.architectures.perceptron import Perceptron
 from variants.architectures.residual import ResidualNet
+from variants.architectures.rung import Rung
 from variants.architectures.scale import Scale
 from variants.architectures.separable import SeparableNet
 from variants.architectures.vision_transformer import VisionTransformer
 from variants.recipes.supervised import Supervised
 from variants.training.settings import FitSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """One network of a ladder and how it is trained.
-
-    `expected_s` are the seconds that takes on one core; with `int8` it is also made in eight bits.
-    """
-
-    name: str
-    architecture: ImageArchitecture
-    recipe: Supervised
-    expected_s: float
-    int8: bool = False
 
 
 def plainly(epochs: int, rate: float = 4e-3) -> Supervised:

@@ -14,10 +14,10 @@ import torch
 
 from variants.architectures import image
 from variants.architectures.perceptron import Perceptron
+from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
 from variants.architectures.vision_transformer import VisionTransformer
 from variants.families.fashion.data import INPUT
-from variants.families.fashion.ladder import Rung
 from variants.manifest import TensorPreparation, TensorSpec
 from variants.preparation import Feeds, Preparer
 from variants.recipes.artifact import Artifact
