@@ -23,7 +23,7 @@ FORBIDDEN_IN_ROUTER = frozenset(
 )
 """Clocks, randomness and everything that reaches out of the process."""
 
-NOT_FOR_SERVING = frozenset({"torch", "matplotlib", "sklearn", "onnx", "locust", "pytest"})
+NOT_FOR_SERVING = frozenset({"torch", "torch_pruning", "matplotlib", "sklearn", "onnx", "locust", "pytest"})
 
 
 def modules_of(package: str) -> list[Path]:

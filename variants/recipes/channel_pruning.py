@@ -7,6 +7,8 @@ expansion that of Molchanov et al., "Importance Estimation for Neural Network Pr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -54,19 +56,16 @@ class ChannelPruning(Recipe):
         """Prune and train, `rounds` times."""
         example = tuple(job.example.values())
         operations, parameters = torch_pruning.utils.count_ops_and_params(module, example)
-        pruner = self._pruner(module, job, example)
+        job.planned_fits = self.rounds
+        with _faults_of_the_network():
+            pruner = self._pruner(module, job, example)
         for _ in range(self.rounds):
             if self.importance == "taylor":
                 _leave_gradients(module, job)
-            pruner.step()
-            module.zero_grad(set_to_none=True)
-            try:
+            with _faults_of_the_network():
+                pruner.step()
                 module(*example)
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())
-                raise RecipeError(
-                    f"the network's code fixes numbers of channels, so they cannot go: {reason}"
-                ) from error
+            module.zero_grad(set_to_none=True)
             fit(module, job, self.fit)
         left, parameters_left = torch_pruning.utils.count_ops_and_params(module, example)
         if parameters_left == parameters:
@@ -91,6 +90,16 @@ class ChannelPruning(Recipe):
             ignored_layers=spared,
             round_to=self.multiple_of,
         )
+
+
+@contextmanager
+def _faults_of_the_network() -> Iterator[None]:
+    """What the library stumbles over is a network that it cannot follow, or whose code does not follow it."""
+    try:
+        yield
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RecipeError(f"the network's code fixes numbers of channels, or cannot be followed: {reason}") from error
 
 
 def _leave_gradients(module: nn.Module, job: Job) -> None:

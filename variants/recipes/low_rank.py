@@ -6,6 +6,7 @@ Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -109,7 +110,8 @@ def cheapest_savings(options: Mapping[str, list[tuple[int, float]]], wanted: int
 
 def singular_values(layer: Layer) -> Tensor:
     """Return the singular values, descending, of the layer's weights as a matrix [outputs, inputs]."""
-    return torch.linalg.svdvals(layer.weight.detach().flatten(1))
+    values: Tensor = torch.linalg.svdvals(layer.weight.detach().flatten(1))
+    return values
 
 
 def energy_rank(values: Tensor, energy: float) -> int:
@@ -146,15 +148,15 @@ def factorized(layer: Layer, rank: int) -> nn.Sequential:
         first: Layer = nn.Linear(layer.in_features, rank, bias=False)
         second: Layer = nn.Linear(rank, layer.out_features, bias=has_bias)
     else:
-        geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        first = nn.Conv2d(
-            layer.in_channels, rank, layer.kernel_size, bias=False, padding_mode=layer.padding_mode, **geometry
-        )
+        # All settings of the layer itself, but for what comes out.
+        first = copy.deepcopy(layer)
+        first.out_channels, first.bias = rank, None
+        first.weight = nn.Parameter(torch.empty(rank, *layer.weight.shape[1:]))
         second = nn.Conv2d(rank, layer.out_channels, 1, bias=has_bias)
     with torch.no_grad():
         first.weight.copy_(narrow.view_as(first.weight))
         second.weight.copy_(widen.view_as(second.weight))
-        if second.bias is not None:
+        if layer.bias is not None and second.bias is not None:
             second.bias.copy_(layer.bias)
     return nn.Sequential(first, second)
 

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from variants.recipes.artifact import Artifact
 from variants.recipes.export import export
+from variants.recipes.folded_int8 import fold_int8
+from variants.training.fake_quantization import roundings
 from variants.training.model import Model
+
+QUANTIZED = "quantization-aware-int8"
+"""The recipe of graphs whose weights and activations were rounded to int8 while training."""
 
 
 def export_model(model: Model, path: Path) -> Artifact:
@@ -16,4 +21,7 @@ def export_model(model: Model, path: Path) -> Artifact:
     The parity check of `variants.candidates` compares it with `model.reference()`.
     """
     artifact = export(model.module, model.example, path, lineage=model.history, dynamic_axes=model.dynamic_axes)
-    return replace(artifact, facts=model.facts)
+    if not roundings(model.module):
+        return replace(artifact, facts=model.facts)
+    fold_int8(path)
+    return replace(artifact, facts=model.facts, recipe=QUANTIZED)

@@ -114,7 +114,7 @@ class _Fit:
             done = (epoch * self._steps_of_epoch + step) / self._steps
             if self._after_step is not None:
                 self._after_step(done)
-            self._job.run.progress(done)
+            self._job.progress(done)
         if not math.isfinite(total):
             raise FloatingPointError(
                 f"the loss is no number after {epoch + 1} epochs: choose a rate below {self._settings.rate:g}"

@@ -58,7 +58,7 @@ class Job:
     """One application of a recipe: what `apply` may use, and where it notes what it did.
 
     `sparse` says that weights which are zero now shall stay zero: an earlier step pruned them. `labelled_rows` and
-    `measures` become the step's.
+    `measures` become the step's. `planned_fits` is how often it trains, for its progress.
     """
 
     data: TrainingData
@@ -68,6 +68,11 @@ class Job:
     labelled_rows: int = 0
     measures: dict[str, float] = field(default_factory=dict)
     fits: int = 0
+    planned_fits: int = 1
+
+    def progress(self, done: float) -> None:
+        """Report the share done of the fit that runs now."""
+        self.run.progress(min(1.0, (self.fits - 1 + done) / self.planned_fits))
 
     def next_checkpoint(self) -> Path | None:
         """Return the file of the next fit within this step, None where nothing is kept."""
@@ -97,6 +102,7 @@ class Recipe(ABC):
         with torch.random.fork_rng(devices=[]), peak_memory() as memory:
             torch.manual_seed(run.seed)
             module = self.apply(copy.deepcopy(model.module), job).eval()
+        module.zero_grad(set_to_none=True)
         step = Step(
             recipe=self.name,
             settings=dict(_settings(self)),
