@@ -87,10 +87,11 @@ def test_a_strategy_that_is_run_again_trains_nothing(at: Workplace) -> None:
 def test_other_seeds_and_other_teachers_are_other_trainings(at: Workplace) -> None:
     """What a student learnt is kept apart by its seed and by whom it learnt from."""
     teaching = Teaching(FitSettings(epochs=1, batch=64))
-    teacher = at.train("original", Perceptron(), plainly(1))
+    one, another = Original(Perceptron(), plainly(1)), Original(Perceptron(), plainly(2))
+    teacher = at.train("original", one.architecture, one.recipe)
     students = [
-        place.teach("improved", Perceptron(side=7), teaching, teacher, of)
-        for place, of in ((at, "one"), (at, "another"), (replace(at, seed=1), "one"))
+        place.teach("improved", Perceptron(side=7), teaching, teacher, taught_as)
+        for place, taught_as in ((at, one), (at, another), (replace(at, seed=1), one))
     ]
     assert len(list(at.trainer.folder.glob("*.safetensors"))) == 1 + len(students)
     assert students[0].lineage[-1].measures["teacher_parameters"] == teacher.parameters

@@ -73,15 +73,11 @@ class Trainer:
     ) -> Model:
         """Return the network that the recipe trains from new weights, or the one that is kept of the same training.
 
-        `recipe` must leave the network's shape as it is. `depends` names what the recipe holds besides its settings: a
-        teacher, by its own name and seed. `advance` is told the fraction done, in [0, 1].
+        `recipe` must leave the network's shape as it is. `depends` stands for what the recipe holds besides its
+        settings: the key of a teacher. `advance` is told the fraction done, in [0, 1].
         """
         model = self.untrained(name, architecture, seed)
-        key = content_key(
-            f"{architecture}; {description(recipe)}; {depends}; seed {seed}, torch {torch.__version__}",
-            self.digest,
-            *_code(architecture, recipe),
-        )
+        key = self.key(architecture, recipe, seed, depends)
         # Named by content: whoever asks for the same training, under whatever name, finds it.
         path = self.folder / f"{key[:24]}.safetensors"
         kept = _load(path, key, model)
@@ -91,6 +87,11 @@ class Trainer:
             _save(path, key, kept)
         advance(1.0)
         return kept
+
+    def key(self, architecture: ImageArchitecture, recipe: Recipe | Pipeline, seed: int, depends: str = "") -> str:
+        """Return the hash of everything that a training depends on: descriptions, seed, data, torch, and code."""
+        settings = f"{architecture}; {description(recipe)}; {depends}; seed {seed}, torch {torch.__version__}"
+        return content_key(settings, self.digest, *_code(architecture, recipe))
 
 
 def description(recipe: Recipe | Pipeline) -> str:

@@ -41,21 +41,20 @@ class GrowImproveAndShrink:
 
     def run(self, original: Original, at: Workplace) -> StrategyReport:
         """Train what is not in the cache, measure all, and report. Points: original, grown, improved, (patient)."""
-        improve = Supervised(self.improve)
-        grown = original.architecture.scaled(self.grow) if isinstance(self.grow, Scale) else self.grow
+        architecture = original.architecture.scaled(self.grow) if isinstance(self.grow, Scale) else self.grow
+        grown = Original(architecture, Supervised(self.improve))
         models = {
             "original": at.train("original", original.architecture, original.recipe),
-            "grown": at.train("grown", grown, improve),
+            "grown": at.train("grown", grown.architecture, grown.recipe),
         }
-        of = f"{grown} after {description(improve)}, seed {at.seed}"
-        models["improved"] = at.teach("improved", original.architecture, self.teaching, models["grown"], of)
+        models["improved"] = at.teach("improved", original.architecture, self.teaching, models["grown"], grown)
         if self.control:
             models["patient"] = at.train("patient", original.architecture, Supervised(self.teaching.fit))
         return StrategyReport(
             strategy="grow, improve and shrink",
             steps=(
-                f"grow {original.architecture} to {grown}",
-                f"improve: {description(improve)}",
+                f"grow {original.architecture} to {architecture}",
+                f"improve: {description(grown.recipe)}",
                 f"shrink: the original's shape learns from it for {self.teaching.fit.epochs} epochs",
             ),
             points=at.bench.points(models),

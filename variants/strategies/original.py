@@ -52,8 +52,11 @@ class Workplace:
         self.log(f"seed {self.seed}, {role}: {architecture}, {description(recipe)}")
         return self.trainer.trained(role, architecture, recipe, self.seed, advance=self.advance)
 
-    def teach(self, role: str, architecture: ImageArchitecture, teaching: Teaching, teacher: Model, of: str) -> Model:
-        """Return the network that learnt from the teacher; `of` says what the teacher is, for the cache."""
-        self.log(f"seed {self.seed}, {role}: {architecture}, from {of}")
+    def teach(
+        self, role: str, architecture: ImageArchitecture, teaching: Teaching, teacher: Model, taught_as: Original
+    ) -> Model:
+        """Return the network that learnt from the teacher; `taught_as` is how the teacher itself came about."""
         recipe = teaching.by(teacher)
-        return self.trainer.trained(role, architecture, recipe, self.seed, advance=self.advance, depends=of)
+        self.log(f"seed {self.seed}, {role}: {architecture}, {description(recipe)}")
+        depends = self.trainer.key(taught_as.architecture, taught_as.recipe, self.seed)
+        return self.trainer.trained(role, architecture, recipe, self.seed, advance=self.advance, depends=depends)

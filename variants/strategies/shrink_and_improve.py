@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from variants.architectures.image import ImageArchitecture
-from variants.architectures.trained import description
 from variants.strategies.bench import Footprint
 from variants.strategies.fitting import largest_within
 from variants.strategies.original import Original, Teaching, Workplace
@@ -46,8 +45,7 @@ class ShrinkAndImprove:
         assert shrunk is not None
         large = at.train("original", original.architecture, original.recipe)
         small = at.train("shrunk", shrunk, original.recipe)
-        of = f"{original.architecture} after {description(original.recipe)}, seed {at.seed}"
-        improved = at.teach("improved", shrunk, self.teaching, large, of)
+        improved = at.teach("improved", shrunk, self.teaching, large, original)
         return StrategyReport(
             strategy="shrink and improve",
             steps=(
