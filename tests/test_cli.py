@@ -94,6 +94,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["serve", "--port", "70000"], "pareto: port (--port): expected less than or equal to 65535, got 70000"),
         (["serve", "--config", "none.toml"], "pareto: none.toml: cannot read the settings file"),
         (["profile"], "pareto: Missing argument 'FAMILY'"),
+        (["search", "fashion", "--trials", "0"], "pareto: Invalid value for '--trials'"),
+        (["search", "fashion", "--rung", "ladder"], "pareto: --rung ladder: there is none; rungs: linear, mlp, "),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(
@@ -110,6 +112,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     [
         (["build", "cats"], "pareto: 'cats' is not a family"),
         (["build", "cats.py"], "no such file"),
+        (["search", "sentiment"], "pareto: 'sentiment' has no architectures to search; families with some: fashion"),
         (["profile", "cats"], "pareto: models: no family 'cats' here (families: none)"),
         (["frontier"], "pareto: models: holds no family; `pareto build` builds one"),
         (["serve"], "pareto: models: holds no family to serve; build one with `pareto build`"),

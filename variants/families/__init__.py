@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 BUILT_IN = {
     "digits": "variants.families.digits",
+    "fashion": "variants.families.fashion",
     "sentiment": "variants.families.sentiment",
     "sentiment-deep": "variants.families.sentiment.deep",
 }

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from tests.quarters import held_out_quarters, trainer_of_quarters
+from variants.architectures.perceptron import Perceptron
+from variants.architectures.rung import Rung
+from variants.architectures.trained import Trainer
+from variants.families.fashion.ladder import plainly
+from variants.recipes.supervised import Supervised
+from variants.search.architectures import ArchitectureSearch, best_of_quicker, first_rows
+from variants.search.comparison import compare
+from variants.search.hyperparameters import HyperparameterSearch
+from variants.search.space import KINDS, suggest_architecture, suggest_settings
+from variants.search.study import counted, open_study, run_until
+from variants.search.watched import WatchedTraining
+from variants.strategies.bench import Bench
+from variants.timing import TimingPlan
+from variants.training.recipe import Run
+from variants.training.settings import FitSettings
+
+BRIEF = TimingPlan(batches=(1,), least=2, most=2, cell_s=0.01, total_s=5.0)
+SETTINGS = FitSettings(epochs=2, batch=64)
+
+
+def silent(_: object) -> None:
+    """Nobody is told."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps of a millisecond lose more at the barriers than a second core gives."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    return trainer_of_quarters(tmp_path / "weights")
+
+
+@pytest.fixture
+def validation(trainer: Trainer) -> Bench:
+    return Bench(trainer.data.validation, BRIEF)
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.sampled_from([8, 12, 16, 24, 32]),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.sampled_from([14, 28]),
+)
+def test_every_choice_of_the_space_is_a_network(kind: str, width: int, stages: int, blocks: int, side: int) -> None:
+    """Whatever is suggested can be built, answers, and comes back the same from the same parameters."""
+    trial = optuna.trial.FixedTrial({"kind": kind, "width": width, "stages": stages, "blocks": blocks, "side": side})
+    architecture = suggest_architecture(trial)
+    assert architecture == suggest_architecture(trial)
+    with torch.inference_mode():
+        assert (2, 10) == tuple(architecture.network(10).eval()(torch.zeros(2, 28, 28)).shape)
+
+
+def test_settings_keep_what_is_not_searched() -> None:
+    """Epochs and batch stay those of the base; the rate is the trial's."""
+    trial = optuna.trial.FixedTrial({"rate": 0.01, "weight_decay": 0.1, "label_smoothing": 0.1, "warm_up": 0.2})
+    settings = suggest_settings(trial, FitSettings(epochs=7, batch=32))
+    assert (7, 32, 0.01, 0.1) == (settings.epochs, settings.batch, settings.rate, settings.weight_decay)
+
+
+def test_an_interrupted_search_goes_on(trainer: Trainer, validation: Bench, tmp_path: Path) -> None:
+    """Trials that were finished count in the next run; the one that was interrupted does not; none is done twice."""
+    search = ArchitectureSearch(SETTINGS, rows=128, latency_limit_s=1.0, population=4)
+    lines: list[str] = []
+
+    def interrupt_at(count: int) -> Callable[[str], None]:
+        def log(line: str) -> None:
+            lines.append(line)
+            if len(lines) == count:
+                raise KeyboardInterrupt
+
+        return log
+
+    journal = tmp_path / "journal"
+    with pytest.raises(KeyboardInterrupt):
+        search.run(4, trainer, validation, journal, silent, interrupt_at(2))
+    fractions: list[float] = []
+    found = search.run(4, trainer, validation, journal, fractions.append, lines.append)
+    assert len(lines) == 4
+    assert pytest.approx([0.5, 0.75, 1.0]) == fractions
+    assert found == search.run(4, trainer, validation, journal, silent, lines.append)
+    assert len(lines) == 4
+    assert found
+    assert [entry.accuracy for entry in found] == sorted({entry.accuracy for entry in found})
+
+
+def test_what_is_too_slow_is_not_trained(trainer: Trainer, validation: Bench, tmp_path: Path) -> None:
+    """With a limit that nothing meets, every trial is pruned by its measured latency, and nothing is found."""
+    lines: list[str] = []
+    search = ArchitectureSearch(SETTINGS, rows=128, latency_limit_s=0.0)
+    assert [] == search.run(2, trainer, validation, tmp_path / "journal", silent, lines.append)
+    assert all("pruned: takes" in line for line in lines)
+
+
+def test_a_trial_is_compared_with_quicker_ones_alone() -> None:
+    """The best accuracy after the same epoch among finished trials of no more latency; 0 where there is none."""
+    finished = [
+        optuna.trial.create_trial(values=[0.5, latency_s], user_attrs={"latency_s": latency_s, "epoch 1": accuracy})
+        for latency_s, accuracy in ((1.0, 0.6), (2.0, 0.8), (3.0, 0.9))
+    ]
+    assert 0.8 == best_of_quicker(finished, "epoch 1", 2.5)
+    assert 0.0 == best_of_quicker(finished, "epoch 1", 0.5)
+    assert 0.0 == best_of_quicker(finished, "epoch 2", 2.5)
+
+
+def test_training_is_watched_between_epochs(trainer: Trainer) -> None:
+    """The watch hears of every epoch but the last, and what it raises ends the training."""
+    heard: list[tuple[int, float]] = []
+    model = trainer.untrained("x", Perceptron(side=7), 0)
+    settings = FitSettings(epochs=3, batch=64)
+    watched = WatchedTraining(lambda epoch, accuracy: heard.append((epoch, accuracy)), settings)
+    result = watched(model, trainer.data, Run())
+    assert [1, 2] == [epoch for epoch, _ in heard]
+    assert all(0.0 <= accuracy <= 1.0 for _, accuracy in heard)
+    plain = Supervised(settings)(model, trainer.data, Run())
+    assert plain.lineage[-1].measures == result.lineage[-1].measures
+
+    def prune(epoch: int, accuracy: float) -> None:
+        raise optuna.TrialPruned
+
+    with pytest.raises(optuna.TrialPruned):
+        WatchedTraining(prune, settings)(model, trainer.data, Run())
+
+
+def test_settings_are_searched_for_one_architecture(trainer: Trainer, tmp_path: Path) -> None:
+    """The best settings come with the accuracy that they reached, which training them again reaches too."""
+    search = HyperparameterSearch(SETTINGS, rows=128)
+    architecture = Perceptron(side=7)
+    settings, accuracy = search.run(3, architecture, trainer, tmp_path / "journal", silent, silent)
+    assert (settings, accuracy) == search.run(3, architecture, trainer, tmp_path / "journal", silent, silent)
+    data = first_rows(trainer.data, 128)
+    again = Supervised(settings)(trainer.untrained("again", architecture, 0), data, Run(0))
+    assert accuracy == again.lineage[-1].measures["validation_accuracy"]
+
+
+def test_a_study_counts_only_what_came_to_an_end(tmp_path: Path) -> None:
+    """A trial left running by a run that died is marked as failed when the study is opened again."""
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = open_study(tmp_path / "journal", "s", ("maximize",), sampler)
+    run_until(study, 1, lambda trial: trial.suggest_float("x", 0, 1), silent, silent)
+    study.ask()
+    again = open_study(tmp_path / "journal", "s", ("maximize",), sampler)
+    assert 1 == counted(again)
+    assert [TrialState.COMPLETE, TrialState.FAIL] == [trial.state for trial in again.get_trials()]
+
+
+def test_what_was_found_is_compared_on_rows_that_nobody_saw(
+    trainer: Trainer, validation: Bench, tmp_path: Path
+) -> None:
+    """Ladder and found networks are measured together; both sets together dominate at least what each does."""
+    search = ArchitectureSearch(SETTINGS, rows=128, latency_limit_s=1.0, population=2)
+    found = search.run(2, trainer, validation, tmp_path / "journal", silent, silent)
+    rungs = (Rung("linear", Perceptron(), plainly(1), 1),)
+    test = Bench(held_out_quarters(), BRIEF)
+    compared = compare(rungs, found, trainer, test, epochs=1, seed=0, advance=silent, log=silent)
+    assert {"linear"} == set(compared.ladder)
+    assert {f"found-{entry.number}" for entry in found} == set(compared.found)
+    ladder, searched, both = compared.hypervolumes()
+    assert both >= max(ladder, searched) > 0
+    assert len(compared.table().splitlines()) == 1 + len(found)
