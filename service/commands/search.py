@@ -13,7 +13,7 @@ from service.commands.failure import CommandError
 
 if TYPE_CHECKING:
     from variants.architectures.rung import Rung
-    from variants.families.fashion.workplace import ImageWorkplace
+    from variants.families.fashion.workbench import ImageWorkbench
     from variants.progress import BuildProgress, Display
 
 SEARCHABLE = ("fashion",)
@@ -41,7 +41,7 @@ def search(
     with faults_of_the_build(family):
         from variants.families import load_family
         from variants.families.fashion import IMAGES
-        from variants.families.fashion.workplace import open_workplace
+        from variants.families.fashion.workbench import open_workbench
         from variants.progress import BuildProgress, LineDisplay, open_display
         from variants.sources import cache_folder
 
@@ -52,7 +52,7 @@ def search(
             progress = BuildProgress(STAGES, display)
             progress.begin("data")
             cache = cache_folder()
-            at = open_workplace(load_family(family), cache, display.log)
+            at = open_workbench(load_family(family), cache, display.log)
             journal = cache / "search" / f"{family}.journal"
             progress.begin("search")
             if chosen is not None:
@@ -66,7 +66,7 @@ def _search_architectures(
     rungs: tuple[Rung, ...],
     trials: int,
     epochs: int,
-    at: ImageWorkplace,
+    at: ImageWorkbench,
     journal: Path,
     progress: BuildProgress,
     display: Display,
@@ -85,7 +85,7 @@ def _search_architectures(
 
 
 def _search_settings(
-    rung: Rung, trials: int, at: ImageWorkplace, journal: Path, progress: BuildProgress, display: Display
+    rung: Rung, trials: int, at: ImageWorkbench, journal: Path, progress: BuildProgress, display: Display
 ) -> None:
     from variants.search.hyperparameters import HyperparameterSearch
 

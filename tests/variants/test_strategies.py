@@ -18,7 +18,7 @@ from variants.recipes.artifact import RecipeError
 from variants.strategies.bench import Bench
 from variants.strategies.fitting import largest_within
 from variants.strategies.grow_improve_and_shrink import GrowImproveAndShrink
-from variants.strategies.original import Original, Teaching, Workplace
+from variants.strategies.original import Original, Teaching, Workbench
 from variants.strategies.report import StrategyReport, table
 from variants.strategies.shrink_and_improve import ShrinkAndImprove, recovered
 from variants.timing import TimingPlan
@@ -39,15 +39,15 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def at(tmp_path: Path) -> Workplace:
-    return Workplace(trainer_of_quarters(tmp_path), Bench(held_out_quarters(), BRIEF))
+def at(tmp_path: Path) -> Workbench:
+    return Workbench(trainer_of_quarters(tmp_path), Bench(held_out_quarters(), BRIEF))
 
 
 def point(name: str, quality: float, latency_s: float) -> ParetoPoint:
     return ParetoPoint(name, quality, latency_s, 100)
 
 
-def test_shrinking_to_a_size_keeps_within_it_and_reports_three_points(at: Workplace) -> None:
+def test_shrinking_to_a_size_keeps_within_it_and_reports_three_points(at: Workbench) -> None:
     """At half the bytes the small network has the most weights that fit, and both of its trainings share its shape."""
     strategy = ShrinkAndImprove(share=0.5, footprint="size", teaching=Teaching(SETTINGS))
     planned = strategy.plan(ORIGINAL, at)
@@ -62,7 +62,7 @@ def test_shrinking_to_a_size_keeps_within_it_and_reports_three_points(at: Workpl
     assert all(latency > 0 for latency in (entry.latency_s for entry in points.values()))
 
 
-def test_growing_and_shrinking_ends_at_the_original_s_footprint(at: Workplace) -> None:
+def test_growing_and_shrinking_ends_at_the_original_s_footprint(at: Workbench) -> None:
     """What is served has the original's bytes, the network in between is larger, and the patient one is the control."""
     strategy = GrowImproveAndShrink(grow=Scale(width=2.0), improve=SETTINGS, teaching=Teaching(SETTINGS))
     points = strategy.run(ORIGINAL, at).points
@@ -71,7 +71,7 @@ def test_growing_and_shrinking_ends_at_the_original_s_footprint(at: Workplace) -
     assert "patient" not in replace(strategy, control=False).run(ORIGINAL, at).points
 
 
-def test_a_strategy_that_is_run_again_trains_nothing(at: Workplace) -> None:
+def test_a_strategy_that_is_run_again_trains_nothing(at: Workbench) -> None:
     """The qualities are the same, and no network is written anew."""
     strategy = ShrinkAndImprove(shrunk=Perceptron(side=7), teaching=Teaching(SETTINGS))
     original = Original(Perceptron(), plainly(1))
@@ -84,7 +84,7 @@ def test_a_strategy_that_is_run_again_trains_nothing(at: Workplace) -> None:
         assert found.quality == again.points[role].quality
 
 
-def test_other_seeds_and_other_teachers_are_other_trainings(at: Workplace) -> None:
+def test_other_seeds_and_other_teachers_are_other_trainings(at: Workbench) -> None:
     """What a student learnt is kept apart by its seed and by whom it learnt from."""
     teaching = Teaching(FitSettings(epochs=1, batch=64))
     one, another = Original(Perceptron(), plainly(1)), Original(Perceptron(), plainly(2))
@@ -98,7 +98,7 @@ def test_other_seeds_and_other_teachers_are_other_trainings(at: Workplace) -> No
 
 
 @pytest.mark.parametrize("architecture", [Perceptron(hidden=(64,)), ResidualNet(widths=(8, 16), blocks=(1, 1))])
-def test_a_footprint_that_nothing_has_is_one_clear_line(at: Workplace, architecture: ImageArchitecture) -> None:
+def test_a_footprint_that_nothing_has_is_one_clear_line(at: Workbench, architecture: ImageArchitecture) -> None:
     """Asked for a ten-thousandth, fitting says what the least is."""
     with pytest.raises(RecipeError, match=r"^no smaller network has 0\.0001 of the size; the least is 0\.\d+$"):
         largest_within(architecture, 1e-4, "size", at.trainer, at.bench)

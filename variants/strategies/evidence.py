@@ -14,18 +14,18 @@ from dataclasses import replace
 from variants.architectures.scale import Scale
 from variants.families import load_family
 from variants.families.fashion.ladder import LADDER, plainly
-from variants.families.fashion.workplace import open_workplace
+from variants.families.fashion.workbench import open_workbench
 from variants.sources import cache_folder
 from variants.strategies.grow_improve_and_shrink import GrowImproveAndShrink
-from variants.strategies.original import Original, Teaching, Workplace
+from variants.strategies.original import Original, Teaching, Workbench
 from variants.strategies.report import StrategyReport, table
 from variants.strategies.shrink_and_improve import ShrinkAndImprove, recovered
 
 
-def workplace() -> Workplace:
+def workbench() -> Workbench:
     """Return where strategies work on the family `fashion`, with the networks that its build keeps."""
-    found = open_workplace(load_family("fashion"), cache_folder(), _say)
-    return Workplace(found.trainer, found.test, log=_say)
+    found = open_workbench(load_family("fashion"), cache_folder(), _say)
+    return Workbench(found.trainer, found.test, log=_say)
 
 
 def original(rung: str) -> Original:
@@ -39,28 +39,28 @@ def teaching(epochs: int) -> Teaching:
     return Teaching(plainly(epochs).fit)
 
 
-def growing_perceptron(at: Workplace, seeds: Sequence[int]) -> list[StrategyReport]:
+def growing_perceptron(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
     """Grow the ladder's small perceptron into a residual network, and come back."""
     start, middle = original("mlp"), original("residual-m")
     strategy = GrowImproveAndShrink(middle.architecture, middle.recipe.fit, teaching(30))
     return [strategy.run(start, replace(at, seed=seed)) for seed in seeds]
 
 
-def growing_residual(at: Workplace, seeds: Sequence[int]) -> list[StrategyReport]:
+def growing_residual(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
     """Grow the ladder's smallest residual network to twice the width and resolution, and come back."""
     start, larger = original("residual-s"), original("residual")
     strategy = GrowImproveAndShrink(Scale(width=2.0, resolution=2.0), larger.recipe.fit, teaching(15))
     return [strategy.run(start, replace(at, seed=seed)) for seed in seeds]
 
 
-def shrinking_residual(at: Workplace, seeds: Sequence[int]) -> list[StrategyReport]:
+def shrinking_residual(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
     """Shrink the ladder's largest network to a quarter of its latency; the seeds share one plan."""
     start = original("residual-l")
     plan = ShrinkAndImprove(share=0.25, teaching=teaching(15)).plan(start, at)
     return [plan.run(start, replace(at, seed=seed)) for seed in seeds]
 
 
-RUNS: Mapping[str, Callable[[Workplace, Sequence[int]], list[StrategyReport]]] = {
+RUNS: Mapping[str, Callable[[Workbench, Sequence[int]], list[StrategyReport]]] = {
     "growing-perceptron": growing_perceptron,
     "shrinking-residual": shrinking_residual,
     "growing-residual": growing_residual,
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how often, each with weights of its own")
     parser.add_argument("--only", choices=RUNS, help="one of the runs; default: all")
     given = parser.parse_args(arguments)
-    at = workplace()
+    at = workbench()
     for name in [given.only] if given.only else RUNS:
         _say(f"{name}:")
         reports = RUNS[name](at, range(given.seeds))

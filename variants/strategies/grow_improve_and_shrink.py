@@ -17,7 +17,7 @@ from variants.architectures.image import ImageArchitecture
 from variants.architectures.scale import Scale, compound
 from variants.architectures.trained import description
 from variants.recipes.supervised import Supervised
-from variants.strategies.original import Original, Teaching, Workplace
+from variants.strategies.original import Original, Teaching, Workbench
 from variants.strategies.report import StrategyReport
 from variants.training.settings import FitSettings
 
@@ -39,7 +39,7 @@ class GrowImproveAndShrink:
         if isinstance(self.grow, Scale) and self.grow.arithmetic <= 1.0:
             raise ValueError(f"{self.grow} does not grow a network")
 
-    def run(self, original: Original, at: Workplace) -> StrategyReport:
+    def run(self, original: Original, at: Workbench) -> StrategyReport:
         """Train what is not in the cache, measure all, and report. Points: original, grown, improved, (patient)."""
         architecture = original.architecture.scaled(self.grow) if isinstance(self.grow, Scale) else self.grow
         grown = Original(architecture, Supervised(self.improve))

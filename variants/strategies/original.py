@@ -41,7 +41,7 @@ class Teaching:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Workplace:
+class Workbench:
     """What a strategy works with: a trainer that sees no test rows, a bench that has them, a seed, and a log."""
 
     trainer: Trainer

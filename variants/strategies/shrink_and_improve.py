@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from variants.architectures.image import ImageArchitecture
 from variants.strategies.bench import Footprint
 from variants.strategies.fitting import largest_within
-from variants.strategies.original import Original, Teaching, Workplace
+from variants.strategies.original import Original, Teaching, Workbench
 from variants.strategies.report import StrategyReport
 
 
@@ -34,12 +34,12 @@ class ShrinkAndImprove:
         if not 0.0 < self.share < 1.0:
             raise ValueError(f"share {self.share:g} must lie in (0, 1)")
 
-    def plan(self, original: Original, at: Workplace) -> ShrinkAndImprove:
+    def plan(self, original: Original, at: Workbench) -> ShrinkAndImprove:
         """Return the strategy with its small architecture. Raises `RecipeError` where none is small enough."""
         shrunk = self.shrunk or largest_within(original.architecture, self.share, self.footprint, at.trainer, at.bench)
         return ShrinkAndImprove(self.share, self.footprint, self.teaching, shrunk)
 
-    def run(self, original: Original, at: Workplace) -> StrategyReport:
+    def run(self, original: Original, at: Workbench) -> StrategyReport:
         """Train what is not in the cache, measure all, and report. Points: original, shrunk, improved."""
         shrunk = self.plan(original, at).shrunk
         assert shrunk is not None

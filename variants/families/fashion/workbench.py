@@ -15,7 +15,7 @@ from variants.strategies.bench import Bench
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ImageWorkplace:
+class ImageWorkbench:
     """`validation` is what choices are made by, `test` what is measured when all is chosen, once."""
 
     trainer: Trainer
@@ -28,7 +28,7 @@ def weights_folder(cache: Path, family: str) -> Path:
     return cache / "weights" / family
 
 
-def open_workplace(family: FamilySpec, cache: Path, log: Callable[[str], None]) -> ImageWorkplace:
+def open_workbench(family: FamilySpec, cache: Path, log: Callable[[str], None]) -> ImageWorkbench:
     """Load the family's data; networks that its build trained are found again. Raises `BuildError` as `load` does."""
     with tempfile.TemporaryDirectory(prefix="pareto-search-") as folder:
         context = BuildContext(family, Path(folder), Path(folder), cache, lambda _: None, log)
@@ -36,4 +36,4 @@ def open_workplace(family: FamilySpec, cache: Path, log: Callable[[str], None]) 
         preparer = context.preparer()
     data = training_data(dataset, preparer)
     trainer = Trainer.of(data, len(family.labels), INPUT, weights_folder(cache, family.name))
-    return ImageWorkplace(trainer, Bench(data.validation), Bench(prepared(dataset.test, preparer)))
+    return ImageWorkbench(trainer, Bench(data.validation), Bench(prepared(dataset.test, preparer)))
