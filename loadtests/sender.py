@@ -104,8 +104,16 @@ class Sender:
         """The connection that was used last and that the server has not closed since."""
         while self._free:
             connection = self._free.pop()
-            if connection.fileno() >= 0:
+            if connection.fileno() < 0:
+                continue
+            try:
+                connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
                 return connection
+            except OSError:
+                pass
+            # Closed, or it says something that nobody asked for.
+            self._lost(connection.fileno())
         return None
 
     def _receive(self, within_s: float) -> None:

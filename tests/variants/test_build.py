@@ -239,5 +239,5 @@ def test_a_spec_that_cannot_be_loaded_says_why(content: str | None, message: str
 
 def test_an_unknown_family_names_the_known() -> None:
     """A name that is neither built in nor a file is answered with what there is."""
-    with pytest.raises(BuildError, match=r"'sentimant' is not a family: .*digits, sentiment"):
+    with pytest.raises(BuildError, match=r"'sentimant' is not a family: .*digits, fashion, sentiment"):
         load_family("sentimant")

@@ -79,7 +79,10 @@ class LadderOfImages:
         for rung, model in trained.items():
             yield Candidate(f"{rung.name}-fp32", partial(export_model, model), reference=model.reference())
         (images,) = data.train.inputs
-        calibration = [{INPUT: rows.numpy()} for rows in images.split(CALIBRATION_ROWS)[:CALIBRATION_BATCHES]]
+        # Batches of one shape: what is calibrated on must not depend on which one came last.
+        size = min(CALIBRATION_ROWS, len(images))
+        whole = images[: len(images) // size * size]
+        calibration = [{INPUT: rows.numpy()} for rows in whole.split(size)[:CALIBRATION_BATCHES]]
         for rung, model in trained.items():
             if rung.int8:
                 make = partial(to_int8, rung, model, context.scratch, calibration)
