@@ -51,8 +51,8 @@ def refused(driven: Scheduler, asked: Request) -> bool:
     ids=["no time is left", "they are due later", "it has more time", "it goes first", "they go first"],
 )
 def test_only_rows_that_go_first_crowd_out(asked_s: float, urgency: int, *, gone: bool) -> None:
-    """Eight rows run and 91 wait, each of 1 ms and due in 100 ms at urgency 5."""
-    assert gone is refused(filled(91), request(999, asked_s, urgency=urgency))
+    """Eight rows run and 92 wait, each of 1 ms and due in 100 ms at urgency 5."""
+    assert gone is refused(filled(92), request(999, asked_s, urgency=urgency))
 
 
 def test_the_queue_is_as_long_as_its_deadline_allows() -> None:
