@@ -85,8 +85,8 @@ $(STAMPS)/venv:
 
 $(STAMPS)/build: requirements/build.txt requirements/backend.txt | $(STAMPS)/venv
 	@echo 'installing locked packages (some minutes the first time)' >&2
-	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/backend.txt
 	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
+	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/backend.txt
 	@touch $@
 
 # Editable, and with the build backend that was just installed: nothing else is downloaded.
