@@ -106,12 +106,8 @@ class Sender:
             connection = self._free.pop()
             if connection.fileno() < 0:
                 continue
-            try:
-                connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            if not select.select([connection], [], [], 0.0)[0]:
                 return connection
-            except OSError:
-                pass
             # Closed, or it says something that nobody asked for.
             self._lost(connection.fileno())
         return None
