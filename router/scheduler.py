@@ -101,8 +101,7 @@ class Scheduler:
         """
         if request.id in self._pending:
             raise ValueError(f"request id {request.id} is in use")
-        state = self._families.get(request.family)
-        lowest = lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
+        state, lowest = self._answering(request, now)
         if state is None or lowest is None:
             self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
             return
@@ -139,8 +138,7 @@ class Scheduler:
         `request` has one row of the smallest size class. So who can tell early saves reading the rest of it. It is not
         counted as demand: what it would have asked for is not known.
         """
-        state = self._families.get(request.family)
-        lowest = lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
+        state, lowest = self._answering(request, now)
         if state is None or lowest is None or not self._is_hopeless(request, state, lowest, now):
             return False
         self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
@@ -264,6 +262,11 @@ class Scheduler:
         return f"<Scheduler {self.unfinished} unfinished, {len(self._slots.free)} free slots, {self._backlog!r}>"
 
     # Steps
+
+    def _answering(self, request: Request, now: float) -> tuple[Known | None, int | None]:
+        """The family that is asked for and the cheapest of its variants that may answer, `None` where there is none."""
+        state = self._families.get(request.family)
+        return state, lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
 
     def _is_hopeless(self, request: Request, state: Known, lowest: int, now: float) -> bool:
         """Whether its time is over, or taken by others that go first even with everything at its cheapest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +237,13 @@ def publish_words(repository: Repository, fields: dict[str, Any]) -> RevisionFol
         tokenizer.save(str(staging / "tokenizer.json"))
         np.savez(staging / "samples.npz", text=np.array(texts), label=np.zeros(len(texts), np.int64))
         return repository.publish(FamilyManifest.model_validate(fields), staging)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Steps of a millisecond lose more at the barriers than a second core gives."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

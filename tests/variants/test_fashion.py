@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.quarters import LABELS as QUARTERS
 from tests.quarters import bright_quarters, trainer_of_quarters
@@ -40,13 +38,7 @@ def quarters(rungs: tuple[Rung, ...] = RUNGS) -> FamilySpec:
     return LadderOfImages(rungs, bright_quarters).family("quarters", "which quarter is bright?", QUARTERS, 0.05, {})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps of a millisecond lose more at the barriers than a second core gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

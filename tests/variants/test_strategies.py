@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.quarters import held_out_quarters, trainer_of_quarters
 from variants.architectures.image import ImageArchitecture
@@ -29,13 +27,7 @@ SETTINGS = FitSettings(epochs=3, batch=64, rate=1e-2)
 ORIGINAL = Original(ResidualNet(widths=(8, 16), blocks=(1, 1), side=14), plainly(2, rate=1e-2))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps of a millisecond lose more at the barriers than a second core gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ arithmetic of a full 3x3 convolution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from variants.architectures.image import SIDE, Pixels
-from variants.architectures.scale import Scale
+from variants.architectures.staged import StagedNet
 
 
 class SeparableBlock(nn.Module):
@@ -32,37 +31,12 @@ class SeparableBlock(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class SeparableNet:
-    """A stem that halves the image, then stages of separable blocks, each after the first halving it again.
-
-    `widths` are the channels of the stages and `blocks` how many blocks each has; `side` is that of the image.
-    """
+class SeparableNet(StagedNet):
+    """Stages of separable blocks."""
 
     widths: tuple[int, ...] = (24, 48, 96)
     blocks: tuple[int, ...] = (1, 2, 2)
-    side: int = SIDE
 
-    def network(self, classes: int) -> nn.Module:
-        """Return an untrained network from float32 [n, 28, 28] to logits float32 [n, classes]."""
-        first = self.widths[0]
-        layers: list[nn.Module] = [
-            Pixels(self.side),
-            nn.Conv2d(1, first, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(first),
-            nn.ReLU(),
-        ]
-        inputs = first
-        for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
-            for block in range(blocks):
-                layers.append(SeparableBlock(inputs, width, 2 if stage and not block else 1))
-                inputs = width
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
-
-    def scaled(self, scale: Scale) -> SeparableNet:
-        """Return it with more or fewer channels, blocks and pixels."""
-        return replace(
-            self,
-            widths=tuple(map(scale.channels, self.widths)),
-            blocks=tuple(map(scale.blocks, self.blocks)),
-            side=scale.side(self.side, SIDE),
-        )
+    def block(self, inputs: int, outputs: int, stride: int) -> nn.Module:
+        """See `StagedNet`."""
+        return SeparableBlock(inputs, outputs, stride)
