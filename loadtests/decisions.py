@@ -1,10 +1,9 @@
 """What a decision costs: microseconds of each policy against what waits (`make bench-decisions`).
 
 A synthetic family of five variants with evidence, one slot that has just become free, rows of one or three size classes
-of one or several families. A *look* is a decision from scratch, so long after the last one that nothing of it is used.
-A *glance* is the same again within the milliseconds in which the last look is used; where that found time for nothing
-but cheapest answers, it is what the simple rule costs that decides then. Medians of CPU time; the view of the queue is
-made by the scheduler and not counted.
+of one or several families. The same view is decided on again and again, at the same moment, with all that the policy
+remembers: what it does only now and then (the forecast is read every 20 ms) is not in the median. Medians of CPU time;
+the view of the queue is made by the scheduler and not counted.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -24,7 +23,6 @@ from rich.table import Table
 from loadtests.report import write_json
 from loadtests.synthetic import synthetic
 from router.contract import Family, Request, Slot, VariantProfile
-from router.memory import SATURATED_S
 from router.policies import policy_named
 from router.scheduler import Scheduler
 from router.view import Decision, Policy, View
@@ -32,10 +30,6 @@ from variants.fingerprint import machine_fingerprint
 
 POLICIES = ("casc", "fluid", "slack-fraction", "slackfit", "fastest")
 SLO_S = 0.2
-LOOK_STEP_S = 1.1 * SATURATED_S
-"""Apart from each other by so much, all decisions are looks: glances and the simple rule's turn end before."""
-LOOKS = 4
-"""Looks at one queue: so few that no row becomes late meanwhile."""
 
 
 class State(NamedTuple):
@@ -49,7 +43,17 @@ class State(NamedTuple):
         return f"{self.rows} rows, {self.classes} sizes, {self.families} families"
 
 
-STATES = (State(1), State(16), State(64), State(64, 3), State(256), State(1024), State(1024, 3), State(64, 1, 8))
+STATES = (
+    State(1),
+    State(16),
+    State(64),
+    State(64, 3),
+    State(256),
+    State(1024),
+    State(1024, 3),
+    State(64, 1, 8),
+    State(1024, 1, 8),
+)
 
 
 class Tap:
@@ -80,8 +84,8 @@ def families(state: State) -> list[Family]:
     return [replace(one, name=f"family-{n}", variants=variants, sizes=sizes) for n in range(state.families)]
 
 
-def microseconds(policy: str, state: State, repeats: int, step_s: float) -> float:
-    """The median of a decision, asked again and again `step_s` of the policy's time apart."""
+def microseconds(policy: str, state: State, repeats: int) -> float:
+    """The median of a decision, asked again and again."""
     tap = Tap(policy_named(policy))
     known = families(state)
     scheduler = Scheduler(known, [Slot(0)], tap)
@@ -101,7 +105,7 @@ def microseconds(policy: str, state: State, repeats: int, step_s: float) -> floa
     scheduler.poll(now + 0.001)
     assert tap.asked is not None, "a slot was free"
     memory, view = tap.asked
-    return _median(lambda at: tap.policy.decide(memory, view, at), now + 0.001, repeats, step_s)
+    return _median(lambda: tap.policy.decide(memory, view, now + 0.001), repeats)
 
 
 def _blocked(
@@ -116,12 +120,11 @@ def _request(number: int, known: Sequence[Family], rng: np.random.Generator, sta
     return Request(number, family, (int(rng.integers(state.classes)),), now, now + SLO_S)
 
 
-def _median(decide: Callable[[float], object], now: float, repeats: int, step_s: float) -> float:
+def _median(decide: Callable[[], object], repeats: int) -> float:
     took = []
-    for repeat in range(repeats):
-        at = now + 1e-9 * repeat + step_s * (repeat + 1)
+    for _ in range(repeats):
         started = time.thread_time_ns()
-        decide(at)
+        decide()
         took.append(time.thread_time_ns() - started)
     return statistics.median(took) / 1e3
 
@@ -134,18 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     console, rows = Console(), []
     table = Table(title="Microseconds of a decision, medians", title_justify="left")
-    for column in ("waiting", *(f"{p}, {kind}" for p in POLICIES[:2] for kind in ("look", "glance")), *POLICIES[2:]):
+    for column in ("waiting", *POLICIES):
         table.add_column(column, justify="left" if column == "waiting" else "right")
     for state in STATES:
-        found: dict[str, Any] = {}
-        for policy in POLICIES:
-            if policy in POLICIES[:2]:
-                found[f"{policy} look"] = statistics.median(
-                    microseconds(policy, state, LOOKS, LOOK_STEP_S) for _ in range(options.repeats // 40)
-                )
-                found[f"{policy} glance"] = microseconds(policy, state, options.repeats, 0.0)
-            else:
-                found[policy] = microseconds(policy, state, options.repeats, 0.0)
+        found = {policy: microseconds(policy, state, options.repeats) for policy in POLICIES}
         table.add_row(str(state), *(f"{value:.0f}" for value in found.values()))
         rows.append({"state": state._asdict(), "microseconds": found})
     console.print(table)

@@ -44,7 +44,8 @@ class Machine:
     `inbound_s` after its sender meant to send it, and its answer is back `outbound_s` after its batch; with `ways_s`,
     evenly spaced quantiles of both together, each request draws its own.
 
-    `batch_s` is what a batch costs beside the model: the decision, handing it over and back. `request_s` is the
+    `batch_s` is what a batch costs beside the model: the decision, handing it over and back. A batch that was decided
+    ahead and has been handed over by then begins when the one before it ends. `request_s` is the
     processor time of the event loop for one request, half of it when it arrives and half when it is answered. The loop
     does one after the other, so that it can itself be overrun; while all slots are busy, `interference` times its work
     is added to the batch that ends next, at most as much again as that takes: 1 where both share a core, less where the
@@ -126,7 +127,7 @@ def simulate(
             break
         while running.next_end_s() <= now:
             batch = running.pop()
-            run_s = now - batch.dispatch.started_s - machine.batch_s
+            run_s = now - batch.began_s
             confidences = _confidences(batch.dispatch, workload, samples)
             scheduler.complete(batch.dispatch.batch_id, now, run_s, confidences)
         while arrived < len(requests) and max(free_at, requests[arrived].arrival_s) <= now:
@@ -148,13 +149,14 @@ def simulate(
 
 
 class _Batch:
-    """A batch that runs: it may still be made longer by `spare_s`."""
+    """A batch that runs since `began_s`, or from then on at the earliest; it may still be made longer by `spare_s`."""
 
-    __slots__ = ("dispatch", "spare_s")
+    __slots__ = ("began_s", "dispatch", "run_s", "spare_s")
 
-    def __init__(self, dispatch: Dispatch, spare_s: float) -> None:
+    def __init__(self, dispatch: Dispatch, run_s: float, began_s: float) -> None:
         self.dispatch = dispatch
-        self.spare_s = spare_s
+        self.run_s = self.spare_s = run_s
+        self.began_s = began_s
 
 
 class _Running:
@@ -165,17 +167,31 @@ class _Running:
         self._machine = machine
         self._heap: list[tuple[float, int]] = []
         self._batches: dict[int, _Batch] = {}
+        self._next: dict[int, _Batch] = {}
 
     def next_end_s(self) -> float:
         return self._heap[0][0] if self._heap else NEVER
 
     def pop(self) -> _Batch:
-        return self._batches.pop(heapq.heappop(self._heap)[1])
+        now, batch_id = heapq.heappop(self._heap)
+        ended = self._batches.pop(batch_id)
+        following = self._next.pop(ended.dispatch.slot, None)
+        if following is not None:
+            following.began_s = max(following.began_s, now)
+            self._begin(following)
+        return ended
 
     def start(self, dispatch: Dispatch, now: float) -> None:
-        run_s = self._service.draw_s(dispatch)
-        heapq.heappush(self._heap, (self._machine.ends_s(now, run_s + self._machine.batch_s), dispatch.batch_id))
-        self._batches[dispatch.batch_id] = _Batch(dispatch, run_s)
+        batch = _Batch(dispatch, self._service.draw_s(dispatch), now + self._machine.batch_s)
+        if dispatch.ahead:
+            self._next[dispatch.slot] = batch
+        else:
+            self._begin(batch)
+
+    def _begin(self, batch: _Batch) -> None:
+        batch_id = batch.dispatch.batch_id
+        heapq.heappush(self._heap, (self._machine.ends_s(batch.began_s, batch.run_s), batch_id))
+        self._batches[batch_id] = batch
 
     def disturb(self, requests: int) -> None:
         """The event loop works for so many requests that arrived or ended."""

@@ -17,6 +17,8 @@ one is noise of the sample.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,11 +90,10 @@ class Prices:
 
     def index(self, price: float) -> int:
         """Index of the nearest price of the grid."""
-        prices = self.price
-        if price <= prices[0]:
+        lowest, second = self.price[:2].tolist()
+        if price <= lowest:
             return 0
-        step = np.log(prices[1] / prices[0])
-        return min(len(prices) - 1, round(float(np.log(price / prices[0]) / step)))
+        return min(len(self.price) - 1, round(math.log(price / lowest) / math.log(second / lowest)))
 
     def hull(self, lowest: int) -> tuple[Floats, Floats]:
         """Seconds and quality at the corners of what a row may be given that starts at rung `lowest` or above."""
@@ -129,6 +130,7 @@ class Cascades:
         inner = np.linspace(0.0, 1.0, self.bins + 1)[1:-1]
         self.edges = [np.quantile(row, inner) if self.rows else np.zeros(0) for row in confidence]
         """Ascending inner edges of each rung's bins: bin i holds confidences from edge i-1 up to edge i."""
+        self._edges: list[list[float]] = [row.tolist() for row in self.edges]
         self._bin = np.stack([self.bins_of(rung, row) for rung, row in enumerate(confidence)])
         self._share = np.stack([np.bincount(row, minlength=self.bins) for row in self._bin]).astype(np.float64)
         self._transition: dict[tuple[int, int], Floats] = {}
@@ -148,6 +150,10 @@ class Cascades:
     def bins_of(self, rung: int, confidences: Sequence[float] | NDArray[np.floating]) -> NDArray[np.intp]:
         """The bin of each of a rung's confidences: int [n] in 0 to `bins` - 1."""
         return self.edges[rung].searchsorted(confidences, side="right")
+
+    def bin_of(self, rung: int, confidence: float) -> int:
+        """The bin of one of a rung's confidences."""
+        return bisect_right(self._edges[rung], confidence)
 
     def prices(self, first_s: Floats, step_s: Floats, known: Prices | None = None) -> Prices:
         """The table for planned seconds of a row: `first_s` [k] starting, `step_s` [k, k] going on, both at batches.

@@ -272,7 +272,8 @@ class Dispatch(NamedTuple):
 
     Stages `from_stage` (inclusive) to `to_stage` (exclusive) of the variant's path are run; where `from_stage` is not
     0, they take up the state that an earlier batch left of each row. `predicted_s` is planned from start to answer,
-    `predicted_run_s` the part of it in which the model runs.
+    `predicted_run_s` the part of it in which the model runs. One that is `ahead` starts when the batch ends that its
+    slot still runs, expected at `started_s`.
     """
 
     batch_id: int
@@ -287,6 +288,7 @@ class Dispatch(NamedTuple):
     predicted_s: float
     predicted_run_s: float
     reason: Reason
+    ahead: bool = False
 
     @property
     def start(self) -> int:

@@ -82,7 +82,6 @@ class LatencyModel:
 
     __slots__ = (
         "_arrays",
-        "_factor_array",
         "_factors",
         "_faded_s",
         "_late_s",
@@ -112,7 +111,6 @@ class LatencyModel:
         self._shared = 1.0
         self._own = [1.0] * len(family.variants)
         self._factors = [self.margin] * len(family.variants)
-        self._factor_array: NDArray[np.float64] | None = None
         self._observed_s = [-math.inf] * len(family.variants)
         self._faded_s = -math.inf
 
@@ -151,12 +149,9 @@ class LatencyModel:
             self._arrays[size_class] = np.array([rows[size_class] for rows in self._median])
         return self._arrays[size_class]
 
-    @property
-    def factors(self) -> NDArray[np.float64]:
-        """Planned over profiled seconds of each variant: margin times what was learnt, without `overhead_s`."""
-        if self._factor_array is None:
-            self._factor_array = np.array(self._factors)
-        return self._factor_array
+    def planned_by_rows(self, variant: int, size_class: int) -> tuple[tuple[float, ...], float]:
+        """Profiled medians for 0..max_batch rows, and planned over profiled seconds: `planned_run_s` of each."""
+        return self._median[variant][size_class], self._factors[variant]
 
     def clearing_s(self, variant: int, rows: int, size_class: int) -> float:
         """Seconds one slot needs for any number of rows, in batches as large as allowed."""
@@ -245,7 +240,6 @@ class LatencyModel:
     def _refactor(self) -> None:
         common = self.margin * self._shared
         self._factors = [common * own for own in self._own]
-        self._factor_array = None
 
     def correction(self, variant: int) -> float:
         """Observed over profiled seconds, as learnt so far; 1.0 at the start."""

@@ -49,9 +49,12 @@ class Pending:
         self.observed_s = 0.0
         self.last: Dispatch | None = None
 
-    def started(self, item: Item, now: float) -> None:
-        """A batch with this row has begun."""
+    def taken(self, item: Item) -> None:
+        """This row waits no longer: it is in a batch."""
         del self.queued[item.row]
+
+    def started(self, now: float) -> None:
+        """A batch with a row of this request has begun."""
         if self.started_s == NEVER:
             self.started_s = now
 

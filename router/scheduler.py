@@ -3,7 +3,8 @@
 Rules of the house:
 
 1. Never reads a clock: the same calls with the same times give the same answers.
-2. A slot is busy from the moment `poll` names it until `complete` or `fail`.
+2. A slot is busy from the moment `poll` names it until `complete` or `fail`. With `ahead`, it may be named again before
+   that: the batch is its next, and begins when the one it runs has ended.
 3. Every submitted request yields exactly one `Record`, whatever fails; it comes out of the next `poll`.
 4. A request of n rows is n items; it ends when the last row is answered, or at once when one row cannot be.
 5. What a policy calls late is refused or moved to the background, as the request chose (`when_late`).
@@ -48,13 +49,15 @@ class Limits:
 
     Rows are planned to be answered `transit_s` before their deadline, at most a tenth of the SLO: it stands for what a
     request spends outside, on its way in and back. `reply_margin_s` is how much earlier still a kept answer is sent: it
-    covers the lateness of the driver's timers.
+    covers the lateness of the driver's timers. In the last `ahead` (0 to 1) of the seconds that a batch is planned to
+    take, the next one of its slot may be decided, for its driver to have at hand; 0 waits until it has ended.
     """
 
     backlog_rows: int = 4096
     look_ahead: int = 32
     reply_margin_s: float = 0.002
     transit_s: float = 0.0
+    ahead: float = 0.0
 
 
 class Scheduler:
@@ -82,7 +85,7 @@ class Scheduler:
         if isinstance(policy, PreparedPolicy):
             self._state = policy.prepare(list(self._families.values()))
         self._viewer = Viewer(self._families, own_margins, self.limits.look_ahead, self.limits.reply_margin_s)
-        self._slots = Slots(slots)
+        self._slots = Slots(slots, self.limits.ahead)
         self._backlog = Backlog()
         self._waiting = Waiting(self._backlog)
         self._ledger = Ledger(self._backlog)
@@ -147,19 +150,27 @@ class Scheduler:
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._ledger.ring(now)
-        while self._backlog.rows and (self._slots.free or now >= self._wake_at):
-            view = self._viewer.view(self._backlog, self._slots, self._demand, self._ledger, now)
-            self._state, decision = self._policy.decide(self._state, view, now)
+        while self._backlog.rows:
+            soon = None if self._slots.free else self._slots.soon(now)
+            if not self._slots.free and soon is None and now < self._wake_at:
+                break
+            at_s = now if soon is None else soon.at_s
+            view = self._viewer.view(self._backlog, self._slots, self._demand, self._ledger, now, soon)
+            self._state, decision = self._policy.decide(self._state, view, at_s)
             self._wake_at = decision.wake_at
             if decision.late or decision.settled:
                 self._set_late(decision, now)
                 self._settle(decision, now)
             elif decision.plan is not None:
-                self._dispatches.append(self._start(decision.plan, now))
+                self._dispatches.append(self._start(decision.plan, at_s))
             else:
                 break
         if not self._backlog.rows:
             self._wake_at = NEVER
+        elif not self._slots.free:
+            # Later than now, or a batch would have been decided on: but for a policy that lets a slot wait.
+            opens_s = self._slots.opens_s()
+            self._wake_at = min(self._wake_at, opens_s) if opens_s > now else self._wake_at
         dispatches, self._dispatches = self._dispatches, []
         wake_at = min(self._wake_at, self._ledger.next_alarm_s())
         return Poll(tuple(dispatches), self._ledger.take(), self._slots.take(), wake_at)
@@ -170,14 +181,16 @@ class Scheduler:
         now: float,
         run_s: float | None = None,
         confidences: Sequence[float] | None = None,
+        since_s: float = 0.0,
     ) -> list[int]:
         """The batch is answered; its model ran for `run_s` seconds (by default, for as long as the slot was busy).
 
+        `since_s` is how long ago it ended: what its driver took to say so. The slot has run its next batch since then.
         `confidences` has the calibrated probability of each row's answer, in the batch's order; without it no answer
         is kept for a better one. Returns the places in the batch of the rows whose answer is kept, ascending. Raises
         `KeyError` for a batch that is not running.
         """
-        dispatch = self._slots.release(batch_id, now, failed=False)
+        dispatch = self._ended(batch_id, now, failed=False, since_s=since_s)
         state = self._families[dispatch.family]
         variant = state.family.index(dispatch.variant)
         assert variant is not None, "a running variant belongs to its family"
@@ -199,12 +212,12 @@ class Scheduler:
                 self._settled(pending, now)
         return kept
 
-    def fail(self, batch_id: int, reason: Reason, now: float) -> None:
+    def fail(self, batch_id: int, reason: Reason, now: float, since_s: float = 0.0) -> None:
         """The batch has no answer; every request in it fails, but for rows with a kept one.
 
         Raises `KeyError` for a batch that is not running.
         """
-        for item in self._slots.release(batch_id, now, failed=True).items:
+        for item in self._ended(batch_id, now, failed=True, since_s=since_s).items:
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
@@ -326,9 +339,24 @@ class Scheduler:
         if pending.settled():
             self._ledger.answer(pending, now)
 
-    def _start(self, plan: Plan, now: float) -> Dispatch:
+    def _start(self, plan: Plan, at_s: float) -> Dispatch:
         self._waiting.take(plan)
-        dispatch = self._slots.start(plan, now)
+        dispatch = self._slots.start(plan, at_s)
         for item in plan.items:
-            self._pending[item.request_id].started(item, now)
+            self._pending[item.request_id].taken(item)
+        if not dispatch.ahead:
+            self._begun(dispatch)
         return dispatch
+
+    def _ended(self, batch_id: int, now: float, *, failed: bool, since_s: float) -> Dispatch:
+        """The batch that has ended; the next one of its slot has begun."""
+        ended, begun = self._slots.release(batch_id, now, failed=failed, since_s=since_s)
+        if begun is not None:
+            self._begun(begun)
+        return ended
+
+    def _begun(self, dispatch: Dispatch) -> None:
+        for item in dispatch.items:
+            pending = self._pending.get(item.request_id)
+            if pending is not None:
+                pending.started(dispatch.started_s)

@@ -10,7 +10,7 @@ from router.contract import Family, Hints
 from router.demand import Demand
 from router.latency import LatencyModel
 from router.ledger import Ledger
-from router.slots import Slots
+from router.slots import Slots, Soon
 from router.view import Lane, View
 
 
@@ -54,8 +54,10 @@ class Viewer:
             return None
         return hints if 0.0 <= now - hints.issued_s <= hints.max_age_s else None
 
-    def view(self, backlog: Backlog, slots: Slots, demand: Demand, ledger: Ledger, now: float) -> View:
-        """The state of the machine at this moment."""
+    def view(
+        self, backlog: Backlog, slots: Slots, demand: Demand, ledger: Ledger, now: float, soon: Soon | None = None
+    ) -> View:
+        """The state of the machine at this moment; with `soon`, as if that slot were free and all others busy."""
         hints = self.fresh_hints(now)
         running = {dispatch.family for dispatch in slots.running}
         lanes: list[Lane] = []
@@ -69,9 +71,12 @@ class Viewer:
             ahead = tuple(items[: self._look_ahead])
             lane = Lane(key, family, latency, len(items), ahead, items[-1].deadline_s)
             (kept if key.at >= 0 else background if key.background else lanes).append(lane)
+        free, busy_until_s = tuple(slots.free), slots.busy_until_s
+        if soon is not None:
+            free, busy_until_s = (soon.slot,), slots.others_until_s(soon.slot)
         return View(
-            tuple(slots.free),
-            slots.busy_until_s,
+            free,
+            busy_until_s,
             tuple(lanes),
             tuple(background),
             hints,

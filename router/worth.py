@@ -19,7 +19,7 @@ from router.demand import DemandKey
 from router.latency import LatencyModel
 
 RECHECK_S = 0.25
-DRIFT = 0.05
+DRIFT = 0.15
 """Relative change of the planned seconds against each other that makes a table out of date."""
 SCALE_STEP = 0.02
 SLO_STEP = 1.5
@@ -28,26 +28,16 @@ FIRST_BATCH = 16
 TIMES_ABOVE = 1.15
 """The future is planned this much dearer than a batch of the present. Below 1 it would look cheaper, and single rows
 would be run now to have full batches later, for ever (our routing study: 7-9 points lost)."""
-BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
-class Choices(NamedTuple):
-    """What may be done with the first rows of a lane: k variants, b batch sizes.
+class Offer(NamedTuple):
+    """A variant that may give the first answer: the quality and the further seconds a row that come of it, expected."""
 
-    `rows` [b]; planned `seconds` and `likely_s` [k, b], the former for deadlines, the latter for budgets; per row
-    `quality` [k, 1] and further seconds `later_s` [k, 1], as expected of what follows the first answer at the price
-    that was asked for.
-    """
-
-    variants: Integers
-    rows: Integers
-    seconds: Floats
-    likely_s: Floats
-    quality: Floats
-    later_s: Floats
+    variant: int
+    quality: float
+    later_s: float
 
 
 class Table:
@@ -57,7 +47,7 @@ class Table:
         "_checked_s",
         "_hulls",
         "_made_from",
-        "_medians",
+        "_offers",
         "_slo_s",
         "cascades",
         "latency",
@@ -71,7 +61,6 @@ class Table:
         self.latency = latency
         self.size_class = size_class
         self._slo_s = slo_s
-        self._medians: dict[tuple[int, bool, int], tuple[Integers, Integers, Floats]] = {}
         self.make(now)
 
     def make(self, now: float, known: Prices | None = None, scale: float = 1.0) -> None:
@@ -98,6 +87,7 @@ class Table:
                 step_s[v1, v2] = times * self.step_likely_s(at, ladder[v2], batch) / batch
         self.prices: Prices = self.cascades.prices(first_s / scale, step_s / scale, known)
         self._hulls: dict[tuple[int, bool], tuple[Floats, Floats]] = {}
+        self._offers: dict[tuple[int, bool, int], list[Offer]] = {}
         self._made_from = self._planned() / scale
         self._checked_s = now
         self.scale = scale
@@ -132,7 +122,7 @@ class Table:
             return True
         changed = abs(scale / self.scale - 1.0) > SCALE_STEP
         if changed:
-            self.scale = scale
+            self.scale, self._offers = scale, {}
         return changed
 
     def hull(self, variant: int, *, pinned: bool) -> tuple[Floats, Floats]:
@@ -148,44 +138,26 @@ class Table:
                 self._hulls[key] = self.prices.hull(self.cascades.ladder.index(variant))
         return self._hulls[key]
 
-    @property
-    def most(self) -> int:
-        """The largest batch."""
-        return int(self.latency.medians_s(self.size_class).shape[1] - 1)
-
-    def choices(self, key: DemandKey, most: int, price: float) -> Choices:
-        """What may be done with `most` (at least 1) rows of that kind at a price of time (quality per second)."""
-        pinned = key.pinned >= 0
-        variants, rows, medians = self._shape(key.lowest, pinned, most)
-        latency = self.latency
-        run_s = medians * latency.factors[variants, None]
-        seconds, likely_s = run_s + latency.overhead_s, run_s * latency.calm + latency.overhead_s
-        if pinned:
-            quality = self.cascades.family.variants[key.pinned].quality
-            return Choices(variants, rows, seconds, likely_s, np.array([[quality]]), np.zeros((1, 1)))
-        at, prices = self.index(price), self.prices
-        first = len(self.cascades.ladder) - len(variants)
-        return Choices(
-            variants,
-            rows,
-            seconds,
-            likely_s,
-            prices.quality[at, first:, None],
-            self.scale * prices.later_s[at, first:, None],
-        )
-
-    def _shape(self, lowest: int, pinned: bool, most: int) -> tuple[Integers, Integers, Floats]:
-        key = (lowest, pinned, most)
-        if key not in self._medians:
-            ladder = self.cascades.ladder
-            variants = np.array([lowest] if pinned else ladder[ladder.index(lowest) :])
-            rows = np.array([batch for batch in BATCHES if batch < most] + [most])
-            self._medians[key] = variants, rows, self.latency.medians_s(self.size_class)[variants][:, rows]
-        return self._medians[key]
+    def offers(self, key: DemandKey, at: int) -> list[Offer]:
+        """What may be begun with rows of that kind at the price of an index, cheapest first."""
+        known = (key.lowest, key.pinned >= 0, at)
+        if known not in self._offers:
+            ladder, prices = self.cascades.ladder, self.prices
+            if key.pinned >= 0:
+                self._offers[known] = [Offer(key.pinned, self.cascades.family.variants[key.pinned].quality, 0.0)]
+            else:
+                first = ladder.index(key.lowest)
+                columns = (prices.quality[at, first:].tolist(), (self.scale * prices.later_s[at, first:]).tolist())
+                self._offers[known] = list(map(Offer, ladder[first:], *columns))
+        return self._offers[known]
 
     def index(self, price: float) -> int:
-        """Index into the tables for a price in today's seconds."""
+        """Index into the tables of the nearest price to one in today's seconds."""
         return self.prices.index(price * self.scale)
+
+    def price(self, at: int) -> float:
+        """The price of that index in today's seconds."""
+        return float(self.prices.price[at]) / self.scale
 
     def _planned(self) -> Floats:
         latency, most = self.latency, self.latency.medians_s(self.size_class).shape[1] - 1

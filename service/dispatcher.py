@@ -38,7 +38,7 @@ class SlotExecutor(Protocol):
     """Where the batches of one slot run; says when they are done through the callback it was made with."""
 
     def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
-        """Begin a batch on inputs, or on states where it goes on; never called again before it is done."""
+        """Begin a batch on inputs, or on states where it goes on, as soon as those begun before are done."""
 
     def stop(self) -> None:
         """No more batches will come."""
@@ -161,7 +161,8 @@ class Dispatcher:
             if inline is None:
                 break
             dispatch, rows = inline
-            self._settle(dispatch.batch_id, *self._runner.attempt(dispatch, rows))
+            outcome, run_s = self._runner.attempt(dispatch, rows)
+            self._settle(dispatch.batch_id, outcome, run_s, self._clock())
             now = self._clock()
             if now - started_s > INLINE_TURN_S:
                 # Others wait for the event loop; what is left to do is done in its next iteration.
@@ -203,7 +204,7 @@ class Dispatcher:
                 self._scheduler.fail(dispatch.batch_id, Reason.EXECUTOR_ERROR, self._clock())
                 self._want_turn()
                 continue
-            if inline is None and dispatch.predicted_run_s < self._inline_below_s:
+            if inline is None and dispatch.predicted_run_s < self._inline_below_s and not dispatch.ahead:
                 inline = dispatch, rows
             else:
                 self._slots[dispatch.slot].start(dispatch, rows)
@@ -212,15 +213,15 @@ class Dispatcher:
     def _batch_done(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
         """Called by a slot, on its thread."""
         try:
-            self._loop.call_soon_threadsafe(self._settle_and_turn, batch_id, outcome, run_s)
+            self._loop.call_soon_threadsafe(self._settle_and_turn, batch_id, outcome, run_s, self._clock())
         except RuntimeError:
             logger.debug("batch %d ended after the event loop", batch_id)
 
-    def _settle_and_turn(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
-        self._settle(batch_id, outcome, run_s)
+    def _settle_and_turn(self, batch_id: int, outcome: Ran | Exception, run_s: float, ended_s: float) -> None:
+        self._settle(batch_id, outcome, run_s, ended_s)
         self._want_turn()
 
-    def _settle(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
+    def _settle(self, batch_id: int, outcome: Ran | Exception, run_s: float, ended_s: float) -> None:
         dispatch = self._running.pop(batch_id)
         if isinstance(outcome, Exception):
             logger.error(
@@ -231,7 +232,8 @@ class Dispatcher:
                 type(outcome).__name__,
                 " ".join(str(outcome).split())[:500],
             )
-            self._scheduler.fail(batch_id, Reason.EXECUTOR_ERROR, self._clock())
+            now = self._clock()
+            self._scheduler.fail(batch_id, Reason.EXECUTOR_ERROR, now, now - ended_s)
             return
         for index, item in enumerate(dispatch.items):
             work = self._work.get(item.request_id)
@@ -240,7 +242,7 @@ class Dispatcher:
                 work.keep(item.row, outcome.answers, index)
         now = self._clock()
         try:
-            kept = self._scheduler.complete(batch_id, now, run_s, outcome.answers.confidences.tolist())
+            kept = self._scheduler.complete(batch_id, now, run_s, outcome.answers.confidences.tolist(), now - ended_s)
         except Exception:
             logger.exception("the scheduler failed; every unfinished request ends with it")
             self._scheduler.abandon_all(now, Reason.INTERNAL_ERROR)

@@ -79,7 +79,7 @@ class SlotThread:
         self._thread.start()
 
     def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
-        """Begin a batch; the scheduler gives a slot one at a time."""
+        """Begin a batch once those begun before are done; the scheduler gives a slot one ahead at most."""
         self._queue.put((dispatch, rows))
 
     def stop(self) -> None:

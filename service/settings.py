@@ -120,6 +120,14 @@ class Settings(BaseSettings):
         description="Answers are planned to be ready this long before their SLO, milliseconds, at most a tenth of it: "
         "what a request spends in the network, in sockets and waiting for the event loop.",
     )
+    ahead: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="For this last share of the time that a batch is planned to take, the next batch of its slot may "
+        "be decided and handed over, so that the slot never waits for the event loop. More keeps slots busier, less "
+        "lets late arrivals join; 0 decides when a slot is free.",
+    )
     reply_margin_ms: float = Field(
         default=2.0,
         ge=0,
@@ -213,6 +221,7 @@ class Settings(BaseSettings):
             backlog_rows=self.backlog,
             reply_margin_s=self.reply_margin_ms / 1e3,
             transit_s=self.transit_ms / 1e3,
+            ahead=self.ahead,
         )
 
     @property

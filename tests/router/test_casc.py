@@ -189,10 +189,13 @@ def test_the_busier_the_machine_the_fewer_rows_are_answered_again() -> None:
 @STAGED
 def test_answers_that_were_kept_go_out_in_time(staged: bool) -> None:
     """A row that has an answer in time is never late, nor refused, for the sake of a better one."""
+    outcomes = []
     for rate in (100.0, 400.0, 700.0, 2500.0):
         records = served("casc", rate, staged=staged).records
         waited = [record for record in records if record.escalation in (Escalation.NO_TIME, Escalation.ESCALATED)]
-        assert {Outcome.SERVED} == {record.outcome for record in waited}
+        outcomes.append({record.outcome for record in waited})
+    assert outcomes[0] == {Outcome.SERVED}
+    assert all(found <= {Outcome.SERVED} for found in outcomes)
 
 
 @pytest.mark.parametrize("policy", ["casc", "fluid"])

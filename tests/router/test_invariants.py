@@ -57,8 +57,13 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     running = Bundle("running")
 
-    @initialize(policy=st.sampled_from(POLICIES), slots=st.integers(1, 3), backlog=st.integers(1, 30))
-    def begin(self, policy: str, slots: int, backlog: int) -> None:
+    @initialize(
+        policy=st.sampled_from(POLICIES),
+        slots=st.integers(1, 3),
+        backlog=st.integers(1, 30),
+        ahead=st.sampled_from([0.0, 0.5, 1.0]),
+    )
+    def begin(self, policy: str, slots: int, backlog: int, ahead: float) -> None:
         """Start an empty scheduler of two families."""
         self.now = 0.0
         self.slots = slots
@@ -67,8 +72,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             [family("f"), family("g", staged=True)],
             [Slot(i) for i in range(slots)],
             policy_named(policy),
-            Limits(backlog, 4),
+            Limits(backlog, 4, ahead=ahead),
         )
+        self.ahead = ahead
         self.waits = policy in WAITING
         self.submitted: dict[int, Request] = {}
         self.ended: Counter[int] = Counter()
@@ -109,7 +115,9 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(target=running, batch=consumes(running), sure=st.lists(st.floats(0.01, 1.0), min_size=8, max_size=8))
     def complete(self, batch: int, sure: list[float]) -> Any:
-        """A batch is answered, each row with some confidence."""
+        """A batch is answered, each row with some confidence: the first of its slot."""
+        if batch != min(self._of_slot(self.busy[batch].slot)):
+            return batch
         dispatch = self.busy.pop(batch)
         self.insured.update(item.request_id for item in dispatch.items if item.at < 0)
         waiting = self.scheduler.queued_rows
@@ -122,7 +130,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(target=running, batch=consumes(running))
     def fail(self, batch: int) -> Any:
-        """A batch breaks."""
+        """A batch breaks, perhaps before the one ahead of it in its slot has ended."""
         del self.busy[batch]
         self.scheduler.fail(batch, Reason.EXECUTOR_ERROR, self.now)
         return self._poll()
@@ -162,7 +170,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             elif self.insured[record.request_id] == len(request.row_classes):
                 assert record.outcome in (Outcome.CANCELLED, Outcome.EXPIRED), "an insured answer is lost"
         for dispatch in poll.dispatches:
-            assert dispatch.slot not in {other.slot for other in self.busy.values()}
+            before = self._of_slot(dispatch.slot)
+            assert len(before) == dispatch.ahead, "a slot has one batch, and at most one more that was decided ahead"
+            assert self.ahead or not dispatch.ahead
             assert len({item.size_class for item in dispatch.items}) == 1
             assert 1 <= len(dispatch.items) <= 8
             self.busy[dispatch.batch_id] = dispatch
@@ -194,7 +204,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def no_slot_idles_while_rows_wait(self) -> None:
         """Rows without an answer and a free slot never meet without a batch, unless the policy waits."""
-        assert self.waits or len(self.busy) == self.slots or not self._fresh_rows()
+        assert self.waits or self._busy_slots() == self.slots or not self._fresh_rows()
+
+    @invariant()
+    def the_scheduler_knows_its_slots(self) -> None:
+        """A slot is busy as long as a batch of it has not ended."""
+        assert self.scheduler.busy_slots == self._busy_slots()
+
+    def _of_slot(self, slot: int) -> list[int]:
+        """The batches of a slot that have not ended."""
+        return [number for number, dispatch in self.busy.items() if dispatch.slot == slot]
+
+    def _busy_slots(self) -> int:
+        return len({dispatch.slot for dispatch in self.busy.values()})
 
     def _fresh_rows(self) -> list[tuple[int, int]]:
         """The rows of unfinished requests that have been in no batch."""

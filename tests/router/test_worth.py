@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from router.cascades import Cascades, Prices
+from router.cascades import PRICES, Cascades
 from router.contract import Evidence, Family, VariantProfile
 from router.demand import DemandKey
 from router.latency import LatencyModel, table
-from router.worth import DRIFT, RECHECK_S, TIMES_ABOVE, Table
+from router.worth import DRIFT, RECHECK_S, TIMES_ABOVE, Offer, Table
 from tests.queued import FAMILY
 
 KEY = DemandKey("f", -1, 0, 0)
@@ -67,8 +69,7 @@ def test_a_common_slowdown_scales_seconds_and_makes_nothing_anew() -> None:
     assert table.prices is prices
     assert table.scale == pytest.approx(2.0, rel=0.02)
     assert index == table.index(50.0 / table.scale)
-    choices = table.choices(KEY, 4, 50.0 / table.scale)
-    assert choices.later_s[0, 0] == pytest.approx(table.scale * prices.later_s[index, 0])
+    assert table.offers(KEY, index)[0].later_s == pytest.approx(table.scale * prices.later_s[index, 0])
 
 
 def test_a_variant_that_drifts_from_the_others_prices_the_known_rules_anew() -> None:
@@ -89,8 +90,7 @@ def test_a_variant_that_drifts_from_the_others_prices_the_known_rules_anew() -> 
     assert table.prices.price.tolist() == prices.price.tolist()
     assert table.prices.moves is prices.moves
     # Seen from `small`, of which the seconds are as before, `large` is for fewer rows at a price of today.
-    price = 20.0
-    before, after = prices.go[prices.index(price), 0, 2], table.prices.go[table.index(price), 0, 2]
+    before, after = prices.go[made().index(20.0), 0, 2], table.prices.go[table.index(20.0), 0, 2]
     assert after < before
     assert not table.refresh(2.0)
 
@@ -149,51 +149,107 @@ def test_the_scale_follows_back_to_the_profile() -> None:
     assert table.scale == pytest.approx(1.0, rel=0.02)
 
 
-@pytest.mark.parametrize("most", [1, 2, 7, 8])
-def test_choices_are_all_variants_and_batches_as_the_latency_model_plans_them(most: int) -> None:
-    """Batches ascend to the number of rows there are; seconds are planned ones."""
+@pytest.mark.parametrize("at", [0, 16, PRICES - 1])
+def test_offers_expect_what_follows_a_first_answer_at_that_price(at: int) -> None:
+    """Quality and further seconds are those of the rule at the price, for every variant, cheapest first."""
     table = made()
     observe(table, (0, 1, 2), 1.3)
-    choices = table.choices(KEY, most, 10.0)
-    assert ([0, 1, 2], most) == (choices.variants.tolist(), int(choices.rows[-1]))
-    assert sorted(set(choices.rows.tolist())) == choices.rows.tolist()
-    for at, variant in enumerate(choices.variants.tolist()):
-        for batch, rows in enumerate(choices.rows.tolist()):
-            assert choices.seconds[at, batch] == pytest.approx(table.latency.planned_s(variant, rows, 0))
+    table.refresh(1.0)
+    offers, prices = table.offers(KEY, at), table.prices
+    assert [0, 1, 2] == [offer.variant for offer in offers]
+    assert prices.quality[at] == pytest.approx([offer.quality for offer in offers])
+    assert table.scale * prices.later_s[at] == pytest.approx([offer.later_s for offer in offers])
 
 
-def expected_at(prices: Prices, index: int, rung: int) -> tuple[float, float]:
-    return prices.quality[index, rung], prices.later_s[index, rung]
-
-
-@pytest.mark.parametrize("price", [0.0, 20.0, 1e9])
-def test_choices_expect_what_follows_a_first_answer_at_that_price(price: float) -> None:
-    """Quality and further seconds are those of the rule at the nearest price."""
+def test_offers_follow_the_seconds_as_learnt() -> None:
+    """What is kept of them is forgotten when the scale changes and when rules are priced anew."""
     table = made()
-    choices, index = table.choices(KEY, 4, price), table.index(price)
-    for rung in range(3):
-        found = (choices.quality[rung, 0], choices.later_s[rung, 0])
-        assert expected_at(table.prices, index, rung) == pytest.approx(found)
+    index = table.index(20.0)
+    first = table.offers(KEY, index)
+    observe(table, (0, 1, 2), 2.0)
+    assert first is table.offers(KEY, index)
+    assert table.refresh(1.0)
+    scaled = table.offers(KEY, index)
+    assert [2.0 * offer.later_s for offer in first] == pytest.approx([offer.later_s for offer in scaled], rel=0.02)
+    observe(table, (2,), 4.0)
+    observe(table, (0, 1), 2.0)
+    assert table.refresh(2.0)
+    assert table.offers(KEY, index)[0].later_s > 1.1 * scaled[0].later_s
 
 
 def test_a_floor_leaves_the_variants_from_there_on() -> None:
-    """What is below the lowest allowed variant is no choice, and has no part in the hull."""
+    """What is below the lowest allowed variant is not on offer, and has no part in the hull."""
     table = made()
-    choices = table.choices(KEY._replace(lowest=1), 4, 0.0)
-    assert [1, 2] == choices.variants.tolist()
-    assert choices.seconds.shape == (2, len(choices.rows))
+    assert table.offers(KEY, 3)[1:] == table.offers(KEY._replace(lowest=1), 3)
     seconds, _ = table.hull(1, pinned=False)
     assert seconds[1] >= table.prices.first_s[1]
 
 
-def test_a_pinned_variant_is_the_only_choice_and_answers_once() -> None:
+def test_variants_off_the_ladder_are_on_offer_only_by_name() -> None:
+    """`worse` is as dear as `middle` and answers worse: offers skip it, and bear the numbers of the family."""
+    small, middle, large = FAMILY.variants
+    evidence = FAMILY.evidence
+    assert evidence is not None
+    order = [0, 1, 1, 2]
+    family = Family(
+        "f",
+        (small, VariantProfile("worse", 0.5, middle.latency), middle, large),
+        max_batch=8,
+        evidence=Evidence(evidence.correct[order], evidence.confidence[order]),
+    )
+    table = Table(Cascades(family), LatencyModel(family, 1.0), 0, 0.1, 0.0)
+    assert [0, 2, 3] == [offer.variant for offer in table.offers(KEY, 0)]
+    assert [2, 3] == [offer.variant for offer in table.offers(KEY._replace(lowest=2), 0)]
+    assert [Offer(1, 0.5, 0.0)] == table.offers(KEY._replace(pinned=1, lowest=1), 0)
+
+
+def test_a_pinned_variant_is_the_only_offer_and_answers_once() -> None:
     """Its hull is one point, its quality that of the profile."""
     table = made()
-    choices = table.choices(KEY._replace(pinned=1, lowest=1), 4, 0.0)
-    assert ([1], 0.75, 0.0) == (choices.variants.tolist(), choices.quality[0, 0], choices.later_s[0, 0])
+    assert [Offer(1, 0.75, 0.0)] == table.offers(KEY._replace(pinned=1, lowest=1), 0)
     seconds, quality = table.hull(1, pinned=True)
     assert ([0.0, 0.75], 2) == (quality.tolist(), len(seconds))
     assert seconds[1] == pytest.approx(TIMES_ABOVE * 0.026 / 8)
+
+
+SLOW = made()
+"""As learnt on a machine that takes three times as long."""
+observe(SLOW, (0, 1, 2), 3.0)
+SLOW.refresh(1.0)
+SCALES = pytest.mark.parametrize("table", [made(), SLOW], ids=["profiled", "slow"])
+
+
+@SCALES
+def test_a_price_of_the_table_has_its_own_index(table: Table) -> None:
+    """There and back, and dearer the further up."""
+    prices = [table.price(at) for at in range(PRICES)]
+    assert list(range(PRICES)) == [table.index(price) for price in prices]
+    assert prices == sorted(prices)
+    assert prices == pytest.approx((table.prices.price / table.scale).tolist())
+
+
+@SCALES
+@given(price=st.floats(1e-3, 1e6))
+def test_a_price_takes_the_nearest_of_the_table(table: Table, price: float) -> None:
+    """Nearest in the ratio of prices of today."""
+    distance = np.abs(np.log([table.price(at) / price for at in range(PRICES)]))
+    assert distance[table.index(price)] == pytest.approx(distance.min())
+
+
+@pytest.mark.parametrize(("price", "index"), [(0.0, 0), (1e-300, 0), (1e9, PRICES - 1)])
+def test_prices_off_the_table_take_its_end(price: float, index: int) -> None:
+    """A price of nothing is the lowest, any excess the highest."""
+    assert index == made().index(price)
+
+
+@given(st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=60), st.lists(st.floats(0.0, 1.0), max_size=9))
+def test_the_bin_of_one_confidence_is_that_of_many(held_out: list[float], others: list[float]) -> None:
+    """Also where bins are empty, and on the edges between them."""
+    rows = np.array(held_out * 50, dtype=np.float32)
+    evidence = Evidence(np.ones((3, len(rows)), np.bool_), np.tile(rows, (3, 1)))
+    cascades = Cascades(Family("f", FAMILY.variants, max_batch=8, evidence=evidence))
+    asked = [*held_out, *cascades.edges[1].tolist(), *others]
+    assert cascades.bins_of(1, asked).tolist() == [cascades.bin_of(1, confidence) for confidence in asked]
 
 
 def test_a_hull_ends_at_the_best_that_rows_can_be_given() -> None:

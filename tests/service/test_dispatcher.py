@@ -26,7 +26,7 @@ from router.contract import (
 )
 from router.latency import LatencyModel, table
 from router.policies import policy_named
-from router.scheduler import Scheduler
+from router.scheduler import Limits, Scheduler
 from router.view import Decision, Plan, Policy, View
 from service.dispatcher import Dispatcher, Observer
 from service.runner import BatchRunner, Done
@@ -52,6 +52,23 @@ class AtOnce:
 
     def stop(self) -> None:
         """Nothing to end."""
+
+
+class Held(AtOnce):
+    """A slot that is done with nothing until `finish`."""
+
+    def __init__(self, done: Done) -> None:
+        super().__init__(done, None)
+        self.begun: list[tuple[Dispatch, Sequence[Row]]] = []
+
+    def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
+        """Remember it."""
+        self.begun.append((dispatch, rows))
+
+    def finish(self) -> None:
+        """Answer all, in order."""
+        for dispatch, rows in self.begun:
+            super().start(dispatch, rows)
 
 
 class Keeper:
@@ -131,6 +148,29 @@ def test_requests_are_answered_in_full() -> None:
     ended = asyncio.run(answers(policy_named("slack-fraction"), [request(n, 1 + n % 3) for n in range(6)]))
     assert outcomes(ended) == [Outcome.SERVED] * 6
     assert [len(answer.answers.labels) for answer in ended] == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_batch_decided_ahead_waits_in_its_slot_however_short() -> None:
+    """One row would run on the event loop, were its slot not busy with four: it is handed over behind them."""
+
+    async def scenario() -> tuple[list[bool], list[Outcome]]:
+        slots: list[Held] = []
+
+        def make(done: Done) -> list[Held]:
+            slots.append(Held(done))
+            return slots
+
+        scheduler = Scheduler([FAMILY], [Slot(0)], policy_named("fastest"), Limits(ahead=1.0))
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), make, (), inline_below_s=0.002)
+        waiting = [dispatcher.submit(request(number, rows), [ROW] * rows) for number, rows in enumerate((4, 1))]
+        await asyncio.sleep(0)
+        begun = [dispatch.ahead for dispatch, _ in slots[0].begun]
+        slots[0].finish()
+        ended = await asyncio.wait_for(asyncio.gather(*waiting), 10.0)
+        dispatcher.close()
+        return begun, outcomes(ended)
+
+    assert asyncio.run(scenario()) == ([False, True], [Outcome.SERVED] * 2)
 
 
 def test_a_policy_that_raises_leaves_nobody_waiting() -> None:

@@ -18,7 +18,7 @@ from loadtests.workload import SloMix, Workload
 from router.contract import BatchRecord, Dispatch, Escalation, Family, Record, Request, Slot
 from router.latency import LatencyModel
 from router.policies import policy_named
-from router.scheduler import Scheduler
+from router.scheduler import Limits, Scheduler
 from router.view import Policy
 from service.dispatcher import Dispatcher
 from service.runner import BatchRunner, Done
@@ -65,10 +65,11 @@ class Script:
 
     def __init__(self, family: Family, loop: ManualTime, done: Done, running: list[Running]) -> None:
         self._family, self._loop, self._done, self._running = family, loop, done, running
+        self._free_s = 0.0
         self._profile = LatencyModel(family)
 
     def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
-        """Be done after the scripted time."""
+        """Be done after the scripted time, behind what was begun before."""
         variant = self._family.index(dispatch.variant)
         assert variant is not None
         size_class = dispatch.items[0].size_class
@@ -76,14 +77,15 @@ class Script:
         confidence = SAMPLES.confidence[dispatch.variant][[int(row[0]) for row in rows]]
         answers = Answers(np.zeros(len(rows), np.int64), np.stack([1.0 - confidence, confidence], axis=1), confidence)
         states = rows if dispatch.to_stage < len(self._family.variants[-1].stages) else ()
-        end_s = self._loop.now_s + seconds
-        heapq.heappush(self._running, (end_s, dispatch.batch_id, dispatch.started_s, Ran(answers, states)))
-        self._loop.call_at(end_s, self._finish)
+        begin_s = max(self._loop.now_s, self._free_s)
+        self._free_s = begin_s + seconds
+        heapq.heappush(self._running, (self._free_s, dispatch.batch_id, begin_s, Ran(answers, states)))
+        self._loop.call_at(self._free_s, self._finish)
 
     def _finish(self) -> None:
         """Of batches that end together the older one is first: the loop's heap of timers keeps no order of them."""
-        _, batch_id, started_s, ran = heapq.heappop(self._running)
-        self._done(batch_id, ran, self._loop.now_s - started_s)
+        _, batch_id, begin_s, ran = heapq.heappop(self._running)
+        self._done(batch_id, ran, self._loop.now_s - begin_s)
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -102,13 +104,13 @@ class Log:
         self.dispatches += [batch.dispatch for batch in batches]
 
 
-def live(workload: Workload, family: Family, policy: Policy, slots: int) -> Log:
+def live(workload: Workload, family: Family, policy: Policy, slots: int, limits: Limits) -> Log:
     """The workload through the asyncio dispatcher, on manual time, with scripted slots."""
     loop, log = ManualTime(), Log()
 
     async def serve() -> None:
         running: list[Running] = []
-        scheduler = Scheduler([family], [Slot(index) for index in range(slots)], policy)
+        scheduler = Scheduler([family], [Slot(index) for index in range(slots)], policy, limits)
         dispatcher = Dispatcher(
             scheduler,
             BatchRunner({}),
@@ -148,18 +150,25 @@ def rounded(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [tuple(round(value, 9) if isinstance(value, float) else value for value in row) for row in rows]
 
 
-def compared(family: Family, policy: Policy, slots: int, rate: float) -> Log:
+def compared(family: Family, policy: Policy, slots: int, rate: float, ahead: float) -> Log:
     """What was lived, once it is seen to be what was simulated, batch for batch and request for request."""
     rng = np.random.default_rng(5)
-    workload = Workload.draw(
-        arrivals("gamma", rate, 1.5, Shape(cv2=4.0), rng), SloMix.parse("40:0.5,120:0.5"), len(SAMPLES), rng
-    )
+    arrival_s = arrivals("gamma", rate, 1.5, Shape(cv2=4.0), rng)
+    # No two at one moment: the simulator would see both before it decides, the dispatcher the first alone.
+    arrival_s += 1e-7 * np.arange(len(arrival_s))
+    workload = Workload.draw(arrival_s, SloMix.parse("40:0.5,120:0.5"), len(SAMPLES), rng)
     machine = Machine(slots=slots, noise=0.0, slowdown=SLOWDOWN)
-    simulated = simulate(workload, family, SAMPLES, policy, machine, np.random.default_rng(0))
-    lived = live(workload, family, policy, slots)
-    in_order = sorted(lived.dispatches, key=lambda dispatch: dispatch.batch_id)
+    limits = Limits(ahead=ahead)
+    simulated = simulate(workload, family, SAMPLES, policy, machine, np.random.default_rng(0), limits)
+    lived = live(workload, family, policy, slots, limits)
+    # What was decided ahead begins when the batch before it ends: observers are told that, not what was expected.
+    in_order = sorted(
+        (batch._replace(started_s=0.0) if batch.ahead else batch for batch in lived.dispatches),
+        key=lambda batch: batch.batch_id,
+    )
+    decided = [batch._replace(started_s=0.0) if batch.ahead else batch for batch in simulated.dispatches]
     # A batch for a request that was answered meanwhile may outlive the last request, and nobody waits for it.
-    assert rounded(in_order) == rounded(simulated.dispatches[: len(in_order)])
+    assert rounded(in_order) == rounded(decided[: len(in_order)])
     assert rounded(sorted(lived.records)) == rounded(sorted(simulated.records))
     return lived
 
@@ -168,18 +177,24 @@ def compared(family: Family, policy: Policy, slots: int, rate: float) -> Log:
 @pytest.mark.parametrize("family", [FAMILY, STAGED], ids=["independent", "staged"])
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("rate", [60.0, 400.0, 2000.0])
-def test_live_dispatcher_and_simulator_decide_alike(policy: str, family: Family, slots: int, rate: float) -> None:
+@pytest.mark.parametrize("ahead", [0.0, 0.7])
+def test_live_dispatcher_and_simulator_decide_alike(
+    policy: str, family: Family, slots: int, rate: float, ahead: float
+) -> None:
     """Same workload, same service times: the same batches at the same moments, the same record for every request."""
-    lived = compared(family, policy_named(policy), slots, rate)
+    lived = compared(family, policy_named(policy), slots, rate, ahead)
+    assert ahead or not any(batch.ahead for batch in lived.dispatches)
+    assert not ahead or rate < 400.0 or any(batch.ahead for batch in lived.dispatches)
     assert len({record.outcome for record in lived.records}) > 1 or rate < 2000.0
 
 
 @pytest.mark.parametrize("family", [FAMILY, STAGED], ids=["independent", "staged"])
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("rate", [60.0, 400.0])
-def test_both_drivers_escalate_alike(family: Family, slots: int, rate: float) -> None:
+@pytest.mark.parametrize("ahead", [0.0, 0.7])
+def test_both_drivers_escalate_alike(family: Family, slots: int, rate: float, ahead: float) -> None:
     """Kept answers wait, go out and are replaced at the same moments, whether the better variant starts anew or not."""
-    lived = compared(family, TwoSteps(), slots, rate)
+    lived = compared(family, TwoSteps(), slots, rate, ahead)
     seen = {record.escalation for record in lived.records}
     assert {Escalation.CONFIDENT, Escalation.ESCALATED} <= seen
     assert Escalation.NO_TIME in seen or rate < 400.0
