@@ -70,7 +70,8 @@ def test_every_variant_takes_the_same_bytes(revision: RevisionFolder) -> None:
     """Stored pictures are uint8 of one size; each graph shrinks them itself, and answers as it did in the build."""
     samples = revision.samples()
     samples.pop("label")
-    assert (np.uint8, (16, SIDE, SIDE, 3)) == (samples[INPUT].dtype, samples[INPUT].shape)
+    assert np.uint8 == samples[INPUT].dtype
+    assert (16, SIDE, SIDE, 3) == samples[INPUT].shape
     preparer = open_preparation(revision)
     feeds = preparer.collate(preparer.prepare(samples).values)
     for variant in revision.manifest.variants:

@@ -107,7 +107,8 @@ class _Block(nn.Module):
         state = functional.relu6(self._bn0(self._expand_conv(given))) if self._widens else given
         state = functional.relu6(self._bn1(self._depthwise_conv(state)))
         state = self._bn2(self._project_conv(state))
-        return state + given if self._has_way_around else state
+        answer: Tensor = state + given if self._has_way_around else state
+        return answer
 
 
 class _SameConv(nn.Conv2d):

@@ -73,7 +73,7 @@ class Photographs:
         pictures = np.empty((len(self.things) * views, SIDE, SIDE, 3), dtype=np.uint8)
         for row in range(len(pictures)):
             thing = self.things[row % len(self.things)]
-            background = self.backgrounds[random.integers(len(self.backgrounds))]
+            background = self.backgrounds[int(random.integers(len(self.backgrounds)))]
             pictures[row] = np.asarray(_composed(thing, background, random))
             advance((row + 1) / len(pictures))
         return pictures

@@ -145,7 +145,7 @@ class LadderOfResolutions:
         largest = self.rungs[-1]
         graph = exported(largest, self.load(largest.network, largest.side, context.cache), context.scratch)
         session, preparer, jobs = open_session(graph.path), context.preparer(), max(1, int(available_cores()))
-        answers = []
+        answers: list[NDArray[np.int64]] = []
         # All of them as float32 would take a gigabyte.
         for start in range(0, len(pictures), ANSWERED_AT_ONCE):
             rows = preparer.prepare({INPUT: pictures[start : start + ANSWERED_AT_ONCE]}).values
