@@ -160,12 +160,13 @@ def _is_whole(data: bytes) -> bool:
 def prepared(workload: Workload, samples: Samples, host: str, variant: str | None = None) -> list[bytes]:
     """The bytes of every request of a workload."""
     path = oip.infer_path(samples.family, variant)
-    bodies = [oip.infer_body(samples, row) for row in range(len(samples))]
+    messages = [oip.infer_message(samples, row) for row in range(len(samples))]
     requests = []
     for sample, slo_s in zip(workload.sample.tolist(), workload.slo_s.tolist(), strict=True):
-        body = bodies[sample]
+        headers, body = messages[sample]
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = (
-            f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\naccept-encoding: identity\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: {host}\r\n{lines}accept-encoding: identity\r\n"
             f"{oip.SLO_HEADER}: {slo_s * 1000.0:g}\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         requests.append(head.encode() + body)

@@ -18,6 +18,7 @@ FAVOURITE = "sentiment"
 """The family that the line to try prefers: a sentence reads better than 64 numbers."""
 
 _LONGEST_TEXT = 90
+_MOST_NUMBERS = 1000
 
 
 def banner(settings: Settings, started_in_s: float, console: Console | None = None) -> None:
@@ -42,10 +43,15 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
 
 
 def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:
-    """A curl command with a labelled sample of the family and the SLO that the family has anyway."""
+    """A curl command with a sample of the family and the SLO that the family has anyway.
+
+    Where a row has more numbers than anybody would paste, the command asks what the family takes instead.
+    """
     manifest = folder.manifest
     slo_ms = settings.family(manifest.name).slo_ms or manifest.default_slo_s * 1e3
     samples = folder.samples()
+    if any(samples[tensor.name][0].size > _MOST_NUMBERS for tensor in manifest.inputs):
+        return f"curl -s {url}/v2/models/{manifest.name}"
     inputs = []
     for tensor in manifest.inputs:
         rows = samples[tensor.name]

@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,20 +68,32 @@ def read_package(path: Path, names: Sequence[str]) -> Mapping[str, bytes]:
 
     Raises `BuildError` where the file is no Debian package or holds no file of such a name.
     """
+    found = {Path(member).name: content for member, content in _read(path, lambda name: Path(name).name in names)}
+    if missing := [name for name in names if name not in found]:
+        raise BuildError(f"{path}: the package holds no {missing[0]}")
+    return found
+
+
+def read_matching(path: Path, wanted: Callable[[str], bool]) -> Mapping[str, bytes]:
+    """Return the contents of those files of a package whose path in it, without `./` before it, is `wanted`, by path.
+
+    Raises `BuildError` where the file is no Debian package.
+    """
+    return dict(_read(path, wanted))
+
+
+def _read(path: Path, wanted: Callable[[str], bool]) -> list[tuple[str, bytes]]:
     try:
         with tarfile.open(fileobj=io.BytesIO(_data_archive(path.read_bytes()))) as data:
-            found = {
-                Path(member.name).name: stream.read()
+            return [
+                (name, stream.read())
                 for member in data
-                if Path(member.name).name in names and (stream := data.extractfile(member)) is not None
-            }
+                if wanted(name := member.name.removeprefix("./")) and (stream := data.extractfile(member)) is not None
+            ]
     except (OSError, ValueError, tarfile.TarError) as error:
         raise BuildError(
             f"{path}: cannot be read as a Debian package ({error}); delete it to download it anew"
         ) from error
-    if missing := [name for name in names if name not in found]:
-        raise BuildError(f"{path}: the package holds no {missing[0]}")
-    return found
 
 
 def _data_archive(package: bytes) -> bytes:

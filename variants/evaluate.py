@@ -59,13 +59,14 @@ def quality(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: in
 
     A class that is never predicted (or never occurs) counts as precision (or recall) 0.
     """
-    confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    accuracy = float(confusion.trace() / len(labels))
-    precision, recall, f1 = (float(value) for value in _macro(confusion))
-    # Rows drawn with replacement are counts drawn from the confusion matrix.
-    drawn = np.random.default_rng(0).multinomial(len(labels), confusion.ravel() / len(labels), size=DRAWS)
-    errors = [min(1.0, float(values.std())) for values in _macro(drawn.reshape(DRAWS, classes, classes))]
+    # Only the pairs that occur are kept: of a thousand classes there could be a million.
+    pairs, counts = np.unique(labels * classes + predicted, return_counts=True)
+    label, answer = pairs // classes, pairs % classes
+    accuracy = float(counts[label == answer].sum() / len(labels))
+    precision, recall, f1 = (float(value[0]) for value in _macro(label, answer, counts[np.newaxis], classes))
+    # Rows drawn with replacement are counts drawn from the pairs.
+    drawn = np.random.default_rng(0).multinomial(len(labels), counts / len(labels), size=DRAWS)
+    errors = [min(1.0, float(values.std())) for values in _macro(label, answer, drawn, classes)]
     return Quality(
         value=accuracy,
         standard_error=math.sqrt(accuracy * (1 - accuracy) / len(labels)),
@@ -79,11 +80,21 @@ def quality(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: in
     )
 
 
-def _macro(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return macro precision, recall and F1 of confusion matrices int64 [..., k, k], labels by rows."""
-    hits = confusion.diagonal(axis1=-2, axis2=-1).astype(np.float64)
-    precision = hits / np.maximum(confusion.sum(axis=-2), 1)
-    recall = hits / np.maximum(confusion.sum(axis=-1), 1)
+def _macro(
+    label: NDArray[np.int64], answer: NDArray[np.int64], counts: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return macro precision, recall and F1, each [draws], where pair i of label and answer occurs counts[:, i] times.
+
+    `label` and `answer` are [pairs], `counts` is [draws, pairs].
+    """
+    hits, predicted, occurring = (np.zeros((len(counts), classes), dtype=np.int64) for _ in range(3))
+    right = label == answer
+    # Fancy indices would count a class once; its pairs are added one after the other.
+    np.add.at(hits.T, label[right], counts.T[right])
+    np.add.at(predicted.T, answer, counts.T)
+    np.add.at(occurring.T, label, counts.T)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(occurring, 1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
     return precision.mean(axis=-1), recall.mean(axis=-1), f1.mean(axis=-1)
 

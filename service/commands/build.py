@@ -31,7 +31,7 @@ def build(
 ) -> None:
     """Build families: train, compress, measure, profile, publish.
 
-    NAME is a family that comes with the gateway (`sentiment`, `sentiment-deep`, `digits`, `fashion`);
+    NAME is a family that comes with the gateway (`sentiment`, `sentiment-deep`, `digits`, `fashion`, `vision`);
     FILE.py is a family spec of your own.
     """
     repository = settings_from(models=models).models

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from loadtests.samples import Samples
 from loadtests.scoring import Fate
 from loadtests.sender import Sender, prepared, read_answers
 from loadtests.workload import Workload
+from service.oip.decode import Limits, decode_infer
+from tests.oip.specs import Spec, taking
 from tests.scripted import SAMPLES
 
 BODY = b'{"outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["positive"]}]}'
@@ -64,6 +68,19 @@ def test_requests_name_family_variant_and_slo() -> None:
     assert head.startswith(b"POST /v2/models/scripted/versions/large/infer HTTP/1.1\r\nhost: h:1\r\n")
     assert b"x-slo-latency-ms: 50\r\n" in head
     assert head.endswith(b"content-length: %d" % len(body))
+
+
+def test_large_rows_are_sent_raw() -> None:
+    """A picture goes as bytes behind its JSON, as the server's own reader takes it; only the label is asked for."""
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 60, 60, 3), dtype=np.uint8)
+    samples = replace(_with_inputs(), inputs={"image": pictures}, datatypes={"image": "UINT8"})
+    head, _, body = prepared(workload(4), samples, "h:1")[1].partition(b"\r\n\r\n")
+    (length,) = re.findall(rb"inference-header-content-length: (\d+)\r\n", head)
+    signature = taking(Spec("image", "UINT8", (-1, 60, 60, 3)))
+    request = decode_infer(body, int(length), signature, Limits(max_rows=1, max_elements=10_800))
+    assert np.array_equal(pictures[1:2], request.inputs["image"])
+    assert ["label"] == [output.name for output in request.outputs]
+    assert not request.outputs[0].binary
 
 
 @pytest.mark.parametrize("closes", [False, True])

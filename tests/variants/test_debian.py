@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from variants.debian import DebianPackage, fetch_package, read_package
+from variants.debian import DebianPackage, fetch_package, read_matching, read_package
 from variants.families.fashion.data import read_idx
 from variants.spec import BuildError
 
@@ -79,6 +79,14 @@ def test_a_broken_package_is_one_clear_line(tmp_path: Path, content: bytes, faul
     path.write_bytes(content)
     with pytest.raises(BuildError, match=fault):
         read_package(path, ["b.gz"])
+
+
+def test_files_are_chosen_by_their_path(tmp_path: Path) -> None:
+    """Files of one name in two folders are told apart, and only those asked for are read."""
+    path = tmp_path / "x.deb"
+    path.write_bytes(deb({"one/a.png": b"first", "two/a.png": b"second", "two/b.txt": b"third"}))
+    found = read_matching(path, lambda name: name.endswith(".png"))
+    assert {"usr/share/one/a.png": b"first", "usr/share/two/a.png": b"second"} == dict(found)
 
 
 def test_idx_files_are_read_as_they_were_written() -> None:

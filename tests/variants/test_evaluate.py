@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_fscore_support
 
 from variants.evaluate import batches_by_length, predict, quality
 from variants.preparation import Feeds, Row
@@ -49,6 +50,16 @@ def test_perfect_answers_have_perfect_quality(labels: NDArray[np.int64]) -> None
     """Right answers give accuracy 1 without error, whatever the labels."""
     measured = quality(labels, labels, 4)
     assert (1.0, 0.0) == (measured.value, measured.standard_error)
+
+
+@given(arrays(np.int64, st.tuples(st.just(2), st.integers(1, 40)), elements=st.integers(0, 6)))
+def test_quality_is_what_scikit_learn_says(pairs: NDArray[np.int64]) -> None:
+    """Macro figures are those of scikit-learn, with classes that do not occur counted as 0."""
+    labels, predicted = pairs
+    measured = quality(labels, predicted, 7)
+    expected = precision_recall_fscore_support(labels, predicted, labels=range(7), average="macro", zero_division=0)
+    assert pytest.approx(expected[:3]) == (measured.precision, measured.recall, measured.f1)
+    assert pytest.approx((labels == predicted).mean()) == measured.value
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

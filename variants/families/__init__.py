@@ -19,6 +19,7 @@ BUILT_IN = {
     "fashion": "variants.families.fashion",
     "sentiment": "variants.families.sentiment",
     "sentiment-deep": "variants.families.sentiment.deep",
+    "vision": "variants.families.vision",
 }
 
 
