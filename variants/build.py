@@ -61,17 +61,22 @@ def build_family(
     profile_mode: ProfileMode = "quick",
     jobs: int | None = None,
     cache: Path | None = None,
+    counterparts: bool = False,
 ) -> RevisionFolder:
     """Build a family, profile it, and make it the active revision of the repository.
 
     `display` defaults to a progress bar, or plain lines where the error output is no terminal; `jobs`, the threads
-    that evaluate, to one per core; `cache` to `variants.sources.cache_folder()`. Raises `BuildError` where the family
-    as a whole cannot be built, `RepositoryError` where it cannot be written.
+    that evaluate, to one per core; `cache` to `variants.sources.cache_folder()`. With `counterparts`, the networks that
+    the family's exits are compared with are trained and measured too, which may take as long as the rest. Raises
+    `BuildError` where the family as a whole cannot be built, `RepositoryError` where it cannot be written.
     """
     if spec.task != CLASSIFICATION.name:
         raise BuildError(f"{spec.name}: task {spec.task!r}: only families of the task classification can be built")
+    if counterparts and spec.counterparts is None:
+        raise BuildError(f"{spec.name}: has no counterparts to train; build it without them")
+    stages = [stage for stage in BuildStage if counterparts or stage is not BuildStage.COUNTERPARTS]
     display = display or open_display(f"building {spec.name}")
-    progress = BuildProgress({stage: spec.expected_s.get(stage, _DEFAULT_STAGE_S) for stage in BuildStage}, display)
+    progress = BuildProgress({stage: spec.expected_s.get(stage, _DEFAULT_STAGE_S) for stage in stages}, display)
     with (
         display,
         repository.new_staging(spec.name) as staging,
@@ -85,17 +90,19 @@ def build_family(
             advance=progress.advance,
             log=display.log,
         )
-        return _Build(context, progress, jobs or max(1, int(available_cores()))).run(repository, profile_mode)
+        build = _Build(context, progress, jobs or max(1, int(available_cores())), counterparts=counterparts)
+        return build.run(repository, profile_mode)
 
 
 class _Build:
     """One run of the pipeline. `facts` becomes the manifest's `build`."""
 
-    def __init__(self, context: BuildContext, progress: BuildProgress, jobs: int) -> None:
+    def __init__(self, context: BuildContext, progress: BuildProgress, jobs: int, *, counterparts: bool) -> None:
         self._context = context
         self._spec = context.spec
         self._progress = progress
         self._jobs = jobs
+        self._counterparts = counterparts
         self._created = datetime.datetime.now(datetime.UTC)
         # Two builds may start in one second.
         self._revision = f"{self._created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -112,7 +119,12 @@ class _Build:
 
         self._progress.begin(BuildStage.TRAIN)
         maker = CandidateMaker(self._context, self._facts)
-        made = maker.make_all(data, preparer, rows.validation, self._candidate_yielded)
+        made = maker.make_all("build", data, preparer, rows.validation, self._candidate_yielded)
+        if not made:
+            raise BuildError(f"{self._spec.name}: no variant could be made")
+        if self._counterparts:
+            self._progress.begin(BuildStage.COUNTERPARTS)
+            made += maker.make_all("counterparts", data, preparer, rows.validation, lambda: None)
 
         self._progress.begin(BuildStage.EVALUATE)
         assessments = assess(

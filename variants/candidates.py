@@ -38,15 +38,15 @@ class CandidateMaker:
         self._facts = facts
 
     def make_all(
-        self, data: Dataset, preparer: Preparer, rows: Sequence[Row], yielded: Callable[[], None]
+        self, function: str, data: Dataset, preparer: Preparer, rows: Sequence[Row], yielded: Callable[[], None]
     ) -> list[MadeVariant]:
-        """Make every candidate; parity is checked on the first `PARITY_ROWS` of the prepared rows.
+        """Make every candidate that the family's `function` yields: `build` or `counterparts`.
 
-        `yielded` is called with each candidate, before it is made. Raises `BuildError` where an essential one or all
-        fail.
+        Parity is checked on the first `PARITY_ROWS` of the prepared rows. `yielded` is called with each candidate,
+        before it is made. Raises `BuildError` where an essential one fails.
         """
         made: list[MadeVariant] = []
-        for candidate in self._candidates(data):
+        for candidate in self._candidates(function, data):
             yielded()
             try:
                 made.append(self._make(candidate, preparer, rows[:PARITY_ROWS]))
@@ -57,15 +57,14 @@ class CandidateMaker:
                 shutil.rmtree(self._context.staging / candidate.name, ignore_errors=True)
                 self._facts[f"left_out.{candidate.name}"] = reason
                 self._context.log(f"{candidate.name} is left out: {reason}")
-        if not made:
-            raise BuildError(f"{self._name}: no variant could be made")
         return made
 
-    def _candidates(self, data: Dataset) -> Iterator[Candidate]:
-        with faults_of_the_spec(self._context, "build"):
-            candidates = iter(self._context.spec.build(self._context, data))
+    def _candidates(self, function: str, data: Dataset) -> Iterator[Candidate]:
+        source: Callable[[BuildContext, Dataset], Iterator[Candidate]] = getattr(self._context.spec, function)
+        with faults_of_the_spec(self._context, function):
+            candidates = iter(source(self._context, data))
         while True:
-            with faults_of_the_spec(self._context, "build"):
+            with faults_of_the_spec(self._context, function):
                 candidate = next(candidates, None)
             if candidate is None:
                 return

@@ -31,11 +31,12 @@ class BuildError(Exception):
 
 
 class BuildStage(StrEnum):
-    """The parts of a build, in their order; what the progress bar names."""
+    """The parts of a build, in their order; what the progress bar names. Counterparts are built where asked for."""
 
     DATA = "data"
     TRAIN = "train"
     VARIANTS = "variants"
+    COUNTERPARTS = "counterparts"
     EVALUATE = "evaluate"
     PROFILE = "profile"
     PUBLISH = "publish"
@@ -127,7 +128,7 @@ class Candidate:
     what it made; where it raises, the variant is left out with that reason, unless it is `essential`: then the build
     fails. `stages` names the chain's stages that form the same network. `reference` gives the logits float32 [n, k]
     that the original model answers to the same feeds, for the parity check. `counterpart` names the exit of a chain
-    that this candidate, trained on its own, is compared with in reports.
+    that this candidate, trained on its own, is compared with in reports; it competes with no variant.
     """
 
     name: str
@@ -144,9 +145,11 @@ class FamilySpec:
     """A model family: what it takes and gives, and how its variants come about.
 
     `load` returns the labelled rows (and writes shared files such as a tokenizer); `build` trains or loads the model,
-    then yields the candidates. `sizes` are the ascending size classes in tokens, (1,) for tensors. `default_slo_s` is
-    the latency objective of requests that name none. `samples` rows of the test part are stored with the revision for
-    load tests. `expected_s` are the seconds that the stages take on two cores, for the estimate of remaining time.
+    then yields the candidates. `counterparts`, where asked for, trains what exits are compared with, networks that end
+    there, and yields them as candidates that name the exit. `sizes` are the ascending size classes in tokens, (1,) for
+    tensors. `default_slo_s` is the latency objective of requests that name none. `samples` rows of the test part are
+    stored with the revision for load tests. `expected_s` are the seconds that the stages take on two cores, for the
+    estimate of remaining time.
     Where the rows are not `labelled`, their labels are the original model's own answers: quality is agreement with it,
     and there is nothing to calibrate confidence against.
     ONNX files take the inputs that `variants.preparation` names and give `logits` float32 [n, len(labels)].
@@ -160,6 +163,7 @@ class FamilySpec:
     load: Callable[[BuildContext], Dataset]
     build: Callable[[BuildContext, Dataset], Iterator[Candidate]]
     default_slo_s: float
+    counterparts: Callable[[BuildContext, Dataset], Iterator[Candidate]] | None = None
     task: str = "classification"
     labelled: bool = True
     sizes: tuple[int, ...] = (1,)

@@ -83,9 +83,12 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "models")
 
 
-def build(spec: FamilySpec, repository: Repository, output: io.StringIO | None = None) -> Any:
+def build(
+    spec: FamilySpec, repository: Repository, output: io.StringIO | None = None, *, counterparts: bool = False
+) -> Any:
     display = LineDisplay("build", output or io.StringIO())
-    return build_family(spec, repository, display=display, cache=repository.root / "cache", jobs=1)
+    cache = repository.root / "cache"
+    return build_family(spec, repository, display=display, cache=cache, jobs=1, counterparts=counterparts)
 
 
 def with_candidate(spec: FamilySpec, candidate: Candidate) -> FamilySpec:
@@ -138,6 +141,26 @@ def test_what_was_measured_is_in_the_manifest(sides: FamilySpec, repository: Rep
     assert scores is not None
     assert ("test part", 300) == (scores.rows, len(scores.of["exact"]))
     assert pytest.approx(quality.value) == scores.of["blurred"].mean()
+
+
+def test_counterparts_are_built_only_where_asked_for(sides: FamilySpec, repository: Repository) -> None:
+    """They are in the revision beside what they are compared with, after all others, and are not loaded."""
+
+    def alone(context: BuildContext, data: Dataset) -> Iterator[Candidate]:
+        [exact, _] = sides.build(context, data)
+        yield replace(exact, name="alone", counterpart="exact")
+
+    spec = replace(sides, counterparts=alone)
+    assert ["exact", "blurred"] == [variant.name for variant in build(spec, repository).manifest.variants]
+    revision = build(spec, repository, counterparts=True)
+    assert ["exact", "blurred", "alone"] == [variant.name for variant in revision.manifest.variants]
+    assert ("exact", False) == (
+        revision.manifest.variants[2].counterpart,
+        revision.manifest.variants[2].load_by_default,
+    )
+    assert "seconds.counterparts" in revision.manifest.build
+    with pytest.raises(BuildError, match=r"^sides: has no counterparts to train"):
+        build(sides, repository, counterparts=True)
 
 
 def test_another_task_is_refused(sides: FamilySpec, repository: Repository) -> None:

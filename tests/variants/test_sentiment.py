@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,20 @@ from hypothesis import strategies as st
 
 from variants.families.sentiment.export import AllExits, export_all_exits, reference_logits
 from variants.families.sentiment.model import WIDTH, MultiExitEncoder, from_pretrained
-from variants.families.sentiment.train import batches
-from variants.preparation import ATTENTION_MASK, INPUT_IDS, LOGITS, Feeds
+from variants.families.sentiment.train import Schedule, batches, fine_tune
+from variants.preparation import ATTENTION_MASK, INPUT_IDS, LOGITS, Feeds, TextPreparer
 from variants.recipes.rowwise_int8 import rowwise_int8
 from variants.session import open_session
 from variants.stages import collate_states, cut_states, run_each, run_stages
 
 DEPTH = 2
+
+
+class Padded(TextPreparer):
+    """Collates rows as text is collated, without a tokenizer."""
+
+    def __init__(self) -> None:
+        self._padding_id = 0
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +121,19 @@ def test_a_checkpoint_of_another_shape_is_refused() -> None:
     }
     with pytest.raises(KeyError, match=r"encoder\.layer\.0\.attention\.self\.query\.weight"):
         from_pretrained(embeddings, 1, 16)
+
+
+def test_a_network_can_be_trained_for_one_exit_alone(network: MultiExitEncoder) -> None:
+    """Only the chosen exit's classifier and the layers learn; without the choice all classifiers do."""
+    rows = [np.array([1, 2, token, 3]) for token in range(4, 20)]
+    labels = np.arange(16) % 2
+    for exits, learnt in (((2,), [False, False, True]), (None, [True, True, True])):
+        trained = copy.deepcopy(network)
+        fine_tune(trained, Padded(), rows, labels, Schedule(1, 1e-3), seed=0, advance=lambda done: None, exits=exits)
+        after = trained.state_dict()
+        changed = {name for name, values in network.state_dict().items() if not torch.equal(values, after[name])}
+        assert learnt == [f"exits.{number}.weight" in changed for number in range(DEPTH + 1)]
+        assert {"words", "layers.1.widen"} & {name.removesuffix(".weight") for name in changed} == {"layers.1.widen"}
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**31))
