@@ -91,7 +91,11 @@ def build_family(
             log=display.log,
         )
         build = _Build(context, progress, jobs or max(1, int(available_cores())), counterparts=counterparts)
-        return build.run(repository, profile_mode)
+        try:
+            return build.run(repository, profile_mode)
+        except OSError as error:
+            where = f"check the space left in {repository.root} and {Path(scratch).parent}"
+            raise BuildError(f"{spec.name}: cannot be written: {error.strerror or error}; {where}") from error
 
 
 class _Build:

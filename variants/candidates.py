@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from variants.session import Session, open_session
 from variants.spec import STAGES_FOLDER, BuildContext, BuildError, Candidate, Dataset
 
 PARITY_ROWS = 16
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TAKEN = frozenset({STAGES_FOLDER, PROFILES_FOLDER, MANIFEST_FILE})
 """Names in the revision's folder that no variant can have."""
 
@@ -56,6 +58,8 @@ class CandidateMaker:
             try:
                 made.append(self._make(candidate, preparer, rows[:PARITY_ROWS]))
             except Exception as error:
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise  # whatever comes next would fail, too
                 reason = _reason(self._context, error)
                 if candidate.essential:
                     raise BuildError(f"{self._name}: variant {candidate.name} cannot be made: {reason}") from error

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -185,6 +187,22 @@ def test_a_recipe_that_fails_fails_alone(sides: FamilySpec, repository: Reposito
     assert "broken is left out: ValueError: cannot read" in output.getvalue()
     assert str(revision.manifest.build["left_out.broken"]).startswith("ValueError: cannot read")
     assert not any(entry.path.startswith("broken") for entry in revision.manifest.files)
+
+
+def test_a_full_disk_ends_the_build(sides: FamilySpec, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a variant cannot be written it is not left out, for the next would not fit either; nothing stays behind."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    message = r"^sides: cannot be written: No space left on device; check the space left in "
+    with pytest.raises(BuildError, match=message):
+        build(with_candidate(sides, failing(full)), repository)
+
+    def fails(*given: object) -> None:
+        raise full
+
+    monkeypatch.setattr("variants.build.save_scores", fails)
+    with pytest.raises(BuildError, match=message):
+        build(sides, repository)
+    assert [] == list((repository.root / "sides").iterdir())
 
 
 def test_a_model_that_cannot_be_opened_is_left_out(sides: FamilySpec, repository: Repository) -> None:
