@@ -111,6 +111,8 @@ def k_means(weight: Tensor, clusters: int, seed: int) -> Tensor:
     values = weight.flatten().numpy()
     is_sparse = bool((values == 0).any())
     values = values[values != 0] if is_sparse else values
+    if not len(values):
+        return torch.zeros(1)
     values = np.random.default_rng(seed).permutation(values)[:SAMPLE]
     clusters = min(clusters, len(np.unique(values)))
     spread = np.linspace(values.min(), values.max(), clusters)[:, None]

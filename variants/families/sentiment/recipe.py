@@ -125,7 +125,8 @@ class ExitsOfMiniLM:
         network = model.from_pretrained(weights, depth, MAX_TOKENS)
         texts = b"\0".join(dataset.train.inputs[data.INPUT].tolist())
         code = [Path(inspect.getfile(module)) for module in (data, model, train)]
-        settings = f"seed {context.spec.seed}, {self.schedule}, depth {depth}, exits {exits}, torch {torch.__version__}"
+        settings = f"seed {context.spec.seed}, {self.schedule}, depth {depth}, exits {exits}, {MAX_TOKENS} tokens"
+        settings += f", torch {torch.__version__}"
         originals = f"{data.ENCODER_SHA256}, {data.TOKENIZER_SHA256}"
         key = content_key(settings, originals, *code, texts, dataset.train.labels.tobytes())
 
