@@ -68,6 +68,13 @@ def test_labelled_rows_give_accuracies(repository: Repository, tmp_path: Path) -
     assert {} == revision.verify()
 
 
+def test_the_lineage_tells_what_was_done_to_the_file(repository: Repository, tmp_path: Path) -> None:
+    """A softmax that was cut off is a step; recipes come after it."""
+    model = save_mlp(tmp_path / "mlp.onnx", last="Softmax").path
+    manifest = imported(repository, model, save_samples(tmp_path, x=ROWS), ImportOptions(recipes=("fp16",))).manifest
+    assert ("mlp.onnx", "softmax cut off", "slimmed", "weights in fp16") == manifest.variant("fp16").lineage
+
+
 def test_rows_without_labels_give_agreement(repository: Repository, tmp_path: Path) -> None:
     """Without labels the model itself is right by definition, the others as often as they agree; nothing is scaled."""
     revision = imported(repository, save_mlp(tmp_path / "mlp.onnx").path, save_samples(tmp_path, x=ROWS))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from variants import evaluate
 from variants.atomic import sha256_of
 from variants.candidates import PARITY_ROWS
-from variants.importing.answer import Answer, answer_of
+from variants.importing.answer import Answer, Kind, answer_of
 from variants.importing.model import ForeignModel, read_model
 from variants.importing.rows import SampleFile, read_samples
 from variants.manifest import TensorPreparation, TensorSpec
@@ -204,7 +204,7 @@ class _Imported:
         model = self.answer.served(self.prepared.shape[1:])
         parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _WEIGHTS)
         onnx.save(model, path)
-        served = Artifact(path, EXPORT, (self.foreign.path.name,), parameters)
+        served = Artifact(path, EXPORT, (self.foreign.path.name, *_STEPS[self.answer.kind]), parameters)
         try:
             slimmed = slim(served, context.scratch / "slim.onnx")
         except RecipeError as error:
@@ -225,6 +225,12 @@ class _Imported:
         return [preparer.collate(rows[start : start + batch]) for start in range(0, len(rows) - batch + 1, batch)]
 
 
+_STEPS: Mapping[Kind, tuple[str, ...]] = {
+    Kind.LOGITS: (),
+    Kind.SOFTMAX: ("softmax cut off",),
+    Kind.PROBABILITIES: ("logarithm of its probabilities",),
+}
+"""What was done to the file to have logits, for the lineage."""
 _WEIGHTS = {
     *(onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE),
     *(onnx.TensorProto.INT8, onnx.TensorProto.UINT8),
