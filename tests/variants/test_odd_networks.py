@@ -97,6 +97,7 @@ def model(kind: Callable[[], nn.Module]) -> Model:
         (ChannelPruning(0.5, fit=NONE), WeightNormed, "cannot be followed"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_what_cannot_be_done_is_refused(recipe: Recipe, kind: Callable[[], nn.Module], reason: str) -> None:
     """A recipe that would do nothing, make the network larger or break it says so instead."""
     with pytest.raises(RecipeError, match=reason):
