@@ -118,11 +118,11 @@ class CandidateMaker:
 
     def _check_answer(self, session: Session, feeds: Feeds) -> None:
         """Hold what a model takes and gives against the spec. Raises `BuildError`."""
-        if unknown := sorted(set(session.input_names) - feeds.keys()):
-            raise BuildError(f"its model takes {unknown[0]!r}, preparation gives {', '.join(feeds)}")
+        if set(session.input_names) != feeds.keys():
+            raise BuildError(f"its model takes {', '.join(session.input_names)}; preparation gives {', '.join(feeds)}")
         if LOGITS not in session.output_names:
             raise BuildError(f"its model gives {', '.join(session.output_names)}, not {LOGITS!r}")
-        logits = session.run({name: feeds[name] for name in session.input_names})[LOGITS]
+        logits = session.run(feeds)[LOGITS]
         wanted = (len(next(iter(feeds.values()))), len(self._context.spec.labels))
         if logits.shape != wanted or logits.dtype != np.float32:
             raise BuildError(

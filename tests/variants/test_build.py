@@ -318,6 +318,14 @@ def made_by(sides: FamilySpec, change: Callable[[Artifact], Any]) -> Candidate:
     return Candidate("changed", lambda path: change(exact.make(path)))
 
 
+def with_input(artifact: Artifact, name: str) -> Artifact:
+    """Call the input something else."""
+    model = onnx.load(artifact.path)
+    model.graph.input[0].name = model.graph.node[0].input[0] = name
+    onnx.save(model, artifact.path)
+    return artifact
+
+
 def with_node(artifact: Artifact, kind: str, *more: str, output: str = "logits") -> Artifact:
     """Put a node behind the logits."""
     model = onnx.load(artifact.path)
@@ -333,6 +341,7 @@ def with_node(artifact: Artifact, kind: str, *more: str, output: str = "logits")
     [
         (lambda artifact: None, "its make() gave None, not the Artifact of the file"),
         (lambda artifact: replace(artifact, path=artifact.path.parent), "its make() gave Artifact("),
+        (lambda artifact: with_input(artifact, "pt"), "its model takes pt; preparation gives point"),
         (lambda artifact: with_node(artifact, "Identity", output="out"), "its model gives out, not 'logits'"),
         (lambda artifact: with_node(artifact, "Transpose"), "its model gives float32 [2, 16] as 'logits' for 16 rows"),
         (lambda artifact: with_node(artifact, "Log"), "its model gives 'logits' that are not finite"),
