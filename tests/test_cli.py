@@ -145,6 +145,16 @@ def test_the_unforeseen_has_no_traceback_unless_asked_for(
         cli.run(["profile", "sign", "--models", str(sound)])
 
 
+def test_an_interrupt_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sound: Path) -> None:
+    """Ctrl-C ends a command with one line and the exit code that shells expect."""
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Repository, "open", interrupted)
+    assert (130, ["pareto: interrupted"]) == failing(capsys, "profile", "sign", "--models", str(sound))
+
+
 def test_what_is_built_is_not_built_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """`pareto build` leaves a family alone that the repository has, unless forced."""
     write_family(Repository(tmp_path), "digits", {"only": (sign_model(), 0.8)})
