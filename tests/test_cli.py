@@ -201,6 +201,17 @@ def test_frontier_of_a_repository_that_cannot_be_written(
     assert "pareto: profiles: cannot be written" in printed.err
 
 
+def test_frontier_without_matplotlib(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sound: Path, tmp_path: Path
+) -> None:
+    """Where nothing can be drawn, the report is written without pictures and says why."""
+    monkeypatch.setitem(sys.modules, "variants.plots", None)
+    assert 0 == cli.run(["frontier", "sign", "--models", str(sound), "--out", str(tmp_path / "out")])
+    assert "no pictures: variants.plots is not installed" in capsys.readouterr().err
+    assert ["sign-frontier.html"] == [path.name for path in (tmp_path / "out").iterdir()]
+    assert "No pictures" in (tmp_path / "out" / "sign-frontier.html").read_text(encoding="utf-8")
+
+
 def test_frontier_of_nothing_sound_is_one_line(capsys: pytest.CaptureFixture[str], corrupt: Path) -> None:
     """Where every variant is damaged, each is named, and the command ends with what to do."""
     assert 1 == cli.run(["frontier", "sign", "--models", str(corrupt)])

@@ -105,26 +105,37 @@ def _kept(folder: RevisionFolder, profile: FamilyProfile) -> FamilyProfile:
 
 
 def _write(report: Report, folder: Path) -> None:
+    """Write the page, and the pictures where they can be drawn."""
     try:
-        from variants.plots import draw_frontier
         from variants.report.page import render
-        from variants.report.pictures import cascade_picture, draw_cascades, frontier_pictures
 
         folder.mkdir(parents=True, exist_ok=True)
-        name = report.manifest.name
-        for suffix in PICTURES:
-            path = folder / f"{name}-frontier{suffix}"
-            draw_frontier(report.points, path, metric=report.metric)
-            typer.echo(f"drawn: {path}", err=True)
-            if report.curve:
-                path = folder / f"{name}-cascades{suffix}"
-                draw_cascades(report.curve, path, report.metric)
-                typer.echo(f"drawn: {path}", err=True)
-        cascades = cascade_picture(report.curve, report.metric) if report.curve else ""
-        page = folder / f"{name}-frontier.html"
-        page.write_text(render(report, frontier_pictures(report.points, report.metric), cascades), encoding="utf-8")
+        planes, cascades = _pictures(report, folder)
+        page = folder / f"{report.manifest.name}-frontier.html"
+        page.write_text(render(report, planes, cascades), encoding="utf-8")
         typer.echo(f"report: {page}", err=True)
     except ModuleNotFoundError as error:
-        typer.echo(f"no report and no pictures: {error.name} is not installed (`make build` installs it)", err=True)
+        typer.echo(f"no report: {error.name} is not installed (`make build` installs it)", err=True)
     except OSError as error:
         raise CommandError(f"{error.filename}: cannot be written: {error.strerror}; see --out") from error
+
+
+def _pictures(report: Report, folder: Path) -> tuple[dict[str, str], str]:
+    """Write the pictures; return those of the page: one for each plane, and that of the cascades."""
+    try:
+        from variants.plots import draw_frontier
+        from variants.report.pictures import cascade_picture, draw_cascades, frontier_pictures
+    except ModuleNotFoundError as error:
+        typer.echo(f"no pictures: {error.name} is not installed (`make build` installs it)", err=True)
+        return {}, ""
+    name = report.manifest.name
+    for suffix in PICTURES:
+        path = folder / f"{name}-frontier{suffix}"
+        draw_frontier(report.points, path, metric=report.metric)
+        typer.echo(f"drawn: {path}", err=True)
+        if report.curve:
+            path = folder / f"{name}-cascades{suffix}"
+            draw_cascades(report.curve, path, report.metric)
+            typer.echo(f"drawn: {path}", err=True)
+    cascades = cascade_picture(report.curve, report.metric) if report.curve else ""
+    return frontier_pictures(report.points, report.metric), cascades
