@@ -59,11 +59,13 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(str(error), error.exit_code)
     except TyperException as error:
         return _failed(f"{error.format_message().rstrip('.')} (see pareto --help)", error.exit_code)
-    except (KeyboardInterrupt, Abort):
+    except Abort:
         return _failed("interrupted", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - a user never sees a traceback
         text = " ".join(str(error).split()) or "no message"
         return _failed(f"internal error: {type(error).__name__}: {text} (PARETO_DEBUG=1 shows where)", 1)
+    if code == INTERRUPTED:  # typer has caught the KeyboardInterrupt, and says nothing
+        typer.echo("pareto: interrupted", err=True)
     return code if isinstance(code, int) else 0
 
 

@@ -145,6 +145,16 @@ def test_the_unforeseen_has_no_traceback_unless_asked_for(
         cli.run(["profile", "sign", "--models", str(sound)])
 
 
+def test_an_interrupt_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sound: Path) -> None:
+    """Ctrl-C ends a command with one line and the exit code that shells expect."""
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Repository, "open", interrupted)
+    assert (130, ["pareto: interrupted"]) == failing(capsys, "profile", "sign", "--models", str(sound))
+
+
 def test_what_is_built_is_not_built_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """`pareto build` leaves a family alone that the repository has, unless forced."""
     write_family(Repository(tmp_path), "digits", {"only": (sign_model(), 0.8)})
@@ -175,17 +185,31 @@ def test_frontier_prints_and_draws(capsys: pytest.CaptureFixture[str], sound: Pa
 def test_frontier_of_a_repository_that_cannot_be_written(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where a profile is known but footprints cannot be kept, that is said, and the report is written all the same."""
+    """What is measured and cannot be kept is said, and the report is written all the same; so is a profile's table."""
     models = made(tmp_path / "models")
-    assert 0 == cli.run(["profile", "sign", "--models", str(models)])
 
     def refuses(*arguments: object) -> None:
         raise RepositoryError("profiles: cannot be written: Read-only file system")
 
     monkeypatch.setattr("variants.profiling.save_profile", refuses)
     assert 0 == cli.run(["frontier", "sign", "--models", str(models), "--out", str(tmp_path)])
-    assert "what was measured is not kept: profiles: cannot be written" in capsys.readouterr().err
+    assert 2 == capsys.readouterr().err.count("what was measured is not kept: profiles: cannot be written")
     assert (tmp_path / "sign-frontier.html").is_file()
+    assert 1 == cli.run(["profile", "sign", "--models", str(models)])
+    printed = capsys.readouterr()
+    assert "quick" in printed.out
+    assert "pareto: profiles: cannot be written" in printed.err
+
+
+def test_frontier_without_matplotlib(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sound: Path, tmp_path: Path
+) -> None:
+    """Where nothing can be drawn, the report is written without pictures and says why."""
+    monkeypatch.setitem(sys.modules, "variants.plots", None)
+    assert 0 == cli.run(["frontier", "sign", "--models", str(sound), "--out", str(tmp_path / "out")])
+    assert "no pictures: variants.plots is not installed" in capsys.readouterr().err
+    assert ["sign-frontier.html"] == [path.name for path in (tmp_path / "out").iterdir()]
+    assert "No pictures" in (tmp_path / "out" / "sign-frontier.html").read_text(encoding="utf-8")
 
 
 def test_frontier_of_nothing_sound_is_one_line(capsys: pytest.CaptureFixture[str], corrupt: Path) -> None:

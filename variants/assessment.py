@@ -27,7 +27,7 @@ INVARIANCE_ROWS = 128
 
 @dataclass(frozen=True, slots=True)
 class MadeVariant:
-    """A variant that was written, opened and passed its checks.
+    """A variant that was written and passed its checks. It is opened when needed: together they may fill the memory.
 
     `stages` has, in order, the files of a chain that was seen to answer bit for bit as the whole graph; it is empty
     where there is no such chain. `counterpart` is the name of the exit that it is the separately trained form of, if it
@@ -36,10 +36,13 @@ class MadeVariant:
 
     name: str
     artifact: Artifact
-    session: Session
     stages: Mapping[str, Path]
     notes: str = ""
     counterpart: str = ""
+
+    def path(self) -> list[Session]:
+        """Open its stages or, where it has none, its whole graph. Raises `ModelLoadError`."""
+        return [open_session(file) for file in self.stages.values() or (self.artifact.path,)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +85,22 @@ def assess(
     jobs: int,
     advance: Callable[[float], None],
 ) -> dict[str, Assessment]:
-    """Measure every variant, by name. `advance` is told the fraction done, in [0, 1]."""
+    """Measure every variant, by name, but for those that give some row logits that are not finite.
+
+    `advance` is told the fraction done, in [0, 1].
+    """
     half = 0.5
     logits = _answers(made, preparer, [*rows.validation, *rows.test], jobs, lambda done: advance(half * done))
     assessments = {}
     for number, variant in enumerate(made, start=1):
+        if not np.isfinite(logits[variant.name]).all():
+            continue
         on_validation, on_test = np.split(logits[variant.name], [len(rows.validation)])
         temperature = None if rows.labelled else 1.0
         calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed, temperature)
-        invariance = batch_invariance(
-            variant.session, preparer, rows.test[:INVARIANCE_ROWS], temperature=calibrated.temperature, jobs=jobs
-        )
+        session = open_session(variant.artifact.path)
+        some = rows.test[:INVARIANCE_ROWS]
+        invariance = batch_invariance(session, preparer, some, temperature=calibrated.temperature, jobs=jobs)
         measured = CLASSIFICATION.quality(on_test, rows.test_labels)
         assessments[variant.name] = Assessment(
             quality=measured if rows.labelled else measured.model_copy(update={"metric": "agreement"}),
@@ -118,9 +126,8 @@ def _answers(
     for variant in sorted(made, key=lambda variant: len(variant.stages), reverse=True):
         if variant.name in logits:
             continue
-        path = [open_session(file) for file in variant.stages.values()] or [variant.session]
         on_the_way = [other for other in made if other.stages and _begins(other.stages, variant.stages)] or [variant]
-        answers = predict(path, preparer, rows, jobs=jobs)
+        answers = predict(variant.path(), preparer, rows, jobs=jobs)
         for other in on_the_way:
             logits[other.name] = answers[max(len(other.stages), 1) - 1]
         advance(len(logits) / len(made))

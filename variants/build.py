@@ -23,14 +23,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from variants.assessment import Assessment, HeldOut, MadeVariant, assess
 from variants.calibrate import expected_calibration_error
 from variants.candidates import CandidateMaker, faults_of_the_spec
+from variants.draft import check_spec, draft_manifest
 from variants.fingerprint import available_cores
-from variants.manifest import SAMPLES_FILE, FamilyManifest, StageManifest, VariantManifest
+from variants.manifest import SAMPLES_FILE, FamilyManifest, VariantManifest, first_fault
 from variants.measurements import Training
-from variants.preparation import Preparer
+from variants.preparation import InputError, Preparer, Row
 from variants.profiling import ProfileMode, profile_family, save_profile
 from variants.progress import BuildProgress, Display, open_display
 from variants.repository import Repository
@@ -48,7 +50,6 @@ from variants.spec import (
     LabelledRows,
     check_dataset,
 )
-from variants.tasks import CLASSIFICATION
 
 _DEFAULT_STAGE_S = 10.0
 
@@ -61,17 +62,21 @@ def build_family(
     profile_mode: ProfileMode = "quick",
     jobs: int | None = None,
     cache: Path | None = None,
+    counterparts: bool = False,
 ) -> RevisionFolder:
     """Build a family, profile it, and make it the active revision of the repository.
 
     `display` defaults to a progress bar, or plain lines where the error output is no terminal; `jobs`, the threads
-    that evaluate, to one per core; `cache` to `variants.sources.cache_folder()`. Raises `BuildError` where the family
-    as a whole cannot be built, `RepositoryError` where it cannot be written.
+    that evaluate, to one per core; `cache` to `variants.sources.cache_folder()`. With `counterparts`, the networks that
+    the family's exits are compared with are trained and measured too, which may take as long as the rest. Raises
+    `BuildError` where the family as a whole cannot be built, `RepositoryError` where it cannot be written.
     """
-    if spec.task != CLASSIFICATION.name:
-        raise BuildError(f"{spec.name}: task {spec.task!r}: only families of the task classification can be built")
+    check_spec(spec)
+    if counterparts and spec.counterparts is None:
+        raise BuildError(f"{spec.name}: has no counterparts to train; build it without them")
+    stages = [stage for stage in BuildStage if counterparts or stage is not BuildStage.COUNTERPARTS]
     display = display or open_display(f"building {spec.name}")
-    progress = BuildProgress({stage: spec.expected_s.get(stage, _DEFAULT_STAGE_S) for stage in BuildStage}, display)
+    progress = BuildProgress({stage: spec.expected_s.get(stage, _DEFAULT_STAGE_S) for stage in stages}, display)
     with (
         display,
         repository.new_staging(spec.name) as staging,
@@ -85,17 +90,23 @@ def build_family(
             advance=progress.advance,
             log=display.log,
         )
-        return _Build(context, progress, jobs or max(1, int(available_cores()))).run(repository, profile_mode)
+        build = _Build(context, progress, jobs or max(1, int(available_cores())), counterparts=counterparts)
+        try:
+            return build.run(repository, profile_mode)
+        except OSError as error:
+            where = f"check the space left in {repository.root} and {Path(scratch).parent}"
+            raise BuildError(f"{spec.name}: cannot be written: {error.strerror or error}; {where}") from error
 
 
 class _Build:
     """One run of the pipeline. `facts` becomes the manifest's `build`."""
 
-    def __init__(self, context: BuildContext, progress: BuildProgress, jobs: int) -> None:
+    def __init__(self, context: BuildContext, progress: BuildProgress, jobs: int, *, counterparts: bool) -> None:
         self._context = context
         self._spec = context.spec
         self._progress = progress
         self._jobs = jobs
+        self._counterparts = counterparts
         self._created = datetime.datetime.now(datetime.UTC)
         # Two builds may start in one second.
         self._revision = f"{self._created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -112,13 +123,22 @@ class _Build:
 
         self._progress.begin(BuildStage.TRAIN)
         maker = CandidateMaker(self._context, self._facts)
-        made = maker.make_all(data, preparer, rows.validation, self._candidate_yielded)
+        made = maker.make_all("build", data, preparer, rows.validation, self._candidate_yielded)
+        if not made:
+            raise BuildError(f"{self._spec.name}: no variant could be made")
+        if self._counterparts:
+            self._progress.begin(BuildStage.COUNTERPARTS)
+            made += maker.make_all("counterparts", data, preparer, rows.validation, lambda: None)
 
         self._progress.begin(BuildStage.EVALUATE)
         assessments = assess(
             made, preparer, rows, seed=self._spec.seed, jobs=self._jobs, advance=self._progress.advance
         )
-        variants = [self._variant(variant, assessments) for variant in made]
+        for name in {variant.name for variant in made} - assessments.keys():
+            maker.leave_out(name, "it gives logits that are not finite to some held-out rows")
+        variants = [self._variant(variant, assessments) for variant in made if variant.name in assessments]
+        if not variants:
+            raise BuildError(f"{self._spec.name}: no variant gives finite logits to all held-out rows")
 
         self._progress.begin(BuildStage.PROFILE)
         draft = RevisionFolder(self._context.staging, self._manifest(variants))
@@ -140,14 +160,20 @@ class _Build:
 
     def _held_out(self, data: Dataset, preparer: Preparer) -> HeldOut:
         return HeldOut(
-            validation=preparer.prepare(data.validation.inputs).values,
+            validation=self._prepared("validation", data.validation, preparer),
             validation_labels=data.validation.labels,
-            test=preparer.prepare(data.test.inputs).values,
+            test=self._prepared("test", data.test, preparer),
             test_labels=data.test.labels,
             samples=self._spec.samples,
             size=self._spec.sizes[len(self._spec.sizes) // 2],
             labelled=self._spec.labelled,
         )
+
+    def _prepared(self, part: str, rows: LabelledRows, preparer: Preparer) -> list[Row]:
+        try:
+            return preparer.prepare(rows.inputs).values
+        except InputError as error:
+            raise BuildError(f"{self._spec.name}: the {part} part of the data: {error}") from error
 
     def _candidate_yielded(self) -> None:
         """A family trains before it yields its first candidate."""
@@ -163,49 +189,32 @@ class _Build:
         save_scores(self._context.staging / scores_file, assessment.scores)
         error = expected_calibration_error(calibrated.confidence, calibrated.predicted == calibrated.label)
         self._facts[f"calibration_error.{made.name}"] = round(error, 4)
-        return VariantManifest(
-            name=made.name,
-            recipe=made.artifact.recipe,
-            lineage=made.artifact.lineage,
-            model_file=f"{made.name}/model.onnx",
-            calibration_file=calibration_file,
-            stages=tuple(made.stages),
-            quality=assessment.quality,
-            invariance=assessment.invariance,
-            temperature=calibrated.temperature,
-            parameters=made.artifact.parameters,
-            size_bytes=made.artifact.path.stat().st_size,
-            macs=assessment.macs,
-            scores_file=scores_file,
-            training=_training(made.artifact.facts),
-            counterpart=made.counterpart if made.counterpart in assessments else None,
-            on_frontier=False,
-            load_by_default=False,
-            notes=made.notes,
-        )
+        try:
+            return VariantManifest(
+                name=made.name,
+                recipe=made.artifact.recipe,
+                lineage=made.artifact.lineage,
+                model_file=f"{made.name}/model.onnx",
+                calibration_file=calibration_file,
+                stages=tuple(made.stages),
+                quality=assessment.quality,
+                invariance=assessment.invariance,
+                temperature=calibrated.temperature,
+                parameters=made.artifact.parameters,
+                size_bytes=made.artifact.path.stat().st_size,
+                macs=assessment.macs,
+                scores_file=scores_file,
+                training=_training(made.artifact.facts),
+                counterpart=made.counterpart if made.counterpart in assessments else None,
+                on_frontier=False,
+                load_by_default=False,
+                notes=made.notes,
+            )
+        except ValidationError as error:
+            raise BuildError(f"{self._spec.name}: variant {made.name}: {first_fault(error)}") from error
 
     def _manifest(self, variants: Sequence[VariantManifest]) -> FamilyManifest:
-        spec = self._spec
-        stages = dict.fromkeys(stage for variant in variants for stage in variant.stages)
-        return FamilyManifest(
-            name=spec.name,
-            revision=self._revision,
-            task=spec.task,
-            description=spec.description,
-            inputs=spec.inputs,
-            outputs=spec.outputs,
-            labels=spec.labels,
-            preparation=spec.preparation,
-            sizes=spec.sizes,
-            max_batch=spec.max_batch,
-            default_slo_s=spec.default_slo_s,
-            variants=tuple(variants),
-            stages=tuple(StageManifest(name=name, file=f"{STAGES_FOLDER}/{name}.onnx") for name in stages),
-            created=self._created,
-            source=spec.source,
-            licence=spec.licence,
-            build=self._facts,
-        )
+        return draft_manifest(self._spec, self._revision, self._created, variants, self._facts)
 
     def _save_samples(self, samples: LabelledRows) -> None:
         arrays: Mapping[str, Any] = {name: _without_objects(values) for name, values in samples.inputs.items()}

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from variants import evaluate
 from variants.assessment import MadeVariant
-from variants.preparation import Preparer, Row
-from variants.recipes.artifact import EXPORT
-from variants.session import open_session
-from variants.spec import BuildContext, BuildError, Candidate, Dataset
+from variants.manifest import MANIFEST_FILE, NAME_PATTERN, PROFILES_FOLDER
+from variants.preparation import LOGITS, Feeds, Preparer, Row
+from variants.recipes.artifact import EXPORT, Artifact
+from variants.session import Session, open_session
+from variants.spec import STAGES_FOLDER, BuildContext, BuildError, Candidate, Dataset
 
 PARITY_ROWS = 16
-PARITY_TOLERANCE = 1e-3
-"""Largest difference of a logit between an exported fp32 graph and the original that float32 arithmetic explains."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TAKEN = frozenset({STAGES_FOLDER, PROFILES_FOLDER, MANIFEST_FILE})
+"""Names in the revision's folder that no variant can have."""
 
 
 @contextmanager
@@ -38,53 +44,93 @@ class CandidateMaker:
         self._facts = facts
 
     def make_all(
-        self, data: Dataset, preparer: Preparer, rows: Sequence[Row], yielded: Callable[[], None]
+        self, function: str, data: Dataset, preparer: Preparer, rows: Sequence[Row], yielded: Callable[[], None]
     ) -> list[MadeVariant]:
-        """Make every candidate; parity is checked on the first `PARITY_ROWS` of the prepared rows.
+        """Make every candidate that the family's `function` yields: `build` or `counterparts`.
 
-        `yielded` is called with each candidate, before it is made. Raises `BuildError` where an essential one or all
-        fail.
+        Parity is checked on the first `PARITY_ROWS` of the prepared rows. `yielded` is called with each candidate,
+        before it is made. Raises `BuildError` where an essential one fails, or where what is yielded is no candidate
+        of its own name.
         """
         made: list[MadeVariant] = []
-        for candidate in self._candidates(data):
+        for candidate in self._candidates(function, data):
             yielded()
             try:
                 made.append(self._make(candidate, preparer, rows[:PARITY_ROWS]))
             except Exception as error:
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise  # whatever comes next would fail, too
                 reason = _reason(self._context, error)
                 if candidate.essential:
                     raise BuildError(f"{self._name}: variant {candidate.name} cannot be made: {reason}") from error
-                shutil.rmtree(self._context.staging / candidate.name, ignore_errors=True)
-                self._facts[f"left_out.{candidate.name}"] = reason
-                self._context.log(f"{candidate.name} is left out: {reason}")
-        if not made:
-            raise BuildError(f"{self._name}: no variant could be made")
+                self.leave_out(candidate.name, reason)
         return made
 
-    def _candidates(self, data: Dataset) -> Iterator[Candidate]:
-        with faults_of_the_spec(self._context, "build"):
-            candidates = iter(self._context.spec.build(self._context, data))
+    def leave_out(self, name: str, reason: str) -> None:
+        """Remove what there is of a variant, and say why."""
+        shutil.rmtree(self._context.staging / name, ignore_errors=True)
+        self._facts[f"left_out.{name}"] = reason
+        self._context.log(f"{name} is left out: {reason}")
+
+    def _candidates(self, function: str, data: Dataset) -> Iterator[Candidate]:
+        source: Callable[[BuildContext, Dataset], Iterator[Candidate]] = getattr(self._context.spec, function)
+        with faults_of_the_spec(self._context, function):
+            candidates = iter(source(self._context, data))
         while True:
-            with faults_of_the_spec(self._context, "build"):
-                candidate = next(candidates, None)
-            if candidate is None:
-                return
+            with faults_of_the_spec(self._context, function):
+                try:
+                    candidate = next(candidates)
+                except StopIteration:
+                    return
+            self._check(candidate, function)
             yield candidate
 
+    def _check(self, candidate: object, function: str) -> None:
+        """Names become folders: of the revision, and of no other variant."""
+        if not isinstance(candidate, Candidate):
+            raise BuildError(f"{self._name}: the family's {function}() gave {candidate!r:.80}, not a Candidate")
+        for name in (candidate.name, *candidate.stages):
+            if not re.fullmatch(NAME_PATTERN, name):
+                raise BuildError(f"{self._name}: {name!r:.80} is no name for a variant or a stage: {NAME_PATTERN}")
+        if candidate.name in _TAKEN or (self._context.staging / candidate.name).exists():
+            raise BuildError(f"{self._name}: two are called {candidate.name!r} in the revision's folder: rename one")
+
     def _make(self, candidate: Candidate, preparer: Preparer, rows: Sequence[Row]) -> MadeVariant:
-        artifact = candidate.make(self._context.model_path(candidate.name))
-        session = open_session(artifact.path)
+        path = self._context.model_path(candidate.name)
+        artifact: object = candidate.make(path)
+        if not isinstance(artifact, Artifact) or artifact.path != path:
+            raise BuildError(
+                f"its make() gave {artifact!r:.80}, not the Artifact of the file that it was told to write"
+            )
+        session, feeds = open_session(path), preparer.collate(rows)
+        self._check_answer(session, feeds)
         if candidate.reference is not None:
-            difference = evaluate.largest_difference(session, candidate.reference, preparer.collate(rows))
+            difference, share = evaluate.largest_difference(session, candidate.reference, feeds)
             self._facts[f"logit_difference.{candidate.name}"] = float(f"{difference:.3g}")
-            if artifact.recipe == EXPORT and difference > PARITY_TOLERANCE:
+            if artifact.recipe == EXPORT and share > candidate.tolerance:
                 raise BuildError(f"its logits differ by {difference:.3g} from those of the model it was exported from")
         stages = {stage: self._context.stage_path(stage) for stage in candidate.stages}
-        path = [open_session(file) for file in stages.values()]
-        if path and not evaluate.paths_agree(session, path, preparer, rows):
+        chain = [open_session(file) for file in stages.values()]
+        if chain and not evaluate.paths_agree(session, chain, preparer, rows):
             self._context.log(f"{candidate.name}: its stages do not answer bit for bit as its whole graph; not used")
             stages = {}
-        return MadeVariant(candidate.name, artifact, session, stages, candidate.notes, candidate.counterpart)
+        return MadeVariant(candidate.name, artifact, stages, candidate.notes, candidate.counterpart)
+
+    def _check_answer(self, session: Session, feeds: Feeds) -> None:
+        """Hold what a model takes and gives against the spec. Raises `BuildError`."""
+        if set(session.input_names) != feeds.keys():
+            raise BuildError(f"its model takes {', '.join(session.input_names)}; preparation gives {', '.join(feeds)}")
+        if LOGITS not in session.output_names:
+            raise BuildError(f"its model gives {', '.join(session.output_names)}, not {LOGITS!r}")
+        logits = session.run(feeds)[LOGITS]
+        wanted = (len(next(iter(feeds.values()))), len(self._context.spec.labels))
+        if logits.shape != wanted or logits.dtype != np.float32:
+            raise BuildError(
+                f"its model gives {logits.dtype} {list(logits.shape)} as {LOGITS!r} for {wanted[0]} rows, "
+                f"expected float32 {list(wanted)}"
+            )
+        if not np.isfinite(logits).all():
+            raise BuildError(f"its model gives {LOGITS!r} that are not finite")
 
 
 def _reason(context: BuildContext, error: Exception) -> str:

@@ -107,6 +107,12 @@ def paths_agree(whole: Session, path: Sequence[Session], preparer: Preparer, row
     )
 
 
-def largest_difference(session: Session, reference: Callable[[Feeds], Logits], feeds: Feeds) -> float:
-    """Return the largest absolute difference between a model's logits and the original's on the same feeds."""
-    return float(np.abs(session.run(feeds)[LOGITS] - reference(feeds)).max())
+def largest_difference(session: Session, reference: Callable[[Feeds], Logits], feeds: Feeds) -> tuple[float, float]:
+    """Return the largest absolute difference between a model's logits and the original's on the same feeds.
+
+    The second number is that as a share of the original's largest logit, or of 1 where all are smaller: what float32
+    arithmetic explains grows with them.
+    """
+    original = reference(feeds)
+    difference = float(np.abs(session.run(feeds)[LOGITS] - original).max())
+    return difference, difference / max(1.0, float(np.abs(original).max()))

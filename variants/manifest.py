@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from variants.measurements import Fraction, Invariance, Quality, Training
 
@@ -35,6 +35,7 @@ __all__ = [
     "TextPreparation",
     "Training",
     "VariantManifest",
+    "first_fault",
 ]
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -59,6 +60,14 @@ def _inside_the_folder(path: str) -> str:
     if path == MANIFEST_FILE or parts[0] == PROFILES_FOLDER:
         raise ValueError(f"{path!r} is a name the repository keeps for itself")
     return path
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the place of a fault and what is wrong there, in one line that says how many more there are."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place + ': ' if place else ''}{' '.join(fault['msg'].removeprefix('Value error, ').split())}{more}"
 
 
 def _first_duplicate(names: Iterable[str]) -> str | None:

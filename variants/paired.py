@@ -21,12 +21,15 @@ Scores = NDArray[np.bool_] | NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How much better a first variant is than a second: mean difference of scores, and its 95 % interval.
+    """How much better a first variant is than a second: mean difference of scores, its error, and its 95 % interval.
 
-    `p_value` is the chance of a difference at least as large where there is none, on `rows` rows.
+    `standard_error` is the paired one: that of the mean over rows of the difference of scores. It knows of other rows
+    that might have been drawn, not of other networks that training might have given. `p_value` is the chance of a
+    difference at least as large where there is none, on `rows` rows.
     """
 
     difference: float
+    standard_error: float
     low: float
     high: float
     p_value: float
@@ -44,15 +47,17 @@ def compare(first: Scores, second: Scores, seed: int = 0) -> Comparison:
         raise ValueError(f"scores of {first.shape} and {second.shape} rows cannot be compared row by row")
     gained = first.astype(np.float64) - second.astype(np.float64)
     difference, rows = float(gained.mean()), len(gained)
+    error = float(gained.std()) / math.sqrt(rows)
     if np.isin(gained, (-1.0, 0.0, 1.0)).all():
         better, worse = int((gained > 0).sum()), int((gained < 0).sum())
-        half_width = 1.96 * float(gained.std()) / math.sqrt(rows)
-        return Comparison(difference, difference - half_width, difference + half_width, mcnemar(better, worse), rows)
+        low, high = difference - 1.96 * error, difference + 1.96 * error
+        return Comparison(difference, error, low, high, mcnemar(better, worse), rows)
     random = np.random.default_rng(seed)
     means = np.array([gained[random.integers(0, rows, rows)].mean() for _ in range(DRAWS)])
-    low, high = np.quantile(means, [(1.0 - CONFIDENCE) / 2, (1.0 + CONFIDENCE) / 2])
-    beyond = min(float((means <= 0.0).mean()), float((means >= 0.0).mean()))
-    return Comparison(difference, float(low), float(high), min(1.0, 2 * beyond), rows)
+    ends = np.quantile(means, [(1.0 - CONFIDENCE) / 2, (1.0 + CONFIDENCE) / 2])
+    # What was measured counts as one more draw (Davison and Hinkley, 1997): 2,000 draws cannot show that p is 0.
+    beyond = (1 + min(int((means <= 0.0).sum()), int((means >= 0.0).sum()))) / (1 + DRAWS)
+    return Comparison(difference, error, float(ends[0]), float(ends[1]), min(1.0, 2 * beyond), rows)
 
 
 def mcnemar(better: int, worse: int) -> float:

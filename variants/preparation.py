@@ -6,14 +6,15 @@ family's input under its own name (float32 [n, ...]); all give `logits` (float32
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from variants.manifest import TensorPreparation, TensorSpec, TextPreparation
+from variants.manifest import Preparation, TensorPreparation, TensorSpec, TextPreparation
 from variants.repository import RepositoryError, RevisionFolder
 
 INPUT_IDS = "input_ids"
@@ -185,11 +186,15 @@ def _only_input(inputs: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
 
 def open_preparation(folder: RevisionFolder) -> Preparer:
     """Return what prepares the rows of a revision. Raises `RepositoryError` where its tokenizer cannot be read."""
-    preparation = folder.manifest.preparation
     (tensor,) = folder.manifest.inputs
+    return preparer_for(folder.manifest.preparation, tensor, folder.file)
+
+
+def preparer_for(preparation: Preparation, tensor: TensorSpec, file: Callable[[str], Path]) -> Preparer:
+    """Return what prepares rows for that input; `file` says where a shared file is. Raises `RepositoryError`."""
     if isinstance(preparation, TensorPreparation):
         return TensorPreparer(preparation, tensor)
-    path = folder.file(preparation.tokenizer_file)
+    path = file(preparation.tokenizer_file)
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers library raises bare Exception

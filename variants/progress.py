@@ -136,9 +136,9 @@ class BarDisplay:
 class LineDisplay:
     """Plain lines for logs and pipes: one at each stage, and one at each tenth of the work within it."""
 
-    def __init__(self, title: str, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._title = title
-        self._stream = stream
+        self._stream = stream or sys.stderr
         self._shown = ("", -1)
 
     def __enter__(self) -> Self:

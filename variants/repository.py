@@ -25,6 +25,7 @@ from variants.manifest import (
     PROFILES_FOLDER,
     FamilyManifest,
     FileEntry,
+    first_fault,
 )
 from variants.revision import Calibration, RepositoryError, RevisionFolder
 
@@ -85,7 +86,7 @@ class Repository:
         except OSError as error:
             raise RepositoryError(f"{path}: cannot be read: {error.strerror}") from error
         except ValidationError as error:
-            raise RepositoryError(f"{path}: {_first_fault(error)}") from error
+            raise RepositoryError(f"{path}: {first_fault(error)}") from error
         if (manifest.name, manifest.revision) != (family, revision):
             raise RepositoryError(f"{path}: is the manifest of {manifest.name}/{manifest.revision}")
         return RevisionFolder(path.parent, manifest)
@@ -126,7 +127,7 @@ class Repository:
             try:
                 whole = FamilyManifest.model_validate({**manifest.model_dump(), "files": _entries(staging)})
             except ValidationError as error:
-                raise RepositoryError(f"{staging}: {_first_fault(error)}") from error
+                raise RepositoryError(f"{staging}: {first_fault(error)}") from error
             write_durably(staging / MANIFEST_FILE, whole.model_dump_json(indent=1).encode())
             sync_folder(staging)
             staging.rename(path)
@@ -158,13 +159,6 @@ def _is_name(name: str) -> bool:
 
 def _named(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if _is_name(path.name) and path.is_dir())
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place + ': ' if place else ''}{' '.join(fault['msg'].split())}{more}"
 
 
 def _entries(staging: Path) -> list[FileEntry]:

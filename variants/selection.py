@@ -5,7 +5,8 @@ them whose accuracy is worth its price: a variant is left on disk where a loaded
 same test rows, not clearly less accurate. Otherwise a tenth of a point that is noise would cost every patient request
 several times the compute.
 
-A variant whose answers depend on the rows that share its batch does not compete while there are others.
+A variant whose answers depend on the rows that share its batch does not compete while there are others. A counterpart,
+which was trained for comparison with an exit, never does.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ def select(
     `latency_s` are seconds of one row; `scores` [n] are those of the test rows under each variant.
     """
     points = {variant.name: _point(variant, latency_s[variant.name]) for variant in variants}
-    competing = [variant.name for variant in variants if variant.invariance.invariant] or list(points)
-    result = frontier([points[name] for name in competing])
-    notes = dict.fromkeys(points.keys() - set(competing), "its answers depend on the rows that share the batch")
+    left_out = not_competing(variants)
+    result = frontier([point for name, point in points.items() if name not in left_out])
+    notes = dict(left_out)
     notes |= {name: f"dominated by {by}" for name, by in result.dominated.items()}
     loaded: list[ParetoPoint] = []
     for point in (points[name] for name in result.on):
@@ -47,6 +48,20 @@ def select(
         )
         for variant in variants
     )
+
+
+def not_competing(variants: Sequence[VariantManifest]) -> dict[str, str]:
+    """Return by name the variants that compete with none, and why."""
+    left_out = {
+        variant.name: f"trained for comparison with {variant.counterpart}"
+        for variant in variants
+        if variant.counterpart
+    }
+    others = [variant for variant in variants if variant.name not in left_out]
+    if any(variant.invariance.invariant for variant in others):
+        reason = "its answers depend on the rows that share the batch"
+        left_out |= {variant.name: reason for variant in others if not variant.invariance.invariant}
+    return left_out
 
 
 def _is_no_worse(cheaper: ParetoPoint, point: ParetoPoint, scores: Mapping[str, Scores]) -> bool:

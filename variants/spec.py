@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
 from numpy.typing import NDArray
 
-from variants.manifest import Preparation, TensorPreparation, TensorSpec
-from variants.preparation import Feeds, Preparer, TensorPreparer, TextPreparer
+from variants.manifest import Preparation, TensorSpec
+from variants.preparation import Feeds, Preparer, preparer_for
 from variants.recipes.artifact import Artifact
 
+PARITY_TOLERANCE = 1e-3
+"""Largest difference between the logits of an exported fp32 graph and of the original that float32 arithmetic explains,
+as a share of the largest logit, or of 1 where all are smaller."""
 STAGES_FOLDER = "stages"
 """Where a revision keeps the stages of its chains: `stages/<name>.onnx`."""
 
@@ -31,11 +33,12 @@ class BuildError(Exception):
 
 
 class BuildStage(StrEnum):
-    """The parts of a build, in their order; what the progress bar names."""
+    """The parts of a build, in their order; what the progress bar names. Counterparts are built where asked for."""
 
     DATA = "data"
     TRAIN = "train"
     VARIANTS = "variants"
+    COUNTERPARTS = "counterparts"
     EVALUATE = "evaluate"
     PROFILE = "profile"
     PUBLISH = "publish"
@@ -105,13 +108,9 @@ class BuildContext:
         return _in_folder(self.staging / STAGES_FOLDER / f"{stage}.onnx")
 
     def preparer(self) -> Preparer:
-        """Open the family's preparation; a tokenizer must have been written to `staging` before."""
+        """Open the family's preparation. Raises `RepositoryError` where its tokenizer is not in `staging` yet."""
         (tensor,) = self.spec.inputs
-        preparation = self.spec.preparation
-        if isinstance(preparation, TensorPreparation):
-            return TensorPreparer(preparation, tensor)
-        tokenizer = tokenizers.Tokenizer.from_file(str(self.staging / preparation.tokenizer_file))
-        return TextPreparer(preparation, tensor, tokenizer)
+        return preparer_for(self.spec.preparation, tensor, lambda name: self.staging / name)
 
 
 def _in_folder(path: Path) -> Path:
@@ -126,8 +125,9 @@ class Candidate:
     `make` writes the ONNX file at the path it is given (and any stage of `stages` that is not there yet) and says
     what it made; where it raises, the variant is left out with that reason, unless it is `essential`: then the build
     fails. `stages` names the chain's stages that form the same network. `reference` gives the logits float32 [n, k]
-    that the original model answers to the same feeds, for the parity check. `counterpart` names the exit of a chain
-    that this candidate, trained on its own, is compared with in reports.
+    that the original model answers to the same feeds, for the parity check: an export (`Artifact.recipe`) that differs
+    by more than `tolerance`, of which see `PARITY_TOLERANCE`, is left out. `counterpart` names the exit of a chain
+    that this candidate, trained on its own, is compared with in reports; it competes with no variant.
     """
 
     name: str
@@ -135,6 +135,7 @@ class Candidate:
     essential: bool = False
     stages: tuple[str, ...] = ()
     reference: Callable[[Feeds], NDArray[np.float32]] | None = None
+    tolerance: float = PARITY_TOLERANCE
     notes: str = ""
     counterpart: str = ""
 
@@ -144,9 +145,11 @@ class FamilySpec:
     """A model family: what it takes and gives, and how its variants come about.
 
     `load` returns the labelled rows (and writes shared files such as a tokenizer); `build` trains or loads the model,
-    then yields the candidates. `sizes` are the ascending size classes in tokens, (1,) for tensors. `default_slo_s` is
-    the latency objective of requests that name none. `samples` rows of the test part are stored with the revision for
-    load tests. `expected_s` are the seconds that the stages take on two cores, for the estimate of remaining time.
+    then yields the candidates. `counterparts`, where asked for, trains what exits are compared with, networks that end
+    there, and yields them as candidates that name the exit. `sizes` are the ascending size classes in tokens, (1,) for
+    tensors. `default_slo_s` is the latency objective of requests that name none. `samples` rows of the test part are
+    stored with the revision for load tests. `expected_s` are the seconds that the stages take on two cores, for the
+    estimate of remaining time.
     Where the rows are not `labelled`, their labels are the original model's own answers: quality is agreement with it,
     and there is nothing to calibrate confidence against.
     ONNX files take the inputs that `variants.preparation` names and give `logits` float32 [n, len(labels)].
@@ -160,6 +163,7 @@ class FamilySpec:
     load: Callable[[BuildContext], Dataset]
     build: Callable[[BuildContext, Dataset], Iterator[Candidate]]
     default_slo_s: float
+    counterparts: Callable[[BuildContext, Dataset], Iterator[Candidate]] | None = None
     task: str = "classification"
     labelled: bool = True
     sizes: tuple[int, ...] = (1,)
@@ -180,16 +184,21 @@ class FamilySpec:
         )
 
 
-def check_dataset(data: Dataset, spec: FamilySpec) -> None:
+def check_dataset(data: object, spec: FamilySpec) -> None:
     """Hold a family's data against what its spec says of it. Raises `ValueError` naming the part and the fault."""
+    if not isinstance(data, Dataset):
+        raise ValueError(f"it returned a {type(data).__name__}, not a Dataset")  # noqa: TRY004 - as all faults here
     for part in ("train", "validation", "test"):
         rows: LabelledRows = getattr(data, part)
+        if np.asarray(rows.labels).dtype.kind not in "iu" or np.ndim(rows.labels) != 1:
+            raise ValueError(f"the {part} part has labels that are no integers [n]")
         if not len(rows):
             raise ValueError(f"the {part} part has no rows")
+        if set(rows.inputs) != {tensor.name for tensor in spec.inputs}:
+            wanted = ", ".join(repr(tensor.name) for tensor in spec.inputs)
+            raise ValueError(f"the {part} part has inputs {sorted(rows.inputs)}, the spec says {wanted}")
         for tensor in spec.inputs:
-            if tensor.name not in rows.inputs:
-                raise ValueError(f"the {part} part has inputs {sorted(rows.inputs)}, the spec says {tensor.name!r}")
-            shape = rows.inputs[tensor.name].shape
+            shape = np.shape(rows.inputs[tensor.name])
             fits = len(shape) == len(tensor.shape) and all(
                 wanted in (-1, length) for length, wanted in zip(shape, tensor.shape, strict=True)
             )

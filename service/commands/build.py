@@ -27,6 +27,10 @@ def build(
     ] = None,
     models: Models = None,
     force: Annotated[bool, typer.Option("--force", help="Build a new revision of what exists already.")] = False,
+    counterparts: Annotated[
+        bool,
+        typer.Option("--counterparts", help="Also train what exits are compared with, networks of their own: minutes."),
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
     """Build families: train, compress, measure, profile, publish.
@@ -36,10 +40,10 @@ def build(
     """
     repository = settings_from(models=models).models
     for family in families or [DEFAULT_FAMILY]:
-        build_one(family, repository, force=force, plain=plain)
+        build_one(family, repository, force=force, plain=plain, counterparts=counterparts)
 
 
-def build_one(name: str, models: Path, *, force: bool = False, plain: bool = False) -> None:
+def build_one(name: str, models: Path, *, force: bool = False, plain: bool = False, counterparts: bool = False) -> None:
     """Build one family and say what came out of it, on the error output. Raises `CommandError`."""
     from variants.repository import Repository
 
@@ -58,7 +62,8 @@ def build_one(name: str, models: Path, *, force: bool = False, plain: bool = Fal
             _say_that_it_is_built(spec.name, models)
             return
         title = f"building {spec.name}"
-        folder = build_family(spec, repository, display=LineDisplay(title) if plain else open_display(title))
+        display = LineDisplay(title) if plain else open_display(title)
+        folder = build_family(spec, repository, display=display, counterparts=counterparts)
     say_what_was_built(folder.manifest, folder.path)
 
 

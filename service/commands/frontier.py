@@ -56,7 +56,7 @@ def frontier(
 
 def _profile(folder: RevisionFolder, options: SessionOptions) -> FamilyProfile:
     """This machine's profile of the sound variants; what it lacks of latencies and footprints is measured now."""
-    from variants.profiling import load_profile, profile_family, save_profile
+    from variants.profiling import load_profile, profile_family
 
     refused = folder.verify()
     for name, fault in refused.items():
@@ -67,9 +67,7 @@ def _profile(folder: RevisionFolder, options: SessionOptions) -> FamilyProfile:
     profile = load_profile(folder, options.threads)
     if profile is None or not set(names) <= set(profile.variants):
         typer.echo(f"{folder.manifest.name}: no profile of this machine yet, taking a quick one", err=True)
-        profile = profile_family(folder, names, options=options)
-        save_profile(folder, profile)
-        profile = load_profile(folder, options.threads) or profile
+        profile = _kept(folder, profile_family(folder, names, options=options))
     profile = _with_footprints(folder, profile, names, options)
     return profile.model_copy(update={"variants": {name: profile.variants[name] for name in names}})
 
@@ -79,8 +77,6 @@ def _with_footprints(
 ) -> FamilyProfile:
     """The profile with what each variant takes to serve; a variant that cannot be measured goes without."""
     from variants.footprint import FootprintError, measure_footprint
-    from variants.profiling import save_profile
-    from variants.repository import RepositoryError
 
     missing = [name for name in names if name not in profile.footprints]
     if not missing:
@@ -92,35 +88,54 @@ def _with_footprints(
             found[name] = measure_footprint(folder, name, options)
         except FootprintError as error:
             typer.echo(f"{folder.manifest.name}: {error}", err=True)
-    profile = profile.model_copy(update={"footprints": found})
+    return _kept(folder, profile.model_copy(update={"footprints": found}))
+
+
+def _kept(folder: RevisionFolder, profile: FamilyProfile) -> FamilyProfile:
+    """Keep what was measured for the next call, and return it with what was known; that it cannot be kept is said."""
+    from variants.profiling import load_profile, save_profile
+    from variants.repository import RepositoryError
+
     try:
         save_profile(folder, profile)
     except RepositoryError as error:
         typer.echo(f"{folder.manifest.name}: what was measured is not kept: {error}", err=True)
-    return profile
+        return profile
+    return load_profile(folder, profile.threads) or profile
 
 
 def _write(report: Report, folder: Path) -> None:
+    """Write the page, and the pictures where they can be drawn."""
     try:
-        from variants.plots import draw_frontier
         from variants.report.page import render
-        from variants.report.pictures import cascade_picture, draw_cascades, frontier_pictures
 
         folder.mkdir(parents=True, exist_ok=True)
-        name = report.manifest.name
-        for suffix in PICTURES:
-            path = folder / f"{name}-frontier{suffix}"
-            draw_frontier(report.points, path, metric=report.metric)
-            typer.echo(f"drawn: {path}", err=True)
-            if report.curve:
-                path = folder / f"{name}-cascades{suffix}"
-                draw_cascades(report.curve, path, report.metric)
-                typer.echo(f"drawn: {path}", err=True)
-        cascades = cascade_picture(report.curve, report.metric) if report.curve else ""
-        page = folder / f"{name}-frontier.html"
-        page.write_text(render(report, frontier_pictures(report.points, report.metric), cascades), encoding="utf-8")
+        planes, cascades = _pictures(report, folder)
+        page = folder / f"{report.manifest.name}-frontier.html"
+        page.write_text(render(report, planes, cascades), encoding="utf-8")
         typer.echo(f"report: {page}", err=True)
     except ModuleNotFoundError as error:
-        typer.echo(f"no report and no pictures: {error.name} is not installed (`make build` installs it)", err=True)
+        typer.echo(f"no report: {error.name} is not installed (`make build` installs it)", err=True)
     except OSError as error:
         raise CommandError(f"{error.filename}: cannot be written: {error.strerror}; see --out") from error
+
+
+def _pictures(report: Report, folder: Path) -> tuple[dict[str, str], str]:
+    """Write the pictures; return those of the page: one for each plane, and that of the cascades."""
+    try:
+        from variants.plots import draw_frontier
+        from variants.report.pictures import cascade_picture, draw_cascades, frontier_pictures
+    except ModuleNotFoundError as error:
+        typer.echo(f"no pictures: {error.name} is not installed (`make build` installs it)", err=True)
+        return {}, ""
+    name = report.manifest.name
+    for suffix in PICTURES:
+        path = folder / f"{name}-frontier{suffix}"
+        draw_frontier(report.points, path, metric=report.metric)
+        typer.echo(f"drawn: {path}", err=True)
+        if report.curve:
+            path = folder / f"{name}-cascades{suffix}"
+            draw_cascades(report.curve, path, report.metric)
+            typer.echo(f"drawn: {path}", err=True)
+    cascades = cascade_picture(report.curve, report.metric) if report.curve else ""
+    return frontier_pictures(report.points, report.metric), cascades

@@ -24,6 +24,7 @@ def profile(
     from rich.progress import Progress
 
     settings = settings_from(config, models=models)
+    from service.commands.tables import print_profile
     from variants.executors import compare_executors
     from variants.profiling import profile_family, save_profile
     from variants.repository import Repository
@@ -45,7 +46,6 @@ def profile(
                 folder, measured, progress=lambda fraction: bar.update(comparing, completed=fraction)
             )
             measured = measured.model_copy(update={"executors": executors})
+        # Before it is kept: where that fails, what took minutes is at least seen.
+        print_profile(folder.manifest, measured)
         save_profile(folder, measured)
-    from service.commands.tables import print_profile
-
-    print_profile(folder.manifest, measured)

@@ -13,7 +13,6 @@ from variants.assessment import Assessment, HeldOut, MadeVariant, assess
 from variants.manifest import TensorPreparation, TensorSpec
 from variants.preparation import TensorPreparer
 from variants.recipes.artifact import Artifact
-from variants.session import open_session
 
 RANDOM = np.random.default_rng(2)
 WEIGHTS = RANDOM.normal(size=(4, 3)).astype(np.float32)
@@ -26,7 +25,7 @@ def assessed(folder: Path, labels: NDArray[np.int64], *, labelled: bool = True) 
     made = []
     for parameters, (name, values) in enumerate((("small", SMALL), ("large", WEIGHTS))):
         path = save_linear_model(folder / f"{name}.onnx", values)
-        made.append(MadeVariant(name, Artifact(path, "by hand", (), parameters), open_session(path), {}))
+        made.append(MadeVariant(name, Artifact(path, "by hand", (), parameters), {}))
     preparer = TensorPreparer(TensorPreparation(), TensorSpec(name="x", datatype="FP32", shape=(-1, 4)))
     prepared = preparer.prepare({"x": ROWS}).values
     rows = HeldOut(prepared[:100], labels[:100], prepared[100:], labels[100:], samples=50, labelled=labelled)

@@ -44,7 +44,7 @@ def test_ties_are_found_row_by_row() -> None:
 
     def compare(first: str, second: str) -> Comparison:
         p_value = 0.4 if {first, second} == {"large", "middle"} else 0.001
-        return Comparison(0.01, 0.0, 0.02, p_value, 1000)
+        return Comparison(0.01, 0.005, 0.0, 0.02, p_value, 1000)
 
     found = frontier(LADDER, compare)
     assert {"large": "tied with middle (p = 0.40)"} == found.notes

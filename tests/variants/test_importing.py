@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from variants.importing.answer import Kind, answer_of
 from variants.importing.family import RECIPES, ImportOptions, imported_family
 from variants.importing.model import read_model
 from variants.importing.rows import read_samples
+from variants.macs import count_macs
 from variants.progress import LineDisplay
 from variants.recipes.artifact import Artifact
 from variants.repository import Repository, RevisionFolder
@@ -64,6 +66,13 @@ def test_labelled_rows_give_accuracies(repository: Repository, tmp_path: Path) -
     assert 1.0 != manifest.variant("fp32").temperature
     assert manifest.build["logit_difference.fp32"] == 0.0
     assert {} == revision.verify()
+
+
+def test_the_lineage_tells_what_was_done_to_the_file(repository: Repository, tmp_path: Path) -> None:
+    """A softmax that was cut off is a step; recipes come after it."""
+    model = save_mlp(tmp_path / "mlp.onnx", last="Softmax").path
+    manifest = imported(repository, model, save_samples(tmp_path, x=ROWS), ImportOptions(recipes=("fp16",))).manifest
+    assert ("mlp.onnx", "softmax cut off", "slimmed", "weights in fp16") == manifest.variant("fp16").lineage
 
 
 def test_rows_without_labels_give_agreement(repository: Repository, tmp_path: Path) -> None:
@@ -145,6 +154,55 @@ def test_inputs_of_every_type(
     served = logits(Artifact(revision.file("fp32/model.onnx"), "", (), 0), rows.astype(np.float32))
     assert np.array_equal(expected, served.argmax(axis=1))
     assert {"fp32", "int8"} == {variant.name for variant in revision.manifest.variants}
+
+
+def test_models_in_fp16_may_round_differently(repository: Repository, tmp_path: Path) -> None:
+    """A graph that computes in 16 bits answers a little otherwise once it is fused; it is served nonetheless."""
+    source = save_mlp(tmp_path / "half.onnx")
+    model = onnx.load(source.path)
+    for tensor in model.graph.initializer:
+        # Logits of up to a hundred: one step of fp16 is then 0.06.
+        values = numpy_helper.to_array(tensor) * (50 if tensor.name == "head" else 1)
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(model, source.path)
+    assert read_model(source.path).is_half
+    manifest = imported(repository, source.path, save_samples(tmp_path, x=ROWS)).manifest
+    assert 1.0 == manifest.variant("fp32").quality.value
+    assert float(manifest.build["logit_difference.fp32"]) > 1e-3
+
+
+def test_weights_beside_the_file_are_told_by_their_hash(tmp_path: Path) -> None:
+    """Another file of weights is another model: the source names both files with what is in them."""
+    model = save_mlp(tmp_path / "mlp.onnx").path
+    samples = save_samples(tmp_path, x=ROWS)
+    content = onnx.load(model)
+    onnx.save(content, model, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    before = imported_family("mine", model, samples).source
+    weights = bytearray((tmp_path / "weights.bin").read_bytes())
+    weights[0] ^= 1
+    (tmp_path / "weights.bin").write_bytes(weights)
+    assert before != imported_family("mine", model, samples).source
+    assert re.fullmatch(r"mlp.onnx, SHA-256 \w{64}; weights.bin, SHA-256 \w{64}; rows: samples.npz", before)
+
+
+def test_functions_of_the_model_s_own_are_unfolded(repository: Repository, tmp_path: Path) -> None:
+    """Products within a function of the file are seen by recipes and counted as any other."""
+    source = save_mlp(tmp_path / "mlp.onnx")
+    model = onnx.load(source.path)
+    nodes = list(model.graph.node)
+    inputs = ["x", *(tensor.name for tensor in model.graph.initializer)]
+    model.functions.append(
+        helper.make_function("mine", "Whole", inputs, ["logits"], nodes, [helper.make_opsetid("", 17)])
+    )
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("Whole", inputs, ["logits"], domain="mine"))
+    onnx.save(model, source.path)
+    assert 32 * 64 + 64 * 4 == count_macs(source.path, {"x": ROWS[:1]})
+    manifest = imported(repository, source.path, save_samples(tmp_path, x=ROWS)).manifest
+    assert {"fp32", "int8", "int8-static", "fp16"} == {variant.name for variant in manifest.variants}
 
 
 def test_rows_are_scaled_as_said(repository: Repository, tmp_path: Path) -> None:

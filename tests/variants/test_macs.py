@@ -113,3 +113,9 @@ def test_what_cannot_be_counted_has_no_count(tmp_path: Path) -> None:
     """A graph with an operator whose products nobody counts has none, rather than too few."""
     nodes = [helper.make_node("Einsum", ["x", "w"], ["logits"], equation="ij,jk->ik")]
     assert None is count_macs(save(tmp_path / "model.onnx", nodes, ["n", 5], w=zeros(5, 3)), {"x": zeros(2, 5)})
+
+
+def test_a_graph_that_does_not_run_has_no_count(tmp_path: Path) -> None:
+    """A count is not worth a build: rows that the graph does not take are no fault here."""
+    path = save_linear_model(tmp_path / "model.onnx", zeros(5, 3))
+    assert None is count_macs(path, {"x": zeros(2, 4)})

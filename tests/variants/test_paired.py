@@ -48,6 +48,21 @@ def test_turning_a_comparison_round_turns_its_sign(first: Scores, second: Scores
         assert pytest.approx((-back.difference, back.tied)) == (forth.difference, forth.tied)
 
 
+def test_no_number_of_draws_shows_that_p_is_zero() -> None:
+    """Where all draws lie on one side, p is what that many draws can tell, not nothing."""
+    found = compare(np.linspace(0.5, 0.9, 100), np.linspace(0.1, 0.5, 100))
+    assert pytest.approx(2 / 2001) == found.p_value
+
+
+def test_the_paired_error_is_that_of_the_mean_difference() -> None:
+    """For right and wrong as for graded scores: the spread of the rows' differences over the root of their number."""
+    random = np.random.default_rng(3)
+    first, second = random.uniform(size=(2, 400))
+    for scores in ((first, second), (np.round(first), np.round(second))):
+        gained = scores[0] - scores[1]
+        assert pytest.approx(gained.std() / 20) == compare(*scores).standard_error
+
+
 def test_graded_scores_are_resampled() -> None:
     """A steady small gain on every row is no tie, the same gain under a hundred times the noise is one."""
     random = np.random.default_rng(1)

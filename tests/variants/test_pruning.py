@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.networks import Encoder, convolutional, digits, encoder, perceptron, 
 from variants.recipes.artifact import RecipeError
 from variants.recipes.channel_pruning import ChannelPruning
 from variants.recipes.layer_dropping import LayerDropping
-from variants.recipes.magnitude_pruning import MagnitudePruning, cubic_sparsity
+from variants.recipes.magnitude_pruning import MagnitudePruning, _Pruner, cubic_sparsity
 from variants.recipes.supervised import Supervised
 from variants.session import open_session
 from variants.training.export import export_model
@@ -81,6 +82,22 @@ def test_the_smallest_weights_are_pruned() -> None:
     gone = torch.cat([before[after == 0] for before, after in pairs])
     assert torch.equal(kept, torch.cat([after[after > 0] for _, after in pairs]))
     assert gone.max() <= kept.min()
+
+
+def test_a_weight_that_went_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While sparsity rises, what is zero stays among the zeros, however far the optimizer moves it in a step."""
+    seen: list[Tensor] = []
+    zero = _Pruner.zero
+
+    def recorded(pruner: _Pruner) -> None:
+        zero(pruner)
+        if pruner._kept:
+            seen.append(torch.cat([(weight == 0).flatten() for weight, _ in pruner._kept]))
+
+    monkeypatch.setattr(_Pruner, "zero", recorded)
+    MagnitudePruning(0.9, FitSettings(epochs=6, batch=50, rate=0.05, schedule="constant"))(trained(), digits())
+    assert len({int(mask.sum()) for mask in seen}) > 3
+    assert all(bool((after | ~before).all()) for before, after in pairwise(seen))
 
 
 def test_zeros_stay_zero_in_later_steps() -> None:

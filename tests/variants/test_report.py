@@ -179,16 +179,42 @@ def test_exits_cost_what_stages_add_and_training_together_takes(chain: RevisionF
     small, large = exits(chain.manifest, chain_profile(chain), None)
     assert pytest.approx((0.001, 0.0011)) == (small.whole_s, small.staged_s)
     assert pytest.approx((0.004, 0.0043)) == (large.whole_s, large.staged_s)
-    assert (None, None) == (small.trained_alone, small.lost)
+    assert (None, None) == (small.alone, small.lost)
     alone = chain.manifest.variant("large").model_copy(update={"name": "solo", "stages": (), "counterpart": "large"})
     manifest = chain.manifest.model_copy(update={"variants": (*chain.manifest.variants, alone)})
     profile = chain_profile(chain)
     profile = profile.model_copy(update={"variants": {**profile.variants, "solo": profile.variants["large"]}})
     scores = Scores("test part", {"large": np.zeros(100), "solo": np.ones(100), "small": np.zeros(100)})
     _, large = exits(manifest, profile, scores)
-    assert ("solo", 0.004) == (large.trained_alone, large.trained_alone_s)
+    assert (alone, 2) == (large.alone, len(large.variant.stages))
     assert large.lost is not None
     assert (1.0, False) == (large.lost.difference, large.lost.tied)
+
+
+def test_a_counterpart_is_shown_beside_its_exit(chain: RevisionFolder) -> None:
+    """The page has both qualities and the paired difference; the counterpart competes with nobody."""
+    single = chain.manifest.variant("large").model_dump()
+    solo = {**single, "name": "solo", "stages": (), "counterpart": "large"}
+    variants = [*(variant.model_dump() for variant in chain.manifest.variants), solo]
+    folder = with_manifest(chain, variants=variants)
+    row_s = {"small": 0.001, "large": 0.004, "solo": 0.0001, "first": 0.0011, "second": 0.0032}
+    report = gather(folder, timed(folder, **row_s))
+    assert {"solo": "not compared"} == {
+        line.point.name: line.verdict for line in report.lines if line.point.name == "solo"
+    }
+    assert "solo" not in report.found.on
+    page = render(report, {}).partition('id="exits"')[2]
+    assert "+0.0 ± 0.0" in page
+    assert "what another seed would give is not in it" in page
+
+
+def test_nothing_left_that_competes(chain: RevisionFolder) -> None:
+    """Where all sound variants but a counterpart are gone, there is a report without a frontier and hypervolume."""
+    solo = {**chain.manifest.variant("large").model_dump(), "name": "solo", "stages": (), "counterpart": "large"}
+    folder = with_manifest(chain, variants=[*(variant.model_dump() for variant in chain.manifest.variants), solo])
+    profile = timed(folder, small=0.001, large=0.004, solo=0.004, first=0.0011, second=0.0032)
+    report = gather(folder, profile.model_copy(update={"variants": {"solo": profile.variants["solo"]}}))
+    assert ((), {}) == (report.found.on, report.hypervolumes)
 
 
 def test_independent_variants_are_no_exits(tmp_path: Path) -> None:

@@ -65,3 +65,15 @@ def test_a_variant_that_depends_on_its_batch_does_not_compete() -> None:
     assert [(False, False), (True, True)] == [(one.on_frontier, one.load_by_default) for one in chosen]
     [alone] = select(variants[:1], latency_s, correct)
     assert alone.load_by_default
+
+
+def test_a_counterpart_competes_with_nobody() -> None:
+    """A network that was trained to compare an exit with is never on the frontier, nor keeps the exit off it."""
+    yardstick = variant("alone", 0.95, 1).model_copy(update={"counterpart": "exit"})
+    chosen = select(
+        [variant("exit", 0.9, 10), yardstick],
+        {"exit": 0.002, "alone": 0.001},
+        {"exit": right(900), "alone": right(950)},
+    )
+    assert [(True, True), (False, False)] == [(one.on_frontier, one.load_by_default) for one in chosen]
+    assert "trained for comparison with exit" == chosen[1].notes

@@ -15,6 +15,7 @@ from torch import nn
 from tests.networks import digits, encoder, perceptron, sentences
 from variants.recipes.supervised import Supervised
 from variants.session import open_session
+from variants.training.checkpoint import Checkpoint
 from variants.training.export import export_model
 from variants.training.keeping import kept_model
 from variants.training.model import Model, accuracy, logits_of
@@ -163,6 +164,16 @@ def test_checkpoints_of_other_settings_count_as_none(tmp_path: Path) -> None:
     other = Supervised(replace(QUICK, rate=2e-2))
     actual = other(perceptron(), digits(), Run(seed=1, checkpoints=tmp_path))
     assert same_weights(other(perceptron(), digits(), Run(seed=1)).module, actual.module)
+
+
+def test_files_of_something_else_count_as_none(tmp_path: Path) -> None:
+    """A kept model of other fields, and a file that is no checkpoint, are replaced; neither ends the build."""
+    model = perceptron()
+    torch.save({"key": "a", "model": {"name": "old", "colour": 1}}, tmp_path / "model.pt")
+    assert model is kept_model(tmp_path / "model.pt", "a", lambda: model)
+    torch.save([1, 2], tmp_path / "fit-1.pt")
+    checkpoint = Checkpoint(tmp_path / "fit-1.pt", "key", {"module": model.module}, torch.Generator())
+    assert 0 == checkpoint.restore()
 
 
 def test_a_kept_model_is_made_once(tmp_path: Path) -> None:

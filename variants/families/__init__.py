@@ -39,7 +39,8 @@ def load_family(name_or_path: str) -> FamilySpec:
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            raise BuildError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise BuildError(f"{path}: cannot be imported: {type(error).__name__}: {reason}") from error
     else:
         raise BuildError(
             f"{name_or_path!r} is not a family: give the path of a .py file or one of {', '.join(BUILT_IN)}"

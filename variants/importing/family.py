@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 from variants import evaluate
-from variants.candidates import PARITY_ROWS, PARITY_TOLERANCE
-from variants.importing.answer import Answer, answer_of
+from variants.atomic import sha256_of
+from variants.candidates import PARITY_ROWS
+from variants.importing.answer import Answer, Kind, answer_of
 from variants.importing.model import ForeignModel, read_model
 from variants.importing.rows import SampleFile, read_samples
 from variants.manifest import TensorPreparation, TensorSpec
@@ -30,12 +30,23 @@ from variants.recipes.slim import slim
 from variants.recipes.static_int8 import IMAGE_OPERATORS, Calibration, static_int8
 from variants.recipes.weight_only import weight_only
 from variants.session import open_session
-from variants.spec import BuildContext, BuildError, Candidate, Dataset, FamilySpec, LabelledRows, split
+from variants.spec import (
+    PARITY_TOLERANCE,
+    BuildContext,
+    BuildError,
+    Candidate,
+    Dataset,
+    FamilySpec,
+    LabelledRows,
+    split,
+)
 
 ORIGINAL = "fp32"
 CALIBRATION_BATCH = 16
 CALIBRATION_ROWS = 512
 VALIDATION_ROWS = 2000
+HALF_TOLERANCE = 1e-2
+"""`PARITY_TOLERANCE` of models that compute in fp16, which has 11 bits."""
 SLO_IN_ANSWERS = 20.0
 """Where no SLO is given: so many times what the model takes for one row, at least `LEAST_SLO_S`."""
 LEAST_SLO_S = 0.05
@@ -110,7 +121,9 @@ def imported_family(name: str, model: Path, samples: Path, options: ImportOption
         build=source.build,
         default_slo_s=options.slo_s or source.usual_slo_s(),
         labelled=labelled,
-        source=f"{model.name}, SHA-256 {hashlib.sha256(model.read_bytes()).hexdigest()}; rows: {samples.name}",
+        source="; ".join(
+            [*(f"{path.name}, SHA-256 {sha256_of(path)}" for path in foreign.files), f"rows: {samples.name}"]
+        ),
     )
 
 
@@ -128,6 +141,11 @@ class _Imported:
     def reference(self) -> Callable[[Feeds], NDArray[np.float32]]:
         """The logits of the file as it came."""
         return self.answer.reference()
+
+    @property
+    def tolerance(self) -> float:
+        """How far exports may be from the file: what is 16 bits wide there is not rounded where the graph is fused."""
+        return HALF_TOLERANCE if self.foreign.is_half else PARITY_TOLERANCE
 
     def usual_slo_s(self) -> float:
         """Return a latency objective in seconds that leaves room for queueing, with two digits."""
@@ -157,7 +175,13 @@ class _Imported:
     def build(self, context: BuildContext, data: Dataset) -> Iterator[Candidate]:
         """Yield the model itself, then its compressed forms."""
         source = self._original(context)
-        yield Candidate(ORIGINAL, lambda path: _copied(source, path), essential=True, reference=self.reference)
+        yield Candidate(
+            ORIGINAL,
+            lambda path: _copied(source, path),
+            essential=True,
+            reference=self.reference,
+            tolerance=self.tolerance,
+        )
         batches = self._calibration(context, data)
 
         def compressed(name: str) -> Candidate:
@@ -180,15 +204,15 @@ class _Imported:
         model = self.answer.served(self.prepared.shape[1:])
         parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _WEIGHTS)
         onnx.save(model, path)
-        served = Artifact(path, EXPORT, (self.foreign.path.name,), parameters)
+        served = Artifact(path, EXPORT, (self.foreign.path.name, *_STEPS[self.answer.kind]), parameters)
         try:
             slimmed = slim(served, context.scratch / "slim.onnx")
         except RecipeError as error:
             context.log(f"not slimmed: {error}")
             return served
         feeds = {self.foreign.input_name: self.prepared[:PARITY_ROWS]}
-        difference = evaluate.largest_difference(open_session(slimmed.path), self.reference, feeds)
-        if difference <= PARITY_TOLERANCE:
+        difference, share = evaluate.largest_difference(open_session(slimmed.path), self.reference, feeds)
+        if share <= self.tolerance:
             return slimmed
         context.log(f"not slimmed: that changes logits by {difference:.3g}")
         return served
@@ -201,6 +225,12 @@ class _Imported:
         return [preparer.collate(rows[start : start + batch]) for start in range(0, len(rows) - batch + 1, batch)]
 
 
+_STEPS: Mapping[Kind, tuple[str, ...]] = {
+    Kind.LOGITS: (),
+    Kind.SOFTMAX: ("softmax cut off",),
+    Kind.PROBABILITIES: ("logarithm of its probabilities",),
+}
+"""What was done to the file to have logits, for the lineage."""
 _WEIGHTS = {
     *(onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE),
     *(onnx.TensorProto.INT8, onnx.TensorProto.UINT8),

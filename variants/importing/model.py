@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper
 
+from variants.draft import TAKEN_INPUTS
 from variants.importing.surgery import up_to_date, with_only_output
 from variants.spec import BuildError
 
@@ -29,15 +31,23 @@ _LONGEST_NAME = 64
 class ForeignModel:
     """A model that takes one tensor of numbers and gives an answer [n, k] as `output_name`.
 
-    `input_type` is its ONNX element type; `row_shape` has None for a dimension of any length.
+    `files` are the file itself and those that weights lie in beside it; `input_type` is the input's ONNX element type;
+    `row_shape` has None for a dimension of any length.
     """
 
     path: Path
+    files: tuple[Path, ...]
     graph: onnx.ModelProto
     input_name: str
     input_type: int
     row_shape: tuple[int | None, ...]
     output_name: str
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it has 16-bit floats: as its input, or as weights."""
+        types = {self.input_type, *(tensor.data_type for tensor in self.graph.graph.initializer)}
+        return not types.isdisjoint({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 
     def check_rows(self, rows: NDArray[Any]) -> None:
         """Hold the shape of rows [n, ...] against the input. Raises `BuildError`."""
@@ -93,7 +103,10 @@ def read_model(path: Path, output: str | None = None) -> ForeignModel:
     Raises `BuildError`: no ONNX file, not one input of numbers, no dynamic batch, no output of rank 2 or several.
     """
     try:
-        graph = up_to_date(onnx.load(path))
+        loaded = onnx.load(path, load_external_data=False)
+        files = (path, *_beside(path, loaded))
+        onnx.load_external_data_for_model(loaded, str(path.parent))
+        graph = up_to_date(loaded)
     except OSError as error:
         raise BuildError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
@@ -101,7 +114,14 @@ def read_model(path: Path, output: str | None = None) -> ForeignModel:
     if not graph.graph.node or not graph.graph.output:
         raise BuildError(f"{path}: cannot be read as ONNX: it holds no graph")
     name, element_type, shape = _input(path, graph.graph)
-    return ForeignModel(path, graph, name, element_type, shape, _output(path, graph.graph, output))
+    return ForeignModel(path, files, graph, name, element_type, shape, _output(path, graph.graph, output))
+
+
+def _beside(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """Return the files beside a model that its weights lie in, as it names them."""
+    external = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    entries = (entry for tensor in external for entry in tensor.external_data)
+    return [path.parent / name for name in dict.fromkeys(entry.value for entry in entries if entry.key == "location")]
 
 
 def _input(path: Path, graph: onnx.GraphProto) -> tuple[str, int, tuple[int | None, ...]]:
@@ -114,6 +134,8 @@ def _input(path: Path, graph: onnx.GraphProto) -> tuple[str, int, tuple[int | No
         raise BuildError(f"{path}: input {value.name!r} is not a tensor of numbers")
     if not 0 < len(value.name) <= _LONGEST_NAME:
         raise BuildError(f"{path}: the name of its input is {len(value.name)} characters long, at most 64 are served")
+    if value.name in TAKEN_INPUTS:
+        raise BuildError(f"{path}: its input is called {value.name!r}, a name that is taken: rename it")
     dimensions = _dimensions(tensor)
     if not dimensions:
         raise BuildError(f"{path}: input {value.name!r} has no shape: export it as [rows, ...]")
@@ -154,4 +176,6 @@ def _shown(shape: tuple[int | None, ...]) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    # What onnxruntime says stands behind the C++ function that says so, whose signature may be longer than a line.
+    said = re.sub(r"/onnxruntime_src/\S+ .*?\)(?: const)? (?=\S)", "", " ".join(str(error).split()))
+    return said[:300] or type(error).__name__

@@ -70,8 +70,8 @@ def read_samples(path: Path, input_name: str) -> SampleFile:
         raise
     except OSError as error:
         raise BuildError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise BuildError(f"{path}: cannot be read as .npz with plain arrays: {error}") from error
+    except ValueError as error:  # numpy's own text advises to unpickle what it is given
+        raise BuildError(f"{path}: is no .npz of plain arrays (numpy.savez), or holds Python objects") from error
     except Exception as error:  # zipfile and numpy raise unrelated types for damaged files
         raise BuildError(f"{path}: cannot be read as .npz: {type(error).__name__}: {error}") from error
     if unknown := sorted(arrays.keys() - {ROWS, LABEL, LABELS, input_name}):
@@ -79,7 +79,9 @@ def read_samples(path: Path, input_name: str) -> SampleFile:
         raise BuildError(f"{path}: array {unknown[0]!r} is unknown, expected {expected}")
     rows = arrays.get(input_name, arrays.get(ROWS))
     if rows is None:
-        raise BuildError(f"{path}: has no rows: expected an array {ROWS!r} or {input_name!r}")
+        raise BuildError(
+            f"{path}: has no rows: expected an array {' or '.join(map(repr, dict.fromkeys((ROWS, input_name))))}"
+        )
     rows, datatype = _numbers(path, rows)
     return SampleFile(path, rows, datatype, _label(path, arrays.get(LABEL), len(rows)), _names(path, arrays))
 

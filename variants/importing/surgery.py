@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx
-from onnx import TensorProto, helper, version_converter
+from onnx import TensorProto, helper, inliner, version_converter
 
 from variants.preparation import LOGITS
 from variants.recipes.matrices import names_read_by, opset_of, separate_inputs_from_constants
@@ -17,7 +17,12 @@ _INNER = "foreign_"
 
 
 def up_to_date(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model with its constants apart from its inputs, in a recent opset where the converter knows how."""
+    """Return a model with its constants apart from its inputs, in a recent opset where the converter knows how.
+
+    Functions of its own are unfolded: recipes look at the graph.
+    """
+    if model.functions:
+        model = inliner.inline_local_functions(model)
     separate_inputs_from_constants(model)
     if opset_of(model) >= _OLDEST:
         return model

@@ -7,8 +7,6 @@ expansion that of Molchanov et al., "Importance Estimation for Neural Network Pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -18,12 +16,14 @@ from torch import nn
 
 from variants.recipes.artifact import RecipeError
 from variants.training.fit import fit
-from variants.training.layers import classifier_path, part
+from variants.training.layers import classifier_path, faults_of_the_network, part
 from variants.training.recipe import Job, Recipe
 from variants.training.settings import FitSettings
 
 GRADIENT_ROWS = 256
 """Rows whose gradients tell the importance by Taylor expansion."""
+_FIXED = "the network's code fixes numbers of channels, or cannot be followed"
+"""What the library stumbles over is a network that it cannot follow, or whose code does not follow it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class ChannelPruning(Recipe):
         example = tuple(job.example.values())
         operations, parameters = torch_pruning.utils.count_ops_and_params(module, example)
         job.planned_fits = self.rounds
-        with _faults_of_the_network():
+        with faults_of_the_network(_FIXED):
             pruner = self._pruner(module, job, example)
         for _ in range(self.rounds):
             if self.importance == "taylor":
                 _leave_gradients(module, job)
-            with _faults_of_the_network():
+            with faults_of_the_network(_FIXED):
                 pruner.step()
                 module(*example)
             module.zero_grad(set_to_none=True)
@@ -90,16 +90,6 @@ class ChannelPruning(Recipe):
             ignored_layers=spared,
             round_to=self.multiple_of,
         )
-
-
-@contextmanager
-def _faults_of_the_network() -> Iterator[None]:
-    """What the library stumbles over is a network that it cannot follow, or whose code does not follow it."""
-    try:
-        yield
-    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RecipeError(f"the network's code fixes numbers of channels, or cannot be followed: {reason}") from error
 
 
 def _leave_gradients(module: nn.Module, job: Job) -> None:

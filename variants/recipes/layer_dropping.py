@@ -14,7 +14,7 @@ from torch import nn
 
 from variants.recipes.artifact import RecipeError
 from variants.training.fit import fit
-from variants.training.layers import part
+from variants.training.layers import faults_of_the_network, part
 from variants.training.model import logits_of
 from variants.training.recipe import Job, Recipe
 from variants.training.settings import FitSettings
@@ -46,11 +46,8 @@ class LayerDropping(Recipe):
         kept = self._kept(module, job, count)
         _retain(module, self.stack, kept)
         job.measures["layers"] = float(len(kept))
-        try:
+        with faults_of_the_network(f"without some layers of {self.stack!r} the network does not run"):
             module(*job.example.values())
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise RecipeError(f"without some layers of {self.stack!r} the network does not run: {reason}") from error
         fit(module, job, self.fit)
         return module
 

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from variants.recipes.artifact import RecipeError
 from variants.training.fit import fit
-from variants.training.layers import weight_layers
+from variants.training.layers import faults_of_the_network, shared_weights, weight_layers
 from variants.training.model import count_parameters, logits_of
 from variants.training.recipe import Job, Recipe
 from variants.training.settings import FitSettings
 
 CANDIDATES = (0.75, 0.5, 0.25, 0.125)
 """Ranks that are tried of each layer, as shares of the rank at which factors are as large as what they replace."""
+
+_READ = "with factors in place of layers the network does not run; its code must call layers, not read their weights"
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -50,17 +52,26 @@ class LowRank(Recipe):
     def apply(self, module: nn.Module, job: Job) -> nn.Module:
         """Factorize and train. Raises `RecipeError` where no layer gets smaller, or not as small as the budget."""
         before = count_parameters(module)
-        layers = {path: layer for path, layer in weight_layers(module).items() if _can_split(layer)}
+        # Weights that another layer has too would stay where they are, beside their factors.
+        shared = shared_weights(module)
+        layers = {
+            path: layer
+            for path, layer in weight_layers(module).items()
+            if _can_split(layer) and id(layer.weight) not in shared
+        }
         if self.by == "energy":
             ranks = {path: energy_rank(singular_values(layer), self.energy) for path, layer in layers.items()}
             ranks = {path: rank for path, rank in ranks.items() if saved_parameters(layers[path], rank) > 0}
         else:
-            ranks = self._within_budget(module, job, layers, before)
+            with faults_of_the_network(_READ):
+                ranks = self._within_budget(module, job, layers, before)
         if not ranks:
             raise RecipeError("no layer gets smaller by factorization at this rank")
         for path, rank in ranks.items():
             module.set_submodule(path, factorized(layers[path], rank))
             job.measures[f"rank.{path}"] = float(rank)
+        with faults_of_the_network(_READ):
+            module(*job.example.values())
         job.measures["parameters_kept"] = count_parameters(module) / before
         fit(module, job, self.fit)
         return module

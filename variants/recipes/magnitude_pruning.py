@@ -60,6 +60,8 @@ class MagnitudePruning(Recipe):
 
         def prune(done: float) -> None:
             nonlocal steps
+            # First the zeros so far: the optimizer has just moved them, and may have made them larger than others.
+            pruner.zero()
             if steps % STEPS_BETWEEN == 0 or done >= self.end:
                 pruner.choose(cubic_sparsity(done, begin=self.begin, end=self.end, start=start, final=self.sparsity))
             pruner.zero()

@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from variants.recipes.codebook import k_means
 from variants.training.fit import fit
 from variants.training.layers import weight_layers
 from variants.training.model import accuracy
@@ -25,8 +24,6 @@ from variants.training.settings import FitSettings
 
 STEPS_BETWEEN = 20
 """Centroids move to the means of their weights after so many steps."""
-SAMPLE = 50_000
-"""k-means looks at no more weights of a layer than these, drawn at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ class WeightClustering(Recipe):
         nearest: list[tuple[Any, NearestCentroid]] = []
         for layer in weight_layers(module).values():
             if layer.weight.numel() > self.clusters:
-                centroids = k_means(layer.weight.detach(), self.clusters, job.run.seed)
+                centroids = first_centroids(layer.weight.detach(), self.clusters)
                 parametrization = NearestCentroid(centroids)
                 parametrize.register_parametrization(layer, "weight", parametrization)
                 nearest.append((layer, parametrization))
@@ -106,17 +103,14 @@ class NearestCentroid(nn.Module):
         self.centroids.copy_(means.sort().values)
 
 
-def k_means(weight: Tensor, clusters: int, seed: int) -> Tensor:
+def first_centroids(weight: Tensor, clusters: int) -> Tensor:
     """Return the centroids, float32 [clusters], of a layer's weights; [clusters + 1] with zero where some are zero."""
     values = weight.flatten().numpy()
-    is_sparse = bool((values == 0).any())
-    values = values[values != 0] if is_sparse else values
-    values = np.random.default_rng(seed).permutation(values)[:SAMPLE]
-    clusters = min(clusters, len(np.unique(values)))
-    spread = np.linspace(values.min(), values.max(), clusters)[:, None]
-    fitted = KMeans(clusters, init=spread, n_init=1, random_state=seed).fit(values[:, None])
-    centroids = torch.from_numpy(fitted.cluster_centers_[:, 0].astype(np.float32))
-    return torch.cat([centroids, torch.zeros(1)]) if is_sparse else centroids
+    kept = values[values != 0]
+    if not len(kept):
+        return torch.zeros(1)
+    centroids = torch.from_numpy(k_means(kept, clusters))
+    return centroids if len(kept) == len(values) else torch.cat([centroids, torch.zeros(1)])
 
 
 def indexed_bytes(weight: Tensor) -> int:

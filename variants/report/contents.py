@@ -18,6 +18,7 @@ from variants.report.exits import Exit, exits
 from variants.report.lineage import Step, lineage_tree
 from variants.revision import RevisionFolder
 from variants.scores import Scores, read_scores
+from variants.selection import not_competing
 
 DEFAULT_WATTS_PER_CORE = 4.0
 """About what a busy core of a large server processor draws: its rated power over its cores."""
@@ -106,7 +107,8 @@ def gather(folder: RevisionFolder, profile: FamilyProfile, watts_per_core: float
 def points_of(manifest: FamilyManifest, profile: FamilyProfile) -> list[ParetoPoint]:
     """Return one point for each variant, fastest first; latency is that of one row of the middle size class."""
     middle = len(manifest.sizes) // 2
-    any_invariant = any(variant.invariance.invariant for variant in manifest.variants)
+    profiled = [variant for variant in manifest.variants if variant.name in profile.variants]
+    left_out = not_competing(profiled)
     points = [
         ParetoPoint(
             name=variant.name,
@@ -114,12 +116,11 @@ def points_of(manifest: FamilyManifest, profile: FamilyProfile) -> list[ParetoPo
             latency_s=profile.variants[variant.name].median_s[middle][0],
             size_bytes=variant.size_bytes,
             standard_error=variant.quality.standard_error,
-            competes=variant.invariance.invariant or not any_invariant,
+            competes=variant.name not in left_out,
             tail_s=profile.variants[variant.name].tail_s[middle][0],
             memory_bytes=footprint.peak_bytes if (footprint := profile.footprints.get(variant.name)) else 0,
         )
-        for variant in manifest.variants
-        if variant.name in profile.variants
+        for variant in profiled
     ]
     return sorted(points, key=lambda point: (point.latency_s, point.name))
 
@@ -129,7 +130,7 @@ def verdict(point: ParetoPoint, found: Frontier) -> str:
     if point.name in found.dominated:
         return f"dominated by {found.dominated[point.name]}"
     if not point.competes:
-        return "not compared: its answers depend on the batch"
+        return "not compared"
     return ", ".join(filter(None, ("on it", found.notes.get(point.name))))
 
 
@@ -176,7 +177,9 @@ def _hypervolumes(manifest: FamilyManifest, points: list[ParetoPoint]) -> dict[s
         "size": [(float(point.size_bytes), point.quality) for point in points if point.competes],
         "memory": [(float(point.memory_bytes), point.quality) for point in points if point.competes],
     }
-    return {plane: share_of_the_box(of, guessing) for plane, of in planes.items() if all(cost > 0 for cost, _ in of)}
+    return {
+        plane: share_of_the_box(of, guessing) for plane, of in planes.items() if of and all(cost > 0 for cost, _ in of)
+    }
 
 
 def share_of_the_box(points: list[tuple[float, float]], guessing: float, dearest: float | None = None) -> float:

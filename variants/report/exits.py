@@ -23,15 +23,13 @@ from variants.scores import Scores
 class Exit:
     """One exit of a chain: seconds of one row of the middle size class, whole and as stages one after another.
 
-    `trained_alone` is the separately trained counterpart, `lost` how much better that is on the same rows.
+    `alone` is the separately trained counterpart, `lost` how much better that is on the same rows.
     """
 
-    name: str
-    depth: int
+    variant: VariantManifest
     whole_s: float
     staged_s: float | None
-    trained_alone: str | None
-    trained_alone_s: float | None
+    alone: VariantManifest | None
     lost: Comparison | None
 
 
@@ -62,11 +60,9 @@ def _exit(
     known = [seconds for seconds in stages if seconds is not None]
     comparable = alone is not None and alone.name in scores and variant.name in scores
     return Exit(
-        name=variant.name,
-        depth=len(variant.stages),
+        variant=variant,
         whole_s=row_s(variant.name) or 0.0,
         staged_s=sum(known) if len(known) == len(stages) else None,
-        trained_alone=alone.name if alone else None,
-        trained_alone_s=row_s(alone.name) if alone else None,
+        alone=alone,
         lost=compare(scores[alone.name], scores[variant.name]) if alone is not None and comparable else None,
     )

@@ -14,18 +14,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from variants.paired import Comparison
 from variants.report.contents import Report, share_of_the_box
-from variants.report.pictures import PLANES
 
 TEMPLATE = "page.html.jinja"
 UNKNOWN = "-"
 
 
 def render(report: Report, pictures: Mapping[str, str], cascades: str = "", *, now: datetime | None = None) -> str:
-    """Return the page. `pictures` has the SVG of planes by their names in `PLANES`, `cascades` that of the cascades."""
+    """Return the page. `pictures` has an SVG for each plane, in order, `cascades` that of the cascades."""
     template = _environment().get_template(TEMPLATE)
     return template.render(
         report=report,
-        planes={name: pictures[name] for name in PLANES if name in pictures},
+        planes=pictures,
         cascades=cascades,
         cascade_volumes=_cascade_volumes(report),
         now=now or datetime.now(UTC),

@@ -43,7 +43,7 @@ class Checkpoint:
             state = torch.load(self._path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
             return 0
-        if state["key"] != self._key:
+        if not isinstance(state, dict) or state.get("key") != self._key:
             return 0
         for name, part in self._parts.items():
             part.load_state_dict(state["parts"][name])

@@ -15,7 +15,10 @@ import torch
 
 from variants.training.model import Model
 
-_UNREADABLE = (OSError, RuntimeError, EOFError, AttributeError, ImportError, KeyError, pickle.UnpicklingError)
+_UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, AttributeError, ImportError, KeyError),
+    *(TypeError, ValueError, pickle.UnpicklingError),
+)
 
 
 def kept_model(path: Path, key: str, make: Callable[[], Model]) -> Model:

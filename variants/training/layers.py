@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +17,19 @@ def weight_layers(module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """Return the linear and convolutional layers by their path.
 
     Those within `nn.MultiheadAttention` are left out: it reads their weights itself and never calls them. Raises
-    `RecipeError` where none is left.
+    `RecipeError` where none is left, or where a layer's weights are no parameter but computed anew whenever they are
+    read, as under weight normalization: what a recipe does to them would be lost.
     """
+    layers = _called_layers(module)
+    for path, layer in layers.items():
+        if "weight" not in dict(layer.named_parameters(recurse=False)):
+            raise RecipeError(
+                f"the weights of {path!r} are computed (weight norm?): remove their parametrization first"
+            )
+    return layers
+
+
+def _called_layers(module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     hidden = {
         id(part)
         for parent in module.modules()
@@ -34,11 +46,25 @@ def weight_layers(module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     return layers
 
 
+def shared_weights(module: nn.Module) -> set[int]:
+    """Return the `id` of every parameter that has several places in the network."""
+    times = Counter(id(weight) for _, weight in module.named_parameters(remove_duplicate=False))
+    return {weight for weight, count in times.items() if count > 1}
+
+
+@contextmanager
+def faults_of_the_network(what: str) -> Iterator[None]:
+    """Turn what the network's own code raises within the block into a `RecipeError` that begins with `what`."""
+    try:
+        yield
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        raise RecipeError(f"{what}: {' '.join(str(error).split())[:200]}") from error
+
+
 def classifier_path(module: nn.Module, example: Mapping[str, Tensor]) -> str:
     """Return the path of the layer whose output is the network's. Raises `RecipeError` where none gives it."""
     outputs: dict[str, Tensor] = {}
-    layers = weight_layers(module)
-    with torch.no_grad(), captured(module, tuple(layers), outputs):
+    with torch.no_grad(), captured(module, tuple(_called_layers(module)), outputs):
         answer = module(*example.values())
     for path, output in outputs.items():
         if output is answer:

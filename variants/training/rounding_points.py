@@ -69,6 +69,9 @@ def rounded(module: nn.Module, weight_bits: int) -> nn.Module:
 def _source(traced: fx.GraphModule, node: fx.Node) -> fx.Node:
     """Go back over what moves values but does not change them: rounded before, they are rounded after."""
     while _is(traced, node, _KEEPS_VALUES_MODULES, _KEEPS_VALUES_FUNCTIONS) and isinstance(node.args[0], fx.Node):
+        # A whole number may choose one of several tensors, as of what attention gives; before that there is no tensor.
+        if node.target is operator.getitem and isinstance(node.args[1], int):
+            break
         node = node.args[0]
     return node
 

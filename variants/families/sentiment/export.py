@@ -18,6 +18,9 @@ from variants.recipes.artifact import Artifact
 from variants.recipes.cut import cut
 from variants.recipes.export import export
 
+JOINTLY = "joint fine-tune of all exits"
+ALONE = "fine-tune of the last exit alone"
+
 
 def hidden_after(exit_number: int) -> str:
     """Return the name of the tokens' state at an exit, which one stage gives and the next one takes."""
@@ -29,8 +32,11 @@ def logits_of(exit_number: int) -> str:
     return f"{LOGITS}_{exit_number}"
 
 
-def export_all_exits(network: MultiExitEncoder, path: Path) -> Artifact:
-    """Write the network as one fp32 graph: `input_ids`, `attention_mask` to every exit's hidden state and logits."""
+def export_all_exits(network: MultiExitEncoder, path: Path, trained: str = JOINTLY) -> Artifact:
+    """Write the network as one fp32 graph: `input_ids`, `attention_mask` to every exit's hidden state and logits.
+
+    `trained` is the step of its lineage that says how.
+    """
     # A batch with padding, so that the trace takes no shortcut for a mask of ones.
     example = {
         INPUT_IDS: torch.tensor([[1, 2, 3], [1, 2, 0]]),
@@ -42,7 +48,7 @@ def export_all_exits(network: MultiExitEncoder, path: Path) -> Artifact:
         network,
         example,
         path,
-        lineage=("all-MiniLM-L6-v2", f"first {network.depth} layers", "joint fine-tune of all exits"),
+        lineage=("all-MiniLM-L6-v2", f"first {network.depth} layers", trained),
         outputs=[name for exit_number in exits for name in (hidden_after(exit_number), logits_of(exit_number))],
         dynamic_axes=dict.fromkeys((INPUT_IDS, ATTENTION_MASK, *map(hidden_after, exits)), tokens),
     )

@@ -1,21 +1,22 @@
 """How a family of MiniLM's exits comes about: one joint fine-tune, exported at every exit in two precisions.
 
 Each precision is exported as whole graphs and as a chain of stages, so that an answer at one exit can be deepened at
-the cost of the remaining layers only.
+the cost of the remaining layers only. What the joint fine-tune costs is known from counterparts: networks of the same
+layers, rows, schedule and seed, fine-tuned for their last exit alone.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from variants.families.sentiment import data, model, train
-from variants.families.sentiment.export import AllExits, export_all_exits, reference_logits
+from variants.families.sentiment.export import ALONE, AllExits, export_all_exits, reference_logits
 from variants.manifest import TensorSpec, TextPreparation
 from variants.recipes.artifact import Artifact
 from variants.recipes.dynamic_int8 import dynamic_int8
@@ -33,13 +34,14 @@ class ExitsOfMiniLM:
     """The networks that end after each of the first `depth` layers (1 to 6), and after none.
 
     `validation` rows are kept to calibrate on. With `dynamic`, the deepest exit is also made in plain dynamic int8,
-    as a yardstick.
+    as a yardstick. `alone` are the exits, 1 to `depth`, that have counterparts.
     """
 
     depth: int
     schedule: train.Schedule
     validation: int
     dynamic: bool = False
+    alone: tuple[int, ...] = (2, 4)
 
     def family(
         self,
@@ -58,6 +60,7 @@ class ExitsOfMiniLM:
             preparation=TextPreparation(tokenizer_file=TOKENIZER_FILE, max_tokens=MAX_TOKENS),
             load=self.load,
             build=self.build,
+            counterparts=self.counterparts,
             default_slo_s=default_slo_s,
             sizes=(16, 32, MAX_TOKENS),
             samples=samples,
@@ -79,7 +82,7 @@ class ExitsOfMiniLM:
 
     def build(self, context: BuildContext, dataset: Dataset) -> Iterator[Candidate]:
         """Fine-tune once, or take the weights kept from the last time; yield every exit in every precision."""
-        network = self._trained(context, dataset)
+        network = self._trained(context, dataset, context.spec.name, self.depth)
         fp32 = AllExits("fp32", network, partial(export_all_exits, network, context.scratch / "fp32.onnx"))
         int8 = AllExits("int8", network, lambda: rowwise_int8(fp32.artifact, context.scratch / "int8.onnx"))
         for exit_number in range(self.depth + 1):
@@ -98,28 +101,56 @@ class ExitsOfMiniLM:
                 notes="kept for comparison",
             )
 
-    def _trained(self, context: BuildContext, dataset: Dataset) -> model.MultiExitEncoder:
+    def counterparts(self, context: BuildContext, dataset: Dataset) -> Iterator[Candidate]:
+        """Fine-tune a network for each exit of `alone`, as deep as that; yield it in fp32."""
+        for number, depth in enumerate(self.alone):
+            part = replace(context, advance=partial(_advance_part, context, number, len(self.alone)))
+            network = self._trained(part, dataset, f"{context.spec.name}-alone-{depth}", depth, exits=(depth,))
+            export = partial(export_all_exits, network, context.scratch / f"alone-{depth}.onnx", ALONE)
+            exits = AllExits("alone", network, export)
+            yield Candidate(
+                f"alone-L{depth}-fp32",
+                partial(exits.whole, depth),
+                reference=reference_logits(network, depth),
+                counterpart=f"L{depth}-fp32",
+            )
+
+    def _trained(
+        self, context: BuildContext, dataset: Dataset, name: str, depth: int, exits: tuple[int, ...] | None = None
+    ) -> model.MultiExitEncoder:
+        """Return the network fine-tuned for `exits`, by default all, from its kept weights where nothing changed."""
         weights, _ = data.pretrained_encoder(context.cache)
-        network = model.from_pretrained(weights, self.depth, MAX_TOKENS)
+        # Before the network is made: its classifiers start from random weights.
+        torch.manual_seed(context.spec.seed)
+        network = model.from_pretrained(weights, depth, MAX_TOKENS)
         texts = b"\0".join(dataset.train.inputs[data.INPUT].tolist())
         code = [Path(inspect.getfile(module)) for module in (data, model, train)]
-        settings = f"seed {context.spec.seed}, {self.schedule}, depth {self.depth}, torch {torch.__version__}"
+        settings = f"seed {context.spec.seed}, {self.schedule}, depth {depth}, exits {exits}, {MAX_TOKENS} tokens"
+        settings += f", torch {torch.__version__}"
         originals = f"{data.ENCODER_SHA256}, {data.TOKENIZER_SHA256}"
         key = content_key(settings, originals, *code, texts, dataset.train.labels.tobytes())
 
         def fine_tuned() -> Weights:
-            torch.manual_seed(context.spec.seed)
             preparer = context.preparer()
-            rows = preparer.prepare(dataset.train.inputs).values
-            labels = dataset.train.labels
             train.fine_tune(
-                network, preparer, rows, labels, self.schedule, seed=context.spec.seed, advance=context.advance
+                network,
+                preparer,
+                preparer.prepare(dataset.train.inputs).values,
+                dataset.train.labels,
+                self.schedule,
+                seed=context.spec.seed,
+                advance=context.advance,
+                exits=exits,
             )
             return {name: values.numpy() for name, values in network.state_dict().items() if not _is_frozen(name)}
 
-        kept = kept_weights(context.cache / "weights" / f"{context.spec.name}.safetensors", key, fine_tuned)
+        kept = kept_weights(context.cache / "weights" / f"{name}.safetensors", key, fine_tuned)
         network.load_state_dict({name: torch.from_numpy(values) for name, values in kept.items()}, strict=False)
         return network.eval()
+
+
+def _advance_part(context: BuildContext, number: int, parts: int, done: float) -> None:
+    context.advance((number + done) / parts)
 
 
 def _whole_and_stages(context: BuildContext, exits: AllExits, exit_number: int, path: Path) -> Artifact:

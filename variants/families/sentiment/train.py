@@ -1,4 +1,4 @@
-"""One short joint fine-tune of all exits."""
+"""One short fine-tune: of all exits together, or of one alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from variants.families.sentiment.model import MultiExitEncoder, mean_over_tokens
 from variants.preparation import ATTENTION_MASK, INPUT_IDS, Preparer, Row
+from variants.training.settings import computes_in_bfloat16
 
 BATCH = 64
 EXIT_RATE = 5e-3
@@ -50,8 +51,10 @@ def fine_tune(
     *,
     seed: int,
     advance: Callable[[float], None],
+    exits: Sequence[int] | None = None,
 ) -> None:
-    """Fit layers and exits to the mean cross-entropy over all exits; the embeddings stay as they were."""
+    """Fit the layers to the mean cross-entropy over `exits`, by default all; the embeddings stay as they were."""
+    exits = range(network.depth + 1) if exits is None else exits
     for part in (network.words, network.embedding_norm):
         part.requires_grad_(False)
     network.positions.requires_grad_(False)
@@ -80,7 +83,8 @@ def fine_tune(
             feeds = preparer.collate([rows[row] for row in group.tolist()])
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=computes_in_bfloat16()):
                 answers = network(torch.from_numpy(feeds[INPUT_IDS]), torch.from_numpy(feeds[ATTENTION_MASK]))
-            losses = [nn.functional.cross_entropy(logits.float(), targets[group]) for logits in answers[1::2]]
+            logits = [answers[2 * exit_number + 1].float() for exit_number in exits]
+            losses = [nn.functional.cross_entropy(answer, targets[group]) for answer in logits]
             optimizer.zero_grad()
             torch.stack(losses).mean().backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -89,7 +93,8 @@ def fine_tune(
             done += 1
             advance(done / steps)
     network.eval()
-    solve_exit_zero(network, preparer, rows, targets)
+    if 0 in exits:
+        solve_exit_zero(network, preparer, rows, targets)
 
 
 def solve_exit_zero(network: MultiExitEncoder, preparer: Preparer, rows: Sequence[Row], targets: torch.Tensor) -> None:
@@ -117,8 +122,3 @@ def solve_exit_zero(network: MultiExitEncoder, preparer: Preparer, rows: Sequenc
         return value
 
     optimizer.step(loss)
-
-
-def computes_in_bfloat16() -> bool:
-    """Say whether this processor multiplies bfloat16 matrices; where it only emulates that, float32 is faster."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

@@ -1,0 +1,69 @@
+"""The manifest that a family's spec describes; and, before anything is trained, whether it could be published."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from variants.manifest import FamilyManifest, StageManifest, VariantManifest, first_fault
+from variants.preparation import LOGITS
+from variants.spec import STAGES_FOLDER, BuildError, FamilySpec
+from variants.tasks import CLASSIFICATION
+
+TAKEN_INPUTS = frozenset({LOGITS, "label", "file", "allow_pickle"})
+"""What no input may be called: models' output, the labels in `samples.npz`, and the arguments of `numpy.savez`."""
+
+
+_ANY_FIELDS: Mapping[str, Any] = {"name": "any", "stages": (), "counterpart": None}
+_ANY_VARIANT = VariantManifest.model_construct(**_ANY_FIELDS)
+"""A manifest needs a variant, but nothing that a spec says depends on which."""
+
+
+def draft_manifest(
+    spec: FamilySpec,
+    revision: str,
+    created: datetime.datetime,
+    variants: Sequence[VariantManifest],
+    facts: Mapping[str, str | float],
+) -> FamilyManifest:
+    """Return the manifest of a revision that is not published yet. Raises `pydantic.ValidationError`."""
+    stages = dict.fromkeys(stage for variant in variants for stage in variant.stages)
+    return FamilyManifest(
+        name=spec.name,
+        revision=revision,
+        task=spec.task,
+        description=spec.description,
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        labels=spec.labels,
+        preparation=spec.preparation,
+        sizes=spec.sizes,
+        max_batch=spec.max_batch,
+        default_slo_s=spec.default_slo_s,
+        variants=tuple(variants),
+        stages=tuple(StageManifest(name=name, file=f"{STAGES_FOLDER}/{name}.onnx") for name in stages),
+        created=created,
+        source=spec.source,
+        licence=spec.licence,
+        build=facts,
+    )
+
+
+def check_spec(spec: FamilySpec) -> None:
+    """Hold a spec against what can be built, stored and served. Raises `BuildError` naming the field and the fault."""
+    if spec.task != CLASSIFICATION.name:
+        raise BuildError(f"{spec.name}: task {spec.task!r}: only families of the task classification can be built")
+    if spec.samples < 1:
+        raise BuildError(f"{spec.name}: samples: {spec.samples} rows cannot be kept, at least 1 is needed")
+    try:
+        manifest = draft_manifest(spec, "draft", datetime.datetime.now(datetime.UTC), [_ANY_VARIANT], {})
+    except ValidationError as error:
+        raise BuildError(f"{spec.name}: the family's spec: {first_fault(error)}") from error
+    (tensor,) = manifest.inputs
+    if tensor.name in TAKEN_INPUTS:
+        raise BuildError(
+            f"{spec.name}: the family's spec: an input cannot be called {tensor.name!r}: the name is taken"
+        )
