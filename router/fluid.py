@@ -85,8 +85,8 @@ class Budget:
     """
 
     usable: float = 0.9
-    reserve: float = 0.6
-    reserve_share: float = 0.4
+    reserve: float = 0.8
+    reserve_share: float = 0.5
 
     def seconds(self, horizon_s: float, shortest_slo_s: float, others_busy_s: Sequence[float]) -> float:
         """Seconds of all slots up to a horizon; `others_busy_s` is how long each other slot is still taken."""
