@@ -14,12 +14,12 @@ from tests.quarters import held_out_quarters, trainer_of_quarters
 from variants.architectures.perceptron import Perceptron
 from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
-from variants.families.fashion.ladder import plainly
+from variants.families.fashion.ladder import LADDER, plainly
 from variants.recipes.supervised import Supervised
 from variants.search.architectures import ArchitectureSearch, best_of_quicker, first_rows
 from variants.search.comparison import compare
 from variants.search.hyperparameters import HyperparameterSearch
-from variants.search.space import KINDS, suggest_architecture, suggest_settings
+from variants.search.space import KINDS, parameters_of, suggest_architecture, suggest_settings
 from variants.search.study import counted, open_study, run_until
 from variants.search.watched import WatchedTraining
 from variants.strategies.bench import Bench
@@ -95,6 +95,36 @@ def test_an_interrupted_search_goes_on(trainer: Trainer, validation: Bench, tmp_
     assert len(lines) == 4
     assert found
     assert [entry.accuracy for entry in found] == sorted({entry.accuracy for entry in found})
+
+
+@pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.name)
+def test_the_ladder_is_in_the_space(rung: Rung) -> None:
+    """Every rung of `fashion` is a trial: its parameters give its architecture and how it is trained."""
+    parameters = parameters_of(rung.architecture, rung.recipe.fit)
+    assert parameters is not None
+    trial = optuna.trial.FixedTrial(dict(parameters))
+    assert rung.architecture == suggest_architecture(trial)
+    assert rung.recipe.fit == suggest_settings(trial, rung.recipe.fit)
+
+
+def test_what_is_not_in_the_space_has_no_parameters() -> None:
+    """A width that is never suggested cannot be a trial."""
+    assert parameters_of(Perceptron(hidden=(65,)), SETTINGS) is None
+
+
+def test_a_search_begins_with_what_is_known_and_returns_what_is_not(
+    trainer: Trainer, validation: Bench, tmp_path: Path
+) -> None:
+    """The known network is the first trial, is tried once however often the search is run, and is never found."""
+    known = [Rung("mlp", Perceptron(hidden=(64,)), plainly(1), 1), Rung("odd", Perceptron(hidden=(65,)), plainly(1), 1)]
+    search = ArchitectureSearch(SETTINGS, rows=128, latency_limit_s=1.0, population=4)
+    lines: list[str] = []
+    for trials in (1, 3):
+        found = search.run(trials, trainer, validation, tmp_path / "journal", silent, lines.append, known)
+    assert 3 == len(lines)
+    assert 1 == sum(str(known[0].architecture) in line for line in lines)
+    assert str(known[0].architecture) in lines[0]
+    assert known[0].architecture not in [entry.architecture for entry in found]
 
 
 def test_what_is_too_slow_is_not_trained(trainer: Trainer, validation: Bench, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ had been much better by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from variants.architectures.image import ImageArchitecture
+from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
-from variants.search.space import suggest_architecture, suggest_settings
+from variants.search.space import parameters_of, suggest_architecture, suggest_settings
 from variants.search.study import open_study, run_until
 from variants.search.watched import WatchedTraining
 from variants.strategies.bench import Bench
@@ -59,13 +60,23 @@ class ArchitectureSearch:
         journal: Path,
         advance: Callable[[float], None],
         log: Callable[[str], None],
+        known: Sequence[Rung] = (),
     ) -> list[Found]:
-        """Search until `trials` count, earlier runs' among them; return the frontier, quickest first."""
+        """Search until `trials` count, earlier runs' among them; return the frontier, quickest first.
+
+        The first trials are those of the `known` networks that the space holds. What comes after descends from them,
+        and has to be better: they are on no frontier that is returned.
+        """
         sampler = optuna.samplers.NSGAIISampler(population_size=self.population, seed=self.seed)
         study = open_study(journal, f"architectures {self} {trainer.digest[:12]}", ("maximize", "minimize"), sampler)
+        given = [parameters_of(rung.architecture, rung.recipe.fit) for rung in known]
+        for parameters in given:
+            if parameters is not None:
+                study.enqueue_trial(dict(parameters), skip_if_exists=True)
         data = first_rows(trainer.data, self.rows)
         run_until(study, trials, lambda trial: self._try(trial, trainer, data, bench), advance, log)
-        return sorted(map(self._found, study.best_trials), key=lambda found: found.latency_s)
+        new = [trial for trial in study.best_trials if trial.params not in given]
+        return sorted(map(self._found, new), key=lambda found: found.latency_s)
 
     def _try(self, trial: Trial, trainer: Trainer, data: TrainingData, bench: Bench) -> tuple[float, float]:
         architecture = suggest_architecture(trial)

@@ -47,8 +47,8 @@ def original(rung: str) -> Original:
 def large() -> Original:
     """Return the ladder's largest network, trained for longer and on changed images: what both strategies learn from.
 
-    With twice the width and the resolution of `residual-m` it takes fifteen times its multiplications. It is one network
-    for all seeds: they tell how students differ.
+    With twice the width and the resolution of `residual-m` it takes fifteen times its multiplications. One network for
+    all seeds: they tell how students differ.
     """
     return Original(original("residual-l").architecture, Supervised(IMPROVED), seed=0)
 
