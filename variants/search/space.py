@@ -61,7 +61,13 @@ def suggest_settings(trial: BaseTrial, base: FitSettings) -> FitSettings:
 def parameters_of(architecture: ImageArchitecture, settings: FitSettings) -> Parameters | None:
     """Return what a trial must be made of to give this architecture and these settings; None where none can."""
     for kind, width, stages, blocks, side in itertools.product(KINDS, WIDTHS, STAGES, BLOCKS, SIDES):
-        chosen = {"kind": kind, "width": width, "stages": stages, "blocks": blocks, "side": side}
+        chosen: dict[str, float | str] = {
+            "kind": kind,
+            "width": width,
+            "stages": stages,
+            "blocks": blocks,
+            "side": side,
+        }
         if suggest_architecture(FixedTrial(chosen)) == architecture:
             return chosen | {
                 name: getattr(settings, name) for name in ("rate", "weight_decay", "label_smoothing", "warm_up")
