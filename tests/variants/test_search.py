@@ -135,15 +135,28 @@ def test_what_is_too_slow_is_not_trained(trainer: Trainer, validation: Bench, tm
     assert all("pruned: takes" in line for line in lines)
 
 
-def test_a_trial_is_compared_with_quicker_ones_alone() -> None:
-    """The best accuracy after the same epoch among finished trials of no more latency; 0 where there is none."""
+def test_a_trial_is_compared_with_quicker_ones_of_its_kind_alone() -> None:
+    """The best accuracy after the same epoch among finished trials of its kind and of no more latency; 0 for none."""
+    kinds = optuna.distributions.CategoricalDistribution(KINDS)
     finished = [
-        optuna.trial.create_trial(values=[0.5, latency_s], user_attrs={"latency_s": latency_s, "epoch 1": accuracy})
-        for latency_s, accuracy in ((1.0, 0.6), (2.0, 0.8), (3.0, 0.9))
+        optuna.trial.create_trial(
+            values=[0.5, latency_s],
+            params={"kind": kind},
+            distributions={"kind": kinds},
+            user_attrs={"latency_s": latency_s, "epoch 1": accuracy},
+        )
+        for kind, latency_s, accuracy in (
+            ("residual", 1.0, 0.6),
+            ("residual", 2.0, 0.8),
+            ("residual", 3.0, 0.9),
+            ("perceptron", 0.1, 0.95),
+        )
     ]
-    assert 0.8 == best_of_quicker(finished, "epoch 1", 2.5)
-    assert 0.0 == best_of_quicker(finished, "epoch 1", 0.5)
-    assert 0.0 == best_of_quicker(finished, "epoch 2", 2.5)
+    assert 0.8 == best_of_quicker(finished, "residual", "epoch 1", 2.5)
+    assert 0.0 == best_of_quicker(finished, "residual", "epoch 1", 0.5)
+    assert 0.0 == best_of_quicker(finished, "residual", "epoch 2", 2.5)
+    assert 0.95 == best_of_quicker(finished, "perceptron", "epoch 1", 2.5)
+    assert 0.0 == best_of_quicker(finished, "separable", "epoch 1", 2.5)
 
 
 def test_training_is_watched_between_epochs(trainer: Trainer) -> None:

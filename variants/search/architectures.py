@@ -2,8 +2,8 @@
 
 NSGA-II: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm", IEEE TEC 2002, in Optuna (Akiba et al., KDD
 2019). Latency is measured in the session that serves, before a trial is trained: what is too slow costs no training.
-Optuna's pruners know one aim only, so a rule of our own ends trials: after an epoch, if a quicker one that was finished
-had been much better by then.
+Optuna's pruners know one aim only, so a rule of our own ends trials: after an epoch, if a quicker one of the same kind
+that was finished had been much better by then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from variants.training.rows import TrainingData
 from variants.training.settings import FitSettings
 
 HOPELESS = 0.05
-"""A trial whose accuracy after an epoch is this much below that of a quicker one after the same epoch is ended."""
+"""A trial this much less accurate after an epoch than a quicker one of its kind was after the same epoch is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class ArchitectureSearch:
 
         def watch(epochs: int, accuracy: float) -> None:
             trial.set_user_attr(f"epoch {epochs}", accuracy)
-            best = best_of_quicker(finished, f"epoch {epochs}", latency_s)
+            best = best_of_quicker(finished, trial.params["kind"], f"epoch {epochs}", latency_s)
             if accuracy < best - HOPELESS:
                 _prune(trial, f"{accuracy:.3f} after {epochs} epochs, a quicker one had {best:.3f}")
 
@@ -111,10 +111,17 @@ class ArchitectureSearch:
         )
 
 
-def best_of_quicker(finished: list[FrozenTrial], epoch: str, latency_s: float) -> float:
-    """Return the best accuracy that a finished trial of no more latency had after that epoch; 0 where there is none."""
+def best_of_quicker(finished: list[FrozenTrial], kind: str, epoch: str, latency_s: float) -> float:
+    """Return the best accuracy that a finished trial of a kind and of no more latency had after an epoch; 0 if none.
+
+    Kinds are kept apart, for perceptrons learn most in their first epoch and separable networks least.
+    """
     return max(
-        (trial.user_attrs.get(epoch, 0.0) for trial in finished if trial.user_attrs["latency_s"] <= latency_s),
+        (
+            trial.user_attrs.get(epoch, 0.0)
+            for trial in finished
+            if trial.params["kind"] == kind and trial.user_attrs["latency_s"] <= latency_s
+        ),
         default=0.0,
     )
 
