@@ -130,6 +130,16 @@ def test_a_student_may_begin_with_its_teacher_s_channels(at: Workbench) -> None:
     assert taught.lineage[0].measures == pruned.lineage[0].measures
 
 
+def test_strategies_share_what_one_network_taught(at: Workbench) -> None:
+    """Whether it is the original of one strategy or the grown network of another, its student is trained once."""
+    shrinking = ShrinkAndImprove(teaching=TEACHING, shrunk=Perceptron(side=7), control=False)
+    growing = GrowImproveAndShrink(ORIGINAL.architecture, ORIGINAL.recipe.fit, TEACHING, control=False)
+    shrinking.run(ORIGINAL, at)
+    before = set(at.trainer.folder.glob("*.safetensors"))
+    growing.run(Original(Perceptron(side=7), plainly(1)), at)
+    assert 1 == len(set(at.trainer.folder.glob("*.safetensors")) - before)
+
+
 def test_what_seeds_have_in_common_is_told_with_its_spread() -> None:
     """Means with the least and the most: of gains over the original, or of what was lost and recovered."""
     grown = [

@@ -23,7 +23,7 @@ from variants.training.image_augmentation import Shift
 from variants.training.settings import FitSettings
 
 TEACHING = Teaching(FitSettings(epochs=30, batch=256, rate=3e-3, weight_decay=0.02), Shift(1), views=6)
-"""How perceptrons are taught: images are moved, not mirrored, for that is what the teacher was shown too, nearly."""
+"""How perceptrons are taught: images are moved and not mirrored, for their teacher never saw a mirrored one."""
 
 
 def workbench() -> Workbench:
@@ -51,8 +51,8 @@ def growing(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
 
 
 def shrinking(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
-    """Shrink `residual` to `mlp-l`, of another kind: of its own, none has a quarter of its latency and learns much."""
-    strategy = ShrinkAndImprove(share=0.25, teaching=TEACHING, shrunk=original("mlp-l").architecture)
+    """Shrink `residual` to `mlp-l`, of another kind, so that both strategies share their students."""
+    strategy = ShrinkAndImprove(teaching=TEACHING, shrunk=original("mlp-l").architecture)
     return [strategy.run(residual(), replace(at, seed=seed)) for seed in seeds]
 
 

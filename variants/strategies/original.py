@@ -68,7 +68,9 @@ class Workbench:
 
     def begin(self, role: str, original: Original) -> Model:
         """Return the network that others learn from or are compared with, from the cache where it was before."""
-        return self.trained(role, original.architecture, original.recipe, self._seed_of(original))
+        model = self.trained(role, original.architecture, original.recipe, self._seed_of(original))
+        # What learns from it is kept under its name too: one that says the same in every strategy.
+        return replace(model, name=str(original.architecture))
 
     def train(self, role: str, architecture: ImageArchitecture, recipe: Supervised) -> Model:
         """Return the network trained so by the workbench's seed."""

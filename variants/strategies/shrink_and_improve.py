@@ -24,8 +24,9 @@ from variants.strategies.report import StrategyReport
 class ShrinkAndImprove:
     """Reach `share` in (0, 1) of the original's `footprint` at, as nearly as may be, the original's quality.
 
-    `shrunk` names the small architecture where it is known already; else it is found by measuring, among `widths` and
-    `resolutions`, factors on the original's. With `control` the patient network is trained too.
+    `shrunk` names the small architecture where it is known already, whatever it costs (the report tells); else it is
+    found by measuring, among `widths` and `resolutions`, factors on the original's. With `control` the patient network
+    is trained too.
     """
 
     share: float = 0.25
