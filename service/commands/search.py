@@ -74,7 +74,9 @@ def _search_architectures(
     from variants.search.architectures import ArchitectureSearch
     from variants.search.comparison import compare
 
-    found = ArchitectureSearch().run(trials, at.trainer, at.validation, journal, progress.advance, display.log)
+    found = ArchitectureSearch().run(
+        trials, at.trainer, at.validation, journal, progress.advance, display.log, known=rungs
+    )
     progress.begin("compare")
     compared = compare(
         rungs, found, at.trainer, at.test, epochs=epochs, seed=0, advance=progress.advance, log=display.log

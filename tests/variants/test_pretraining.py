@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.networks import convolutional, digits, encoder, sentences
+from tests.networks import convolutional, digits, encoder, perceptron, sentences
 from variants.recipes.artifact import RecipeError
 from variants.recipes.contrastive_pretraining import ContrastivePretraining, nt_xent
 from variants.recipes.masked_token_pretraining import UNSEEN, MaskedTokenPretraining, hide
@@ -17,6 +18,7 @@ from variants.recipes.supervised import Supervised
 from variants.training.batch import Compose
 from variants.training.image_augmentation import Crop, Shift
 from variants.training.label_efficiency import LabelPoint, accuracy_by_labels
+from variants.training.recipe import Job, Run
 from variants.training.rows import Rows
 from variants.training.settings import FitSettings
 
@@ -134,6 +136,49 @@ def test_accuracy_is_given_for_each_number_of_labels() -> None:
     assert [10, 200] == [point.labels for point in points]
     assert all(len(point.accuracies) == 2 for point in points)
     assert points[1].mean > points[0].mean + 0.1
+
+
+class Counted(ContrastivePretraining):
+    """Contrastive pre-training that notes with which seeds it was done."""
+
+    seeds: ClassVar[list[int]] = []
+
+    def apply(self, module: nn.Module, job: Job) -> nn.Module:
+        self.seeds.append(job.run.seed)
+        return ContrastivePretraining.apply(self, module, job)
+
+
+def test_pretraining_is_shared_by_all_numbers_of_labels() -> None:
+    """It is done once for each seed, and every fine-tuning begins with what it gave."""
+    Counted.seeds.clear()
+    untouched = Supervised(FitSettings(epochs=0))
+    fractions: list[float] = []
+    points = list(
+        accuracy_by_labels(
+            untouched,
+            convolutional(channels=4),
+            digits(),
+            digits().validation,
+            labels=(10, 50, 200),
+            seeds=(3, 4),
+            run=Run(progress=fractions.append),
+            pretraining=Counted(CONTRASTIVE.fit, VIEW),
+        )
+    )
+    assert [3, 4] == Counted.seeds
+    assert len({point.accuracies for point in points}) == 1
+    assert sorted(fractions) == fractions
+    assert fractions[-1] == 1.0
+
+
+def test_pretraining_that_reads_labels_is_refused() -> None:
+    """Its accuracy would be credited to fewer labels than were read."""
+    quick = Supervised(FitSettings(epochs=1, batch=100))
+    curve = accuracy_by_labels(
+        quick, perceptron(), digits(), digits().validation, labels=(10,), seeds=(0,), pretraining=quick
+    )
+    with pytest.raises(ValueError, match="reads labels"):
+        next(curve)
 
 
 def test_the_standard_error_is_over_seeds() -> None:

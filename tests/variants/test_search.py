@@ -14,12 +14,12 @@ from tests.quarters import held_out_quarters, trainer_of_quarters
 from variants.architectures.perceptron import Perceptron
 from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
-from variants.families.fashion.ladder import plainly
+from variants.families.fashion.ladder import LADDER, plainly
 from variants.recipes.supervised import Supervised
 from variants.search.architectures import ArchitectureSearch, best_of_quicker, first_rows
 from variants.search.comparison import compare
 from variants.search.hyperparameters import HyperparameterSearch
-from variants.search.space import KINDS, suggest_architecture, suggest_settings
+from variants.search.space import KINDS, parameters_of, suggest_architecture, suggest_settings
 from variants.search.study import counted, open_study, run_until
 from variants.search.watched import WatchedTraining
 from variants.strategies.bench import Bench
@@ -97,6 +97,36 @@ def test_an_interrupted_search_goes_on(trainer: Trainer, validation: Bench, tmp_
     assert [entry.accuracy for entry in found] == sorted({entry.accuracy for entry in found})
 
 
+@pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.name)
+def test_the_ladder_is_in_the_space(rung: Rung) -> None:
+    """Every rung of `fashion` is a trial: its parameters give its architecture and how it is trained."""
+    parameters = parameters_of(rung.architecture, rung.recipe.fit)
+    assert parameters is not None
+    trial = optuna.trial.FixedTrial(dict(parameters))
+    assert rung.architecture == suggest_architecture(trial)
+    assert rung.recipe.fit == suggest_settings(trial, rung.recipe.fit)
+
+
+def test_what_is_not_in_the_space_has_no_parameters() -> None:
+    """A width that is never suggested cannot be a trial."""
+    assert parameters_of(Perceptron(hidden=(65,)), SETTINGS) is None
+
+
+def test_a_search_begins_with_what_is_known_and_returns_what_is_not(
+    trainer: Trainer, validation: Bench, tmp_path: Path
+) -> None:
+    """The known network is the first trial, is tried once however often the search is run, and is never found."""
+    known = [Rung("mlp", Perceptron(hidden=(64,)), plainly(1), 1), Rung("odd", Perceptron(hidden=(65,)), plainly(1), 1)]
+    search = ArchitectureSearch(SETTINGS, rows=128, latency_limit_s=1.0, population=4)
+    lines: list[str] = []
+    for trials in (1, 3):
+        found = search.run(trials, trainer, validation, tmp_path / "journal", silent, lines.append, known)
+    assert 3 == len(lines)
+    assert 1 == sum(str(known[0].architecture) in line for line in lines)
+    assert str(known[0].architecture) in lines[0]
+    assert known[0].architecture not in [entry.architecture for entry in found]
+
+
 def test_what_is_too_slow_is_not_trained(trainer: Trainer, validation: Bench, tmp_path: Path) -> None:
     """With a limit that nothing meets, every trial is pruned by its measured latency, and nothing is found."""
     lines: list[str] = []
@@ -105,15 +135,28 @@ def test_what_is_too_slow_is_not_trained(trainer: Trainer, validation: Bench, tm
     assert all("pruned: takes" in line for line in lines)
 
 
-def test_a_trial_is_compared_with_quicker_ones_alone() -> None:
-    """The best accuracy after the same epoch among finished trials of no more latency; 0 where there is none."""
+def test_a_trial_is_compared_with_quicker_ones_of_its_kind_alone() -> None:
+    """The best accuracy after the same epoch among finished trials of its kind and of no more latency; 0 for none."""
+    kinds = optuna.distributions.CategoricalDistribution(KINDS)
     finished = [
-        optuna.trial.create_trial(values=[0.5, latency_s], user_attrs={"latency_s": latency_s, "epoch 1": accuracy})
-        for latency_s, accuracy in ((1.0, 0.6), (2.0, 0.8), (3.0, 0.9))
+        optuna.trial.create_trial(
+            values=[0.5, latency_s],
+            params={"kind": kind},
+            distributions={"kind": kinds},
+            user_attrs={"latency_s": latency_s, "epoch 1": accuracy},
+        )
+        for kind, latency_s, accuracy in (
+            ("residual", 1.0, 0.6),
+            ("residual", 2.0, 0.8),
+            ("residual", 3.0, 0.9),
+            ("perceptron", 0.1, 0.95),
+        )
     ]
-    assert 0.8 == best_of_quicker(finished, "epoch 1", 2.5)
-    assert 0.0 == best_of_quicker(finished, "epoch 1", 0.5)
-    assert 0.0 == best_of_quicker(finished, "epoch 2", 2.5)
+    assert 0.8 == best_of_quicker(finished, "residual", "epoch 1", 2.5)
+    assert 0.0 == best_of_quicker(finished, "residual", "epoch 1", 0.5)
+    assert 0.0 == best_of_quicker(finished, "residual", "epoch 2", 2.5)
+    assert 0.95 == best_of_quicker(finished, "perceptron", "epoch 1", 2.5)
+    assert 0.0 == best_of_quicker(finished, "separable", "epoch 1", 2.5)
 
 
 def test_training_is_watched_between_epochs(trainer: Trainer) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from variants.architectures import image
 from variants.architectures.image import ImageArchitecture
-from variants.training import batch, fit, settings
+from variants.training import batch, fit, image_augmentation, settings
 from variants.training import recipe as recipes
 from variants.training.model import Model, Step
 from variants.training.recipe import Pipeline, Recipe, Run
@@ -28,6 +28,7 @@ from variants.training.rows import Rows, TrainingData
 from variants.weights import content_key
 
 _KEY, _LINEAGE = "key", "lineage"
+_VARIANTS = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,8 +107,11 @@ def _content(rows: Rows) -> list[bytes]:
 def _code(architecture: ImageArchitecture, recipe: Recipe | Pipeline) -> list[Path]:
     """What decides how descriptions become a trained network: defaults too, which no description spells out."""
     parts = recipe.recipes if isinstance(recipe, Pipeline) else (recipe,)
-    kinds = dict.fromkeys(inspect.getfile(type(part)) for part in (architecture, *parts))
-    return [*map(Path, kinds), *(Path(inspect.getfile(module)) for module in (image, batch, fit, recipes, settings))]
+    kinds = dict.fromkeys(kind for part in (architecture, *parts) for kind in type(part).__mro__)
+    files = dict.fromkeys(inspect.getfile(kind) for kind in kinds if kind.__module__ != "builtins")
+    own = [Path(file) for file in files if Path(file).is_relative_to(_VARIANTS)]
+    shared = (image, batch, fit, recipes, settings, image_augmentation)
+    return list(dict.fromkeys([*own, *(Path(inspect.getfile(module)) for module in shared)]))
 
 
 def _load(path: Path, key: str, model: Model) -> Model | None:

@@ -5,6 +5,7 @@ Soft labels: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -67,8 +68,13 @@ class TeacherAnswers:
         return answer.float()
 
 
-def soft_label_loss(answers: TeacherAnswers, temperature: float, alpha: float, label_smoothing: float) -> Loss:
-    """Return Hinton's loss; the divergence is times temperature squared, so that gradients keep their size."""
+def soft_label_loss(
+    answers: Callable[[Batch], Tensor], temperature: float, alpha: float, label_smoothing: float
+) -> Loss:
+    """Return Hinton's loss; the divergence is times temperature squared, so that gradients keep their size.
+
+    `answers` returns the teacher's logits float32 [n, k] for a batch, without a gradient.
+    """
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = module(*batch.inputs)

@@ -2,13 +2,13 @@
 
 NSGA-II: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm", IEEE TEC 2002, in Optuna (Akiba et al., KDD
 2019). Latency is measured in the session that serves, before a trial is trained: what is too slow costs no training.
-Optuna's pruners know one aim only, so a rule of our own ends trials: after an epoch, if a quicker one that was finished
-had been much better by then.
+Optuna's pruners know one aim only, so a rule of our own ends trials: after an epoch, if a quicker one of the same kind
+that was finished had been much better by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from variants.architectures.image import ImageArchitecture
+from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
-from variants.search.space import suggest_architecture, suggest_settings
+from variants.search.space import parameters_of, suggest_architecture, suggest_settings
 from variants.search.study import open_study, run_until
 from variants.search.watched import WatchedTraining
 from variants.strategies.bench import Bench
@@ -27,7 +28,7 @@ from variants.training.rows import TrainingData
 from variants.training.settings import FitSettings
 
 HOPELESS = 0.05
-"""A trial whose accuracy after an epoch is this much below that of a quicker one after the same epoch is ended."""
+"""A trial this much less accurate after an epoch than a quicker one of its kind was after the same epoch is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,23 @@ class ArchitectureSearch:
         journal: Path,
         advance: Callable[[float], None],
         log: Callable[[str], None],
+        known: Sequence[Rung] = (),
     ) -> list[Found]:
-        """Search until `trials` count, earlier runs' among them; return the frontier, quickest first."""
+        """Search until `trials` count, earlier runs' among them; return the frontier, quickest first.
+
+        The first trials are those of the `known` networks that the space holds. What comes after descends from them,
+        and has to be better: they are on no frontier that is returned.
+        """
         sampler = optuna.samplers.NSGAIISampler(population_size=self.population, seed=self.seed)
         study = open_study(journal, f"architectures {self} {trainer.digest[:12]}", ("maximize", "minimize"), sampler)
+        given = [parameters_of(rung.architecture, rung.recipe.fit) for rung in known]
+        for parameters in given:
+            if parameters is not None:
+                study.enqueue_trial(dict(parameters), skip_if_exists=True)
         data = first_rows(trainer.data, self.rows)
         run_until(study, trials, lambda trial: self._try(trial, trainer, data, bench), advance, log)
-        return sorted(map(self._found, study.best_trials), key=lambda found: found.latency_s)
+        new = [trial for trial in study.best_trials if trial.params not in given]
+        return sorted(map(self._found, new), key=lambda found: found.latency_s)
 
     def _try(self, trial: Trial, trainer: Trainer, data: TrainingData, bench: Bench) -> tuple[float, float]:
         architecture = suggest_architecture(trial)
@@ -84,7 +95,7 @@ class ArchitectureSearch:
 
         def watch(epochs: int, accuracy: float) -> None:
             trial.set_user_attr(f"epoch {epochs}", accuracy)
-            best = best_of_quicker(finished, f"epoch {epochs}", latency_s)
+            best = best_of_quicker(finished, trial.params["kind"], f"epoch {epochs}", latency_s)
             if accuracy < best - HOPELESS:
                 _prune(trial, f"{accuracy:.3f} after {epochs} epochs, a quicker one had {best:.3f}")
 
@@ -100,10 +111,17 @@ class ArchitectureSearch:
         )
 
 
-def best_of_quicker(finished: list[FrozenTrial], epoch: str, latency_s: float) -> float:
-    """Return the best accuracy that a finished trial of no more latency had after that epoch; 0 where there is none."""
+def best_of_quicker(finished: list[FrozenTrial], kind: str, epoch: str, latency_s: float) -> float:
+    """Return the best accuracy that a finished trial of a kind and of no more latency had after an epoch; 0 if none.
+
+    Kinds are kept apart, for perceptrons learn most in their first epoch and separable networks least.
+    """
     return max(
-        (trial.user_attrs.get(epoch, 0.0) for trial in finished if trial.user_attrs["latency_s"] <= latency_s),
+        (
+            trial.user_attrs.get(epoch, 0.0)
+            for trial in finished
+            if trial.params["kind"] == kind and trial.user_attrs["latency_s"] <= latency_s
+        ),
         default=0.0,
     )
 

@@ -5,9 +5,11 @@ A trial is what Optuna calls one choice; the same parameters always give the sam
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FixedTrial
 
 from variants.architectures.image import SIDE, ImageArchitecture
 from variants.architectures.perceptron import Perceptron
@@ -17,6 +19,13 @@ from variants.architectures.vision_transformer import HEAD_WIDTH, VisionTransfor
 from variants.training.settings import FitSettings
 
 KINDS = ("perceptron", "separable", "residual", "attention")
+WIDTHS = (8, 12, 16, 24, 32)
+STAGES = (1, 2, 3)
+BLOCKS = (1, 2)
+SIDES = (SIDE // 2, SIDE)
+
+Parameters = Mapping[str, float | str]
+"""What a trial is made of, by name."""
 
 
 def suggest_architecture(trial: BaseTrial) -> ImageArchitecture:
@@ -25,10 +34,10 @@ def suggest_architecture(trial: BaseTrial) -> ImageArchitecture:
     All kinds share the same parameters, each reading them in its own way: so parents of two kinds can have children.
     """
     kind = trial.suggest_categorical("kind", KINDS)
-    width = trial.suggest_categorical("width", (8, 12, 16, 24, 32))
-    stages = trial.suggest_int("stages", 1, 3)
-    blocks = trial.suggest_int("blocks", 1, 2)
-    side = trial.suggest_categorical("side", (SIDE // 2, SIDE))
+    width = trial.suggest_categorical("width", WIDTHS)
+    stages = trial.suggest_int("stages", STAGES[0], STAGES[-1])
+    blocks = trial.suggest_int("blocks", BLOCKS[0], BLOCKS[-1])
+    side = trial.suggest_categorical("side", SIDES)
     if kind == "perceptron":
         return Perceptron((8 * width,) * (stages - 1), side)
     if kind == "attention":
@@ -47,3 +56,20 @@ def suggest_settings(trial: BaseTrial, base: FitSettings) -> FitSettings:
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.15),
         warm_up=trial.suggest_float("warm_up", 0.05, 0.4),
     )
+
+
+def parameters_of(architecture: ImageArchitecture, settings: FitSettings) -> Parameters | None:
+    """Return what a trial must be made of to give this architecture and these settings; None where none can."""
+    for kind, width, stages, blocks, side in itertools.product(KINDS, WIDTHS, STAGES, BLOCKS, SIDES):
+        chosen: dict[str, float | str] = {
+            "kind": kind,
+            "width": width,
+            "stages": stages,
+            "blocks": blocks,
+            "side": side,
+        }
+        if suggest_architecture(FixedTrial(chosen)) == architecture:
+            return chosen | {
+                name: getattr(settings, name) for name in ("rate", "weight_decay", "label_smoothing", "warm_up")
+            }
+    return None

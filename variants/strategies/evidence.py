@@ -11,15 +11,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from variants.architectures.scale import Scale
 from variants.families import load_family
-from variants.families.fashion.ladder import LADDER, plainly
+from variants.families.fashion.ladder import LADDER
 from variants.families.fashion.workbench import open_workbench
 from variants.sources import cache_folder
 from variants.strategies.grow_improve_and_shrink import GrowImproveAndShrink
 from variants.strategies.original import Original, Teaching, Workbench
 from variants.strategies.report import StrategyReport, table
 from variants.strategies.shrink_and_improve import ShrinkAndImprove, recovered
+from variants.training.image_augmentation import Shift
+from variants.training.settings import FitSettings
+
+TEACHING = Teaching(FitSettings(epochs=30, batch=256, rate=3e-3, weight_decay=0.02), Shift(1), views=6)
+"""How perceptrons are taught: images are moved and not mirrored, for their teacher never saw a mirrored one."""
 
 
 def workbench() -> Workbench:
@@ -34,37 +38,48 @@ def original(rung: str) -> Original:
     return Original(chosen.architecture, chosen.recipe)
 
 
-def teaching(epochs: int) -> Teaching:
-    """Return soft labels for so many epochs, with the settings of the ladder."""
-    return Teaching(plainly(epochs).fit)
+def residual() -> Original:
+    """Return the ladder's `residual`, by its own training: one network, so that seeds tell how students differ."""
+    return replace(original("residual"), seed=0)
 
 
-def growing_perceptron(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
-    """Grow the ladder's small perceptron into a residual network, and come back."""
-    start, middle = original("mlp"), original("residual-m")
-    strategy = GrowImproveAndShrink(middle.architecture, middle.recipe.fit, teaching(30))
-    return [strategy.run(start, replace(at, seed=seed)) for seed in seeds]
+def growing(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
+    """Grow the ladder's `mlp-l` into a residual network, which learns more from pixels, and come back."""
+    grown = residual()
+    strategy = GrowImproveAndShrink(grown.architecture, grown.recipe.fit, TEACHING, grown.seed)
+    return [strategy.run(original("mlp-l"), replace(at, seed=seed)) for seed in seeds]
 
 
-def growing_residual(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
-    """Grow the ladder's smallest residual network to twice the width and resolution, and come back."""
-    start, larger = original("residual-s"), original("residual")
-    strategy = GrowImproveAndShrink(Scale(width=2.0, resolution=2.0), larger.recipe.fit, teaching(15))
-    return [strategy.run(start, replace(at, seed=seed)) for seed in seeds]
-
-
-def shrinking_residual(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
-    """Shrink the ladder's largest network to a quarter of its latency; the seeds share one plan."""
-    start = original("residual-l")
-    plan = ShrinkAndImprove(share=0.25, teaching=teaching(15)).plan(start, at)
-    return [plan.run(start, replace(at, seed=seed)) for seed in seeds]
+def shrinking(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
+    """Shrink `residual` to `mlp-l`, of another kind, so that both strategies share their students."""
+    strategy = ShrinkAndImprove(teaching=TEACHING, shrunk=original("mlp-l").architecture)
+    return [strategy.run(residual(), replace(at, seed=seed)) for seed in seeds]
 
 
 RUNS: Mapping[str, Callable[[Workbench, Sequence[int]], list[StrategyReport]]] = {
-    "growing-perceptron": growing_perceptron,
-    "shrinking-residual": shrinking_residual,
-    "growing-residual": growing_residual,
+    "growing": growing,
+    "shrinking": shrinking,
 }
+
+
+def summary(reports: Sequence[StrategyReport]) -> str:
+    """Return what the seeds have in common, as lines: means, and the least and the most."""
+    if "shrunk" not in reports[0].points:
+        return "\n".join(
+            f"{role} over original, points: {_spread([100 * each.gained(role, over='original') for each in reports])}"
+            for role in ("improved", "patient")
+        )
+    lines = [
+        f"times faster than the original: {_spread([each.faster('improved', than='original') for each in reports])}"
+    ]
+    for lost in ("shrunk", "pruned"):
+        if lost in reports[0].points:
+            points = [100 * each.gained("original", over=lost) for each in reports]
+            lines.append(f"lost, {lost}, points: {_spread(points)}")
+            for role in ("improved", "patient"):
+                shares = [100 * recovered(each, role, lost) for each in reports]
+                lines.append(f"  of that recovered, {role}, %: {_spread(shares)}")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,14 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"{name}:")
         reports = RUNS[name](at, range(given.seeds))
         _say(table(reports))
-        if "shrunk" in reports[0].points:
-            _say(f"times faster than the original: {_spread([r.faster('improved', than='original') for r in reports])}")
-            _say(f"lost by shrinking, points: {_spread([100 * r.gained('original', over='shrunk') for r in reports])}")
-            _say(f"recovered of that, %: {_spread([100 * recovered(r) for r in reports])}")
-        else:
-            for role in ("improved", "patient"):
-                gains = [100 * r.gained(role, over="original") for r in reports]
-                _say(f"{role} over original, points: {_spread(gains)}")
+        _say(summary(reports))
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -40,18 +40,28 @@ def accuracy_by_labels(
     labels: Sequence[int],
     seeds: Sequence[int],
     run: Run | None = None,
+    pretraining: Recipe | Pipeline | None = None,
 ) -> Iterator[LabelPoint]:
     """Yield the accuracy on `held_out` after the recipe, for every number of labelled rows.
 
     Each seed draws its own labelled rows, as even over the classes as can be, and a larger number holds those of a
     smaller one; every row is there without its label. Compare recipes with the same seeds: differences are paired.
-    Raises `ValueError` where there are fewer rows than labels asked for.
+    `pretraining`, which reads no label, comes before the recipe and is done once for each seed. Raises `ValueError`
+    where there are fewer rows than labels asked for, or where pre-training read labels.
     """
     run = run or Run()
-    for index, count in enumerate(labels):
+    count = (len(labels) + (pretraining is not None)) * len(seeds)
+    parts = (run.part(index, count) for index in range(count))
+    begun = dict.fromkeys(seeds, model)
+    if pretraining is not None:
+        unlabelled = replace(data, unlabelled=data.unlabelled or data.train)
+        for seed in seeds:
+            begun[seed] = pretraining(model, unlabelled, replace(next(parts), seed=seed))
+            if any(step.labelled_rows for step in begun[seed].lineage[len(model.lineage) :]):
+                raise ValueError(f"the pre-training {begun[seed]} reads labels: make it a part of the recipe")
+    for number in labels:
         accuracies = []
-        for place, seed in enumerate(seeds):
-            part = run.part(index * len(seeds) + place, len(labels) * len(seeds))
-            trained = recipe(model, data.with_labels(count, seed), replace(part, seed=seed))
+        for seed in seeds:
+            trained = recipe(begun[seed], data.with_labels(number, seed), replace(next(parts), seed=seed))
             accuracies.append(accuracy(trained.module, held_out))
-        yield LabelPoint(count, tuple(accuracies))
+        yield LabelPoint(number, tuple(accuracies))
