@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
@@ -50,7 +51,7 @@ def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:
     manifest = folder.manifest
     slo_ms = settings.family(manifest.name).slo_ms or manifest.default_slo_s * 1e3
     samples = folder.samples()
-    if any(samples[tensor.name][0].size > _MOST_NUMBERS for tensor in manifest.inputs):
+    if any(np.size(samples[tensor.name][0]) > _MOST_NUMBERS for tensor in manifest.inputs):
         return f"curl -s {url}/v2/models/{manifest.name}"
     inputs = []
     for tensor in manifest.inputs:
@@ -65,6 +66,8 @@ def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Whole numbers without their `.0`."""
+    """Whole numbers without their `.0`, others with the digits that their precision has: 13.73, not 13.72999954."""
     plain = value.item()
-    return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
+    if not isinstance(plain, float):
+        return plain
+    return int(plain) if plain.is_integer() else float(str(value))

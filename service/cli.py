@@ -58,6 +58,8 @@ def run(arguments: Sequence[str]) -> int:
     except CommandError as error:
         return _failed(str(error), error.exit_code)
     except TyperException as error:
+        if not error.format_message():  # a command alone: its help was printed, and nothing is wrong with it
+            return error.exit_code
         return _failed(f"{error.format_message().rstrip('.')} (see pareto --help)", error.exit_code)
     except Abort:
         return _failed("interrupted", INTERRUPTED)

@@ -72,7 +72,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     used = slots * settings.threads_per_slot
     verdict = Verdict.FINE if used <= max(1.0, cores) else Verdict.NOTE
     more = "" if verdict is Verdict.FINE else ": more threads than cores make latencies unpredictable"
-    text = f"{cores:g} usable, {slots} slots of {settings.threads_per_slot} threads{more}"
+    text = f"{cores:g} usable, {_count(slots, 'slot')} of {_count(settings.threads_per_slot, 'thread')}{more}"
     yield Finding("cores", verdict, text)
 
 
@@ -131,7 +131,11 @@ def _loaded_bytes(folder: RevisionFolder, settings: Settings) -> int:
 
 def _memory(needed_bytes: int) -> Finding:
     free_bytes = psutil.virtual_memory().available
-    text = f"{free_bytes / 1e9:.1f} GB available, {needed_bytes / 1e6:.0f} MB of models are loaded"
+    text = f"{free_bytes / 1e9:.1f} GB available, {needed_bytes / 1e6:.0f} MB of models would be loaded"
     if free_bytes < needed_bytes + _SPARE_MEMORY_BYTES:
         return Finding("memory", Verdict.BROKEN, f"{text}: too little; load fewer variants (families.NAME.load)")
     return Finding("memory", Verdict.FINE, text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

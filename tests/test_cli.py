@@ -85,6 +85,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"pareto {__version__}\n" == capsys.readouterr().out
 
 
+def test_the_command_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """`pareto` without a command lists the commands, and names no fault."""
+    assert 2 == cli.run([])
+    captured = capsys.readouterr()
+    assert "doctor" in captured.out + captured.err
+    assert "pareto:" not in captured.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -30,7 +30,7 @@ def importing(model: str = "mlp.onnx", samples: str = "rows.npz", name: str = "m
         (importing("none.onnx"), 1, "pareto: none.onnx: cannot be read: No such file or directory"),
         (importing("rows.npz"), 1, "pareto: rows.npz: cannot be read as ONNX: "),
         (importing(samples="none.npz"), 1, "pareto: none.npz: cannot be read: No such file or directory"),
-        (importing(samples="mlp.onnx"), 1, "pareto: mlp.onnx: cannot be read as .npz"),
+        (importing(samples="mlp.onnx"), 1, "pareto: mlp.onnx: is no .npz of plain arrays (numpy.savez)"),
         (importing(name="a b"), 2, "pareto: --name: 'a b' is no name"),
         ([*importing(), "--scale", "0"], 2, "pareto: --scale: expected a finite number over 0, got 0"),
         ([*importing(), "--slo-ms", "-1"], 2, "pareto: --slo-ms: expected a finite number over 0, got -1"),
@@ -73,6 +73,7 @@ def test_without_onnx_it_says_what_to_install(
     assert 1 == cli.run(importing())
     (line,) = capsys.readouterr().err.splitlines()
     expected = (
-        "building mine needs onnxslim, which is not installed: `pip install 'pareto-gateway[import]'` installs it"
+        "building mine needs onnxslim, which is not installed: "
+        "`make build` in a checkout, or there `pip install '.[import]'`, installs it"
     )
     assert f"pareto: {expected}" == line

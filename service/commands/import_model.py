@@ -14,11 +14,13 @@ from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Models, settings_from
 
 _USAGE = 2
-_REMEDY = "`pip install 'pareto-gateway[import]'` installs it"
+_REMEDY = "`make build` in a checkout, or there `pip install '.[import]'`, installs it"
 
 
 def import_model(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="One input, a dynamic batch, logits [n, k].")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx", help="One input with a dynamic batch, logits or probabilities.")
+    ],
     samples: Annotated[
         Path, typer.Option("--samples", metavar="FILE.npz", help="Rows `x`, and `label`, `labels` where known.")
     ],

@@ -101,7 +101,7 @@ def print_frontier(report: Report) -> None:
             f"{line.macs / 1e6:.3g}" if line.macs is not None else "",
             line.verdict,
             ", ".join(line.ties),
-            "by default" if line.variant.load_by_default else "on request",
+            "by default" if line.variant.load_by_default else "where named",
             style="" if point.name in report.found.on else "dim",
         )
     console = output()

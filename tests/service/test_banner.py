@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shlex
 from types import SimpleNamespace
 from typing import Any
@@ -21,3 +22,19 @@ def test_the_line_to_try_can_be_pasted(side: int, asks: str) -> None:
     line = try_line("http://h:1", folder, Settings())
     assert shlex.split(line)[2].endswith(asks)
     assert len(line) < 1000
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "rows", "data"),
+    [
+        ("BYTES", (-1,), np.array([b"long " * 40, "très bon".encode()], dtype=object), ["très bon"]),
+        ("FP32", (-1, 3), np.array([[13.73, 2.0, -0.5]], dtype=np.float32), [13.73, 2, -0.5]),
+    ],
+)
+def test_the_line_to_try_brings_a_sample(datatype: str, shape: tuple[int, ...], rows: Any, data: list[Any]) -> None:
+    """It holds a text that is not too long, or numbers with no more digits than they have."""
+    tensor = SimpleNamespace(name="x", datatype=datatype, shape=shape)
+    manifest = SimpleNamespace(name="mine", inputs=(tensor,), default_slo_s=0.1)
+    folder: Any = SimpleNamespace(manifest=manifest, samples=lambda: {"x": rows})
+    body = json.loads(shlex.split(try_line("http://h:1", folder, Settings()))[-1])
+    assert [{"name": "x", "shape": [1, *shape[1:]], "datatype": datatype, "data": data}] == body["inputs"]
