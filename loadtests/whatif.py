@@ -53,15 +53,19 @@ class Load:
     def draw(self, samples: int, seed: int) -> Workload:
         """The workload of that seed over so many samples. Raises `TraceError` naming what is out of range."""
         rng = np.random.default_rng(seed)
+        span_s = self.duration_s
         if self.trace is not None:
             arrival_s = recorded(self.trace, self.rate, self.duration_s)
             kind = self.trace.name
+            if len(arrival_s) > 1:
+                # A recording may end before; it lasts one mean gap longer than until its last arrival.
+                span_s = min(span_s, float(arrival_s[-1]) * len(arrival_s) / (len(arrival_s) - 1))
         elif (self.rate or 0.0) * self.duration_s > MOST_REQUESTS:
             raise TraceError(f"load: more than {MOST_REQUESTS:,} requests; lower the rate or the duration")
         else:
             arrival_s = arrivals(self.process, self.rate or 0.0, self.duration_s, self.shape, rng)
             kind = self.process
-        description = f"{kind}, {len(arrival_s) / self.duration_s:.0f}/s for {self.duration_s:g} s, SLO {self.mix} ms"
+        description = f"{kind}, {len(arrival_s) / span_s:.0f}/s for {span_s:.3g} s, SLO {self.mix} ms"
         return Workload.draw(arrival_s, self.mix, samples, rng, description)
 
 

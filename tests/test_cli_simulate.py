@@ -66,6 +66,9 @@ def test_a_recording_and_the_familys_own_slo(capsys: pytest.CaptureFixture[str],
     assert 0 == code
     assert "calls.csv, 10/s for 1 s, SLO 10000:1 ms" in out
     assert "better 100%" in out
+    code, out, _ = simulated(capsys, models, "--trace", "calls.csv", "--variants", "better", "--trace-rate", "100")
+    assert 0 == code
+    assert "calls.csv, 100/s for 0.1 s," in out, "a recording lasts as long as it does at its rate"
 
 
 def test_what_no_number_of_replicas_answers_ends_with_one(capsys: pytest.CaptureFixture[str], models: Path) -> None:
