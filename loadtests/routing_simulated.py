@@ -41,7 +41,7 @@ class Bench:
     duration_s: float
     margin: float | None = None
     limits: Limits = field(
-        default_factory=lambda: Limits(transit_s=0.002, ahead=0.7)
+        default_factory=lambda: Limits(transit_s=0.004, ahead=0.7)
     )  # as the gateway has it by default
     decision_s: dict[str, float] = field(default_factory=dict)
     truth: Family | None = None

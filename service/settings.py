@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         "the policy may answer a row more than once.",
     )
     transit_ms: float = Field(
-        default=2.0,
+        default=4.0,
         ge=0,
         le=1000,
         description="Answers are planned to be ready this long before their SLO, milliseconds, at most a tenth of it: "
