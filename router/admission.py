@@ -63,7 +63,7 @@ def is_crowded_out(
     urgent. Where none does nobody is crowded out, whatever is believed of latencies: what is refused teaches nothing.
     """
     left_s = by_s - now
-    work_s, first = row_s + sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s), 0
+    work_s, first = row_s + sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s(now)), 0
     for key, items in islice(backlog.lanes(), MOST_LANES):
         if key.at >= 0 or key.background or key.urgency > urgency:
             continue

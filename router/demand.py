@@ -74,10 +74,12 @@ class _Rate:
 class Demand:
     """Counts arrivals. Bounded: `MOST_CLASSES` classes, and those that have run dry are forgotten."""
 
-    __slots__ = ("_rates", "_swept_s", "arrived")
+    __slots__ = ("_rates", "_swept_s", "arrived", "known_s")
 
     def __init__(self) -> None:
         self._swept_s = -math.inf
+        self.known_s = math.inf
+        """Until when all arrivals are known: policies that look at a later moment must not take it that nobody came."""
         self._rates: dict[tuple[DemandKey, int], _Rate] = {}
         self.arrived: dict[str, int] = {}
         """Rows so far by family, for policies with windows of their own."""
@@ -103,7 +105,8 @@ class Demand:
             self._rate(key, step, slo_s, now).add(classes.count(size_class), now)
 
     def classes(self, now: float) -> tuple[DemandClass, ...]:
-        """The rates of all classes at this moment."""
+        """The rates of all classes at this moment, or at the last one that is known."""
+        now = min(now, self.known_s)
         return tuple([DemandClass(key, rate.slo_s, rate.at(now)) for (key, _), rate in self._rates.items()])
 
     def _rate(self, key: DemandKey, step: int, slo_s: float, now: float) -> _Rate:

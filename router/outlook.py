@@ -112,7 +112,8 @@ class Outlook:
                 least_s, tightest_s, tightest, budget_s = each_s, left_s, at, seconds
         far_s = max(FAR * ahead.longest_slo_s, points[-1].deadline_s - now if points else 0.0)
         seconds = budget.seconds(far_s, shortest_s, others_s)
-        if seconds < least_s * (rows + forecast.due(far_s)):
+        to_come = rows + forecast.due(far_s)
+        if to_come > 0.0 and seconds / to_come < least_s:
             tightest_s, tightest, budget_s = far_s, len(points) - 1, seconds
         demand: dict[DemandKey, float] = {}
         kinds = [kind_of(some) for some in lanes]

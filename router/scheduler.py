@@ -50,7 +50,8 @@ class Limits:
     Rows are planned to be answered `transit_s` before their deadline, at most a tenth of the SLO: it stands for what a
     request spends outside, on its way in and back. `reply_margin_s` is how much earlier still a kept answer is sent: it
     covers the lateness of the driver's timers. In the last `ahead` (0 to 1) of the seconds that a batch is planned to
-    take, the next one of its slot may be decided, for its driver to have at hand; 0 waits until it has ended.
+    take, some milliseconds at most, the next one of its slot may be decided, for its driver to have at hand; 0 waits
+    until it has ended.
     """
 
     backlog_rows: int = 4096
@@ -150,6 +151,7 @@ class Scheduler:
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._ledger.ring(now)
+        self._demand.known_s = now
         while self._backlog.rows:
             soon = None if self._slots.free else self._slots.soon(now)
             if not self._slots.free and soon is None and now < self._wake_at:
@@ -162,14 +164,14 @@ class Scheduler:
                 self._set_late(decision, now)
                 self._settle(decision, now)
             elif decision.plan is not None:
-                self._dispatches.append(self._start(decision.plan, at_s))
+                self._dispatches.append(self._start(decision.plan, at_s, now))
             else:
                 break
         if not self._backlog.rows:
             self._wake_at = NEVER
         elif not self._slots.free:
             # Later than now, or a batch would have been decided on: but for a policy that lets a slot wait.
-            opens_s = self._slots.opens_s()
+            opens_s = self._slots.opens_s(now)
             self._wake_at = min(self._wake_at, opens_s) if opens_s > now else self._wake_at
         dispatches, self._dispatches = self._dispatches, []
         wake_at = min(self._wake_at, self._ledger.next_alarm_s())
@@ -339,9 +341,10 @@ class Scheduler:
         if pending.settled():
             self._ledger.answer(pending, now)
 
-    def _start(self, plan: Plan, at_s: float) -> Dispatch:
+    def _start(self, plan: Plan, at_s: float, now: float) -> Dispatch:
+        # First, because it may refuse: rows that have left the backlog would be lost.
+        dispatch = self._slots.start(plan, at_s, now)
         self._waiting.take(plan)
-        dispatch = self._slots.start(plan, at_s)
         for item in plan.items:
             self._pending[item.request_id].taken(item)
         if not dispatch.ahead:

@@ -14,6 +14,10 @@ from typing import NamedTuple
 from router.contract import NEVER, BatchRecord, Dispatch, Slot
 from router.view import Plan
 
+MOST_AHEAD_S = 0.006
+"""However long a batch is, its successor is decided no earlier than this before its end: what is to be hidden, deciding
+and handing over, does not grow with it, and what is committed makes others wait."""
+
 
 class Soon(NamedTuple):
     """A slot that runs a batch, and when that is expected to end."""
@@ -26,10 +30,11 @@ class Slots:
     """Turns plans into dispatches and keeps count of them. A slot is busy from `start` until `release`.
 
     `free` has the indices of the free slots, those that became free since the beginning ascending. For the last `ahead`
-    (0 to 1) of the seconds that its batch is planned to take, a busy slot may be given its next.
+    (0 to 1) of the seconds that its batch is planned to take, `MOST_AHEAD_S` at most, the busy slot that is the first
+    to be free may be given its next.
     """
 
-    __slots__ = ("_ahead", "_batches", "_ended", "_next", "_running", "count", "free")
+    __slots__ = ("_ahead", "_batches", "_decided_s", "_ended", "_next", "_running", "count", "free")
 
     def __init__(self, slots: Sequence[Slot], ahead: float = 0.0) -> None:
         self.free = [slot.index for slot in slots]
@@ -37,6 +42,7 @@ class Slots:
         self._ahead = ahead
         self._running: dict[int, Dispatch] = {}
         self._next: dict[int, Dispatch] = {}
+        self._decided_s: dict[int, float] = {}
         self._ended: list[BatchRecord] = []
         self._batches = 0
 
@@ -45,14 +51,9 @@ class Slots:
         """The batches that run, oldest first, and those that come next; live."""
         return chain(self._running.values(), self._next.values())
 
-    @property
-    def busy_until_s(self) -> tuple[float, ...]:
-        """When each busy slot is expected to have nothing left to run."""
-        return tuple([self._end_s(dispatch) for dispatch in self._running.values()])
-
-    def others_until_s(self, slot: int) -> tuple[float, ...]:
-        """The same of all busy slots but one."""
-        return tuple([self._end_s(dispatch) for dispatch in self._running.values() if dispatch.slot != slot])
+    def busy_until_s(self, now: float, but: int = -1) -> tuple[float, ...]:
+        """When each busy slot, `but` one, is expected to have nothing left to run."""
+        return tuple([self._end_s(batch, now) for batch in self._running.values() if batch.slot != but])
 
     @property
     def busy(self) -> int:
@@ -60,23 +61,22 @@ class Slots:
         return len(self._running)
 
     def soon(self, now: float) -> Soon | None:
-        """The slot that is the next to be free and may be given a batch already, if there is one."""
-        found = [
-            Soon(dispatch.slot, max(now, dispatch.started_s + dispatch.predicted_s))
-            for dispatch in self._running.values()
-            if dispatch.slot not in self._next and self._opens_s(dispatch) <= now
-        ]
-        return min(found, key=lambda soon: soon.at_s, default=None) if self._ahead else None
+        """The slot that is the next to be free, if it may be given a batch already.
 
-    def opens_s(self) -> float:
-        """When the next slot may be given a batch though it runs one; infinite where none will."""
-        if not self._ahead:
-            return NEVER
-        waiting = (self._opens_s(dispatch) for dispatch in self._running.values() if dispatch.slot not in self._next)
-        return min(waiting, default=NEVER)
+        A slot that is free later is given none: by then the first one may have room.
+        """
+        first = self._first(now)
+        if first is None or first.slot in self._next or self._opens_s(first) > now:
+            return None
+        return Soon(first.slot, self._end_s(first, now))
 
-    def start(self, plan: Plan, now: float) -> Dispatch:
-        """Give the plan's slot its batch, which begins at `now`: a busy one its next.
+    def opens_s(self, now: float) -> float:
+        """When that slot may be given a batch though it runs one; infinite where none may."""
+        first = self._first(now)
+        return NEVER if first is None or first.slot in self._next else self._opens_s(first)
+
+    def start(self, plan: Plan, at_s: float, now: float) -> Dispatch:
+        """Give the plan's slot its batch, which begins now, or a busy one its next, expected to begin at `at_s`.
 
         Raises `ValueError` for a slot that has one already.
         """
@@ -98,14 +98,14 @@ class Slots:
             family.first_stage(lane.key.at, plan.variant),
             len(variant.stages),
             items,
-            now,
+            at_s,
             latency.planned_s(plan.variant, rows, size_class, start),
             latency.planned_run_s(plan.variant, rows, size_class, start),
             plan.reason,
             ahead,
         )
         if ahead:
-            self._next[plan.slot] = dispatch
+            self._next[plan.slot], self._decided_s[plan.slot] = dispatch, now
         else:
             self.free.remove(plan.slot)
             self._running[dispatch.batch_id] = dispatch
@@ -116,18 +116,20 @@ class Slots:
     ) -> tuple[Dispatch, Dispatch | None]:
         """A batch has ended, `since_s` ago; also the one that has run in its slot since then, if there is one.
 
-        Raises `KeyError` for a batch that is not known.
+        Raises `KeyError` for a batch that is not known, and for one that has not begun but where it `failed`.
         """
         ended = self._running.pop(batch_id, None)
         begun = None
         if ended is None:
             # Handed over in vain: it is not the batch that its slot runs.
             ended = next((dispatch for dispatch in self._next.values() if dispatch.batch_id == batch_id), None)
-            if ended is None:
+            if ended is None or not failed:
                 raise KeyError(batch_id)
             del self._next[ended.slot]
         elif ended.slot in self._next:
-            begun = self._next.pop(ended.slot)._replace(started_s=now - since_s)
+            # It may have been handed over after that: the event loop learns late of what has ended.
+            started_s = max(now - since_s, self._decided_s[ended.slot])
+            begun = self._next.pop(ended.slot)._replace(started_s=started_s)
             self._running[begun.batch_id] = begun
         else:
             insort(self.free, ended.slot)
@@ -139,10 +141,18 @@ class Slots:
         ended, self._ended = self._ended, []
         return tuple(ended)
 
-    def _opens_s(self, dispatch: Dispatch) -> float:
-        return dispatch.started_s + (1.0 - self._ahead) * dispatch.predicted_s
+    def _first(self, now: float) -> Dispatch | None:
+        """The batch of the slot that is the first to have nothing left to run."""
+        if not self._ahead:
+            return None
+        return min(self._running.values(), key=lambda batch: self._end_s(batch, now), default=None)
 
-    def _end_s(self, dispatch: Dispatch) -> float:
+    def _opens_s(self, dispatch: Dispatch) -> float:
+        seconds = dispatch.predicted_s
+        return dispatch.started_s + seconds - min(self._ahead * seconds, MOST_AHEAD_S)
+
+    def _end_s(self, dispatch: Dispatch, now: float) -> float:
+        """When its slot will be free; one that takes longer than planned ends now, and not before."""
+        end_s = max(now, dispatch.started_s + dispatch.predicted_s)
         following = self._next.get(dispatch.slot)
-        end_s = dispatch.started_s + dispatch.predicted_s
         return end_s if following is None else end_s + following.predicted_s

@@ -57,7 +57,10 @@ class Viewer:
     def view(
         self, backlog: Backlog, slots: Slots, demand: Demand, ledger: Ledger, now: float, soon: Soon | None = None
     ) -> View:
-        """The state of the machine at this moment; with `soon`, as if that slot were free and all others busy."""
+        """The state of the machine at this moment.
+
+        With `soon`, as if that slot were free, all others busy, and nothing to do in the background.
+        """
         hints = self.fresh_hints(now)
         running = {dispatch.family for dispatch in slots.running}
         lanes: list[Lane] = []
@@ -71,9 +74,10 @@ class Viewer:
             ahead = tuple(items[: self._look_ahead])
             lane = Lane(key, family, latency, len(items), ahead, items[-1].deadline_s)
             (kept if key.at >= 0 else background if key.background else lanes).append(lane)
-        free, busy_until_s = tuple(slots.free), slots.busy_until_s
+        free, busy_until_s = tuple(slots.free), slots.busy_until_s(now)
         if soon is not None:
-            free, busy_until_s = (soon.slot,), slots.others_until_s(soon.slot)
+            # Work without a deadline takes spare time, and whether there is some is not known yet.
+            free, busy_until_s, background = (soon.slot,), slots.busy_until_s(now, but=soon.slot), []
         return View(
             free,
             busy_until_s,

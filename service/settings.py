@@ -123,10 +123,10 @@ class Settings(BaseSettings):
     ahead: float = Field(
         default=0.7,
         ge=0,
-        le=1,
-        description="For this last share of the time that a batch is planned to take, the next batch of its slot may "
-        "be decided and handed over, so that the slot never waits for the event loop. More keeps slots busier, less "
-        "lets late arrivals join; 0 decides when a slot is free.",
+        lt=1,
+        description="For this last share of the time that a batch is planned to take, 6 ms at most, the next batch of "
+        "its slot may be decided and handed over, so that the slot never waits for the event loop. More keeps "
+        "slots busier, less lets late arrivals join; 0 decides when a slot is free.",
     )
     reply_margin_ms: float = Field(
         default=2.0,

@@ -91,8 +91,9 @@ class Infaas:
         rows = max(1, latency.largest_batch_within(rung, head.size_class, head.deadline_s - now, len(lane.items)))
         waited_s = now - (head.deadline_s - head.slo_s)
         ratio = (waited_s + latency.planned_s(rung, rows, head.size_class)) / one_s
-        load.average += -math.expm1((load.seen_s - now) / self.average_s) * (ratio - load.average)
-        load.seen_s = now
+        # Asked ahead, a rule may be asked again at an earlier moment.
+        load.average += -math.expm1(min(0.0, load.seen_s - now) / self.average_s) * (ratio - load.average)
+        load.seen_s = max(load.seen_s, now)
         full = max(1, latency.largest_batch_within(rung, head.size_class, head.slo_s, lane.family.max_batch))
         busy = rate > self.busy * full / latency.planned_s(rung, full, head.size_class)
         backlog = latency.clearing_s(rung, lane.depth, head.size_class) / slots > self.backlog_s
