@@ -48,6 +48,11 @@ class Waiting:
         self._backlog.remove(key, (item,))
         self._put(pending, key._replace(background=True), item)
 
+    def move(self, pending: Pending, key: LaneKey, item: Item, to: LaneKey, moved: Item) -> None:
+        """A row goes on waiting in another lane, on other terms."""
+        self._backlog.remove(key, (item,))
+        self._put(pending, to, moved)
+
     def leave(self, pending: Pending, key: LaneKey, item: Item) -> None:
         """A row waits no longer."""
         del pending.queued[item.row]
