@@ -126,6 +126,10 @@ class Roster:
         """The variants of a family that batches run on or are about to; they must not be taken from memory."""
         return {dispatch.variant for dispatch in self._slots.running if dispatch.family == name}
 
+    def busy(self) -> frozenset[str]:
+        """The families of which requests have no outcome yet."""
+        return frozenset(pending.request.family for pending in self._ledger.pending.values())
+
     def is_busy(self, name: str) -> bool:
         """Whether a family has requests without an outcome, or batches that run."""
         return bool(self.in_use(name)) or any(p.request.family == name for p in self._ledger.pending.values())

@@ -319,6 +319,10 @@ class Scheduler:
         """The variants of a family that batches run on or are about to: they must stay in memory."""
         return self._roster.in_use(family)
 
+    def busy(self) -> frozenset[str]:
+        """The families of which requests have no outcome yet."""
+        return self._roster.busy()
+
     def is_busy(self, family: str) -> bool:
         """Whether a family has requests without an outcome, or batches that run."""
         return self._roster.is_busy(family)

@@ -79,6 +79,9 @@ class InferenceHandler:
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
             answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive)
             record = answer.record
+            if record.revision != loaded.family.revision:
+                # Another revision has taken its place meanwhile.
+                loaded = self._gateway.loaded(family)
             if record.outcome is not Outcome.SERVED and record.outcome is not Outcome.SERVED_LATE:
                 if record.outcome is Outcome.CANCELLED:
                     return

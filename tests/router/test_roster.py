@@ -109,7 +109,7 @@ def test_what_only_an_unloaded_variant_may_answer_waits_for_it(
 ) -> None:
     """A floor or a pin that the loaded variant does not satisfy names what is to be loaded."""
     s = scheduler(FAMILY.with_loaded((0,)))
-    s.submit(request(1, **terms), 0.0)
+    s.submit(request(1, 0.1, **terms), 0.0)
     waits = s.cold().get("f")
     assert missing == (waits.missing if waits else None)
     if missing:

@@ -1,0 +1,317 @@
+"""The memory budget at work: plans of `router.placement` carried out beside the requests, one step at a time.
+
+Opening a model, checking its files, warming it and making the policy's tables happen on one thread; the event loop only
+swaps what is ready. A variant that is to go is taken from the scheduler first and dropped once no batch uses it.
+
+The budget is held against what the process really uses: what models may take is the budget less everything else, as
+measured before every step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Protocol, TypeVar
+
+from router.contract import BatchRecord, Record
+from router.latency import LatencyModel
+from router.placement import Load, Loadable, Placement, Spot, Step, Wanted
+from router.popularity import Popularity
+from router.roster import Cold
+from router.scheduler import Scheduler
+from service.memory import Overhead, give_back, resident_bytes
+from service.piecewise import Opened, PiecewiseFamily
+from service.sums import LATENCY_EDGES, Sums
+from variants.repository import RepositoryError
+from variants.session import ModelLoadError
+
+logger = logging.getLogger("pareto.residency")
+
+TICK_S = 1.0
+"""Without cold requests, what is loaded is looked at this often."""
+MEASURED_SHARE = 0.5
+"""What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
+
+Result = TypeVar("Result")
+
+
+class Change(Protocol):
+    """Lets the scheduler know of something on the event loop, and acts on what becomes of it."""
+
+    def __call__(self, change: Callable[[float], None], /) -> None:
+        """Call `change` with the time."""
+
+
+class Residency:
+    """Keeps `pieces`, the families by name, within `budget_bytes`; all methods run on the event loop.
+
+    `loads`, `failures` and `evictions` count; `load_s` has the seconds of loads, `cold_s` how long the first request of
+    a cold family waited for its load.
+    """
+
+    def __init__(
+        self,
+        pieces: dict[str, PiecewiseFamily],
+        budget_bytes: int,
+        pinned: Iterable[str],
+        slots: int,
+        placement: Placement | None = None,
+    ) -> None:
+        self.pieces = pieces
+        self.budget_bytes = budget_bytes
+        self.pinned = frozenset(pinned)
+        self.popularity = Popularity()
+        self.loads = self.failures = self.evictions = 0
+        self.load_s = Sums(LATENCY_EDGES)
+        self.cold_s = Sums(LATENCY_EDGES)
+        self.loading: Spot | None = None
+        self._slots = slots
+        self._placement = placement or Placement()
+        self._overhead = Overhead()
+        self._loadable: dict[str, dict[int, Loadable]] = {}
+        self._row_s: dict[str, dict[int, float]] = {}
+        self._thread = ThreadPoolExecutor(1, "loading")
+        self._wanted = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._stepping = asyncio.Lock()
+        self._scheduler: Scheduler | None = None
+        self._tell: Change | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, scheduler: Scheduler, tell: Change) -> None:
+        """Hold the budget from now on."""
+        self._scheduler = scheduler
+        self._tell = tell
+        self._task = asyncio.create_task(self._run())
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Load and unload no more."""
+        if self._task is not None:
+            self._task.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def asked(self, family: str, rows: int) -> None:
+        """Requests for a family have come; called for each, once the scheduler has it."""
+        self.popularity.observe(family, rows, monotonic())
+        if self._scheduler is not None and self._scheduler.cold_rows and not self._wanted.is_set():
+            self._wanted.set()
+
+    def observe(self, _records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
+        """See `service.dispatcher.Observer`."""
+        if batches:
+            self._ended.set()
+
+    def bytes_by_family(self) -> dict[str, int]:
+        """What the models of each family that has some in memory are thought to take."""
+        held = {}
+        for name, piece in list(self.pieces.items()):
+            files = {file for variant in tuple(piece.paths) for file in piece.keys(variant)}
+            if files:
+                held[name] = sum(piece.bytes[file] for file in files)
+        return held
+
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """Run something slow where models are loaded, one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def load_first(self, name: str) -> bool:
+        """Load the smallest variant of a family now; whether it has one in memory then."""
+        piece = self.pieces[name]
+        smallest = min(self._variants(piece), default=None)
+        while smallest is not None and not piece.paths:
+            if not await self._step({name: Cold(0, float("-inf"), (smallest,))}):
+                break
+            smallest = min(self._variants(piece), default=None)
+        return bool(piece.paths)
+
+    async def exchange(self, name: str, new: PiecewiseFamily | None, swap: Callable[[], None]) -> None:
+        """Have another revision of a family from now on, or a new family, or (None) none.
+
+        `swap` tells the scheduler, in which the old one must have no requests left; what it raises is raised.
+        """
+        async with self._stepping:
+            swap()
+            old = self.pieces.pop(name, None)
+            self._loadable.pop(name, None)
+            if new is not None:
+                self.pieces[name] = new
+            else:
+                self.popularity.forget(name)
+            if old is not None:
+                await self.in_thread(lambda: _drop(old, tuple(old.paths)))
+        self._wanted.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+            self._wanted.clear()
+            try:
+                while await self._step({}):
+                    pass
+            except Exception:
+                # Requests go on with what is loaded.
+                logger.exception("what is in memory could not be changed")
+
+    async def _step(self, asked: dict[str, Cold]) -> bool:
+        """Carry out a plan up to its first load. Whether there was anything to do."""
+        async with self._stepping:
+            assert self._scheduler is not None, "begun"
+            cold = {**self._scheduler.cold(), **asked}
+            busy = self._scheduler.busy()
+            steps = await self.in_thread(lambda: self._plan(cold, busy))
+            self._refuse_in_vain(cold, steps)
+            for step in steps:
+                if isinstance(step, Load):
+                    await self._load(step.spot)
+                    break
+                await self._evict(step.spot)
+            return bool(steps)
+
+    def _plan(self, cold: dict[str, Cold], busy: frozenset[str]) -> tuple[Step, ...]:
+        """On the loading thread."""
+        now = monotonic()
+        held = [
+            Spot(name, self._index(piece, variant)) for name, piece in self.pieces.items() for variant in piece.paths
+        ]
+        sizes = {file: size for piece in self.pieces.values() for file, size in piece.bytes.items()}
+        models = sum(self.bytes_by_family().values())
+        overhead = self._overhead.observe(resident_bytes(), models)
+        # Opening a model takes its file's bytes once more for a moment.
+        most = max((max(piece.bytes.values()) for piece in self.pieces.values()), default=0)
+        wanted = self._all_wanted(cold, busy, now)
+        return self._placement.plan(wanted, sizes, held, (), self.budget_bytes - overhead - most)
+
+    def _all_wanted(self, cold: dict[str, Cold], busy: frozenset[str], now: float) -> list[Wanted]:
+        rates = {name: self.popularity.per_s(name, now) for name in self.pieces}
+        first_s = {name: min(self._seconds(piece).values(), default=0.0) for name, piece in self.pieces.items()}
+        spare = max(0.0, self._slots - sum(rates[name] * first_s[name] for name in rates))
+        found = []
+        for name, piece in self.pieces.items():
+            variants = self._variants(piece)
+            if rates[name] > 0.0:
+                # A better variant adds nothing to answers that there is no time to give with it.
+                seconds = self._seconds(piece)
+                extra = {v: rates[name] * (seconds[v] - first_s[name]) for v in variants}
+                variants = {
+                    v: known._replace(gain=known.gain * (min(1.0, spare / extra[v]) if extra[v] > 0.0 else 1.0))
+                    for v, known in variants.items()
+                }
+            waits = cold.get(name)
+            since_s = dict.fromkeys(waits.missing, waits.since_s) if waits is not None else {}
+            last_s = self.popularity.last_s.get(name, 0.0)
+            found.append(Wanted(name, rates[name], variants, since_s, name in busy, name in self.pinned, last_s))
+        return found
+
+    def _variants(self, piece: PiecewiseFamily) -> dict[int, Loadable]:
+        known = self._loadable.get(piece.name)
+        if known is None:
+            known = self._loadable[piece.name] = dict(piece.loadable())
+            exact = LatencyModel(piece.loaded.family)
+            self._row_s[piece.name] = {v: exact.full_row_s(v, len(piece.loaded.family.sizes) // 2) for v in known}
+        return known
+
+    def _seconds(self, piece: PiecewiseFamily) -> dict[int, float]:
+        self._variants(piece)
+        return self._row_s[piece.name]
+
+    def _refuse_in_vain(self, cold: dict[str, Cold], steps: Sequence[Step]) -> None:
+        """Who waits for what cannot be loaded, because it is broken or larger than the budget, is told so."""
+        assert self._tell is not None, "begun"
+        promised = {step.spot for step in steps if isinstance(step, Load)}
+        for name, waits in cold.items():
+            piece = self.pieces.get(name)
+            for missing in waits.missing:
+                if Spot(name, missing) in promised or waits.rows == 0:
+                    continue
+                possible = piece is not None and missing in self._variants(piece) and self._ever_fits(piece, missing)
+                if not possible:
+                    self._tell(lambda now, name=name, missing=missing: self._refuse(name, missing, now))  # type: ignore[misc]  # defaults bind
+
+    def _refuse(self, name: str, missing: int, now: float) -> None:
+        assert self._scheduler is not None, "begun"
+        self._scheduler.refuse_cold(name, missing, now)
+
+    def _ever_fits(self, piece: PiecewiseFamily, variant: int) -> bool:
+        """Whether it fits beside what is pinned."""
+        fixed = sum(
+            sum(other.bytes[file] for file in self._variants(other)[min(self._variants(other))].files)
+            for name, other in self.pieces.items()
+            if name in self.pinned and other is not piece and self._variants(other)
+        )
+        needed = sum(piece.bytes[file] for file in self._variants(piece)[variant].files)
+        return fixed + needed <= self.budget_bytes - self._overhead.bytes
+
+    async def _load(self, spot: Spot) -> None:
+        piece, variant = self.pieces[spot.family], self._variant(spot)
+        self.loading = spot
+        try:
+            opened = await self.in_thread(lambda: self._open(piece, variant))
+            piece.paths[variant] = opened.path
+            await self._swap(piece)
+        except (ModelLoadError, RepositoryError):
+            # It is refused by name from now on, and logged.
+            self.failures += 1
+            self._loadable.pop(spot.family, None)
+            return
+        finally:
+            self.loading = None
+        self.loads += 1
+        self.load_s.add(opened.seconds)
+        logger.info("family %s: %s is loaded (%.0f ms)", spot.family, variant, opened.seconds * 1e3)
+
+    def _open(self, piece: PiecewiseFamily, variant: str) -> Opened:
+        """On the loading thread: open it, and learn what it takes."""
+        new = [file for file in piece.keys(variant) if all(file not in piece.keys(held) for held in piece.paths)]
+        before = resident_bytes()
+        opened = piece.open(variant)
+        gained = max(0, resident_bytes() - before)
+        believed = sum(piece.bytes[file] for file in new)
+        if believed:
+            # Freed memory that is used again does not show: what it takes is not believed to halve at once.
+            factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
+            piece.bytes |= {file: int(piece.bytes[file] * factor) for file in new}
+        return opened
+
+    async def _evict(self, spot: Spot) -> None:
+        piece, variant = self.pieces[spot.family], self._variant(spot)
+        await self._swap(piece, without=variant)
+        assert self._scheduler is not None, "begun"
+        while variant in self._scheduler.in_use(spot.family):
+            self._ended.clear()
+            await self._ended.wait()
+        await self.in_thread(lambda: _drop(piece, (variant,)))
+        self.evictions += 1
+        logger.info("family %s: %s is unloaded", spot.family, variant)
+
+    async def _swap(self, piece: PiecewiseFamily, without: str | None = None) -> None:
+        """Let the scheduler know what is loaded now."""
+        assert self._scheduler is not None, "begun"
+        assert self._tell is not None, "begun"
+        scheduler = self._scheduler
+        prepared = await self.in_thread(lambda: scheduler.prepare(piece.family(without)))
+        waits = scheduler.cold().get(piece.name)
+        if waits is not None and without is None:
+            self.cold_s.add(monotonic() - waits.since_s)
+        self._tell(lambda now: scheduler.replace(prepared, now))
+
+    def _index(self, piece: PiecewiseFamily, variant: str) -> int:
+        index = piece.loaded.family.index(variant)
+        assert index is not None, "what is in memory belongs to its family"
+        return index
+
+    def _variant(self, spot: Spot) -> str:
+        return self.pieces[spot.family].loaded.family.variants[spot.variant].name
+
+
+def _drop(piece: PiecewiseFamily, variants: Iterable[str]) -> None:
+    for variant in variants:
+        piece.drop(variant)
+    give_back()
