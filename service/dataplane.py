@@ -31,9 +31,12 @@ from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
 from service.oip.headers import read_headers
 from service.protocol_pages import ProtocolPages, WrongMethodError, need
+from service.reloading import Reloading
 from service.repository_control import RepositoryControl
 
 logger = logging.getLogger("pareto.dataplane")
+
+RELOAD_PATH = "/admin/reload"
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -52,6 +55,7 @@ class DataPlane:
         self._lifecycle = Lifecycle(gateway)
         self._inference = InferenceHandler(gateway)
         self.control = RepositoryControl(gateway, self.index_paths)
+        self._reloading = Reloading(gateway, self.control)
         self._pages = ProtocolPages(gateway, self.control)
         self._fixed: dict[str, Handler] = {
             "/metrics": self._metrics,
@@ -75,7 +79,7 @@ class DataPlane:
             else:
                 await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._lifecycle.run(self._inner, scope, receive, send, self.index_paths)
+            await self._lifecycle.run(self._inner, scope, receive, send, self.index_paths, self._reloading.reload)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
@@ -92,6 +96,11 @@ class DataPlane:
         method, path = scope["method"], scope["path"]
         handler = self._fixed.get(path)
         try:
+            if path == RELOAD_PATH:
+                need(method, "POST")
+                self.control.allow()
+                await send_whole(send, 200, await self._reloading.reload(), JSON)
+                return
             if handler is not None:
                 need(method, "GET")
                 await handler(scope, receive, send)

@@ -283,6 +283,16 @@ class Gateway:
         assert self._dispatcher is not None, "called once requests are taken"
         self._dispatcher.tell(change)
 
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings; those that need a restart are as before in them."""
+        self.settings = settings
+        self._defaults.clear()
+        self._tenants = frozenset(settings.tenants)
+        scheduler = self.scheduler
+        if scheduler is not None:
+            for name in self.families:
+                scheduler.set_margin(name, settings.margin_of(name))
+
     def put(self, loaded: LoadedFamily) -> None:
         """Serve this revision of a family from now on."""
         self.families[loaded.name] = loaded

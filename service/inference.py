@@ -79,9 +79,7 @@ class InferenceHandler:
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
             answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive)
             record = answer.record
-            if record.revision != loaded.family.revision:
-                # Another revision has taken its place meanwhile.
-                loaded = self._gateway.loaded(family)
+            loaded = self._that_answered(loaded, record)
             if record.outcome is not Outcome.SERVED and record.outcome is not Outcome.SERVED_LATE:
                 if record.outcome is Outcome.CANCELLED:
                     return
@@ -120,6 +118,10 @@ class InferenceHandler:
             await send_error(send, ProtocolError(500, "internal error"), echoed)
         finally:
             self._inflight_bytes -= held_bytes
+
+    def _that_answered(self, loaded: LoadedFamily, record: Record) -> LoadedFamily:
+        """Another revision may have taken the place of the one for which the request was read."""
+        return loaded if record.revision == loaded.family.revision else self._gateway.loaded(loaded.name)
 
     def _echoes(self, headers: RequestHeaders) -> RawHeaders:
         """What every answer to the request says of it."""

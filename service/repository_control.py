@@ -45,9 +45,10 @@ class RepositoryControl:
         if not self._gateway.settings.admin:
             raise ProtocolError(403, "changing what is served is closed: set `admin = true` to open it to callers")
 
-    async def load(self, name: str, revision: str | None = None) -> None:
+    async def load(self, name: str, revision: str | None = None, *, again: bool = False) -> None:
         """Serve a family of the repository, by default its active revision; another `revision` is activated.
 
+        What is served already is loaded anew only where it is to be `again`, as with other settings.
         Raises `ProtocolError` 404 for a family that is not in the repository, 400 for one that cannot be loaded.
         """
         gateway = self._gateway
@@ -56,7 +57,7 @@ class RepositoryControl:
             try:
                 wanted = revision or await asyncio.to_thread(repository.active, name)
                 old = gateway.families.get(name)
-                if old is not None and old.family.revision == wanted:
+                if old is not None and old.family.revision == wanted and not again:
                     await self._warm(name)
                     return
                 self._loading.add(name)

@@ -71,6 +71,7 @@ class Residency:
         self._slots = slots
         self._placement = placement or Placement()
         self._overhead = Overhead()
+        self._allowed_bytes = 0.0
         self._loadable: dict[str, dict[int, Loadable]] = {}
         self._row_s: dict[str, dict[int, float]] = {}
         self._thread = ThreadPoolExecutor(1, "loading")
@@ -86,6 +87,12 @@ class Residency:
         self._scheduler = scheduler
         self._tell = tell
         self._task = asyncio.create_task(self._run())
+        self._wanted.set()
+
+    def allow(self, budget_bytes: int, pinned: Iterable[str]) -> None:
+        """Hold another budget from now on."""
+        self.budget_bytes = budget_bytes
+        self.pinned = frozenset(pinned)
         self._wanted.set()
 
     def stop(self) -> None:
@@ -187,7 +194,8 @@ class Residency:
         # Opening a model takes its file's bytes once more for a moment.
         most = max((max(piece.bytes.values()) for piece in self.pieces.values()), default=0)
         wanted = self._all_wanted(cold, busy, now)
-        return self._placement.plan(wanted, sizes, held, (), self.budget_bytes - overhead - most)
+        self._allowed_bytes = self.budget_bytes - overhead - most
+        return self._placement.plan(wanted, sizes, held, (), self._allowed_bytes)
 
     def _all_wanted(self, cold: dict[str, Cold], busy: frozenset[str], now: float) -> list[Wanted]:
         rates = {name: self.popularity.per_s(name, now) for name in self.pieces}
@@ -247,7 +255,7 @@ class Residency:
             if name in self.pinned and other is not piece and self._variants(other)
         )
         needed = sum(piece.bytes[file] for file in self._variants(piece)[variant].files)
-        return fixed + needed <= self.budget_bytes - self._overhead.bytes
+        return fixed + needed <= self._allowed_bytes
 
     async def _load(self, spot: Spot) -> None:
         piece, variant = self.pieces[spot.family], self._variant(spot)
