@@ -337,7 +337,7 @@ class Record(NamedTuple):
     `queue_s` runs from arrival to the start of the first batch, `compute_s` from there to the end of the last one.
     `quality` is the mean measured quality of the variants that answered, 0.0 where none did. `batch_size` is the
     largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it
-    took.
+    took. `cold` says that it waited for a variant to be loaded.
     """
 
     request_id: int
@@ -363,6 +363,7 @@ class Record(NamedTuple):
     observed_s: float
     confidence: float = 0.0
     escalation: Escalation = Escalation.NONE
+    cold: bool = False
 
     @property
     def total_s(self) -> float:

@@ -136,4 +136,5 @@ class Pending:
             self.observed_s,
             self.confidence,
             self.escalation,
+            self.cold,
         )

@@ -27,9 +27,9 @@ SELDOM_PER_S = 1.0 / 3600.0
 
 
 class Loadable(NamedTuple):
-    """A variant: the files it needs, and the quality (0 to 1) that it adds to an answer of the next cheaper one.
+    """A variant: the files it needs, and the quality (0 to 1) that it adds to answers of those before it.
 
-    The cheapest variant of a family adds the quality of its answer.
+    The first variant of a family adds the quality of its answer.
     """
 
     files: tuple[str, ...]
@@ -37,7 +37,7 @@ class Loadable(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A family, its variants worth loading by index, cheapest first, and how much it is wanted.
+    """A family, its variants worth loading by index, the one that takes least first, and how much it is wanted.
 
     `since_s` has what requests wait for that nothing loaded may answer: the variant's index and since when. `in_use`
     says that requests of it wait or run; `pinned` that its smallest variant stays in memory for ever.
@@ -50,6 +50,11 @@ class Wanted(NamedTuple):
     in_use: bool = False
     pinned: bool = False
     last_s: float = 0.0
+
+    @property
+    def smallest(self) -> int:
+        """The variant that comes before the others and goes after them; -1 where there is none."""
+        return next(iter(self.variants), -1)
 
 
 class Spot(NamedTuple):
@@ -107,7 +112,7 @@ class Placement:
         steps: list[Step] = []
         # The smallest of a family goes last, whatever else it is worth.
         spare = [spot for spot in reversed(order) if spot in set(held) - set(target)]
-        spare.sort(key=lambda spot: spot.variant == min(families[spot.family].variants))
+        spare.sort(key=lambda spot: spot.variant == families[spot.family].smallest)
         for spot in (None, *(spot for spot in target if spot not in held and spot not in set(loading))):
             while spare and now.bytes_with(spot) > budget_bytes:
                 evicted = spare.pop(0)
@@ -123,7 +128,7 @@ class Placement:
     ) -> Iterable[tuple[Spot, tuple[int, float]]]:
         """Every variant with its place in the order of who comes first: a class, and what counts within it."""
         for family in wanted:
-            smallest = min(family.variants, default=None)
+            smallest = family.smallest
             for variant, loadable in family.variants.items():
                 spot = Spot(family.name, variant)
                 if spot in loading or (family.pinned and variant == smallest):
@@ -157,7 +162,7 @@ class Placement:
         held_back: dict[str, list[Spot]] = {}
         for spot in order:
             # Larger variants wait for the smallest of their family, but for those that are needed themselves.
-            smallest = spot.variant == min(families[spot.family].variants)
+            smallest = spot.variant == families[spot.family].smallest
             if not smallest and spot.family not in warm and ranks[spot][0] > 1:
                 held_back.setdefault(spot.family, []).append(spot)
                 continue

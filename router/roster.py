@@ -39,12 +39,23 @@ class Prepared(NamedTuple):
     margin: float | None = None
 
 
+class Missing(NamedTuple):
+    """What rows wait for: a variant (index) that callers pinned, or any of at least the quality `floor`.
+
+    Then `variant` is the cheapest such.
+    """
+
+    variant: int
+    floor: float = 0.0
+    pinned: bool = False
+
+
 class Cold(NamedTuple):
-    """Rows of one family that wait for a load: how many, since when, and which variants (indices) would do."""
+    """Rows of one family that wait for a load: how many, since when, and for what."""
 
     rows: int
     since_s: float
-    missing: tuple[int, ...]
+    missing: tuple[Missing, ...]
 
 
 class Roster:
@@ -156,7 +167,8 @@ class Roster:
         for key, items in self._backlog.cold():
             since_s = min(self._ledger.pending[item.request_id].request.arrival_s for item in items)
             before = found.get(key.family, Cold(0, since_s, ()))
-            missing = tuple(sorted({*before.missing, ~key.lowest}))
+            wants = Missing(~key.lowest, max(item.floor for item in items), key.pinned >= 0)
+            missing = (*before.missing, wants)
             found[key.family] = Cold(before.rows + len(items), min(since_s, before.since_s), missing)
         return found
 
@@ -208,7 +220,7 @@ class Roster:
 
     def _relabel(self, family: Family, pending: Pending, key: LaneKey, item: Item, lowest: int, now: float) -> None:
         """The cheapest variant that may answer a row is another one."""
-        pinned = lowest if pending.request.pinned is not None else -1
+        pinned = -1 if pending.request.pinned is None else max(lowest, ~lowest)
         by_s, background = item.deadline_s, key.background
         if key.lowest < 0 <= lowest:
             latency = self._families[family.name].latency

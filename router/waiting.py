@@ -20,7 +20,7 @@ class Waiting:
     def enter(self, pending: Pending, lowest: int, by_s: float, *, background: bool) -> None:
         """All rows of a new request wait for variant `lowest` or a better one, to be answered by `by_s`."""
         request = pending.request
-        pinned = lowest if request.pinned is not None else -1
+        pinned = -1 if request.pinned is None else max(lowest, ~lowest)
         slo_s = request.deadline_s - request.arrival_s
         for row, size_class in enumerate(request.row_classes):
             self._sequence += 1

@@ -213,6 +213,8 @@ def _decision_headers(record: Record) -> RawHeaders:
         *_choice_headers(record.variant, record.reason, record.slo_met, record.path, record.escalation),
         (b"server-timing", timing % (record.queue_s * 1e3, record.compute_s * 1e3, total_s * 1e3)),
     ]
+    if record.cold:
+        said.append((b"x-cold", b"true"))
     if record.escalation is not Escalation.NONE:
         said.append((b"x-first-confidence", b"%.4f" % record.confidence))
     return said

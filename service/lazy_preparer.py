@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from variants.manifest import TensorPreparation
 from variants.preparation import Answers, Feeds, Preparer, Row, Rows, decode, open_preparation
-from variants.revision import RevisionFolder
+from variants.repository import RevisionFolder
 
 
 class LazyPreparer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -84,30 +84,39 @@ class PiecewiseFamily:
         """The family's name."""
         return self.loaded.name
 
-    def family(self, without: str | None = None) -> Family:
-        """What the scheduler is to know of it: all variants, and those in memory as loaded, `without` one.
+    def family(self, without: Iterable[str] = ()) -> Family:
+        """What the scheduler is to know of it: all variants, and those in memory as loaded, `without` some.
 
         It has what cascades need where there are some: with two rungs in memory.
         """
         whole = self.loaded.family
-        held = self.paths.keys() - {without}
+        held = self.paths.keys() - set(without)
         family = whole.with_loaded(index for index, variant in enumerate(whole.variants) if variant.name in held)
         return replace(family, evidence=self._evidence) if len(family.ladder) > 1 else family
 
     def loadable(self) -> Mapping[int, Loadable]:
-        """The variants worth loading, by index: the ladder, of those that are not refused."""
-        sound = [i for i, v in enumerate(self.loaded.family.variants) if v.name not in self.refused]
-        family = self.loaded.family.with_loaded(sound)
-        found: dict[int, Loadable] = {}
-        before = 0.0
-        for index in family.ladder:
-            variant = family.variants[index]
-            found[index] = Loadable(self.keys(variant.name), variant.quality - before)
-            before = variant.quality
+        """The variants that are not refused, by index: the one that takes least memory first, then as they are.
+
+        What a variant adds is what it is better than the better of the first one and all cheaper ones. One that is no
+        better adds nothing: it is loaded where there is room to spare, and for who pins it.
+        """
+        variants = self.loaded.family.variants
+        sound = [index for index, variant in enumerate(variants) if variant.name not in self.refused]
+        if not sound:
+            return {}
+        first = min(sound, key=lambda index: (self.size(variants[index].name), index))
+        best = variants[first].quality
+        found = {first: Loadable(self.keys(variants[first].name), best)}
         for index in sound:
-            # Those that are not worth choosing are loaded for who pins them, and for nobody else.
-            found.setdefault(index, Loadable(self.keys(family.variants[index].name), 0.0))
-        return dict(sorted(found.items()))
+            quality = variants[index].quality
+            if index != first:
+                found[index] = Loadable(self.keys(variants[index].name), max(0.0, quality - best))
+                best = max(best, quality)
+        return found
+
+    def size(self, variant: str) -> int:
+        """What a variant alone is thought to take in memory, bytes."""
+        return sum(self.bytes[file] for file in self.keys(variant))
 
     def keys(self, variant: str) -> tuple[str, ...]:
         """The files of a variant as `bytes` calls them."""

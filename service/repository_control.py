@@ -81,7 +81,7 @@ class RepositoryControl:
                 raise ProtocolError(404, f"model {name[:80]!r} is not loaded")
             waits = scheduler.cold().get(name)
             for missing in waits.missing if waits is not None else ():
-                gateway.tell(partial(scheduler.refuse_cold, name, missing))
+                gateway.tell(partial(scheduler.refuse_cold, name, missing.variant))
             async with gateway.held(name) as quiet:
                 if not quiet and scheduler.in_use(name):
                     raise ProtocolError(503, f"{name}: a batch still runs after the drain time", retry_after_s=1.0)
@@ -126,7 +126,7 @@ class RepositoryControl:
         residency = gateway.residency
         if piece is not None and residency is not None:
             # Its smallest variant is there before it takes the old one's place.
-            first = min(piece.loadable(), default=None)
+            first = next(iter(piece.loadable()), None)
             if first is not None:
                 variant = new.family.variants[first].name
                 opened = await residency.in_thread(lambda: piece.open(variant))

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
 
@@ -20,7 +21,7 @@ from router.contract import BatchRecord, Record
 from router.latency import LatencyModel
 from router.placement import Load, Loadable, Placement, Spot, Step, Wanted
 from router.popularity import Popularity
-from router.roster import Cold
+from router.roster import Cold, Missing
 from router.scheduler import Scheduler
 from service.memory import Overhead, give_back, resident_bytes
 from service.piecewise import Opened, PiecewiseFamily
@@ -128,11 +129,9 @@ class Residency:
     async def load_first(self, name: str) -> bool:
         """Load the smallest variant of a family now; whether it has one in memory then."""
         piece = self.pieces[name]
-        smallest = min(self._variants(piece), default=None)
-        while smallest is not None and not piece.paths:
-            if not await self._step({name: Cold(0, float("-inf"), (smallest,))}):
+        while self._variants(piece) and not piece.paths:
+            if not await self._step({name: Cold(0, float("-inf"), (Missing(0),))}):
                 break
-            smallest = min(self._variants(piece), default=None)
         return bool(piece.paths)
 
     async def exchange(self, name: str, new: PiecewiseFamily | None, swap: Callable[[], None]) -> None:
@@ -153,19 +152,27 @@ class Residency:
         self._wanted.set()
 
     async def _run(self) -> None:
+        pause_s = TICK_S
         while True:
             try:
-                async with asyncio.timeout(TICK_S):
+                async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
             self._wanted.clear()
+            started_s, pause_s = monotonic(), TICK_S
             try:
                 while await self._step({}):
-                    pass
+                    if not self._is_waited_for():
+                        # What nobody waits for is loaded at half the pace: a cold request is to find the thread free.
+                        pause_s = monotonic() - started_s
+                        break
             except Exception:
                 # Requests go on with what is loaded.
                 logger.exception("what is in memory could not be changed")
+
+    def _is_waited_for(self) -> bool:
+        return self._scheduler is not None and self._scheduler.cold_rows > 0
 
     async def _step(self, asked: dict[str, Cold]) -> bool:
         """Carry out a plan up to its first load. Whether there was anything to do."""
@@ -175,11 +182,14 @@ class Residency:
             busy = self._scheduler.busy()
             steps = await self.in_thread(lambda: self._plan(cold, busy))
             self._refuse_in_vain(cold, steps)
-            for step in steps:
-                if isinstance(step, Load):
-                    await self._load(step.spot)
-                    break
-                await self._evict(step.spot)
+            first = next((step for step in steps if isinstance(step, Load)), None)
+            leaving: dict[str, list[str]] = {}
+            for step in steps[: steps.index(first)] if first is not None else steps:
+                leaving.setdefault(step.spot.family, []).append(self._variant(step.spot))
+            for name, variants in leaving.items():
+                await self._evict(name, variants)
+            if first is not None:
+                await self._load(first.spot)
             return bool(steps)
 
     def _plan(self, cold: dict[str, Cold], busy: frozenset[str]) -> tuple[Step, ...]:
@@ -213,7 +223,8 @@ class Residency:
                     for v, known in variants.items()
                 }
             waits = cold.get(name)
-            since_s = dict.fromkeys(waits.missing, waits.since_s) if waits is not None else {}
+            choices = [self._choice(piece, missing) for missing in waits.missing] if waits is not None else []
+            since_s = {} if waits is None else {v: waits.since_s for v in choices if v is not None}
             last_s = self.popularity.last_s.get(name, 0.0)
             found.append(Wanted(name, rates[name], variants, since_s, name in busy, name in self.pinned, last_s))
         return found
@@ -230,32 +241,37 @@ class Residency:
         self._variants(piece)
         return self._row_s[piece.name]
 
-    def _refuse_in_vain(self, cold: dict[str, Cold], steps: Sequence[Step]) -> None:
+    def _choice(self, piece: PiecewiseFamily, missing: Missing) -> int | None:
+        """The variant to load for rows that wait: of those that will do, the one that takes least memory."""
+        variants = piece.loaded.family.variants
+        if missing.pinned:
+            return missing.variant if missing.variant in self._variants(piece) else None
+        do = (index for index in self._variants(piece) if variants[index].quality >= missing.floor)
+        return min(do, key=lambda index: (piece.size(variants[index].name), index), default=None)
+
+    def _refuse_in_vain(self, cold: Mapping[str, Cold], steps: Sequence[Step]) -> None:
         """Who waits for what cannot be loaded, because it is broken or larger than the budget, is told so."""
         assert self._tell is not None, "begun"
+        assert self._scheduler is not None, "begun"
         promised = {step.spot for step in steps if isinstance(step, Load)}
         for name, waits in cold.items():
             piece = self.pieces.get(name)
-            for missing in waits.missing:
-                if Spot(name, missing) in promised or waits.rows == 0:
+            for missing in waits.missing if waits.rows else ():
+                choice = self._choice(piece, missing) if piece is not None else None
+                if choice is not None and (Spot(name, choice) in promised or self._ever_fits(piece, choice)):
                     continue
-                possible = piece is not None and missing in self._variants(piece) and self._ever_fits(piece, missing)
-                if not possible:
-                    self._tell(lambda now, name=name, missing=missing: self._refuse(name, missing, now))  # type: ignore[misc]  # defaults bind
+                self._tell(partial(self._scheduler.refuse_cold, name, missing.variant))
 
-    def _refuse(self, name: str, missing: int, now: float) -> None:
-        assert self._scheduler is not None, "begun"
-        self._scheduler.refuse_cold(name, missing, now)
-
-    def _ever_fits(self, piece: PiecewiseFamily, variant: int) -> bool:
+    def _ever_fits(self, piece: PiecewiseFamily | None, variant: int) -> bool:
         """Whether it fits beside what is pinned."""
-        fixed = sum(
-            sum(other.bytes[file] for file in self._variants(other)[min(self._variants(other))].files)
-            for name, other in self.pieces.items()
-            if name in self.pinned and other is not piece and self._variants(other)
-        )
-        needed = sum(piece.bytes[file] for file in self._variants(piece)[variant].files)
-        return fixed + needed <= self._allowed_bytes
+        if piece is None:
+            return False
+        fixed = 0
+        for name in self.pinned - {piece.name}:
+            other = self.pieces.get(name)
+            if other is not None and self._variants(other):
+                fixed += other.size(other.loaded.family.variants[next(iter(self._variants(other)))].name)
+        return fixed + piece.size(piece.loaded.family.variants[variant].name) <= self._allowed_bytes
 
     async def _load(self, spot: Spot) -> None:
         piece, variant = self.pieces[spot.family], self._variant(spot)
@@ -288,27 +304,27 @@ class Residency:
             piece.bytes |= {file: int(piece.bytes[file] * factor) for file in new}
         return opened
 
-    async def _evict(self, spot: Spot) -> None:
-        piece, variant = self.pieces[spot.family], self._variant(spot)
-        await self._swap(piece, without=variant)
+    async def _evict(self, name: str, variants: Sequence[str]) -> None:
+        piece = self.pieces[name]
+        await self._swap(piece, without=variants)
         assert self._scheduler is not None, "begun"
-        while variant in self._scheduler.in_use(spot.family):
+        while not self._scheduler.in_use(name).isdisjoint(variants):
             self._ended.clear()
             await self._ended.wait()
-        await self.in_thread(lambda: _drop(piece, (variant,)))
-        self.evictions += 1
-        logger.info("family %s: %s is unloaded", spot.family, variant)
+        await self.in_thread(lambda: _drop(piece, variants))
+        self.evictions += len(variants)
+        logger.info("family %s: %s unloaded", name, ", ".join(variants))
 
-    async def _swap(self, piece: PiecewiseFamily, without: str | None = None) -> None:
+    async def _swap(self, piece: PiecewiseFamily, without: Sequence[str] = ()) -> None:
         """Let the scheduler know what is loaded now."""
         assert self._scheduler is not None, "begun"
         assert self._tell is not None, "begun"
         scheduler = self._scheduler
         prepared = await self.in_thread(lambda: scheduler.prepare(piece.family(without)))
-        waits = scheduler.cold().get(piece.name)
-        if waits is not None and without is None:
+        waits = scheduler.cold().get(piece.name) if not without else None
+        if waits is not None:
             self.cold_s.add(monotonic() - waits.since_s)
-        self._tell(lambda now: scheduler.replace(prepared, now))
+        self._tell(partial(scheduler.replace, prepared))
 
     def _index(self, piece: PiecewiseFamily, variant: str) -> int:
         index = piece.loaded.family.index(variant)
