@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for order in ("value", "recency"):
         memory = Memory(sizes, bare_s, room_bytes)
         rng = np.random.default_rng(given.seed + 1)
-        placement = Placement(order=order)  # type: ignore[arg-type]  # one of the two words
+        placement = Placement(order=order)
         run = ColdSimulation(family, names, memory, placement, rng).run(visits, names, slo_s)
         found[f"simulated, {order}"] = score_simulated(run, visits, given.room // 2, given.seconds, room_bytes)
     if given.live:
@@ -272,7 +272,7 @@ def _worker(server: Server) -> psutil.Process:
     return worker
 
 
-def _request(family: str, headers: dict[str, str], body: bytes, slo_s: float) -> bytes:
+def _request(family: str, headers: Mapping[str, str], body: bytes, slo_s: float) -> bytes:
     said = {**headers, oip.SLO_HEADER: f"{slo_s * 1e3:g}", "host": "gateway", "content-length": str(len(body))}
     lines = [f"POST {oip.infer_path(family)} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body

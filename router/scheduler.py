@@ -340,7 +340,7 @@ class Scheduler:
     @property
     def families(self) -> dict[str, Family]:
         """Families by name."""
-        return {name: state.family for name, state in self._families.items()}
+        return {name: state.family for name, state in list(self._families.items())}
 
     def latency(self, family: str) -> LatencyModel:
         """The corrected latency model of a family. Raises `KeyError` for an unknown one."""

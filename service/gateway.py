@@ -143,7 +143,7 @@ class Gateway:
         self._settle_interpreter()
         if self.residency is not None:
             self.residency.begin(self.scheduler, self._dispatcher.tell)
-            for name in self.residency.pinned & loaded.keys():
+            for name in self.residency.appraisal.pinned & loaded.keys():
                 await self.residency.load_first(name)
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
@@ -258,8 +258,9 @@ class Gateway:
         """What holds for requests of this family that say nothing."""
         defaults = self._defaults.get(family)
         if defaults is None:
+            served = self.families.get(family) or self.loaded(family)
             own = self.settings.family(family)
-            slo_s = own.slo_ms / 1000.0 if own.slo_ms else self.families[family].manifest.default_slo_s
+            slo_s = own.slo_ms / 1000.0 if own.slo_ms else served.manifest.default_slo_s
             defaults = TermDefaults(slo_s, self.settings.timeout_of(family), when_late=own.when_late)
             self._defaults[family] = defaults
         return defaults

@@ -107,7 +107,7 @@ class Metrics(Collector):
         sums.rows += len(dispatch.items)
         sums.prediction.add(dispatch.predicted_s / busy_s if busy_s > 0.0 else 1.0)
         at = dispatch.items[0].at
-        if at >= 0:
+        if at >= 0 and dispatch.family in self._gateway.families:
             # The rows of a batch share a lane, and so the variant that answered them before.
             before = self._gateway.families[dispatch.family].family.variants[at].name
             triple = (dispatch.family, before, dispatch.variant)
@@ -236,10 +236,10 @@ class Metrics(Collector):
         residency, scheduler = self._gateway.residency, self._gateway.scheduler
         if residency is None or scheduler is None:
             return
-        yield _gauge("pareto_memory_budget_bytes", "Resident memory that is allowed.", residency.budget_bytes)
+        yield _gauge("pareto_memory_budget_bytes", "Resident memory that is allowed.", residency.appraisal.budget_bytes)
         yield _gauge("pareto_memory_resident_bytes", "Resident memory of this process.", resident_bytes())
         models = GaugeMetricFamily("pareto_model_bytes", "What loaded variants are thought to take.", labels=("model",))
-        for name, size in residency.bytes_by_family().items():
+        for name, size in residency.appraisal.bytes_by_family().items():
             models.add_metric((name,), size)
         yield models
         ended = CounterMetricFamily("pareto_model_loads", "Variants that were loaded, or not.", labels=("result",))

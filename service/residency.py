@@ -18,12 +18,11 @@ from time import monotonic
 from typing import Protocol, TypeVar
 
 from router.contract import BatchRecord, Record
-from router.latency import LatencyModel
-from router.placement import Load, Loadable, Placement, Spot, Step, Wanted
-from router.popularity import Popularity
+from router.placement import Load, Placement, Spot, Step
 from router.roster import Cold, Missing
 from router.scheduler import Scheduler
-from service.memory import Overhead, give_back, resident_bytes
+from service.appraisal import Appraisal
+from service.memory import give_back, resident_bytes
 from service.piecewise import Opened, PiecewiseFamily
 from service.sums import LATENCY_EDGES, Sums
 from variants.repository import RepositoryError
@@ -62,19 +61,11 @@ class Residency:
         placement: Placement | None = None,
     ) -> None:
         self.pieces = pieces
-        self.budget_bytes = budget_bytes
-        self.pinned = frozenset(pinned)
-        self.popularity = Popularity()
+        self.appraisal = Appraisal(pieces, budget_bytes, pinned, slots, placement or Placement())
         self.loads = self.failures = self.evictions = 0
         self.load_s = Sums(LATENCY_EDGES)
         self.cold_s = Sums(LATENCY_EDGES)
         self.loading: Spot | None = None
-        self._slots = slots
-        self._placement = placement or Placement()
-        self._overhead = Overhead()
-        self._allowed_bytes = 0.0
-        self._loadable: dict[str, dict[int, Loadable]] = {}
-        self._row_s: dict[str, dict[int, float]] = {}
         self._thread = ThreadPoolExecutor(1, "loading")
         self._wanted = asyncio.Event()
         self._ended = asyncio.Event()
@@ -92,8 +83,8 @@ class Residency:
 
     def allow(self, budget_bytes: int, pinned: Iterable[str]) -> None:
         """Hold another budget from now on."""
-        self.budget_bytes = budget_bytes
-        self.pinned = frozenset(pinned)
+        self.appraisal.budget_bytes = budget_bytes
+        self.appraisal.pinned = frozenset(pinned)
         self._wanted.set()
 
     def stop(self) -> None:
@@ -104,7 +95,7 @@ class Residency:
 
     def asked(self, family: str, rows: int) -> None:
         """Requests for a family have come; called for each, once the scheduler has it."""
-        self.popularity.observe(family, rows, monotonic())
+        self.appraisal.popularity.observe(family, rows, monotonic())
         if self._scheduler is not None and self._scheduler.cold_rows and not self._wanted.is_set():
             self._wanted.set()
 
@@ -113,15 +104,6 @@ class Residency:
         if batches:
             self._ended.set()
 
-    def bytes_by_family(self) -> dict[str, int]:
-        """What the models of each family that has some in memory are thought to take."""
-        held = {}
-        for name, piece in list(self.pieces.items()):
-            files = {file for variant in tuple(piece.paths) for file in piece.keys(variant)}
-            if files:
-                held[name] = sum(piece.bytes[file] for file in files)
-        return held
-
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """Run something slow where models are loaded, one after the other."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -129,7 +111,7 @@ class Residency:
     async def load_first(self, name: str) -> bool:
         """Load the smallest variant of a family now; whether it has one in memory then."""
         piece = self.pieces[name]
-        while self._variants(piece) and not piece.paths:
+        while self.appraisal.variants(piece) and not piece.paths:
             if not await self._step({name: Cold(0, float("-inf"), (Missing(0),))}):
                 break
         return bool(piece.paths)
@@ -142,11 +124,11 @@ class Residency:
         async with self._stepping:
             swap()
             old = self.pieces.pop(name, None)
-            self._loadable.pop(name, None)
+            self.appraisal.forget(name)
             if new is not None:
                 self.pieces[name] = new
             else:
-                self.popularity.forget(name)
+                self.appraisal.popularity.forget(name)
             if old is not None:
                 await self.in_thread(lambda: _drop(old, tuple(old.paths)))
         self._wanted.set()
@@ -180,7 +162,7 @@ class Residency:
             assert self._scheduler is not None, "begun"
             cold = {**self._scheduler.cold(), **asked}
             busy = self._scheduler.busy()
-            steps = await self.in_thread(lambda: self._plan(cold, busy))
+            steps = await self.in_thread(lambda: self.appraisal.plan(cold, busy))
             self._refuse_in_vain(cold, steps)
             first = next((step for step in steps if isinstance(step, Load)), None)
             leaving: dict[str, list[str]] = {}
@@ -192,63 +174,6 @@ class Residency:
                 await self._load(first.spot)
             return bool(steps)
 
-    def _plan(self, cold: dict[str, Cold], busy: frozenset[str]) -> tuple[Step, ...]:
-        """On the loading thread."""
-        now = monotonic()
-        held = [
-            Spot(name, self._index(piece, variant)) for name, piece in self.pieces.items() for variant in piece.paths
-        ]
-        sizes = {file: size for piece in self.pieces.values() for file, size in piece.bytes.items()}
-        models = sum(self.bytes_by_family().values())
-        overhead = self._overhead.observe(resident_bytes(), models)
-        # Opening a model takes its file's bytes once more for a moment.
-        most = max((max(piece.bytes.values()) for piece in self.pieces.values()), default=0)
-        wanted = self._all_wanted(cold, busy, now)
-        self._allowed_bytes = self.budget_bytes - overhead - most
-        return self._placement.plan(wanted, sizes, held, (), self._allowed_bytes)
-
-    def _all_wanted(self, cold: dict[str, Cold], busy: frozenset[str], now: float) -> list[Wanted]:
-        rates = {name: self.popularity.per_s(name, now) for name in self.pieces}
-        first_s = {name: min(self._seconds(piece).values(), default=0.0) for name, piece in self.pieces.items()}
-        spare = max(0.0, self._slots - sum(rates[name] * first_s[name] for name in rates))
-        found = []
-        for name, piece in self.pieces.items():
-            variants = self._variants(piece)
-            if rates[name] > 0.0:
-                # A better variant adds nothing to answers that there is no time to give with it.
-                seconds = self._seconds(piece)
-                extra = {v: rates[name] * (seconds[v] - first_s[name]) for v in variants}
-                variants = {
-                    v: known._replace(gain=known.gain * (min(1.0, spare / extra[v]) if extra[v] > 0.0 else 1.0))
-                    for v, known in variants.items()
-                }
-            waits = cold.get(name)
-            choices = [self._choice(piece, missing) for missing in waits.missing] if waits is not None else []
-            since_s = {} if waits is None else {v: waits.since_s for v in choices if v is not None}
-            last_s = self.popularity.last_s.get(name, 0.0)
-            found.append(Wanted(name, rates[name], variants, since_s, name in busy, name in self.pinned, last_s))
-        return found
-
-    def _variants(self, piece: PiecewiseFamily) -> dict[int, Loadable]:
-        known = self._loadable.get(piece.name)
-        if known is None:
-            known = self._loadable[piece.name] = dict(piece.loadable())
-            exact = LatencyModel(piece.loaded.family)
-            self._row_s[piece.name] = {v: exact.full_row_s(v, len(piece.loaded.family.sizes) // 2) for v in known}
-        return known
-
-    def _seconds(self, piece: PiecewiseFamily) -> dict[int, float]:
-        self._variants(piece)
-        return self._row_s[piece.name]
-
-    def _choice(self, piece: PiecewiseFamily, missing: Missing) -> int | None:
-        """The variant to load for rows that wait: of those that will do, the one that takes least memory."""
-        variants = piece.loaded.family.variants
-        if missing.pinned:
-            return missing.variant if missing.variant in self._variants(piece) else None
-        do = (index for index in self._variants(piece) if variants[index].quality >= missing.floor)
-        return min(do, key=lambda index: (piece.size(variants[index].name), index), default=None)
-
     def _refuse_in_vain(self, cold: Mapping[str, Cold], steps: Sequence[Step]) -> None:
         """Who waits for what cannot be loaded, because it is broken or larger than the budget, is told so."""
         assert self._tell is not None, "begun"
@@ -257,21 +182,13 @@ class Residency:
         for name, waits in cold.items():
             piece = self.pieces.get(name)
             for missing in waits.missing if waits.rows else ():
-                choice = self._choice(piece, missing) if piece is not None else None
-                if choice is not None and (Spot(name, choice) in promised or self._ever_fits(piece, choice)):
-                    continue
-                self._tell(partial(self._scheduler.refuse_cold, name, missing.variant))
-
-    def _ever_fits(self, piece: PiecewiseFamily | None, variant: int) -> bool:
-        """Whether it fits beside what is pinned."""
-        if piece is None:
-            return False
-        fixed = 0
-        for name in self.pinned - {piece.name}:
-            other = self.pieces.get(name)
-            if other is not None and self._variants(other):
-                fixed += other.size(other.loaded.family.variants[next(iter(self._variants(other)))].name)
-        return fixed + piece.size(piece.loaded.family.variants[variant].name) <= self._allowed_bytes
+                choice = self.appraisal.choice(piece, missing) if piece is not None else None
+                if piece is not None and choice is not None:
+                    possible = Spot(name, choice) in promised or self.appraisal.ever_fits(piece, choice)
+                else:
+                    possible = False
+                if not possible:
+                    self._tell(partial(self._scheduler.refuse_cold, name, missing.variant))
 
     async def _load(self, spot: Spot) -> None:
         piece, variant = self.pieces[spot.family], self._variant(spot)
@@ -283,7 +200,7 @@ class Residency:
         except (ModelLoadError, RepositoryError):
             # It is refused by name from now on, and logged.
             self.failures += 1
-            self._loadable.pop(spot.family, None)
+            self.appraisal.forget(spot.family)
             return
         finally:
             self.loading = None
@@ -325,11 +242,6 @@ class Residency:
         if waits is not None:
             self.cold_s.add(monotonic() - waits.since_s)
         self._tell(partial(scheduler.replace, prepared))
-
-    def _index(self, piece: PiecewiseFamily, variant: str) -> int:
-        index = piece.loaded.family.index(variant)
-        assert index is not None, "what is in memory belongs to its family"
-        return index
 
     def _variant(self, spot: Spot) -> str:
         return self.pieces[spot.family].loaded.family.variants[spot.variant].name
