@@ -118,6 +118,10 @@ class Stopwatch:
         """See `router.view.PreparedPolicy`; nothing for a policy that needs none."""
         return self._policy.prepare(families) if isinstance(self._policy, PreparedPolicy) else None
 
+    def adopt(self, state: object, family: str, prepared: object | None) -> object:
+        """See `router.view.PreparedPolicy`; a policy that needs none begins anew."""
+        return self._policy.adopt(state, family, prepared) if isinstance(self._policy, PreparedPolicy) else None
+
     def decisions(self, requests: int) -> Decisions:
         """What was measured, for a run of so many requests."""
         median_s, p99_s = np.percentile(self._planned_s or [0.0], [50.0, 99.0]).tolist()

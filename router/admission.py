@@ -19,19 +19,30 @@ MOST_LANES = 64
 
 
 def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int | None:
-    """Index of the pinned variant, else of the first rung that satisfies the floor; `None` where there is none.
+    """Index of the pinned variant, else of the first rung that satisfies the floor; `None` where none is loaded.
 
     A floor advised by fresh hints counts where some variant reaches it; advice alone never refuses a request.
     """
     if request.pinned is not None:
-        return family.index(request.pinned)
+        pinned = family.index(request.pinned)
+        return pinned if pinned is not None and family.is_loaded(pinned) else None
     if hints is None and request.min_quality <= 0.0:
-        return family.ladder[0]
+        return family.ladder[0] if family.ladder else None
     if hints is not None and family.name in hints.floors:
         advised = family.lowest_rung(max(request.min_quality, hints.floors[family.name]))
         if advised is not None:
             return advised
     return family.lowest_rung(request.min_quality)
+
+
+def missing_variant(family: Family, request: Request) -> int | None:
+    """Index of the cheapest variant, loaded or not, that may answer; `None` where there is none.
+
+    Advice does not count: nothing is loaded for it.
+    """
+    if request.pinned is not None:
+        return family.index(request.pinned)
+    return next((rung for rung in family.rungs if family.variants[rung].quality >= request.min_quality), None)
 
 
 def cannot_finish(latency: LatencyModel, request: Request, lowest: int, slots: int, now: float) -> bool:

@@ -19,7 +19,8 @@ class LaneKey(NamedTuple):
 
     `pinned` is a variant index, -1 where the caller pinned none; `lowest` the cheapest variant that may answer.
     `background` rows have no deadline, or none that can still be met. `at` is the variant whose answer the rows keep
-    while they wait for a better one, -1 for fresh rows.
+    while they wait for a better one, -1 for fresh rows. Rows that wait for a variant to be loaded have a negative
+    `lowest`, as `Item` has.
     """
 
     family: str
@@ -32,16 +33,24 @@ class LaneKey(NamedTuple):
 
 
 class Backlog:
-    """All waiting rows. Bounded by its owner; adding and taking cost O(log n) and one memory move."""
+    """All waiting rows. Bounded by its owner; adding and taking cost O(log n) and one memory move.
 
-    __slots__ = ("_lanes", "rows")
+    `rows` counts those that a policy may plan, `cold_rows` those that wait for a variant to be loaded.
+    """
+
+    __slots__ = ("_cold", "_lanes", "cold_rows", "rows")
 
     def __init__(self) -> None:
         self._lanes: dict[LaneKey, list[Item]] = {}
-        self.rows = 0
+        self._cold: dict[LaneKey, list[Item]] = {}
+        self.rows = self.cold_rows = 0
 
     def add(self, key: LaneKey, item: Item) -> None:
         """Queue one row."""
+        if key.lowest < 0:
+            insort(self._cold.setdefault(key, []), item)
+            self.cold_rows += 1
+            return
         lane = self._lanes.get(key)
         if lane is None:
             self._lanes[key] = [item]
@@ -53,15 +62,19 @@ class Backlog:
 
     def remove(self, key: LaneKey, items: Iterable[Item]) -> None:
         """Take these rows out. Raises `KeyError` where one does not wait in that lane."""
-        lane = self._lanes[key]
+        lanes = self._cold if key.lowest < 0 else self._lanes
+        lane = lanes[key]
         for item in items:
             index = 0 if lane and lane[0] is item else bisect_left(lane, item)
             if index == len(lane) or lane[index] != item:
                 raise KeyError(item)
             del lane[index]
-            self.rows -= 1
+            if key.lowest < 0:
+                self.cold_rows -= 1
+            else:
+                self.rows -= 1
         if not lane:
-            del self._lanes[key]
+            del lanes[key]
 
     def take_first(self, key: LaneKey, count: int) -> None:
         """Take the first `count` rows out: the common case of a batch, in one memory move."""
@@ -74,6 +87,15 @@ class Backlog:
     def lanes(self) -> Iterable[tuple[LaneKey, Sequence[Item]]]:
         """The lanes that hold rows; the sequences are live, copy what is kept."""
         return self._lanes.items()
+
+    def cold(self) -> Iterable[tuple[LaneKey, Sequence[Item]]]:
+        """The lanes of rows that wait for a variant to be loaded; live as `lanes` are."""
+        return self._cold.items()
+
+    def of(self, family: str) -> list[tuple[LaneKey, tuple[Item, ...]]]:
+        """All lanes of a family as they are now, those of its cold rows too."""
+        both = (*self._lanes.items(), *self._cold.items())
+        return [(key, tuple(lane)) for key, lane in both if key.family == family]
 
     def __repr__(self) -> str:
         lanes = ", ".join(f"{k.family}/{k.size_class}:{len(lane)}" for k, lane in self._lanes.items())

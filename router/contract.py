@@ -9,8 +9,8 @@ cheaper to make, which counts at ten thousand requests a second.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -79,6 +79,15 @@ class WhenLate(StrEnum):
     """Answer it with the cheapest allowed variant after all work that can still be in time."""
 
 
+class WhenCold(StrEnum):
+    """What becomes of a request that only variants may answer which are not loaded."""
+
+    WAIT = "wait"
+    """It waits for one to be loaded, and is answered even if its SLO is lost by then."""
+    REFUSE = "refuse"
+    """Refuse it at once."""
+
+
 class Escalation(StrEnum):
     """Why a first answer was replaced by a better variant's, or was not."""
 
@@ -123,7 +132,8 @@ class Item(NamedTuple):
 
     `sequence` is unique, so comparisons never reach past it. `lowest` is the index of the cheapest variant that may
     answer it: the pinned one, or the first rung of the family's ladder that satisfies `floor`, the least quality that
-    the request accepts.
+    the request accepts. Of a row that waits for a variant to be loaded, `lowest` is negative: `~lowest` is the cheapest
+    that may answer it.
 
     A row that keeps an answer while it waits for a better one has `at`, the variant that gave it, and its calibrated
     `confidence` in (0, 1]; a fresh row has -1 and 0.
@@ -184,12 +194,14 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One loaded revision of a family: its variants, cheapest first by measured batch-1 seconds.
+    """One revision of a family: its variants, cheapest first by measured batch-1 seconds.
 
     `sizes[c]` is the largest row of size class c (tokens; 1 for tensor families). `max_batch` bounds the items of one
-    dispatch. `ladder` holds the indices of the variants worth choosing: each better than all cheaper ones; the others
-    answer only who pins them. Without `evidence` a family has no cascades. Raises `ValueError` where a family has no
-    variants or two of one name, or evidence of another number of variants.
+    dispatch. `loaded` has the indices of the variants that can answer now, ascending, by default all; a family without
+    any is cold. `rungs` holds the indices of the variants worth choosing: each better than all cheaper ones; the others
+    answer only who pins them. `ladder` is the same of those loaded. Without `evidence` a family has no cascades. Raises
+    `ValueError` where a family has no variants or two of one name, evidence of another number of variants, or an index
+    in `loaded` that is none.
     """
 
     name: str
@@ -198,6 +210,9 @@ class Family:
     max_batch: int = 32
     revision: str = "1"
     evidence: Evidence | None = field(default=None, compare=False)
+    loaded: tuple[int, ...] | None = None
+    when_cold: WhenCold = WhenCold.WAIT
+    rungs: tuple[int, ...] = field(init=False)
     ladder: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -208,11 +223,28 @@ class Family:
             raise ValueError(f"family {self.name}: two variants share a name in {names}")
         if self.evidence is not None and len(self.evidence.correct) != len(names):
             raise ValueError(f"family {self.name}: evidence of {len(self.evidence.correct)} of {len(names)} variants")
+        everything = range(len(names))
+        loaded = tuple(everything) if self.loaded is None else tuple(sorted(set(self.loaded)))
+        if loaded and not 0 <= loaded[0] <= loaded[-1] < len(names):
+            raise ValueError(f"family {self.name}: loaded {loaded}, but there are {len(names)} variants")
+        object.__setattr__(self, "loaded", loaded)
+        object.__setattr__(self, "rungs", self._worth_choosing(everything))
+        object.__setattr__(self, "ladder", self._worth_choosing(loaded))
+
+    def _worth_choosing(self, indices: Iterable[int]) -> tuple[int, ...]:
         ladder: list[int] = []
-        for index, variant in enumerate(self.variants):
-            if not ladder or variant.quality > self.variants[ladder[-1]].quality:
+        for index in indices:
+            if not ladder or self.variants[index].quality > self.variants[ladder[-1]].quality:
                 ladder.append(index)
-        object.__setattr__(self, "ladder", tuple(ladder))
+        return tuple(ladder)
+
+    def with_loaded(self, loaded: Iterable[int]) -> Family:
+        """The same family with these variants loaded, and no others."""
+        return replace(self, loaded=tuple(loaded))
+
+    def is_loaded(self, variant: int) -> bool:
+        """Whether the variant of that index can answer now."""
+        return self.loaded is not None and variant in self.loaded
 
     def index(self, variant: str) -> int | None:
         """Index of the variant of that name, `None` where the family has none."""
@@ -305,7 +337,7 @@ class Record(NamedTuple):
     `queue_s` runs from arrival to the start of the first batch, `compute_s` from there to the end of the last one.
     `quality` is the mean measured quality of the variants that answered, 0.0 where none did. `batch_size` is the
     largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it
-    took.
+    took. `cold` says that it waited for a variant to be loaded.
     """
 
     request_id: int
@@ -331,6 +363,7 @@ class Record(NamedTuple):
     observed_s: float
     confidence: float = 0.0
     escalation: Escalation = Escalation.NONE
+    cold: bool = False
 
     @property
     def total_s(self) -> float:

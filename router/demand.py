@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from router.contract import Request
+from router.contract import Family, Request
 
 QUICK_S = 0.05
 SLOW_S = 2.0
@@ -63,12 +63,33 @@ class _Rate:
         slow = self._slow / -math.expm1(-age_s / SLOW_S)
         return 0.5 * (quick + slow)
 
+    def join(self, other: _Rate) -> None:
+        """Count what another one has counted."""
+        now = max(self._updated_s, other._updated_s)
+        self._decay(now)
+        other._decay(now)
+        self._quick += other._quick
+        self._slow += other._slow
+        self._since_s = min(self._since_s, other._since_s)
+
     def _decay(self, now: float) -> None:
         step_s = now - self._updated_s
         if step_s > 0.0:
             self._quick *= math.exp(-step_s / QUICK_S)
             self._slow *= math.exp(-step_s / SLOW_S)
             self._updated_s = now
+
+
+def _now_lowest(key: DemandKey, before: Family, after: Family) -> DemandKey | None:
+    """The same kind of rows in a family that has changed, None where nothing may answer them."""
+    if key.pinned >= 0:
+        named = after.index(before.variants[key.pinned].name)
+        loaded = named is not None and after.is_loaded(named)
+        return key._replace(pinned=named, lowest=named) if named is not None and loaded else None
+    # Rows that took the cheapest there was take the cheapest there is.
+    quality = 0.0 if before.ladder[:1] == (key.lowest,) else before.variants[key.lowest].quality
+    lowest = after.lowest_rung(quality)
+    return None if lowest is None else key._replace(lowest=lowest)
 
 
 class Demand:
@@ -103,6 +124,20 @@ class Demand:
         for size_class in set(classes):
             key = DemandKey(request.family, pinned, lowest, size_class)
             self._rate(key, step, slo_s, now).add(classes.count(size_class), now)
+
+    def relabel(self, before: Family, after: Family) -> None:
+        """Other variants of a family are loaded: what is known of its demand is known under their names.
+
+        Demand that nothing loaded may answer is forgotten.
+        """
+        known, self._rates = self._rates, {}
+        for (key, step), rate in known.items():
+            to = key if key.family != before.name else _now_lowest(key, before, after)
+            if to is None:
+                continue
+            same = self._rates.setdefault((to, step), rate)
+            if same is not rate:
+                same.join(rate)
 
     def classes(self, now: float) -> tuple[DemandClass, ...]:
         """The rates of all classes at this moment, or at the last one that is known."""

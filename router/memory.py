@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from router.cascades import Cascades
 from router.contract import NEVER, Family
 from router.demand import DemandKey
@@ -52,7 +54,7 @@ class Memory:
         Made at the first call, of which `slo_s` is the SLO as long as nothing is known of others.
         """
         table = self._tables.get((family.name, size_class))
-        if table is not None and table.latency is latency:
+        if table is not None and table.latency is latency and table.cascades.family is family:
             if table.refresh(now, self._slo_s.get((family.name, size_class))):
                 self._stale = True
             return table
@@ -62,6 +64,22 @@ class Memory:
         table = self._tables[family.name, size_class] = Table(cascades, latency, size_class, slo_s, now)
         self._hulls = None
         return table
+
+    def tables(self) -> tuple[Table, ...]:
+        """All tables that were made and not replaced."""
+        return tuple(self._tables.values())
+
+    def adopt(self, family: str, tables: Iterable[Table]) -> None:
+        """The family has changed: these are its tables from now on, if any."""
+        self._tables = {name: table for name, table in self._tables.items() if name[0] != family}
+        self._cascades.pop(family, None)
+        for table in tables:
+            self._tables[family, table.size_class] = table
+            self._cascades[family] = table.cascades
+        self._kinds = {kind for kind in self._kinds if kind.family != family}
+        self._hulls = None
+        # What is forecast may name variants that are gone.
+        self._forecast_s = -NEVER
 
     def table_of(self, lane: Lane, now: float) -> Table:
         """The prices of a lane's rows."""

@@ -12,11 +12,13 @@ class Pending:
     `queued` has the rows that wait. `unanswered` counts rows without any answer, running ones included; `open` those
     and the rows whose answer may still be replaced by a better one. `insured` says that an alarm is set to send what
     there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
-    `expected` says that it could have been answered in time when it came.
+    `expected` says that it could have been answered in time when it came, `cold` that it has waited for a load: then
+    it is answered though it is late.
     """
 
     __slots__ = (
         "batch_size",
+        "cold",
         "confidence",
         "escalation",
         "expected",
@@ -38,7 +40,7 @@ class Pending:
         self.request = request
         self.queued: dict[int, tuple[LaneKey, Item]] = {}
         self.open = self.unanswered = len(request.row_classes)
-        self.insured = self.overdue = self.expected = False
+        self.insured = self.overdue = self.expected = self.cold = False
         self.variants: list[str] = []
         self.qualities: list[float] = []
         self.path: tuple[str, ...] = ()
@@ -134,4 +136,5 @@ class Pending:
             self.observed_s,
             self.confidence,
             self.escalation,
+            self.cold,
         )

@@ -10,6 +10,8 @@ Rules of the house:
 5. What a policy calls late is refused or moved to the background, as the request chose (`when_late`).
 6. A row may be answered again by a better variant where the policy keeps its answer. The kept answer is insurance: it
    goes out at the deadline (or timeout) less a margin, or when the better variant fails, whatever else happens.
+7. Which variants are loaded may change at any time (`router.roster`). Batches that run go on; rows that nothing loaded
+   may answer wait for a load, unseen by policies.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from router.demand import Demand
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
+from router.roster import Cold, Prepared, Roster
 from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
 from router.viewer import Known, Viewer
@@ -84,7 +87,7 @@ class Scheduler:
         own_margins = {name: (margins or {}).get(name) for name in by_name}
         self._families = {name: Known(f, LatencyModel(f, own_margins[name])) for name, f in by_name.items()}
         if isinstance(policy, PreparedPolicy):
-            self._state = policy.prepare(list(self._families.values()))
+            self._state = policy.prepare([known for known in self._families.values() if known.family.ladder])
         self._viewer = Viewer(self._families, own_margins, self.limits.look_ahead, self.limits.reply_margin_s)
         self._slots = Slots(slots, self.limits.ahead)
         self._backlog = Backlog()
@@ -92,6 +95,17 @@ class Scheduler:
         self._ledger = Ledger(self._backlog)
         self._pending = self._ledger.pending
         self._demand = Demand()
+        self._roster = Roster(
+            self._families,
+            own_margins,
+            policy,
+            self._viewer,
+            self._slots,
+            self._backlog,
+            self._waiting,
+            self._ledger,
+            self._demand,
+        )
         self._wake_at = NEVER
         self._dispatches: list[Dispatch] = []
         """Started and not yet reported; survives a policy that raises after its first plan."""
@@ -106,11 +120,17 @@ class Scheduler:
         if request.id in self._pending:
             raise ValueError(f"request id {request.id} is in use")
         state, lowest = self._answering(request, now)
-        if state is None or lowest is None:
+        cold = state is not None and lowest is None and self._roster.is_cold(state.family, request)
+        if state is None or (lowest is None and not cold):
             self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
             return
-        if self._backlog.rows + len(request.row_classes) > self.limits.backlog_rows:
+        rows = len(request.row_classes)
+        room = self.limits.backlog_rows - self._backlog.rows - self._backlog.cold_rows
+        if rows > (min(room, self._roster.cold_room(self.limits.backlog_rows)) if cold else room):
             self._ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
+            return
+        if lowest is None:
+            self._roster.enter_cold(state.family, request, self._planned_by_s(request))
             return
         background = request.deadline_s == NEVER
         if not background and cannot_finish(state.latency, request, lowest, self._slots.count, now):
@@ -243,6 +263,38 @@ class Scheduler:
         for pending in list(self._pending.values()):
             self._ledger.close(pending, reason, now)
 
+    def prepare(self, family: Family, margin: float | None = None) -> Prepared:
+        """What `replace` takes, for a new family, another revision, or one of which other variants are loaded.
+
+        It takes milliseconds, and any thread may call it. `margin` is the planning margin of a family that is new.
+        """
+        return self._roster.prepare(family, margin)
+
+    def replace(self, prepared: Prepared, now: float) -> None:
+        """Serve a family as prepared from now on; one that is not known is added. Batches that run go on.
+
+        Rows that wait for what is no longer loaded wait for what is, or for a load. Raises `ValueError` for another
+        revision while requests of the old one have no outcome.
+        """
+        self._state = self._roster.change(prepared, self._state, now)
+        if self._slots.free:
+            self._wake_at = now
+
+    def remove(self, family: str, now: float) -> None:
+        """Serve a family no longer; rows of it that wait get the answers they have, or none.
+
+        Raises `ValueError` while a batch of it runs, `KeyError` for an unknown family.
+        """
+        self._state = self._roster.remove(family, self._state, now)
+
+    def refuse_cold(self, family: str, missing: int, now: float) -> None:
+        """Refuse what waits for the variant of that index to be loaded: it cannot be."""
+        self._roster.refuse_cold(family, missing, now)
+
+    def set_margin(self, family: str, margin: float | None) -> None:
+        """Plan with this margin for a family from now on; None learns it."""
+        self._roster.set_margin(family, margin)
+
     def set_hints(self, hints: Hints | None) -> None:
         """Advice of the slow outer loop; forgotten by itself after its age."""
         self._viewer.set_hints(hints)
@@ -252,7 +304,28 @@ class Scheduler:
     @property
     def queued_rows(self) -> int:
         """Rows that wait."""
-        return self._backlog.rows
+        return self._backlog.rows + self._backlog.cold_rows
+
+    @property
+    def cold_rows(self) -> int:
+        """Those of them that wait for a variant to be loaded."""
+        return self._backlog.cold_rows
+
+    def cold(self) -> Mapping[str, Cold]:
+        """What waits for a variant to be loaded, by family."""
+        return self._roster.cold()
+
+    def in_use(self, family: str) -> set[str]:
+        """The variants of a family that batches run on or are about to: they must stay in memory."""
+        return self._roster.in_use(family)
+
+    def busy(self) -> frozenset[str]:
+        """The families of which requests have no outcome yet."""
+        return self._roster.busy()
+
+    def is_busy(self, family: str) -> bool:
+        """Whether a family has requests without an outcome, or batches that run."""
+        return self._roster.is_busy(family)
 
     @property
     def unfinished(self) -> int:
@@ -267,7 +340,7 @@ class Scheduler:
     @property
     def families(self) -> dict[str, Family]:
         """Families by name."""
-        return {name: state.family for name, state in self._families.items()}
+        return {name: state.family for name, state in list(self._families.items())}
 
     def latency(self, family: str) -> LatencyModel:
         """The corrected latency model of a family. Raises `KeyError` for an unknown one."""
@@ -307,7 +380,7 @@ class Scheduler:
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
-            if pending.request.when_late is WhenLate.SERVE:
+            if pending.request.when_late is WhenLate.SERVE or pending.cold:
                 self._waiting.postpone(pending, lane.key, item)
             else:
                 self._ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
@@ -325,7 +398,8 @@ class Scheduler:
         state = self._families[request.family]
         margin_s = self.limits.reply_margin_s + state.latency.slip_s
         by_s = min(item.deadline_s, request.timeout_s) - margin_s
-        may = state.family.evidence is not None and request.pinned is None and variant < state.family.ladder[-1]
+        may = state.family.evidence is not None and request.pinned is None and not pending.cold
+        may = may and variant in state.family.ladder[:-1]
         if not may or now >= by_s or request.deadline_s == NEVER or self._cascades is None:
             return False
         answered = Item(*item[:9], variant, confidence)

@@ -93,3 +93,9 @@ class PreparedPolicy(Policy, Protocol):
 
     def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> object:
         """The state to begin with."""
+
+    def adopt(self, state: object, family: str, prepared: object | None) -> object:
+        """The state to go on with, where a family has changed for which `prepared` was made; None: it is cold or gone.
+
+        Called before anything else that knows of the change.
+        """

@@ -20,7 +20,7 @@ class Waiting:
     def enter(self, pending: Pending, lowest: int, by_s: float, *, background: bool) -> None:
         """All rows of a new request wait for variant `lowest` or a better one, to be answered by `by_s`."""
         request = pending.request
-        pinned = lowest if request.pinned is not None else -1
+        pinned = -1 if request.pinned is None else max(lowest, ~lowest)
         slo_s = request.deadline_s - request.arrival_s
         for row, size_class in enumerate(request.row_classes):
             self._sequence += 1
@@ -47,6 +47,11 @@ class Waiting:
         """A row that is late goes to the background."""
         self._backlog.remove(key, (item,))
         self._put(pending, key._replace(background=True), item)
+
+    def move(self, pending: Pending, key: LaneKey, item: Item, to: LaneKey, moved: Item) -> None:
+        """A row goes on waiting in another lane, on other terms."""
+        self._backlog.remove(key, (item,))
+        self._put(pending, to, moved)
 
     def leave(self, pending: Pending, key: LaneKey, item: Item) -> None:
         """A row waits no longer."""

@@ -21,7 +21,10 @@ from service.settings import PREFIX, FamilySettings, Settings
 DEFAULT_FILE = Path("pareto.toml")
 """Read from the working directory when no other file is named."""
 
-OTHER_VARIABLES = frozenset({"PARETO_CONFIG", "PARETO_CACHE", "PARETO_DEBUG"})
+SOURCES = "PARETO_SOURCES"
+"""Where `pareto serve` has its settings from, for the server's process to read them there again."""
+
+OTHER_VARIABLES = frozenset({"PARETO_CONFIG", "PARETO_CACHE", "PARETO_DEBUG", SOURCES})
 """Variables that are no settings of a replica."""
 
 # Kubernetes gives every container such variables for each Service, one named `pareto` among them.
@@ -68,6 +71,30 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, object] | 
     if faults:
         raise SettingsError("\n".join(faults))
     return settings
+
+
+def sources(config: Path | None = None, overrides: Mapping[str, object] | None = None) -> str:
+    """Where `load_settings` with these arguments has its settings from, for `reload_settings` of another process."""
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    path = _settings_file(config)
+    above = _merged(EnvSettingsSource(Settings)(), given)
+    return json.dumps({"file": path and str(path.absolute()), "above": above, "folder": str(Path.cwd())}, default=str)
+
+
+def reload_settings() -> Settings:
+    """The settings of this process as they are now: those of its `sources` where it was given some, else as ever.
+
+    Raises `SettingsError`.
+    """
+    if SOURCES not in os.environ:
+        return load_settings()
+    said = json.loads(os.environ[SOURCES])
+    path = Path(said["file"]) if said["file"] else None
+    try:
+        settings = Settings.model_validate(_merged({} if path is None else _read_toml(path), said["above"]))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_fault(detail, said["above"], path) for detail in error.errors())) from None
+    return settings.model_copy(update={"models": Path(said["folder"]) / settings.models})
 
 
 def _settings_file(config: Path | None) -> Path | None:

@@ -31,8 +31,12 @@ from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
 from service.oip.headers import read_headers
 from service.protocol_pages import ProtocolPages, WrongMethodError, need
+from service.reloading import Reloading
+from service.repository_control import RepositoryControl
 
 logger = logging.getLogger("pareto.dataplane")
+
+RELOAD_PATH = "/admin/reload"
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -50,7 +54,9 @@ class DataPlane:
         self._inner_paths = inner_paths
         self._lifecycle = Lifecycle(gateway)
         self._inference = InferenceHandler(gateway)
-        self._pages = ProtocolPages(gateway)
+        self.control = RepositoryControl(gateway, self.index_paths)
+        self._reloading = Reloading(gateway, self.control)
+        self._pages = ProtocolPages(gateway, self.control)
         self._fixed: dict[str, Handler] = {
             "/metrics": self._metrics,
             "/livez": self._live,
@@ -73,21 +79,28 @@ class DataPlane:
             else:
                 await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._lifecycle.run(self._inner, scope, receive, send, self.index_paths)
+            await self._lifecycle.run(self._inner, scope, receive, send, self.index_paths, self._reloading.reload)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
     def index_paths(self) -> None:
-        """Make the table of inference paths from what is loaded."""
+        """Make the table of inference paths from what is served."""
+        table: dict[str, tuple[str, str | None]] = {}
         for name, loaded in self._gateway.families.items():
-            self._infer_paths[f"/v2/models/{name}/infer"] = (name, None)
-            for variant in loaded.paths:
-                self._infer_paths[f"/v2/models/{name}/versions/{variant}/infer"] = (name, variant)
+            table[f"/v2/models/{name}/infer"] = (name, None)
+            for variant in loaded.family.variants:
+                table[f"/v2/models/{name}/versions/{variant.name}/infer"] = (name, variant.name)
+        self._infer_paths = table
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         handler = self._fixed.get(path)
         try:
+            if path == RELOAD_PATH:
+                need(method, "POST")
+                self.control.allow()
+                await send_whole(send, 200, await self._reloading.reload(), JSON)
+                return
             if handler is not None:
                 need(method, "GET")
                 await handler(scope, receive, send)

@@ -27,6 +27,10 @@ INLINE_TURN_S = 0.001
 """A turn that has run batches on the event loop for this long lets others have it."""
 
 
+QUIET_STEP_S = 0.005
+"""How often it is looked whether a family has become quiet, which is asked when somebody loads or unloads it."""
+
+
 class Observer(Protocol):
     """Whoever wants to know what happened; called once a turn, after the answers are on their way."""
 
@@ -110,10 +114,24 @@ class Dispatcher:
             self._want_turn()
         return refused
 
+    def tell(self, change: Callable[[float], None]) -> None:
+        """Let the scheduler know of something; `change` is called with the time, and rows may start or end by it."""
+        change(self._clock())
+        self._want_turn()
+
     def cancel(self, request_id: int) -> None:
         """The caller is gone."""
         self._scheduler.cancel(request_id, self._clock())
         self._want_turn()
+
+    async def quiet(self, family: str, timeout_s: float) -> bool:
+        """Wait until no request of a family is without an outcome and no batch of it runs; false after `timeout_s`."""
+        limit_s = self._clock() + timeout_s
+        while self._scheduler.is_busy(family):
+            if self._clock() > limit_s:
+                return False
+            await asyncio.sleep(QUIET_STEP_S)
+        return True
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until every request has its outcome; false if some still had none after `timeout_s`."""

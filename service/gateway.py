@@ -8,8 +8,9 @@ import itertools
 import logging
 import sys
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -20,14 +21,17 @@ from router.contract import NEVER, Request, Slot
 from router.policies import LAZY, policy_named
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
-from service.dispatcher import Dispatcher
+from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
 from service.loading import LoadedFamily, cannot_be_loaded, load_family
+from service.memory import budget_bytes
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
 from service.oip.terms import TermDefaults, Terms
+from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
 from service.preparing import is_long, prepare
+from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
 from service.statistics import Statistics
@@ -66,15 +70,18 @@ class Gateway:
         self.settings = settings
         self._policy = policy or policy_named(settings.policy)
         self.phase = Phase.LOADING
-        self.families: Mapping[str, LoadedFamily] = {}
+        self.families: dict[str, LoadedFamily] = {}
         self.problems: dict[str, str] = {}
         self.repository: Repository | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
         self.scheduler: Scheduler | None = None
+        self.residency: Residency | None = None
         self._dispatcher: Dispatcher | None = None
+        self._held: dict[str, asyncio.Event] = {}
         self._defaults: dict[str, TermDefaults] = {}
         self._tenants = frozenset(settings.tenants)
+        self._pieces: dict[str, PiecewiseFamily] = {}
         self._ids = itertools.count(1)
 
     async def start(self) -> None:
@@ -96,7 +103,7 @@ class Gateway:
             return
         slots = settings.slot_count
         named = settings.policy.partition("fixed:")[2].removesuffix(LAZY)
-        if named and not any(named in family.paths for family in loaded.values()):
+        if named and all(family.family.index(named) is None for family in loaded.values()):
             self.broke(f"policy {settings.policy!r}: no family that is served has a variant {named!r}")
             logger.error("nothing to serve: %s", self.problems["gateway"])
             return
@@ -110,14 +117,17 @@ class Gateway:
         # Off the event loop: with many families the tables of a policy take a second.
         self.scheduler = await asyncio.to_thread(
             Scheduler,
-            [family.family for family in loaded.values()],
+            [self._pieces[name].family() if name in self._pieces else loaded[name].family for name in loaded],
             [Slot(index) for index in range(slots)],
             self._policy,
             settings.limits,
             {name: settings.margin_of(name) for name in loaded},
         )
         runner = BatchRunner(loaded)
-        observers = (self.metrics, self.statistics)
+        observers: list[Observer] = [self.metrics, self.statistics]
+        if settings.memory_budget is not None:
+            self.residency = Residency(self._pieces, budget_bytes(settings.memory_budget), settings.pinned, slots)
+            observers.append(self.residency)
         self._dispatcher = Dispatcher(
             self.scheduler,
             runner,
@@ -128,9 +138,13 @@ class Gateway:
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
-            self.statistics.expect(name, family.paths)
+            self.statistics.expect(name, [variant.name for variant in family.family.variants])
         self._tell_executors()
         self._settle_interpreter()
+        if self.residency is not None:
+            self.residency.begin(self.scheduler, self._dispatcher.tell)
+            for name in self.residency.appraisal.pinned & loaded.keys():
+                await self.residency.load_first(name)
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
 
@@ -147,13 +161,18 @@ class Gateway:
             return
         if not await self._dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
-        self._dispatcher.close()
+        self._close()
 
     def abandon(self) -> None:
         """Fail what is left, at once: somebody does not want to wait for the drain."""
         self.phase = Phase.DRAINING
+        self._close()
+
+    def _close(self) -> None:
         if self._dispatcher is not None:
             self._dispatcher.close()
+        if self.residency is not None:
+            self.residency.stop()
 
     async def infer(
         self,
@@ -169,19 +188,28 @@ class Gateway:
         `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. Raises `ProtocolError` for
         what is wrong with the request itself and for a replica that takes none; any other end is in the record.
         """
-        loaded = self.loaded(family)
-        if variant is not None:
-            self.variant(loaded, variant)
-        if terms.min_accuracy > 0.0:
-            _check_floor(loaded, variant, terms.min_accuracy)
-        rows = await asyncio.to_thread(prepare, loaded, inputs) if is_long(inputs) else prepare(loaded, inputs)
+        while True:
+            if family in self._held:
+                await self._held[family].wait()
+            loaded = self.loaded(family)
+            if variant is not None:
+                self.variant(loaded, variant)
+            if terms.min_accuracy > 0.0:
+                _check_floor(loaded, variant, terms.min_accuracy)
+            long = is_long(loaded, inputs)
+            rows = await asyncio.to_thread(prepare, loaded, inputs) if long else prepare(loaded, inputs)
+            if family not in self._held and self.families.get(family) is loaded:
+                break
         sizes = loaded.family.sizes
         last = len(sizes) - 1
         row_classes = tuple([min(bisect_left(sizes, tokens), last) for tokens in rows.sizes])
         request = self._request(loaded, row_classes, terms, arrival_s, variant)
         if self._dispatcher is None or self.phase is not Phase.READY:
             raise self.unavailable()
-        return await self._dispatcher.submit(request, rows.values, receive)
+        answer = self._dispatcher.submit(request, rows.values, receive)
+        if self.residency is not None:
+            self.residency.asked(family, len(row_classes))
+        return await answer
 
     def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> bool:
         """Whether a request on these terms is refused whatever its rows are: its time is over or taken by others.
@@ -230,11 +258,53 @@ class Gateway:
         """What holds for requests of this family that say nothing."""
         defaults = self._defaults.get(family)
         if defaults is None:
+            served = self.families.get(family) or self.loaded(family)
             own = self.settings.family(family)
-            slo_s = own.slo_ms / 1000.0 if own.slo_ms else self.families[family].manifest.default_slo_s
+            slo_s = own.slo_ms / 1000.0 if own.slo_ms else served.manifest.default_slo_s
             defaults = TermDefaults(slo_s, self.settings.timeout_of(family), when_late=own.when_late)
             self._defaults[family] = defaults
         return defaults
+
+    @asynccontextmanager
+    async def held(self, family: str) -> AsyncIterator[bool]:
+        """Requests for a family that come now wait until the block ends; it begins when those before have ended.
+
+        False where some have not after the drain time.
+        """
+        assert self._dispatcher is not None, "called once requests are taken"
+        released = self._held[family] = asyncio.Event()
+        try:
+            yield await self._dispatcher.quiet(family, self.settings.drain_s)
+        finally:
+            del self._held[family]
+            released.set()
+
+    def tell(self, change: Callable[[float], None]) -> None:
+        """Let the scheduler know of something; see `Dispatcher.tell`."""
+        assert self._dispatcher is not None, "called once requests are taken"
+        self._dispatcher.tell(change)
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings; those that need a restart are as before in them."""
+        self.settings = settings
+        self._defaults.clear()
+        self._tenants = frozenset(settings.tenants)
+        scheduler = self.scheduler
+        if scheduler is not None:
+            for name in self.families:
+                scheduler.set_margin(name, settings.margin_of(name))
+
+    def put(self, loaded: LoadedFamily) -> None:
+        """Serve this revision of a family from now on."""
+        self.families[loaded.name] = loaded
+        self._defaults.pop(loaded.name, None)
+        self.problems.pop(loaded.name, None)
+        self.statistics.expect(loaded.name, [variant.name for variant in loaded.family.variants])
+
+    def take(self, family: str) -> None:
+        """Serve a family no longer."""
+        self.families.pop(family, None)
+        self._defaults.pop(family, None)
 
     def unavailable(self) -> ProtocolError:
         """Why no request is taken right now."""
@@ -249,25 +319,51 @@ class Gateway:
 
     def variant(self, loaded: LoadedFamily, variant: str) -> None:
         """Check that a variant can be pinned. Raises `ProtocolError` 404 saying why it cannot."""
-        if variant in loaded.paths:
+        if variant not in loaded.refused and loaded.family.index(variant) is not None:
             return
         known = {v.name for v in loaded.manifest.variants}
-        served = f"served are {', '.join(loaded.paths)}"
+        served = f"served are {', '.join(v.name for v in loaded.family.variants if v.name not in loaded.refused)}"
         if variant in loaded.refused:
             raise ProtocolError(404, f"version {variant!r} of {loaded.name} is refused: its files are broken; {served}")
         if variant in known:
             raise ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
         raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
 
+    def read(self, name: str, revision: str | None = None) -> tuple[LoadedFamily, PiecewiseFamily | None]:
+        """Read a revision of a family, by default the active one, and load it where there is no memory budget.
+
+        It takes seconds and runs on any thread. Raises `RepositoryError`.
+        """
+        assert self.repository is not None, "called once loading has begun"
+        settings = self.settings
+        options = SessionOptions(threads=settings.threads_per_slot)
+        cascades = isinstance(self._policy, CascadePolicy)
+        wanted, stages = settings.load_of(name), settings.stages_of(name)
+        if settings.memory_budget is None:
+            loaded = load_family(
+                self.repository, name, options, wanted, stages=stages, cascades=cascades, revision=revision
+            )
+            return loaded, None
+        piece = PiecewiseFamily(
+            self.repository,
+            name,
+            options,
+            wanted,
+            stages=stages,
+            cascades=cascades,
+            when_cold=settings.family(name).when_cold,
+            revision=revision,
+        )
+        return piece.loaded, piece
+
     def _load(self) -> dict[str, LoadedFamily]:
         self.repository = Repository(self.settings.models)
-        options = SessionOptions(threads=self.settings.threads_per_slot)
-        cascades = isinstance(self._policy, CascadePolicy)
         loaded: dict[str, LoadedFamily] = {}
         for name in self.repository.families():
-            wanted, stages = self.settings.load_of(name), self.settings.stages_of(name)
             try:
-                loaded[name] = load_family(self.repository, name, options, wanted, stages=stages, cascades=cascades)
+                loaded[name], piece = self.read(name)
+                if piece is not None:
+                    self._pieces[name] = piece
             except Exception as error:
                 self.problems[name] = str(error)
                 if not isinstance(error, RepositoryError):
@@ -301,7 +397,7 @@ class Gateway:
 def _check_floor(loaded: LoadedFamily, variant: str | None, floor: float) -> None:
     """Raise `ProtocolError` 400 for a floor that the pinned variant, or every variant, misses."""
     family = loaded.family
-    index = family.ladder[-1] if variant is None else family.index(variant)
+    index = family.rungs[-1] if variant is None else family.index(variant)
     assert index is not None, "the pinned variant is loaded"
     best = family.variants[index]
     if floor > best.quality:

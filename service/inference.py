@@ -79,6 +79,7 @@ class InferenceHandler:
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
             answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive)
             record = answer.record
+            loaded = self._that_answered(loaded, record)
             if record.outcome is not Outcome.SERVED and record.outcome is not Outcome.SERVED_LATE:
                 if record.outcome is Outcome.CANCELLED:
                     return
@@ -117,6 +118,10 @@ class InferenceHandler:
             await send_error(send, ProtocolError(500, "internal error"), echoed)
         finally:
             self._inflight_bytes -= held_bytes
+
+    def _that_answered(self, loaded: LoadedFamily, record: Record) -> LoadedFamily:
+        """Another revision may have taken the place of the one for which the request was read."""
+        return loaded if record.revision == loaded.family.revision else self._gateway.loaded(loaded.name)
 
     def _echoes(self, headers: RequestHeaders) -> RawHeaders:
         """What every answer to the request says of it."""
@@ -208,6 +213,8 @@ def _decision_headers(record: Record) -> RawHeaders:
         *_choice_headers(record.variant, record.reason, record.slo_met, record.path, record.escalation),
         (b"server-timing", timing % (record.queue_s * 1e3, record.compute_s * 1e3, total_s * 1e3)),
     ]
+    if record.cold:
+        said.append((b"x-cold", b"true"))
     if record.escalation is not Escalation.NONE:
         said.append((b"x-first-confidence", b"%.4f" % record.confidence))
     return said

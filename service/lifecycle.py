@@ -15,6 +15,7 @@ from typing import Any
 
 from service.exchange import Message, Receive, Scope, Send
 from service.gateway import Gateway
+from service.oip.errors import ProtocolError
 
 logger = logging.getLogger("pareto.lifecycle")
 
@@ -33,9 +34,20 @@ class Lifecycle:
         self._draining: asyncio.Task[None] | None = None
         self._previous: dict[int, Previous] = {}
         self._signals = 0
+        self._reload: Callable[[], Awaitable[object]] | None = None
+        self._reloading: asyncio.Task[None] | None = None
 
-    async def run(self, inner: Inner, scope: Scope, receive: Receive, send: Send, loaded: Callable[[], None]) -> None:
-        """Serve the lifespan protocol; `loaded` is called once the families are there."""
+    async def run(
+        self,
+        inner: Inner,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        loaded: Callable[[], None],
+        reload: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Serve the lifespan protocol; `loaded` is called once the families are there, `reload` at a SIGHUP."""
+        self._reload = reload
 
         async def start_with_inner() -> Message:
             message = await receive()
@@ -71,6 +83,18 @@ class Lifecycle:
                 # Not the main thread: whoever runs the loop there handles signals.
                 self._previous.pop(number)
                 return
+        signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(self._hung_up))
+
+    def _hung_up(self) -> None:
+        self._reloading = asyncio.create_task(self._reload_settings())
+
+    async def _reload_settings(self) -> None:
+        try:
+            assert self._reload is not None, "set before signals are taken"
+            await self._reload()
+        except (ProtocolError, OSError) as error:
+            # What is wrong with them is theirs to see who sent the signal; requests go on.
+            logger.error("SIGHUP: %s", error)
 
     def _signalled(self, number: int) -> None:
         """The first signal drains; a second one fails what is left and does not wait."""

@@ -32,9 +32,10 @@ _FORESEEN = (ModelLoadError, ValueError, KeyError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class LoadedFamily:
-    """One revision in memory.
+    """One revision in memory, or, under a memory budget, what is there of it.
 
     `paths` has the sessions of each variant in order, one for a whole graph, and as many as `Family` counts stages;
+    with a budget it is changed in place, while `family` has all variants that may be loaded.
     `beginnings` names the variants whose state lets another one go on. `label_names` has the labels as bytes, [k].
     `refused` maps each variant that has a fault to the fault, in which files are named relative to the revision's
     folder, so that it may be shown to callers. `executors` says how slots and threads compare on this machine, where
@@ -72,8 +73,9 @@ def load_family(
     *,
     stages: Stages = "off",
     cascades: bool = False,
+    revision: str | None = None,
 ) -> LoadedFamily:
-    """Open the active revision of a family: the `wanted` variants, else those its manifest loads by default.
+    """Open a revision of a family, by default the active one: `wanted` variants, else those it loads by default.
 
     `stages` says whether chains are served as stages, `cascades` whether the policy may answer a row more than once.
     Where no profile of this machine is stored, a quick one is taken (seconds) and kept. Raises `RepositoryError`,
@@ -81,13 +83,76 @@ def load_family(
     left.
     """
     try:
-        return _Loading(repository.open(name), options, report).load(wanted, stages, cascades=cascades)
+        return _Loading(repository.open(name, revision), options, report).load(wanted, stages, cascades=cascades)
     except RepositoryError:
         raise
     except Exception as error:
         if not isinstance(error, _FORESEEN):
             logger.exception("family %s: a fault that nobody foresaw", name)
         raise RepositoryError(f"family {name}: {one_line(error)}") from error
+
+
+def describe_family(
+    folder: RevisionFolder,
+    profile: FamilyProfile | None,
+    wanted: Sequence[str] | None,
+    preparer: Preparer,
+    *,
+    stages: Stages,
+    cascades: bool,
+) -> LoadedFamily | None:
+    """What `load_family` gives, without models and evidence, from manifest and profile alone: no file is verified.
+
+    None where the profile lacks something. Raises `RepositoryError` where a wanted variant does not exist.
+    """
+    manifest = folder.manifest
+    chosen = choose_variants(manifest, wanted)
+    staged = serves_stages(stages, chosen, cascades=cascades)
+    if profile is None or not all(_is_profiled(variant, profile, staged=staged) for variant in chosen):
+        return None
+    family = to_router_family(manifest, profile, [variant.name for variant in chosen], staged=staged)
+    return _assembled(manifest, family, preparer, {}, {}, profile)
+
+
+def choose_variants(manifest: FamilyManifest, wanted: Sequence[str] | None) -> list[VariantManifest]:
+    """The variants to load: the wanted ones, else those that are loaded by default, else all.
+
+    Raises `RepositoryError` for one that does not exist.
+    """
+    known = {variant.name: variant for variant in manifest.variants}
+    if not wanted:
+        return [variant for variant in known.values() if variant.load_by_default] or list(known.values())
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        raise RepositoryError(f"family {manifest.name}: no variant {unknown[0]!r}, known are {', '.join(known)}")
+    return [known[name] for name in wanted]
+
+
+def _is_profiled(variant: VariantManifest, profile: FamilyProfile, *, staged: bool) -> bool:
+    stages = variant.stages if staged else ()
+    return variant.name in profile.variants and profile.stages.keys() >= set(stages)
+
+
+def _assembled(
+    manifest: FamilyManifest,
+    family: Family,
+    preparer: Preparer,
+    paths: Mapping[str, VariantPath],
+    refused: Mapping[str, str],
+    profile: FamilyProfile,
+) -> LoadedFamily:
+    return LoadedFamily(
+        manifest=manifest,
+        family=family,
+        preparer=preparer,
+        paths=paths,
+        beginnings=_beginnings(family),
+        temperatures={variant.name: manifest.variant(variant.name).temperature for variant in family.variants},
+        signature=Signature.of(manifest.inputs, manifest.outputs),
+        label_names=np.array([label.encode() for label in manifest.labels], dtype=object),
+        refused=refused,
+        executors=profile.executors,
+    )
 
 
 class _Loading:
@@ -104,7 +169,7 @@ class _Loading:
 
     def load(self, wanted: Sequence[str] | None, stages: Stages, *, cascades: bool) -> LoadedFamily:
         manifest = self._manifest
-        chosen = self._chosen(wanted)
+        chosen = choose_variants(manifest, wanted)
         for name, fault in self._folder.verify().items():
             self._refuse(name, fault)
         chosen = [variant for variant in chosen if variant.name not in self._refused]
@@ -125,18 +190,7 @@ class _Loading:
         evidence = partial(read_evidence, self._folder)
         family = to_router_family(manifest, profile, tuple(paths), staged=staged, evidence=evidence)
         self._tell(family, cascades=cascades)
-        return LoadedFamily(
-            manifest=manifest,
-            family=family,
-            preparer=self._preparer,
-            paths=paths,
-            beginnings=_beginnings(family),
-            temperatures={variant.name: variant.temperature for variant in chosen if variant.name in paths},
-            signature=Signature.of(manifest.inputs, manifest.outputs),
-            label_names=np.array([label.encode() for label in manifest.labels], dtype=object),
-            refused=self._refused,
-            executors=profile.executors,
-        )
+        return _assembled(manifest, family, self._preparer, paths, self._refused, profile)
 
     def _tell(self, family: Family, *, cascades: bool) -> None:
         """What became of cascades and stages, for who reads the log."""
@@ -145,15 +199,6 @@ class _Loading:
         stages = {stage for variant in family.variants if len(variant.stages) > 1 for stage in variant.stages}
         if stages:
             logger.info("family %s: chains are served as %d stages", self._name, len(stages))
-
-    def _chosen(self, wanted: Sequence[str] | None) -> list[VariantManifest]:
-        known = {variant.name: variant for variant in self._manifest.variants}
-        if not wanted:
-            return [variant for variant in known.values() if variant.load_by_default] or list(known.values())
-        unknown = sorted(set(wanted) - set(known))
-        if unknown:
-            raise RepositoryError(f"family {self._name}: no variant {unknown[0]!r}, known are {', '.join(known)}")
-        return [known[name] for name in wanted]
 
     def _refuse(self, variant: str, fault: str) -> None:
         logger.error("family %s: variant %s is refused: %s", self._name, variant, fault)
@@ -174,7 +219,11 @@ class _Loading:
         Then variants without a profile are refused and leave `paths`; None where none is left.
         """
         profile = load_profile(self._folder, self._options.threads)
-        unprofiled = [name for name in paths if profile is None or not self._is_profiled(name, profile, staged=staged)]
+        unprofiled = [
+            name
+            for name in paths
+            if profile is None or not _is_profiled(self._manifest.variant(name), profile, staged=staged)
+        ]
         if no_rows:
             if profile is None:
                 raise RepositoryError(f"family {self._name}: has no latency profile of this machine, and {no_rows}")
@@ -191,10 +240,6 @@ class _Loading:
             except RepositoryError as error:
                 logger.warning("the profile is not kept and will be taken anew at the next start: %s", error)
         return profile
-
-    def _is_profiled(self, variant: str, profile: FamilyProfile, *, staged: bool) -> bool:
-        stages = self._manifest.variant(variant).stages if staged else ()
-        return variant in profile.variants and profile.stages.keys() >= set(stages)
 
 
 def _beginnings(family: Family) -> frozenset[str]:

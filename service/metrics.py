@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from router.contract import NEVER, BatchRecord, Outcome, Record
+from service.memory import resident_bytes
 from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers, Sums
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Metrics(Collector):
         sums.rows += len(dispatch.items)
         sums.prediction.add(dispatch.predicted_s / busy_s if busy_s > 0.0 else 1.0)
         at = dispatch.items[0].at
-        if at >= 0:
+        if at >= 0 and dispatch.family in self._gateway.families:
             # The rows of a batch share a lane, and so the variant that answered them before.
             before = self._gateway.families[dispatch.family].family.variants[at].name
             triple = (dispatch.family, before, dispatch.variant)
@@ -214,6 +215,7 @@ class Metrics(Collector):
         yield _gauge("pareto_ready", "1 while requests are taken.", float(gateway.phase.value == "ready"))
         if scheduler is None:
             return
+        yield from self._collect_memory()
         yield _gauge("pareto_queued_rows", "Rows that wait.", scheduler.queued_rows)
         yield _gauge("pareto_unfinished_requests", "Requests without an outcome.", scheduler.unfinished)
         yield _gauge("pareto_slots", "Executor slots.", gateway.settings.slot_count)
@@ -229,6 +231,32 @@ class Metrics(Collector):
                 quality.add_metric((name, variant.name), variant.quality)
                 correction.add_metric((name, variant.name), model.correction(index))
         yield from (quality, correction)
+
+    def _collect_memory(self) -> Iterator[Metric]:
+        residency, scheduler = self._gateway.residency, self._gateway.scheduler
+        if residency is None or scheduler is None:
+            return
+        yield _gauge("pareto_memory_budget_bytes", "Resident memory that is allowed.", residency.appraisal.budget_bytes)
+        yield _gauge("pareto_memory_resident_bytes", "Resident memory of this process.", resident_bytes())
+        models = GaugeMetricFamily("pareto_model_bytes", "What loaded variants are thought to take.", labels=("model",))
+        for name, size in residency.appraisal.bytes_by_family().items():
+            models.add_metric((name,), size)
+        yield models
+        ended = CounterMetricFamily("pareto_model_loads", "Variants that were loaded, or not.", labels=("result",))
+        ended.add_metric(("loaded",), residency.loads)
+        ended.add_metric(("failed",), residency.failures)
+        yield ended
+        evicted = CounterMetricFamily("pareto_model_evictions", "Variants that were unloaded for others.")
+        evicted.add_metric((), residency.evictions)
+        yield evicted
+        yield _histogram("pareto_model_load_seconds", "Opening and warming a variant.", (), [((), residency.load_s)])
+        yield _histogram(
+            "pareto_cold_wait_seconds",
+            "How long the first request of a family waited for its load.",
+            (),
+            [((), residency.cold_s)],
+        )
+        yield _gauge("pareto_cold_rows", "Rows that wait for a variant to be loaded.", scheduler.cold_rows)
 
 
 def _histogram(name: str, text: str, labels: tuple[str, ...], series: Iterable[tuple[Any, Sums]]) -> Metric:

@@ -6,7 +6,7 @@ What cannot run is found here, by running it as requests will: stage by stage, e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -35,11 +35,19 @@ def serves_stages(stages: Stages, variants: Iterable[VariantManifest], *, cascad
 class PathOpener:
     """Opens variants of one revision; `rows` are prepared rows to try them with, or none.
 
-    With `staged`, variants with a chain are opened as its stages and not as their whole graph.
+    With `staged`, variants with a chain are opened as its stages and not as their whole graph. `opened` has sessions
+    that are there already, by file.
     """
 
     def __init__(
-        self, folder: RevisionFolder, preparer: Preparer, options: SessionOptions, rows: Sequence[Row], *, staged: bool
+        self,
+        folder: RevisionFolder,
+        preparer: Preparer,
+        options: SessionOptions,
+        rows: Sequence[Row],
+        *,
+        staged: bool,
+        opened: Mapping[str, Session] | None = None,
     ) -> None:
         self._folder = folder
         self._preparer = preparer
@@ -47,7 +55,7 @@ class PathOpener:
         self._rows = rows
         self._staged = staged
         self._files = {stage.name: stage.file for stage in folder.manifest.stages}
-        self._opened: dict[str, Session] = {}
+        self._opened: dict[str, Session] = dict(opened or {})
 
     def open(self, variant: VariantManifest) -> VariantPath:
         """Open a variant and try it. Raises `ModelLoadError`, `RepositoryError` where that fails."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.lazy_preparer import LazyPreparer
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError
 from variants.preparation import InputError, Rows
@@ -25,8 +26,10 @@ def prepare(loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
         raise ProtocolError(400, str(error)) from None
 
 
-def is_long(inputs: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether preparing these rows would hold up the event loop for long."""
+def is_long(loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether preparing these rows would hold up the event loop for long, as when a tokenizer is to be opened first."""
+    if type(loaded.preparer) is LazyPreparer and not loaded.preparer.is_open:
+        return True
     (rows,) = inputs.values()
     if len(rows) > OFF_LOOP_ROWS:
         return True

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from service import __version__
 from service.exchange import Receive, Send, read_body, send_whole
-from service.gateway import Gateway, Phase
-from service.loading import LoadedFamily, cannot_be_loaded
+from service.gateway import Gateway
+from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError
 from service.oip.metadata import (
-    IndexEntry,
     model_metadata,
     read_index_request,
     readiness,
@@ -18,6 +15,7 @@ from service.oip.metadata import (
     server_metadata,
 )
 from service.oip.statistics import statistics_body
+from service.repository_control import RepositoryControl, read_load_request
 
 SERVER_NAME = "pareto-gateway"
 PLATFORM = "onnxruntime_onnx"
@@ -35,15 +33,25 @@ class WrongMethodError(ProtocolError):
 class ProtocolPages:
     """Answers everything under `/v2` but inference and the server's own health."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, control: RepositoryControl) -> None:
         self._gateway = gateway
+        self._control = control
 
     async def handle(self, method: str, parts: list[str], receive: Receive, send: Send) -> None:
         """Answer `/v2/` + parts. Raises `ProtocolError` 404 or 405 for what is not there."""
         if parts == ["repository", "index"]:
             need(method, "POST")
             body = await read_body(receive, INDEX_LIMIT_BYTES, None)
-            content = repository_index(self._index(), read_index_request(body))
+            content = repository_index(self._control.index(), read_index_request(body))
+        elif parts[:2] == ["repository", "models"] and len(parts) == 4 and parts[3] in ("load", "unload"):
+            need(method, "POST")
+            self._control.allow()
+            revision = read_load_request(await read_body(receive, INDEX_LIMIT_BYTES, None))
+            if parts[3] == "load":
+                await self._control.load(parts[2], revision)
+            else:
+                await self._control.unload(parts[2])
+            content = b"{}"
         else:
             content = self._page(method, parts)
         await send_whole(send, 200, content)
@@ -56,9 +64,6 @@ class ProtocolPages:
             case ["models", "stats"]:
                 need(method, "GET")
                 return statistics_body(self._gateway.statistics.counters())
-            case ["repository", "models", _, ("load" | "unload")]:
-                need(method, "POST")
-                raise ProtocolError(400, "loading and unloading at run time is not supported: restart the replica")
             case ["models", name, *rest]:
                 return self._model_page(method, name, rest)
             case _:
@@ -77,6 +82,8 @@ class ProtocolPages:
         if variant is not None:
             self._gateway.variant(loaded, variant)
         if rest == ["ready"]:
+            if variant is not None and variant not in loaded.paths:
+                raise ProtocolError(400, f"version {variant!r} of {name} is not in memory")
             return readiness(name, True, variant)
         if rest == ["stats"]:
             return statistics_body(self._gateway.statistics.counters(name, variant))
@@ -84,20 +91,10 @@ class ProtocolPages:
 
     def _metadata(self, loaded: LoadedFamily, variant: str | None) -> bytes:
         manifest = loaded.manifest
-        versions = [v.name for v in loaded.family.variants] if variant is None else [variant]
+        versions = (
+            [v.name for v in loaded.family.variants if v.name not in loaded.refused] if variant is None else [variant]
+        )
         return model_metadata(manifest.name, versions, PLATFORM, manifest.inputs, manifest.outputs)
-
-    def _index(self) -> Iterable[IndexEntry]:
-        gateway = self._gateway
-        idle = "" if gateway.phase is Phase.READY else gateway.phase.value
-        for name, loaded in gateway.families.items():
-            for variant in loaded.manifest.variants:
-                reason = idle
-                if variant.name not in loaded.paths:
-                    reason = loaded.refused.get(variant.name, "not loaded")
-                yield IndexEntry(name, variant.name, not reason, reason)
-        for name in gateway.problems:
-            yield IndexEntry(name, "", False, cannot_be_loaded(name))
 
 
 def need(method: str, expected: str) -> None:

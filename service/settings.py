@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from router.contract import WhenLate
+from router.contract import WhenCold, WhenLate
 from router.policies import policy_named
 from router.scheduler import Limits
+from service.memory import parse_budget
 
 PREFIX = "PARETO_"
 """Of every variable that names a setting; `__` goes one level down."""
@@ -63,6 +64,11 @@ class FamilySettings(BaseModel):
     )
     margin: Margin | None = Field(default=None, description="As `margin`, for this family.")
     stages: Stages | None = Field(default=None, description="As `stages`, for this family.")
+    when_cold: WhenCold = Field(
+        default=WhenCold.WAIT,
+        description="Under a `memory_budget`, what becomes of a request for which nothing is loaded: `wait` loads and "
+        "answers it, late if need be; `refuse` answers 503 at once.",
+    )
 
 
 class Settings(BaseSettings):
@@ -182,6 +188,20 @@ class Settings(BaseSettings):
         description="Batches planned shorter than this run on the event loop, seconds: handing them to a thread would "
         "cost more. 0 hands over all.",
     )
+    memory_budget: Annotated[str, AfterValidator(parse_budget)] | None = Field(
+        default=None,
+        description="Resident memory of the serving process: bytes with a unit (`512MiB`) or a share of the "
+        "container's limit (`60%`). Variants are loaded and unloaded by what they are worth; families that nobody asks "
+        "for are loaded at their first request. Default: everything is loaded at the start.",
+    )
+    pinned: Names = Field(
+        default=(), description="Families whose smallest variant stays in memory under a `memory_budget`."
+    )
+    admin: bool = Field(
+        default=False,
+        description="Whether callers may load and unload models (`/v2/repository/models/...`) and have the settings "
+        "read again (`/admin/reload`). Open it only where the port is not open to everybody.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity logged."
     )
@@ -262,7 +282,7 @@ class Settings(BaseSettings):
         """
         dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         dumped["models"] = str(self.models.absolute())
-        for name in ("tenants", "slot_cores"):
+        for name in ("tenants", "slot_cores", "pinned"):
             if name in dumped:
                 dumped[name] = ",".join(map(str, dumped[name]))
         if "families" in dumped:

@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 """Where the package `service` lies: BentoML imports it from there."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WORKER = "_bentoml_impl.worker"
+"""In the command line of the processes that serve."""
 READY_PATH = "/v2/health/ready"
 PROBE_EVERY_S = 0.1
 STOP_MARGIN_S = 15.0
@@ -42,7 +44,8 @@ class ServerDiedError(Exception):
 class SupervisedServer:
     """A server with exactly these settings; a context manager that does not leave it running.
 
-    SIGINT and SIGTERM are handed on to it. Its log goes to the error output. Enter it in the main thread.
+    SIGINT and SIGTERM are handed on to it, SIGHUP to the process that serves. Its log goes to the error output. Enter
+    it in the main thread.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -67,6 +70,7 @@ class SupervisedServer:
             start_new_session=True,
         )
         self._previous = {number: signal.signal(number, self._hand_on) for number in SIGNALS}
+        self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._reload)
         self._log = threading.Thread(target=self._copy_log, name="server-log", daemon=True)
         self._log.start()
         return self
@@ -115,6 +119,13 @@ class SupervisedServer:
             self._kill_timer.daemon = True
             self._kill_timer.start()
         self._process.send_signal(number)
+
+    def _reload(self, number: int, frame: FrameType | None) -> None:
+        """To the processes that serve alone: BentoML's arbiter would take it for a wish to start them anew."""
+        for worker in self._workers:
+            with suppress(psutil.NoSuchProcess):
+                if any(WORKER in argument for argument in worker.cmdline()):
+                    worker.send_signal(number)
 
     def _kill(self) -> None:
         sys.stderr.write("pareto: the server did not end in time and is killed\n")

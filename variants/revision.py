@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,10 @@ class RevisionFolder:
             raise RepositoryError(f"{path}: leads out of the revision's folder")
         return path
 
-    def broken_files(self) -> Mapping[str, str]:
-        """Read every file and return what is wrong with those that do not match the manifest, by path."""
-        found = {entry.path: self._fault(entry) for entry in self.manifest.files}
+    def broken_files(self, only: Collection[str] | None = None) -> Mapping[str, str]:
+        """Read every file, or `only` some; return what is wrong with those that differ from the manifest, by path."""
+        entries = self.manifest.files if only is None else [e for e in self.manifest.files if e.path in only]
+        found = {entry.path: self._fault(entry) for entry in entries}
         return {path: fault for path, fault in found.items() if fault}
 
     def verify(self) -> Mapping[str, str]:

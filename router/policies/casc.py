@@ -28,6 +28,10 @@ class Casc:
         """See `router.view.PreparedPolicy`."""
         return self.rule.prepare(families)
 
+    def adopt(self, state: object, family: str, prepared: object | None) -> Memory:
+        """See `router.view.PreparedPolicy`."""
+        return self.rule.adopt(state, family, prepared)
+
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
         return self.rule.decide(state, view, now)

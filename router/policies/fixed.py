@@ -13,7 +13,7 @@ from router.view import Decision, Lane, Plan, View
 class Fixed:
     """Earliest deadline first, the largest batch that still fits the head's slack, always one variant.
 
-    `choice` is a variant's name, `cheapest` or `best`. A family that has no variant of that name uses its cheapest;
+    `choice` is a variant's name, `cheapest` or `best`. A family that has none of that name loaded uses its cheapest;
     pins and floors of the request are honoured. Early drop: see `router.policies.batching.next_turn`; it asks whether
     this variant, not the cheapest, can answer in time.
     """
@@ -28,7 +28,7 @@ class Fixed:
         if self.choice == "best":
             return best_rung(lane)
         named = lane.family.index(self.choice)
-        if named is None:
+        if named is None or not lane.family.is_loaded(named):
             return item.lowest
         return named if lane.family.variants[named].quality >= item.floor else item.lowest
 

@@ -75,6 +75,12 @@ class LookAhead:
                 memory.table(family, latency, size_class, USUAL_SLO_S, -NEVER)
         return memory
 
+    def adopt(self, state: object, family: str, prepared: object | None) -> Memory:
+        """See `router.view.PreparedPolicy`."""
+        memory = state if isinstance(state, Memory) else Memory(follow=self.cascades)
+        memory.adopt(family, prepared.tables() if isinstance(prepared, Memory) else ())
+        return memory
+
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
         memory = state if isinstance(state, Memory) else Memory(follow=self.cascades)

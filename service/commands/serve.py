@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,7 @@ def serve(
     """Serve the families of the model repository over HTTP until SIGINT or SIGTERM."""
     settings = settings_from(config, port=port, host=host, models=models)
     from service.banner import banner
+    from service.configuration import SOURCES, sources
     from service.ports import occupant
     from service.supervision import ServerDiedError, SupervisedServer
 
@@ -44,6 +46,7 @@ def serve(
         raise CommandError(taken)
     _fill(settings, build_if_empty)
     started_s = time.monotonic()
+    os.environ[SOURCES] = sources(config, {"port": port, "host": host, "models": models})
     with SupervisedServer(settings) as server:
         try:
             server.wait_until_ready()

@@ -15,16 +15,22 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters", "schedule_
 
 
 class IndexEntry(NamedTuple):
-    """A version of a model in the repository. `state` is Triton's word, `reason` why it is not ready."""
+    """A version of a model in the repository. `state` is Triton's word, `reason` why it is not ready.
+
+    An empty `version` stands for the model as a whole.
+    """
 
     name: str
     version: str
     ready: bool
     reason: str = ""
+    loading: bool = False
 
     @property
     def state(self) -> str:
-        """`READY` or `UNAVAILABLE`."""
+        """`READY`, `LOADING` or `UNAVAILABLE`."""
+        if self.loading:
+            return "LOADING"
         return "READY" if self.ready else "UNAVAILABLE"
 
 

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
+from router.admission import lowest_variant
 from router.contract import NEVER, Dispatch, Evidence, Family, Outcome, Reason, Request, Slot, VariantProfile, WhenLate
 from router.latency import table
 from router.policies import policy_named
@@ -147,6 +148,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += seconds
         return self._poll()
 
+    @rule(target=running, name=st.sampled_from(["f", "g"]), loaded=st.sets(st.integers(0, 2)))
+    def load(self, name: str, loaded: set[int]) -> Any:
+        """Other variants of a family are loaded from now on, perhaps none."""
+        family = self.scheduler.families[name].with_loaded(loaded)
+        used = self.scheduler.in_use(name)
+        self.scheduler.replace(self.scheduler.prepare(family), self.now)
+        assert self.scheduler.in_use(name) == used, "a batch that runs goes on"
+        return self._poll()
+
+    @rule(target=running, name=st.sampled_from(["f", "g"]))
+    def give_up_loading(self, name: str) -> Any:
+        """What waits for a load of some variant waits in vain."""
+        for missing in self.scheduler.cold()[name].missing if name in self.scheduler.cold() else ():
+            self.scheduler.refuse_cold(name, missing.variant, self.now)
+        assert name not in self.scheduler.cold()
+        return self._poll()
+
     @rule(target=running)
     def wake(self) -> Any:
         """Time passes until the scheduler wants to be asked again."""
@@ -178,6 +196,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.busy[dispatch.batch_id] = dispatch
             variant = self.scheduler.families[dispatch.family].index(dispatch.variant)
             assert variant is not None
+            assert self.scheduler.families[dispatch.family].is_loaded(variant), "a batch on what is not loaded"
             for item in dispatch.items:
                 assert item.at == self.variant_of.get((item.request_id, item.row), -1), "a row runs again unkept"
                 assert item.at < variant, "a row is answered again, but no better"
@@ -225,8 +244,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             for number, request in self.submitted.items()
             if number not in self.ended
             for row in range(len(request.row_classes))
-            if (number, row) not in self.variant_of
+            if (number, row) not in self.variant_of and self._is_warm(request)
         ]
+
+    def _is_warm(self, request: Request) -> bool:
+        """Whether something that is loaded may answer it."""
+        return lowest_variant(self.scheduler.families[request.family], request, None) is not None
 
     def teardown(self) -> None:
         """At shutdown everything has its outcome."""

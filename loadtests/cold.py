@@ -1,0 +1,282 @@
+"""Hundreds of families in the memory of a few dozen: who waits for whom, and what is held (`make bench-cold`).
+
+Copies of one real family are asked for with Zipf's popularity, open loop. Reported are the attainment of the hot ones
+(the most popular half of what there is room for), the seconds from a cold request to its answer against those that a
+bare load takes here (reading, checking, opening and warming the smallest variant, nothing else running), memory
+against the budget, and whether every request has its outcome. The first fifth of the time fills the memory and is not
+scored. Simulated, by value and by recency (LRU); with `--live`, the server itself as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from loadtests import oip
+from loadtests.cold_simulated import ColdSimulation, Memory, Simulated
+from loadtests.cold_workload import Visits, family_names, write_copies, zipf_visits
+from loadtests.report import write_json
+from loadtests.samples import Samples, read_samples
+from loadtests.sender import Sender
+from loadtests.servers import Server, gateway, running
+from loadtests.workload import Workload
+from router.contract import Family
+from router.placement import Placement
+from variants.fingerprint import machine_fingerprint
+from variants.preparation import open_preparation
+from variants.profiles import load_profile, to_router_family
+from variants.repository import Repository, RepositoryError, RevisionFolder
+from variants.session import open_session
+from variants.stages import run_stages
+
+WARM_UP = 0.2
+SAMPLE_EVERY_S = 0.05
+TRIES = 7
+_RESIDENT = re.compile(r"^pareto_memory_resident_bytes (\S+)$", re.MULTILINE)
+
+
+class Scores(NamedTuple):
+    """What one run came to. Fractions in [0, 1], seconds, bytes; `memory` is what was used at most over the budget."""
+
+    hot: float
+    cold_requests: int
+    cold_p50_s: float
+    cold_p95_s: float
+    memory: float
+    refused: int
+    lost: int
+    requests: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and print; `--output` writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--family", default="sentiment")
+    parser.add_argument("--families", type=int, default=500)
+    parser.add_argument("--room", type=int, default=32, help="whole families that the budget has room for")
+    parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
+    parser.add_argument("--zipf", type=float, default=1.1)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--slo-ms", type=float, default=100.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--live", action="store_true")
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args(arguments)
+    console = Console()
+    repository = Repository(given.models)
+    revision = repository.open(given.family)
+    family, sizes = described(revision)
+    bare_s, p95_s = bare_load_s(revision, list(sizes))
+    names = family_names(given.families)
+    visits = zipf_visits(given.families, given.zipf, given.rate, given.seconds, np.random.default_rng(given.seed))
+    room_bytes = given.room * sum(sizes.values())
+    base = min(sizes, key=sizes.__getitem__)
+    console.print(f"{machine_fingerprint().description}")
+    console.print(f"a bare load of {given.family}/{base}: {1e3 * bare_s[base]:.1f} ms (p95 {1e3 * p95_s[base]:.1f})")
+    found: dict[str, Scores] = {}
+    slo_s = given.slo_ms / 1e3
+    for order in ("value", "recency"):
+        memory = Memory(sizes, bare_s, room_bytes)
+        rng = np.random.default_rng(given.seed + 1)
+        placement = Placement(order=order)
+        run = ColdSimulation(family, names, memory, placement, rng).run(visits, names, slo_s)
+        found[f"simulated, {order}"] = score_simulated(run, visits, given.room // 2, given.seconds, room_bytes)
+    if given.live:
+        with tempfile.TemporaryDirectory(dir=given.models.resolve().parent) as folder:
+            write_copies(repository, given.family, Path(folder), names)
+            found["live"] = live(
+                Path(folder),
+                names,
+                visits,
+                read_samples(revision),
+                room_bytes,
+                slo_s,
+                given,
+                console,
+            )
+    console.print(as_table(found, bare_s[base]))
+    if given.output:
+        content = {name: scores._asdict() for name, scores in found.items()}
+        write_json(given.output, {"bare_load_s": bare_s, "bare_load_p95_s": p95_s, "runs": content})
+
+
+def described(revision: RevisionFolder) -> tuple[Family, dict[str, int]]:
+    """The family as it is served by default, without stages, and the bytes that each variant takes in memory.
+
+    Raises `RepositoryError` where it has no latency profile of this machine.
+    """
+    profile = load_profile(revision)
+    if profile is None:
+        raise RepositoryError(f"{revision.path}: has no latency profile of this machine: serve or profile it first")
+    names = [variant.name for variant in revision.manifest.variants if variant.load_by_default]
+    family = to_router_family(revision.manifest, profile, names)
+    return family, {name: profile.variants[name].memory_bytes for name in names}
+
+
+def bare_load_s(revision: RevisionFolder, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Median and 95th percentile of the seconds that each variant takes from its files to its second batch."""
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for name in list(names) * TRIES:
+        started_s = time.perf_counter()
+        variant = revision.manifest.variant(name)
+        revision.broken_files(revision.manifest.files_of(variant))
+        preparer = open_preparation(revision)
+        samples = revision.samples()
+        inputs = {tensor.name: samples[tensor.name][:8] for tensor in revision.manifest.inputs}
+        rows = preparer.prepare(inputs).values
+        session = open_session(revision.file(variant.model_file))
+        for batch in (rows[:1], rows):
+            run_stages((session,), preparer.collate(batch))
+        taken[name].append(time.perf_counter() - started_s)
+    p95_s = {name: float(np.percentile(seconds, 95)) for name, seconds in taken.items()}
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}, p95_s
+
+
+def score_simulated(run: Simulated, visits: Visits, hot: int, seconds: float, budget_bytes: int) -> Scores:
+    """Every request that was answered in time or not."""
+    ranks = visits.family
+    scored = [record for record in run.records if record.arrival_s >= WARM_UP * seconds]
+    met = [record.slo_met for record in scored if ranks[record.request_id] < hot]
+    cold_s = [record.total_s for record in scored if record.cold and record.variant]
+    refused = sum(not record.variant for record in scored)
+    lost = len(visits.family) - len({record.request_id for record in run.records})
+    p50_s, p95_s = np.percentile(cold_s or [0.0], [50, 95]).tolist()
+    return Scores(
+        float(np.mean(met)), len(cold_s), p50_s, p95_s, run.most_bytes / budget_bytes, refused, lost, len(scored)
+    )
+
+
+def live(
+    root: Path,
+    names: Sequence[str],
+    visits: Visits,
+    samples: Samples,
+    room_bytes: int,
+    slo_s: float,
+    given: argparse.Namespace,
+    console: Console,
+) -> Scores:
+    """The same against a server over sockets."""
+    with running(gateway(root, {"PARETO_MEMORY_BUDGET": "1MiB", "PARETO_STAGES": "off"})) as server:
+        empty_bytes = resident_bytes(server)
+    budget_bytes = empty_bytes + room_bytes
+    started_s = time.monotonic()
+    settings = {"PARETO_MEMORY_BUDGET": str(budget_bytes), "PARETO_STAGES": "off", "PARETO_LOG_LEVEL": "warning"}
+    with running(gateway(root, settings)) as server:
+        console.print(
+            f"{len(names)} families registered: ready after {time.monotonic() - started_s:.1f} s, "
+            f"{empty_bytes / 1e6:.0f} MB before any model, budget {budget_bytes / 1e6:.0f} MB"
+        )
+        address = httpx.URL(server.url)
+        messages = [oip.infer_message(samples, row % len(samples)) for row in range(64)]
+        requests = [
+            _request(names[rank], *messages[index % len(messages)], slo_s)
+            for index, rank in enumerate(visits.family.tolist())
+        ]
+        count = len(visits.arrival_s)
+        workload = Workload(visits.arrival_s, np.full(count, slo_s), np.zeros(count, np.int64))
+        sender = Sender(address.host, address.port or 80, requests)
+        with _Watch(_worker(server)) as watch:
+            began_s, _ = sender.run(workload)
+        return score_live(sender, visits, began_s, slo_s, watch.most_bytes / budget_bytes, given)
+
+
+def score_live(
+    sender: Sender, visits: Visits, began_s: float, slo_s: float, memory: float, given: argparse.Namespace
+) -> Scores:
+    """From the answers as they came."""
+    met: list[bool] = []
+    cold_s: list[float] = []
+    refused = lost = scored = 0
+    for arrival_s, rank, seen in zip(visits.arrival_s.tolist(), visits.family.tolist(), sender.seen, strict=True):
+        head = b"" if seen is None else seen[1].partition(b"\r\n\r\n")[0].lower()
+        status = head.split(b" ", 2)[1] if head else b""
+        lost += status not in (b"200", b"429", b"503")
+        if arrival_s < WARM_UP * given.seconds:
+            continue
+        scored += 1
+        latency_s = 1e9 if seen is None else seen[0] - began_s - arrival_s
+        refused += status in (b"429", b"503")
+        if rank < given.room // 2:
+            met.append(status == b"200" and latency_s <= slo_s)
+        if status == b"200" and b"\r\nx-cold: true" in head:
+            cold_s.append(latency_s)
+    p50_s, p95_s = np.percentile(cold_s or [0.0], [50, 95]).tolist()
+    return Scores(float(np.mean(met)), len(cold_s), p50_s, p95_s, memory, refused, lost, scored)
+
+
+def as_table(found: dict[str, Scores], bare_s: float) -> Table:
+    """One row a run."""
+    table = Table(title="hot families, cold answers, memory")
+    columns = ("run", "hot in time", "cold", "cold p50 / bare", "cold p95 / bare", "memory / budget", "refused", "lost")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for name, scores in found.items():
+        table.add_row(
+            name,
+            f"{scores.hot:.4f}",
+            f"{scores.cold_requests}",
+            f"{scores.cold_p50_s / bare_s:.2f}",
+            f"{scores.cold_p95_s / bare_s:.2f}",
+            f"{scores.memory:.3f}",
+            f"{scores.refused}",
+            f"{scores.lost}",
+        )
+    return table
+
+
+def resident_bytes(server: Server) -> int:
+    """Resident memory of the process that serves, as it says itself."""
+    match = _RESIDENT.search(httpx.get(f"{server.url}/metrics", timeout=30.0).text)
+    return int(float(match[1])) if match else 0
+
+
+class _Watch:
+    """Samples the resident memory of a process."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.most_bytes = 0
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(SAMPLE_EVERY_S):
+            self.most_bytes = max(self.most_bytes, self._process.memory_info().rss)
+
+
+def _worker(server: Server) -> psutil.Process:
+    (worker,) = [p for p in server.tree() if any("worker.service" in argument for argument in p.cmdline())]
+    return worker
+
+
+def _request(family: str, headers: Mapping[str, str], body: bytes, slo_s: float) -> bytes:
+    said = {**headers, oip.SLO_HEADER: f"{slo_s * 1e3:g}", "host": "gateway", "content-length": str(len(body))}
+    lines = [f"POST {oip.infer_path(family)} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+if __name__ == "__main__":
+    main()

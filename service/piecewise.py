@@ -1,0 +1,180 @@
+"""A family that is loaded variant by variant: what it is is read at the start, its models when they are wanted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import NamedTuple
+
+from router.contract import Evidence, Family, WhenCold
+from router.placement import Loadable
+from service.lazy_preparer import LazyPreparer
+from service.loading import WARM_UP_ROWS, describe_family, load_family
+from service.paths import PathOpener, VariantPath
+from service.settings import Stages
+from variants.evidence import read_evidence
+from variants.manifest import TextPreparation
+from variants.preparation import Row
+from variants.profiles import load_profile
+from variants.repository import Repository, RepositoryError
+from variants.session import ModelLoadError, Session, SessionOptions
+
+logger = logging.getLogger("pareto.loading")
+
+
+class Opened(NamedTuple):
+    """A variant that was opened and warmed, in `seconds`."""
+
+    path: VariantPath
+    seconds: float
+
+
+class PiecewiseFamily:
+    """One revision of a family, by default the active one.
+
+    Its methods take from milliseconds to seconds and are called on the loading thread. `loaded` is what serves it;
+    `loaded.paths` has the variants in memory and is changed in place. Reading needs manifest and profile alone; where
+    variants have no profile of this machine yet, all are opened and measured once. Raises `RepositoryError` as
+    `service.loading.load_family` does.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        name: str,
+        options: SessionOptions,
+        wanted: Sequence[str] | None,
+        *,
+        stages: Stages,
+        cascades: bool,
+        when_cold: WhenCold = WhenCold.WAIT,
+        revision: str | None = None,
+    ) -> None:
+        self._folder = repository.open(name, revision)
+        self._options = options
+        self.preparer = LazyPreparer(self._folder)
+        profile = load_profile(self._folder, options.threads)
+        described = describe_family(self._folder, profile, wanted, self.preparer, stages=stages, cascades=cascades)
+        if described is None:
+            whole = load_family(repository, name, options, wanted, stages=stages, cascades=cascades, revision=revision)
+            profile = load_profile(self._folder, options.threads)
+            described = replace(whole, paths={}, preparer=self.preparer)
+        assert profile is not None, "what was measured is kept, or `load_family` has said why not"
+        self.paths: dict[str, VariantPath] = {}
+        family = replace(described.family, when_cold=when_cold, evidence=None)
+        self.refused: dict[str, str] = dict(described.refused)
+        self.loaded = replace(described, paths=self.paths, family=family, refused=self.refused)
+        self._staged = any(variant.stages != ("whole",) for variant in family.variants)
+        tables = {**profile.variants, **profile.stages}
+        self.bytes: dict[str, int] = {}
+        """What each file is thought to take in memory, by `<family>/<file>`."""
+        for variant in family.variants:
+            names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
+            for table, file in zip(names, self._files(variant.name), strict=True):
+                self.bytes[f"{name}/{file}"] = max(tables[table].memory_bytes, self._folder.file(file).stat().st_size)
+        if isinstance(self.loaded.manifest.preparation, TextPreparation):
+            size = self._folder.file(self.loaded.manifest.preparation.tokenizer_file).stat().st_size
+            self.bytes[self._tokenizer] = 8 * size
+
+    @property
+    def name(self) -> str:
+        """The family's name."""
+        return self.loaded.name
+
+    def family(self, without: Iterable[str] = ()) -> Family:
+        """What the scheduler is to know of it: all variants, and those in memory as loaded, `without` some.
+
+        It has what cascades need where there are some: with two rungs in memory.
+        """
+        whole = self.loaded.family
+        held = self.paths.keys() - set(without)
+        family = whole.with_loaded(index for index, variant in enumerate(whole.variants) if variant.name in held)
+        return replace(family, evidence=self._evidence) if len(family.ladder) > 1 else family
+
+    def loadable(self) -> Mapping[int, Loadable]:
+        """The variants that are not refused, by index: the one that takes least memory first, then as they are.
+
+        What a variant adds is what it is better than the better of the first one and all cheaper ones. One that is no
+        better adds nothing: it is loaded where there is room to spare, and for who pins it.
+        """
+        variants = self.loaded.family.variants
+        sound = [index for index, variant in enumerate(variants) if variant.name not in self.refused]
+        if not sound:
+            return {}
+        first = min(sound, key=lambda index: (self.size(variants[index].name), index))
+        best = variants[first].quality
+        found = {first: Loadable(self.keys(variants[first].name), best)}
+        for index in sound:
+            quality = variants[index].quality
+            if index != first:
+                found[index] = Loadable(self.keys(variants[index].name), max(0.0, quality - best))
+                best = max(best, quality)
+        return found
+
+    def size(self, variant: str) -> int:
+        """What a variant alone is thought to take in memory, bytes."""
+        return sum(self.bytes[file] for file in self.keys(variant))
+
+    def keys(self, variant: str) -> tuple[str, ...]:
+        """The files of a variant as `bytes` calls them."""
+        files = tuple(f"{self.name}/{file}" for file in self._files(variant))
+        return (*files, self._tokenizer) if self._tokenizer in self.bytes else files
+
+    def open(self, variant: str) -> Opened:
+        """Read, check, open and warm one variant; stages that another one has in memory are shared.
+
+        Raises `ModelLoadError`, `RepositoryError` for one that cannot be served; it is refused from then on.
+        """
+        started_s = time.perf_counter()
+        manifest = self.loaded.manifest.variant(variant)
+        try:
+            broken = self._folder.broken_files(self.loaded.manifest.files_of(manifest))
+            if broken:
+                raise RepositoryError("; ".join(f"{path}: {fault}" for path, fault in broken.items()))
+            opener = PathOpener(
+                self._folder, self.preparer, self._options, self._rows(), staged=self._staged, opened=self._sessions()
+            )
+            path = opener.open(manifest)
+        except (ModelLoadError, RepositoryError) as error:
+            logger.error("family %s: variant %s is refused: %s", self.name, variant, error)
+            self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")
+            raise
+        return Opened(path, time.perf_counter() - started_s)
+
+    def drop(self, variant: str) -> None:
+        """Forget a variant that no batch uses."""
+        self.paths.pop(variant, None)
+        if not self.paths:
+            self.preparer.close()
+            self.__dict__.pop("_evidence", None)
+
+    @property
+    def _tokenizer(self) -> str:
+        return f"{self.name}/tokenizer"
+
+    @cached_property
+    def _evidence(self) -> Evidence | None:
+        return read_evidence(self._folder, [variant.name for variant in self.loaded.family.variants])
+
+    def _files(self, variant: str) -> tuple[str, ...]:
+        manifest = self.loaded.manifest.variant(variant)
+        if self._staged and manifest.stages:
+            files = {stage.name: stage.file for stage in self.loaded.manifest.stages}
+            return tuple(files[stage] for stage in manifest.stages)
+        return (manifest.model_file,)
+
+    def _sessions(self) -> dict[str, Session]:
+        """Those in memory, by file."""
+        paths = self.paths.items()
+        return {file: session for name, path in paths for file, session in zip(self._files(name), path, strict=True)}
+
+    def _rows(self) -> Sequence[Row]:
+        try:
+            samples = self._folder.samples()
+            inputs = {tensor.name: samples[tensor.name][:WARM_UP_ROWS] for tensor in self.loaded.manifest.inputs}
+            return self.preparer.prepare(inputs).values
+        except (RepositoryError, ValueError, TypeError):
+            return ()

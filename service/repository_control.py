@@ -1,0 +1,186 @@
+"""Loading and unloading families while requests flow: the control half of Triton's `model_repository` extension.
+
+No request is lost: a new family or revision is opened beside those that serve, requests for the family wait for the few
+milliseconds in which the old one's last answers go out, and then the new one has its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import orjson
+
+from router.roster import Prepared
+from router.scheduler import Scheduler
+from service.gateway import Gateway, Phase
+from service.loading import LoadedFamily, cannot_be_loaded
+from service.oip.errors import ProtocolError, malformed, shown
+from service.oip.metadata import IndexEntry
+from service.piecewise import PiecewiseFamily
+from variants.repository import RepositoryError
+
+NOT_LOADED = "not loaded"
+UNLOADED = "unloaded"
+COLD = "cold: loaded at the first request"
+
+
+class RepositoryControl:
+    """Loads and unloads what the repository of a gateway has; one thing at a time.
+
+    `changed` is called when other families or variants are served than before.
+    """
+
+    def __init__(self, gateway: Gateway, changed: Callable[[], None]) -> None:
+        self._gateway = gateway
+        self._changed = changed
+        self._turn = asyncio.Lock()
+        self._unloaded: set[str] = set()
+        self._loading: set[str] = set()
+
+    def allow(self) -> None:
+        """Raise `ProtocolError` 403 where the settings do not let callers change anything."""
+        if not self._gateway.settings.admin:
+            raise ProtocolError(403, "changing what is served is closed: set `admin = true` to open it to callers")
+
+    async def load(self, name: str, revision: str | None = None, *, again: bool = False) -> None:
+        """Serve a family of the repository, by default its active revision; another `revision` is activated.
+
+        What is served already is loaded anew only where it is to be `again`, as with other settings.
+        Raises `ProtocolError` 404 for a family that is not in the repository, 400 for one that cannot be loaded.
+        """
+        gateway = self._gateway
+        async with self._turn:
+            repository, scheduler = self._ready(name)
+            try:
+                wanted = revision or await asyncio.to_thread(repository.active, name)
+                old = gateway.families.get(name)
+                if old is not None and old.family.revision == wanted and not again:
+                    await self._warm(name)
+                    return
+                self._loading.add(name)
+                new, piece = await asyncio.to_thread(gateway.read, name, wanted)
+                await self._replace(scheduler, new, piece)
+                if revision is not None:
+                    await asyncio.to_thread(repository.activate, name, revision)
+            except RepositoryError as error:
+                raise ProtocolError(400, f"failed to load {name!r}: {_without(error, repository.root)}") from None
+            finally:
+                self._loading.discard(name)
+            self._unloaded.discard(name)
+            self._changed()
+
+    async def unload(self, name: str) -> None:
+        """Answer what waits, then serve the family no longer. Raises `ProtocolError` 404 for one that is not served."""
+        gateway = self._gateway
+        async with self._turn:
+            _, scheduler = self._ready(name)
+            if name not in gateway.families:
+                raise ProtocolError(404, f"model {name[:80]!r} is not loaded")
+            waits = scheduler.cold().get(name)
+            for missing in waits.missing if waits is not None else ():
+                gateway.tell(partial(scheduler.refuse_cold, name, missing.variant))
+            async with gateway.held(name) as quiet:
+                if not quiet and scheduler.in_use(name):
+                    raise ProtocolError(503, f"{name}: a batch still runs after the drain time", retry_after_s=1.0)
+                remove = partial(gateway.tell, partial(scheduler.remove, name))
+                if gateway.residency is None:
+                    remove()
+                else:
+                    await gateway.residency.exchange(name, None, remove)
+                gateway.take(name)
+            self._unloaded.add(name)
+            self._changed()
+
+    def index(self) -> Iterable[IndexEntry]:
+        """Every variant of every family in the repository, as far as it is known: state, and why it is not ready."""
+        gateway = self._gateway
+        idle = "" if gateway.phase is Phase.READY else gateway.phase.value
+        loading = gateway.residency.loading if gateway.residency is not None else None
+        for name, loaded in gateway.families.items():
+            served = {variant.name for variant in loaded.family.variants}
+            for variant in loaded.manifest.variants:
+                reason = idle
+                if variant.name not in loaded.paths:
+                    cold = COLD if variant.name in served else NOT_LOADED
+                    reason = loaded.refused.get(variant.name, cold)
+                at = loading is not None and loading.family == name and loaded.family.variants[loading.variant].name
+                yield IndexEntry(name, variant.name, not reason, reason, loading=at == variant.name)
+        for name in sorted(self._loading - gateway.families.keys()):
+            yield IndexEntry(name, "", False, "", loading=True)
+        for name in gateway.problems:
+            yield IndexEntry(name, "", False, cannot_be_loaded(name))
+        for name in sorted(self._unloaded - gateway.families.keys()):
+            yield IndexEntry(name, "", False, UNLOADED)
+
+    async def _warm(self, name: str) -> None:
+        residency = self._gateway.residency
+        if residency is not None and not await residency.load_first(name):
+            raise RepositoryError(f"{name}: none of its variants can be loaded within the memory budget")
+
+    async def _replace(self, scheduler: Scheduler, new: LoadedFamily, piece: PiecewiseFamily | None) -> None:
+        gateway, name = self._gateway, new.name
+        margin = gateway.settings.margin_of(name)
+        residency = gateway.residency
+        if piece is not None and residency is not None:
+            # Its smallest variant is there before it takes the old one's place.
+            first = next(iter(piece.loadable()), None)
+            if first is not None:
+                variant = new.family.variants[first].name
+                opened = await residency.in_thread(lambda: piece.open(variant))
+                piece.paths[variant] = opened.path
+        family = new.family if piece is None else piece.family()
+        prepared = await asyncio.to_thread(scheduler.prepare, family, margin)
+        async with gateway.held(name) as quiet:
+            if not quiet:
+                raise RepositoryError(f"{name}: requests of the old revision have no answer after the drain time")
+            swap = partial(gateway.tell, partial(_swap, scheduler, prepared))
+            if residency is None:
+                gateway.put(new)
+                swap()
+            else:
+                await residency.exchange(name, piece, swap)
+                gateway.put(new)
+
+    def _ready(self, name: str) -> tuple[Any, Scheduler]:
+        gateway = self._gateway
+        if gateway.phase is not Phase.READY or gateway.repository is None or gateway.scheduler is None:
+            raise gateway.unavailable()
+        if name not in gateway.families and name not in gateway.repository.families():
+            raise ProtocolError(404, f"model {name[:80]!r} is not in the repository")
+        return gateway.repository, gateway.scheduler
+
+
+def read_load_request(body: bytes) -> str | None:
+    """The revision that `POST /v2/repository/models/{m}/load` asks for by the parameter `revision`, if any.
+
+    Raises `ProtocolError` 400 for a body that is no object, for Triton's parameters that are not supported, and for a
+    revision that is no text.
+    """
+    if not body:
+        return None
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise malformed("body", "JSON or nothing", str(error)[:200]) from None
+    parameters = document.get("parameters", {}) if type(document) is dict else document
+    if type(parameters) is not dict:
+        raise malformed("parameters", "an object", shown(parameters))
+    unknown = sorted(set(parameters) - {"revision", "unload_dependents"})
+    if unknown:
+        raise malformed("parameters", "`revision` alone", shown(unknown[0]))
+    revision = parameters.get("revision")
+    if revision is not None and type(revision) is not str:
+        raise malformed("parameters.revision", "a name", shown(revision))
+    return revision
+
+
+def _swap(scheduler: Scheduler, prepared: Prepared, now: float) -> None:
+    scheduler.replace(prepared, now)
+
+
+def _without(error: RepositoryError, root: object) -> str:
+    """What is wrong, without the folders of this machine."""
+    return str(error).replace(f"{root}/", "")

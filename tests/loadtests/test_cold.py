@@ -1,0 +1,84 @@
+"""Hundreds of families in virtual time: the budget holds, nobody is lost, and popular families stay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtests.cold import score_simulated
+from loadtests.cold_simulated import ColdSimulation, Memory, Simulated
+from loadtests.cold_workload import Visits, family_names, write_copies, zipf_visits
+from router.contract import Family, VariantProfile
+from router.latency import table
+from router.placement import Placement
+from tests.service.families import sign_model, write_family
+from variants.repository import Repository
+
+FAMILY = Family(
+    "f",
+    (
+        VariantProfile("small", 0.8, table((1, 8), (0.001, 0.004))),
+        VariantProfile("large", 0.9, table((1, 8), (0.004, 0.016))),
+    ),
+    max_batch=8,
+)
+BYTES, LOAD_S = {"small": 10, "large": 20}, {"small": 0.02, "large": 0.04}
+NAMES = family_names(60)
+SECONDS = 60.0
+
+
+def simulated(order: str, visits: Visits, budget: int = 300) -> Simulated:
+    placement = Placement(order=order)  # type: ignore[arg-type]  # one of the two words
+    run = ColdSimulation(FAMILY, NAMES, Memory(BYTES, LOAD_S, budget), placement, np.random.default_rng(2))
+    return run.run(visits, NAMES, 0.1)
+
+
+@pytest.fixture(scope="module")
+def visits() -> Visits:
+    """Twenty requests a second for sixty families in the memory of ten."""
+    return zipf_visits(len(NAMES), 1.1, 20.0, SECONDS, np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("order", ["value", "recency"])
+def test_nobody_is_lost_and_the_budget_holds(order: str, visits: Visits) -> None:
+    """Every request has one record with an answer; models never took more than is allowed."""
+    run = simulated(order, visits)
+    assert len(visits.family) == len(run.records) == len({record.request_id for record in run.records})
+    assert all(record.variant for record in run.records)
+    assert 0 < run.most_bytes <= 300
+    assert 0 < run.evictions < run.loads
+
+
+def test_value_loads_less_than_recency(visits: Visits) -> None:
+    """Rare families do not push popular ones out: fewer loads than by LRU, and hot families are in time."""
+    value, recency = simulated("value", visits), simulated("recency", visits)
+    assert value.loads < recency.loads
+    assert score_simulated(value, visits, 5, SECONDS, 300).hot >= 0.99
+
+
+def test_the_same_seed_gives_the_same_run(visits: Visits) -> None:
+    """Virtual time has no chance of its own."""
+    assert simulated("value", visits).records == simulated("value", visits).records
+
+
+def test_visits_follow_zipf() -> None:
+    """With the exponent 1 the first of four families is asked for in 12 of 25 cases, and arrivals ascend."""
+    visits = zipf_visits(4, 1.0, 1000.0, 10.0, np.random.default_rng(0))
+    assert 0.48 == pytest.approx(float(np.mean(visits.family == 0)), abs=0.02)
+    assert (np.diff(visits.arrival_s) >= 0).all()
+
+
+def test_copies_are_families_of_their_own(tmp_path: Path) -> None:
+    """Each verifies under its own name; models are the same files on disk."""
+    write_family(Repository(tmp_path / "one"), "sign", {"quick": (sign_model(), 0.8)})
+    write_copies(Repository(tmp_path / "one"), "sign", tmp_path / "many", ["a", "b"])
+    repository = Repository(tmp_path / "many")
+    assert ("a", "b") == repository.families()
+    for name in "ab":
+        folder = repository.open(name)
+        assert (name, {}) == (json.loads((folder.path / "family.json").read_text())["name"], dict(folder.verify()))
+        model = folder.file("quick/model.onnx")
+        assert model.samefile(Repository(tmp_path / "one").open("sign").file("quick/model.onnx"))
