@@ -47,27 +47,25 @@ def cannot_finish(latency: LatencyModel, request: Request, lowest: int, slots: i
     return now + work_s / slots > request.deadline_s
 
 
-def is_crowded_out(
-    families: Mapping[str, Known],
-    backlog: Backlog,
-    slots: Slots,
-    urgency: int,
-    row_s: float,
-    by_s: float,
-    now: float,
-) -> bool:
-    """Whether the rows that go first leave no time before `by_s` for rows that take `row_s` seconds, all at cheapest.
+def work_ahead_s(
+    families: Mapping[str, Known], backlog: Backlog, slots: Slots, urgency: int, by_s: float, now: float
+) -> float:
+    """Seconds of all slots that rows and batches take that go before a request due at `by_s`, all rows at cheapest.
 
-    Refusing it now loses as many as shedding it or another later, and costs less: nobody waits for a refusal, and the
-    backlog holds no more than can be answered. Rows go first whose deadline is not after `by_s`, or that are more
-    urgent. Where none does nobody is crowded out, whatever is believed of latencies: what is refused teaches nothing.
+    Rows go first whose deadline is not after `by_s`, or that are more urgent. Nothing where none does, whatever runs and
+    whatever is believed of latencies: what is refused teaches nothing.
+
+    A request for which this leaves no time is crowded out. Refusing it now loses as many as shedding it or another
+    later, and costs less: nobody waits for a refusal, and the backlog holds no more than can be answered.
     """
     left_s = by_s - now
-    work_s, first = row_s + sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s(now)), 0
+    running_s, work_s, first = sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s(now)), 0.0, 0
     for key, items in islice(backlog.lanes(), MOST_LANES):
         if key.at >= 0 or key.background or key.urgency > urgency:
             continue
         rows = len(items) if key.urgency < urgency else bisect_right(items, (urgency, by_s, inf))
+        if not rows:
+            continue
         first += rows
         work_s += rows * families[key.family].latency.full_row_s(key.lowest, key.size_class)
-    return first > 0 and work_s / slots.count > left_s
+    return running_s + work_s if first else 0.0

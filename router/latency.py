@@ -27,6 +27,7 @@ is part of every plan; its 95th percentile tells how punctual the driver is, and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +131,12 @@ class LatencyModel:
         """Likely seconds of one row in a batch as large as allowed: what rows take that are cleared together."""
         most = len(self._median[variant][size_class]) - 1
         return self.likely_s(variant, most, size_class) / most
+
+    def full_rows_s(self, variant: int, size_classes: Sequence[int]) -> float:
+        """The same for some rows."""
+        if len(size_classes) == 1:
+            return self.full_row_s(variant, size_classes[0])
+        return sum([self.full_row_s(variant, size_class) for size_class in size_classes])
 
     def planned_run_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
         """Seconds of it in which the model runs."""

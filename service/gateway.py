@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from router.contract import NEVER, Request, Slot
+from router.contract import NEVER, Reason, Request, Slot
 from router.policies import LAZY, policy_named
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
@@ -183,13 +183,13 @@ class Gateway:
             raise self.unavailable()
         return await self._dispatcher.submit(request, rows.values, receive)
 
-    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> bool:
-        """Whether a request on these terms is refused whatever its rows are: its time is over or taken by others.
+    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> Reason | None:
+        """Why a request on these terms is refused whatever its rows are: its time is over or taken by others.
 
         In overload that saves decoding and preparing what is not answered anyway. The refusal is recorded.
         """
         if self._dispatcher is None or self.phase is not Phase.READY or terms.slo_s is None:
-            return False
+            return None
         return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None))
 
     def _request(
