@@ -15,6 +15,7 @@ is within: so a burst costs those who burst.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
 from router.contract import Request, Share
@@ -30,6 +31,8 @@ MOST_FLOWS = 256
 DRY = 1e-4
 """A flow that asks for less than that share of one slot is forgotten where room is wanted."""
 OTHERS = ""
+SLO_STEP = 0.05
+"""Of the way from the SLO that a flow had so far to that of a request."""
 
 
 EVEN = Share()
@@ -41,48 +44,57 @@ def jain(values: Sequence[float]) -> float:
     return sum(values) ** 2 / (len(values) * squares) if squares > 0.0 else 1.0
 
 
-def entitlement(own: Share, others: Iterable[tuple[float, Share]], capacity: float) -> float:
-    """Seconds per second that a flow may use, however much it asks for, beside `others` (demand and share of each).
+def water_level(asks: Iterable[tuple[float, Share]], capacity: float) -> float:
+    """The level up to which demand is filled where it is more than `capacity`, both in seconds per second.
 
-    `capacity` is that of the machine, seconds per second. Guaranteed shares must not add up to more than 1.
+    Of each (demand, share), allotted are demand, or level times weight, whichever is less, and what is guaranteed in any
+    case. Infinite where there is enough for all. Guaranteed shares must not add up to more than 1.
     """
-    left, slope = capacity - own.guaranteed * capacity, own.weight
-    # Where a flow's allotment begins to rise with the level, by how much, and where the flow has what it wants.
+    left = capacity
+    # Where an allotment begins to rise with the level, by how much, and where the flow has what it wants.
     edges: list[tuple[float, float]] = []
-    for asked, share in others:
+    for asked, share in asks:
         floor = share.guaranteed * capacity
         left -= min(asked, floor)
         if asked > floor:
             edges.append((floor / share.weight, share.weight))
             edges.append((asked / share.weight, -share.weight))
-    level, rising, mine = 0.0, 0.0, own.guaranteed * capacity / own.weight
-    edges.append((mine, slope))
-    for at, change in sorted(edges):
+    edges.sort()
+    level = rising = 0.0
+    for at, change in edges:
         if rising > 0.0 and rising * (at - level) >= left:
-            break
-        left -= rising * (at - level)
-        level, rising = at, rising + change
-    # The flow itself never has enough, so that something rises for ever.
-    return own.weight * max(mine, level + max(0.0, left) / rising)
+            return level + max(0.0, left) / rising
+        if rising > 0.0:
+            left -= rising * (at - level)
+        level, rising = at, max(0.0, rising + change)
+    return math.inf
+
+
+def allotment(asked: float, share: Share, level: float, capacity: float) -> float:
+    """What a flow gets at a level, seconds per second."""
+    return min(asked, max(share.weight * level, share.guaranteed * capacity))
 
 
 class _Flow:
     """Demand of a flow (seconds per second), and when a server of its own would have done what was let in."""
 
-    __slots__ = ("_asked", "_updated_s", "allotted", "done_s", "share", "since_s")
+    __slots__ = ("_asked", "_updated_s", "allotted", "allotted_s", "done_s", "share", "slo_s")
 
-    def __init__(self, share: Share, now: float) -> None:
+    def __init__(self, share: Share, slo_s: float, now: float) -> None:
         self.share = share
+        self.slo_s = slo_s
+        """Usual seconds from arrival to deadline."""
         self._asked = 0.0
         self._updated_s = now
         self.done_s = now
         self.allotted = 0.0
-        self.since_s = -math.inf
+        self.allotted_s = -math.inf
         """When `allotted` was computed."""
 
-    def ask(self, work_s: float, now: float) -> None:
+    def ask(self, work_s: float, slo_s: float, now: float) -> None:
         self._asked = self.asked(now) + work_s / WINDOW_S
         self._updated_s = max(now, self._updated_s)
+        self.slo_s += SLO_STEP * (slo_s - self.slo_s)
 
     def asked(self, now: float) -> float:
         return self._asked * math.exp(min(0.0, self._updated_s - now) / WINDOW_S)
@@ -91,60 +103,83 @@ class _Flow:
 class Flows:
     """The flows of one kind on a machine of so many seconds per second; at most `MOST_FLOWS` and one more."""
 
-    __slots__ = ("_asked", "_asked_s", "_capacity", "_flows")
+    __slots__ = ("_asked", "_capacity", "_due", "_due_slo_s", "_flows", "_known_s")
 
     def __init__(self, capacity: float) -> None:
         self._capacity = capacity
         self._flows: dict[str, _Flow] = {}
+        self._known_s = -math.inf
         self._asked: list[tuple[_Flow, float]] = []
-        self._asked_s = -math.inf
+        self._due_slo_s: list[float] = []
+        self._due: list[tuple[float, float]] = [(0.0, 0.0)]
+        """By SLO: demand of all flows up to that one, as far as they get it, and the same weighted with their SLO."""
 
-    def ask(self, name: str, share: Share, work_s: float, now: float) -> None:
+    def ask(self, name: str, share: Share, work_s: float, slo_s: float, now: float) -> None:
         """A request asks for so many seconds, whether it gets them or not."""
-        self._flow(name, share, now).ask(work_s, now)
+        self._flow(name, share, slo_s, now).ask(work_s, slo_s, now)
 
-    def is_beyond(self, name: str, share: Share, work_s: float, ahead_s: float, by_s: float, now: float) -> bool:
-        """Whether a request of `work_s` seconds is more than its flow may have, and there is no time to spare for it.
+    def is_within(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> bool:
+        """Whether a server of the flow's own would answer such a request by `by_s`."""
+        flow = self._flow(name, share, slo_s, now)
+        return max(now, flow.done_s) + work_s / self._allotted(flow, now) <= by_s
 
-        `ahead_s` is the work that goes first and its own: as long as the flow's share alone would have time for that,
-        the others do not need theirs.
-        """
-        flow = self._flow(name, share, now)
-        allotted = self._allotted(flow, now)
-        return ahead_s > allotted * (by_s - now) and max(now, flow.done_s) + work_s / allotted > by_s
-
-    def admit(self, name: str, share: Share, work_s: float, by_s: float, now: float) -> None:
+    def admit(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> None:
         """A request is let in. What is let in beyond a share because there is time to spare is not held against it."""
-        flow = self._flow(name, share, now)
+        flow = self._flow(name, share, slo_s, now)
         flow.done_s = min(max(now, flow.done_s) + work_s / self._allotted(flow, now), max(by_s, flow.done_s))
 
-    def allotted(self, name: str, share: Share, now: float) -> float:
-        """Seconds per second that a flow may use, however much it asks for."""
-        return self._allotted(self._flow(name, share, now), now)
+    def due_s(self, name: str, within_s: float) -> float:
+        """Seconds that come and are due within so long: what the others are expected to ask for, and the flow's share.
+
+        The flow asks for more than that, or nobody would want to know.
+        """
+        demand, weighted = self._due[bisect_left(self._due_slo_s, within_s)]
+        due_s = demand * within_s - weighted
+        flow = self._flows.get(name)
+        if flow is not None and flow.slo_s < within_s:
+            own = next((asked for other, asked in self._asked if other is flow), 0.0)
+            due_s += (flow.allotted - own) * (within_s - flow.slo_s)
+        return max(0.0, due_s)
 
     def __len__(self) -> int:
         return len(self._flows)
 
     def _allotted(self, flow: _Flow, now: float) -> float:
-        if now - flow.since_s >= REFRESH_S:
-            if now - self._asked_s >= REFRESH_S:
-                self._asked_s = now
-                self._asked = [(other, RESERVE * other.asked(now)) for other in self._flows.values()]
-            flow.since_s = now
-            others = [(asked, other.share) for other, asked in self._asked if other is not flow]
-            flow.allotted = max(entitlement(flow.share, others, self._capacity), 1e-9)
+        if now - flow.allotted_s >= REFRESH_S:
+            if now - self._known_s >= REFRESH_S:
+                self._known_s = now
+                self._know(now)
+            flow.allotted_s = now
+            asks = [(asked, other.share) for other, asked in self._asked if other is not flow]
+            level = water_level([*asks, (math.inf, flow.share)], self._capacity)
+            flow.allotted = max(allotment(math.inf, flow.share, level, self._capacity), 1e-9)
         return flow.allotted
 
-    def _flow(self, name: str, share: Share, now: float) -> _Flow:
+    def _know(self, now: float) -> None:
+        """Take note of what all flows ask for."""
+        flows, capacity = list(self._flows.values()), self._capacity
+        asked = [RESERVE * flow.asked(now) for flow in flows]
+        shares = [flow.share for flow in flows]
+        level = water_level(zip(asked, shares, strict=True), capacity)
+        allotted = [allotment(a, share, level, capacity) for a, share in zip(asked, shares, strict=True)]
+        self._asked = list(zip(flows, allotted, strict=True))
+        self._due_slo_s, self._due = [], [(0.0, 0.0)]
+        for flow, own in sorted(zip(flows, allotted, strict=True), key=lambda pair: pair[0].slo_s):
+            demand, weighted = self._due[-1]
+            self._due_slo_s.append(flow.slo_s)
+            self._due.append((demand + own, weighted + own * flow.slo_s))
+
+    def _flow(self, name: str, share: Share, slo_s: float, now: float) -> _Flow:
         flow = self._flows.get(name)
-        if flow is None or (flow.share is not share and flow.share != share):
-            if flow is None and len(self._flows) >= MOST_FLOWS:
-                self._flows = {known: old for known, old in self._flows.items() if old.asked(now) > DRY}
-                if len(self._flows) >= MOST_FLOWS:
-                    name, share = OTHERS, EVEN
-                    if OTHERS in self._flows:
-                        return self._flows[OTHERS]
-            flow = self._flows[name] = _Flow(share, now)
+        if flow is not None:
+            return flow
+        if len(self._flows) >= MOST_FLOWS:
+            self._flows = {known: old for known, old in self._flows.items() if old.asked(now) > DRY}
+            if len(self._flows) >= MOST_FLOWS:
+                name, share = OTHERS, EVEN
+                if OTHERS in self._flows:
+                    return self._flows[OTHERS]
+        flow = self._flows[name] = _Flow(share, slo_s, now)
         return flow
 
 
@@ -152,7 +187,7 @@ class Fairness:
     """The shares of all families and tenants on a machine of so many slots. A request must be within both of its own.
 
     `tenants` has what the tenants count on that are known; all others have an even share. Where only one family and one
-    tenant ask, nobody is ever beyond: there is nobody to be fair to.
+    tenant ask, everything is within: there is nobody to be fair to.
     """
 
     __slots__ = ("_families", "_shares", "_tenants")
@@ -163,21 +198,28 @@ class Fairness:
 
     def ask(self, request: Request, share: Share, work_s: float, now: float) -> None:
         """A request came that takes so many seconds at its cheapest; `share` is its family's."""
-        self._families.ask(request.family, share, work_s, now)
-        self._tenants.ask(request.tenant, self._shares.get(request.tenant, EVEN), work_s, now)
+        slo_s = request.deadline_s - request.arrival_s
+        self._families.ask(request.family, share, work_s, slo_s, now)
+        self._tenants.ask(request.tenant, self._shares.get(request.tenant, EVEN), work_s, slo_s, now)
 
-    def is_beyond(
-        self, request: Request, share: Share, work_s: float, ahead_s: float, by_s: float, now: float
-    ) -> bool:
-        """Whether it has to stand back for others: see `Flows.is_beyond`."""
-        if len(self._families) > 1 and self._families.is_beyond(request.family, share, work_s, ahead_s, by_s, now):
-            return True
-        own = self._shares.get(request.tenant, EVEN)
-        return len(self._tenants) > 1 and self._tenants.is_beyond(request.tenant, own, work_s, ahead_s, by_s, now)
+    def beyond(self, request: Request, share: Share, work_s: float, by_s: float, now: float) -> Flows | None:
+        """The flows of the kind in which it asks for more than its share; none where it is within both."""
+        slo_s, name = request.deadline_s - request.arrival_s, request.tenant
+        families, tenants = self._families, self._tenants
+        if len(families) > 1 and not families.is_within(request.family, share, work_s, slo_s, by_s, now):
+            return families
+        own = self._shares.get(name, EVEN)
+        return tenants if len(tenants) > 1 and not tenants.is_within(name, own, work_s, slo_s, by_s, now) else None
 
     def admit(self, request: Request, share: Share, work_s: float, by_s: float, now: float) -> None:
         """It is let in."""
+        slo_s = request.deadline_s - request.arrival_s
         if len(self._families) > 1:
-            self._families.admit(request.family, share, work_s, by_s, now)
+            self._families.admit(request.family, share, work_s, slo_s, by_s, now)
         if len(self._tenants) > 1:
-            self._tenants.admit(request.tenant, self._shares.get(request.tenant, EVEN), work_s, by_s, now)
+            own = self._shares.get(request.tenant, EVEN)
+            self._tenants.admit(request.tenant, own, work_s, slo_s, by_s, now)
+
+    def due_s(self, request: Request, flows: Flows, within_s: float) -> float:
+        """See `Flows.due_s`."""
+        return flows.due_s(request.family if flows is self._families else request.tenant, within_s)

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from router.admission import cannot_finish, lowest_variant, work_ahead_s
+from router.admission import cannot_finish, lowest_variant, spares, work_ahead
 from router.backlog import Backlog
 from router.contract import (
     NEVER,
@@ -308,16 +309,18 @@ class Scheduler:
         if all(dispatch.family != request.family for dispatch in self._slots.running):
             # Views do so only for families whose rows wait: one that is always refused would never recover.
             state.latency.relax(now)
-        ahead_s = work_ahead_s(self._families, self._backlog, self._slots, request.urgency, by_s, now)
-        if ahead_s <= 0.0:
-            return None
-        own_s = state.latency.full_rows_s(lowest, request.row_classes)
-        if ahead_s + own_s > (by_s - now) * self._slots.count:
+        count = self._slots.count
+        ahead = work_ahead(self._families, self._backlog, self._slots, request.urgency, by_s, now)
+        own_s, share = state.latency.full_rows_s(lowest, request.row_classes), state.family.share
+        if ahead.rows and ahead.before_s + own_s > (by_s - now) * count:
+            # Where no rows go first nobody is refused, whatever is believed of latencies: that would teach nothing.
             return Reason.DEADLINE_INFEASIBLE
-        fairness, share = self._fairness, state.family.share
-        if fairness is not None and fairness.is_beyond(request, share, own_s, ahead_s + own_s, by_s, now):
-            return Reason.OVER_SHARE
-        return None
+        fairness = self._fairness
+        beyond = None if fairness is None else fairness.beyond(request, share, own_s, by_s, now)
+        if fairness is None or beyond is None:
+            return None
+        due_s = partial(fairness.due_s, request, beyond)
+        return None if spares(ahead, own_s, by_s, now, count, due_s) else Reason.OVER_SHARE
 
     def _ask(
         self, request: Request, state: Known, lowest: int, by_s: float, now: float, *, admitted: bool
