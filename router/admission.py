@@ -17,6 +17,8 @@ from router.viewer import Known
 
 MOST_LANES = 64
 """Rows in more lanes than that are not counted: the cost of a request must not be the callers' to choose."""
+SPARED = 0.8
+"""Requests beyond a share may fill so much of the machine's time: batches are not always full, nor as quick as planned."""
 
 
 def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int | None:
@@ -93,10 +95,10 @@ def spares(
     all that will come and be due (`due_s` within so many seconds) must fit.
     """
     work_s = ahead.before_s + own_s
-    if work_s + due_s(by_s - now) > slots * (by_s - now):
+    if work_s + due_s(by_s - now) > SPARED * slots * (by_s - now):
         return False
     for last_s, rows_s in sorted(ahead.after):
         work_s += rows_s
-        if work_s + due_s(last_s - now) > slots * (last_s - now):
+        if work_s + due_s(last_s - now) > SPARED * slots * (last_s - now):
             return False
     return True

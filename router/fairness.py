@@ -22,7 +22,7 @@ from router.contract import Request, Share
 
 WINDOW_S = 1.0
 """Demand is remembered for about so long."""
-RESERVE = 1.2
+RESERVE = 1.1
 """The others are expected to ask for this many times what they asked for lately: they do not come evenly."""
 REFRESH_S = 0.05
 """Shares are computed anew this often at most."""
