@@ -34,15 +34,18 @@ class LaneKey(NamedTuple):
 class Backlog:
     """All waiting rows. Bounded by its owner; adding and taking cost O(log n) and one memory move."""
 
-    __slots__ = ("_lanes", "rows")
+    __slots__ = ("_lanes", "changed", "rows")
 
     def __init__(self) -> None:
         self._lanes: dict[LaneKey, list[Item]] = {}
         self.rows = 0
+        self.changed: set[LaneKey] = set()
+        """Lanes that are no longer as they were when somebody emptied this."""
 
     def add(self, key: LaneKey, item: Item) -> None:
         """Queue one row."""
         lane = self._lanes.get(key)
+        self.changed.add(key)
         if lane is None:
             self._lanes[key] = [item]
         elif lane[-1] < item:
@@ -54,6 +57,7 @@ class Backlog:
     def remove(self, key: LaneKey, items: Iterable[Item]) -> None:
         """Take these rows out. Raises `KeyError` where one does not wait in that lane."""
         lane = self._lanes[key]
+        self.changed.add(key)
         for item in items:
             index = 0 if lane and lane[0] is item else bisect_left(lane, item)
             if index == len(lane) or lane[index] != item:
@@ -66,6 +70,7 @@ class Backlog:
     def take_first(self, key: LaneKey, count: int) -> None:
         """Take the first `count` rows out: the common case of a batch, in one memory move."""
         lane = self._lanes[key]
+        self.changed.add(key)
         del lane[:count]
         self.rows -= count
         if not lane:

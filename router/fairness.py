@@ -78,7 +78,7 @@ def allotment(asked: float, share: Share, level: float, capacity: float) -> floa
 class _Flow:
     """Demand of a flow (seconds per second), and when a server of its own would have done what was let in."""
 
-    __slots__ = ("_asked", "_updated_s", "allotted", "allotted_s", "done_s", "share", "slo_s")
+    __slots__ = ("_asked", "_updated_s", "allotted", "allotted_s", "done_s", "filled", "share", "slo_s")
 
     def __init__(self, share: Share, slo_s: float, now: float) -> None:
         self.share = share
@@ -87,6 +87,8 @@ class _Flow:
         self._asked = 0.0
         self._updated_s = now
         self.done_s = now
+        self.filled = 0.0
+        """What it lately asked for and gets of that, seconds per second."""
         self.allotted = 0.0
         self.allotted_s = -math.inf
         """When `allotted` was computed."""
@@ -103,13 +105,16 @@ class _Flow:
 class Flows:
     """The flows of one kind on a machine of so many seconds per second; at most `MOST_FLOWS` and one more."""
 
-    __slots__ = ("_asked", "_capacity", "_due", "_due_slo_s", "_flows", "_known_s")
+    __slots__ = ("_asked", "_capacity", "_due", "_due_slo_s", "_filled", "_flows", "_known_s", "_levels")
 
     def __init__(self, capacity: float) -> None:
         self._capacity = capacity
         self._flows: dict[str, _Flow] = {}
         self._known_s = -math.inf
-        self._asked: list[tuple[_Flow, float]] = []
+        self._asked: list[_Flow] = []
+        self._filled = 0.0
+        self._levels = [0.0, 0.0]
+        """The two highest levels at which flows have what they want."""
         self._due_slo_s: list[float] = []
         self._due: list[tuple[float, float]] = [(0.0, 0.0)]
         """By SLO: demand of all flows up to that one, as far as they get it, and the same weighted with their SLO."""
@@ -137,8 +142,7 @@ class Flows:
         due_s = demand * within_s - weighted
         flow = self._flows.get(name)
         if flow is not None and flow.slo_s < within_s:
-            own = next((asked for other, asked in self._asked if other is flow), 0.0)
-            due_s += (flow.allotted - own) * (within_s - flow.slo_s)
+            due_s += (flow.allotted - flow.filled) * (within_s - flow.slo_s)
         return max(0.0, due_s)
 
     def __len__(self) -> int:
@@ -150,24 +154,40 @@ class Flows:
                 self._known_s = now
                 self._know(now)
             flow.allotted_s = now
-            asks = [(asked, other.share) for other, asked in self._asked if other is not flow]
-            level = water_level([*asks, (math.inf, flow.share)], self._capacity)
-            flow.allotted = max(allotment(math.inf, flow.share, level, self._capacity), 1e-9)
+            flow.allotted = max(self._entitled(flow), 1e-9)
         return flow.allotted
+
+    def _entitled(self, flow: _Flow) -> float:
+        """What a flow may use, however much it asks for."""
+        share, capacity = flow.share, self._capacity
+        own = flow.filled
+        left = capacity - (self._filled - own)
+        highest = self._levels[1] if own > 0.0 and own / share.weight == self._levels[0] else self._levels[0]
+        if left > share.weight * highest:
+            # Enough for all others, and then more than any of them gets: the common case.
+            return max(left, share.guaranteed * capacity)
+        asks = [(other.filled, other.share) for other in self._asked if other is not flow]
+        return allotment(math.inf, share, water_level([*asks, (math.inf, share)], capacity), capacity)
 
     def _know(self, now: float) -> None:
         """Take note of what all flows ask for."""
         flows, capacity = list(self._flows.values()), self._capacity
-        asked = [RESERVE * flow.asked(now) for flow in flows]
-        shares = [flow.share for flow in flows]
-        level = water_level(zip(asked, shares, strict=True), capacity)
-        allotted = [allotment(a, share, level, capacity) for a, share in zip(asked, shares, strict=True)]
-        self._asked = list(zip(flows, allotted, strict=True))
+        asked = [(RESERVE * flow.asked(now), flow.share) for flow in flows]
+        total = sum([ask for ask, _ in asked])
+        level = water_level(asked, capacity) if total > capacity else math.inf
+        levels = [0.0, 0.0]
+        for flow, (ask, share) in zip(flows, asked, strict=True):
+            flow.filled = ask if level == math.inf else allotment(ask, share, level, capacity)
+            levels.append(flow.filled / share.weight)
+        self._asked, self._levels = flows, sorted(levels)[:-3:-1]
         self._due_slo_s, self._due = [], [(0.0, 0.0)]
-        for flow, own in sorted(zip(flows, allotted, strict=True), key=lambda pair: pair[0].slo_s):
-            demand, weighted = self._due[-1]
+        demand = weighted = 0.0
+        for flow in sorted(flows, key=lambda known: known.slo_s):
+            demand += flow.filled
+            weighted += flow.filled * flow.slo_s
             self._due_slo_s.append(flow.slo_s)
-            self._due.append((demand + own, weighted + own * flow.slo_s))
+            self._due.append((demand, weighted))
+        self._filled = demand
 
     def _flow(self, name: str, share: Share, slo_s: float, now: float) -> _Flow:
         flow = self._flows.get(name)

@@ -18,6 +18,7 @@ FAR = 1.5
 MOST_POINTS = 24
 """Waiting rows are looked at one by one as long as there are no more than that, else in groups of each lane: what a
 look costs does not grow with the queue."""
+MANY_LANES = 8
 
 
 class Ahead(NamedTuple):
@@ -51,15 +52,19 @@ def kind_of(lane: Lane) -> DemandKey:
 def points_of(lanes: tuple[Lane, ...], slots: int) -> list[Point]:
     """All waiting rows by deadline. The head of a lane stands alone, the rows of a group are due with the last of them.
 
-    The rows of a lane beyond the look-ahead are one group.
+    The rows of a lane beyond the look-ahead are one group. Of many lanes, those of few rows are one group each, due with
+    the first of them.
     """
     step = -(-sum([len(lane.items) for lane in lanes]) // MOST_POINTS)
+    few = step if len(lanes) > MANY_LANES else 1
     points: list[Point] = []
     for number, lane in enumerate(lanes):
         items, count = lane.items, len(lane.items)
         row_s = lane.latency.full_row_s(lane.key.lowest, lane.key.size_class) / slots
         if step == 1:
             points += [Point(item.deadline_s, number, 1, row_s) for item in items]
+        elif count <= few:
+            points.append(Point(items[0].deadline_s, number, count, row_s))
         else:
             points.append(Point(items[0].deadline_s, number, 1, row_s))
             for first in range(1, count, step):
@@ -93,7 +98,9 @@ class Outlook:
         self._own: list[int] = []
         self._rows: list[int] = []
         self._spare_s: list[float] = []
-        forecast, shortest_s = ahead.forecast, ahead.shortest_slo_s
+        forecast = ahead.forecast
+        kept_s, kept_share, usable = budget.reserve * ahead.shortest_slo_s, budget.reserve_share, budget.usable
+        add_own, add_rows, add_spare = self._own.append, self._rows.append, self._spare_s.append
         own = rows = 0
         work_s = 0.0
         least_s, tightest_s, tightest, budget_s = NEVER, 0.0, -1, 0.0
@@ -102,16 +109,22 @@ class Outlook:
             work_s += count * row_s
             if number == mine:
                 own += count
-            self._own.append(own)
-            self._rows.append(rows)
+            add_own(own)
+            add_rows(rows)
             left_s = deadline_s - now
-            self._spare_s.append(left_s - work_s)
-            seconds = budget.seconds(left_s, shortest_s, others_s)
+            add_spare(left_s - work_s)
+            # As `Budget.seconds`, which is looked up some dozens of times here.
+            part_s = kept_share * left_s
+            planned_s = seconds = left_s - (part_s if part_s < kept_s else kept_s)
+            for busy_s in others_s:
+                if busy_s < planned_s:
+                    seconds += planned_s - busy_s
+            seconds *= usable
             each_s = seconds / (rows + forecast.due(left_s))
             if each_s < least_s:
                 least_s, tightest_s, tightest, budget_s = each_s, left_s, at, seconds
         far_s = max(FAR * ahead.longest_slo_s, points[-1].deadline_s - now if points else 0.0)
-        seconds = budget.seconds(far_s, shortest_s, others_s)
+        seconds = budget.seconds(far_s, ahead.shortest_slo_s, others_s)
         to_come = rows + forecast.due(far_s)
         if to_come > 0.0 and seconds / to_come < least_s:
             tightest_s, tightest, budget_s = far_s, len(points) - 1, seconds

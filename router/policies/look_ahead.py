@@ -157,11 +157,9 @@ class LookAhead:
 
     def _unblocked_s(self, memory: Memory, view: View, now: float) -> float:
         """How long the last free slot may be taken without dooming who arrives meanwhile; infinite where none will."""
-        per_s = memory.forecast.per_s
-        if per_s <= 0.0:
+        alone_s = memory.unblocked_s(self.spare)
+        if alone_s == NEVER:
             return NEVER
-        waits = [((1.0 - self.spare) * slo_s - row_s) / (1.0 + per_s * row_s) for slo_s, row_s in memory.rows_to_come]
-        alone_s = min(waits, default=NEVER)
         free_s = min(view.busy_until_s, default=NEVER) - now
         return NEVER if free_s <= alone_s else alone_s
 
