@@ -34,13 +34,19 @@ class Member:
     family: Family
     samples: Samples
     slo_s: float
+    request_s: float = 0.0
+    """What a request costs beside the model, seconds."""
 
     @property
     def row_s(self) -> float:
-        """Profiled seconds of a row at its cheapest, in the batches of at most half an SLO in which it is quickest."""
+        """Seconds of a request at its cheapest, as profiled, in batches of at most half an SLO."""
         latency, cheapest = LatencyModel(self.family), self.family.ladder[0]
-        seconds = [latency.median_s(cheapest, batch, 0) for batch in range(1, self.family.max_batch + 1)]
-        return min(s / (index + 1) for index, s in enumerate(seconds) if index == 0 or s <= 0.5 * self.slo_s)
+        class_s = []
+        for size_class in range(len(self.family.sizes)):
+            seconds = [latency.median_s(cheapest, batch, size_class) for batch in range(1, self.family.max_batch + 1)]
+            fitting = [s / (index + 1) for index, s in enumerate(seconds) if index == 0 or s <= 0.5 * self.slo_s]
+            class_s.append(min(fitting))
+        return self.request_s + float(np.array(class_s)[self.samples.size_class].mean())
 
 
 @cache

@@ -10,6 +10,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -110,11 +111,13 @@ class Gateway:
         # Off the event loop: with many families the tables of a policy take a second.
         self.scheduler = await asyncio.to_thread(
             Scheduler,
-            [family.family for family in loaded.values()],
+            [replace(family.family, share=settings.share_of(name)) for name, family in loaded.items()],
             [Slot(index) for index in range(slots)],
             self._policy,
             settings.limits,
             {name: settings.margin_of(name) for name in loaded},
+            {name: own.share for name, own in settings.tenant_shares.items()},
+            fair=settings.fair_shares,
         )
         runner = BatchRunner(loaded)
         observers = (self.metrics, self.statistics)
@@ -232,7 +235,11 @@ class Gateway:
         if defaults is None:
             own = self.settings.family(family)
             slo_s = own.slo_ms / 1000.0 if own.slo_ms else self.families[family].manifest.default_slo_s
-            defaults = TermDefaults(slo_s, self.settings.timeout_of(family), when_late=own.when_late)
+            ladder = self.families[family].family
+            # A floor that no loaded variant reaches must not refuse everybody: the best there is answers then.
+            floor = min(own.min_accuracy, ladder.variants[ladder.ladder[-1]].quality)
+            timeout_s = self.settings.timeout_of(family)
+            defaults = TermDefaults(slo_s, timeout_s, when_late=own.when_late, min_accuracy=floor)
             self._defaults[family] = defaults
         return defaults
 
