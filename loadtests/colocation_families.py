@@ -23,6 +23,7 @@ SLOS_S = (0.03, 0.06, 0.15, 0.4)
 """SLOs of the families, in turn."""
 SLOWER = (0.5, 0.7, 1.0, 1.4)
 """Seconds of the families over those of the synthetic one, in turn: not in step with the SLOs beyond four families."""
+_SHAPE = Shape()
 _SPREAD = 0.5
 """Errors of the best family over those of the synthetic one; of the worst, as much more."""
 
@@ -85,7 +86,7 @@ class Mix:
     load: float
     zipf: float = 0.0
     process: str = "poisson"
-    shape: Shape = Shape()
+    shape: Shape = _SHAPE
     burst: Burst | None = None
 
     @property

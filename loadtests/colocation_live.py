@@ -1,8 +1,8 @@
 """The colocation benchmark on real gateways: copies of built families under other names, with other SLOs.
 
-Ways to share: one gateway for all families, as it is, without fair shares, or with EDF and MaxBatch; and one gateway for
-each family (up to `MOST_GATEWAYS`), which share the cores as the system's scheduler lets them, so that idle families
-lend theirs: more than static shares, and what independent deployments on one machine are.
+Ways to share: one gateway for all families, as it is, without fair shares, or with EDF and MaxBatch; and one gateway
+for each family (up to `MOST_GATEWAYS`), which share the cores as the system's scheduler lets them, so that idle
+families lend theirs: more than static shares, and what independent deployments on one machine are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from loadtests.samples import read_samples
 from loadtests.scoring import MAX_LAG_P99_S, Fate
 from loadtests.sender import Sender, go_first, prepared, read_answers
 from loadtests.workload import Workload
-
 from variants.repository import Repository
 
 SOURCES = ("digits", "sentiment")
@@ -45,7 +44,7 @@ MOST_GATEWAYS = 16
 
 
 class Sent(NamedTuple):
-    """What came of a workload: whether each request was answered in time, and rightly, bool [n]; how late it was sent."""
+    """What came of a workload: whether each request was answered in time, and rightly, bool [n]; how late it left."""
 
     met: np.ndarray[tuple[int], np.dtype[np.bool_]]
     right: np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -85,8 +84,8 @@ def live(options: argparse.Namespace, mixes: Sequence[str], console: Console) ->
                         for mix in mixes
                         for seed in range(1, options.seeds + 1)
                     ]
-                    for task in bar.track(tasks, description=f"{count} families, {contender}"):
-                        outcomes.append(_outcome(options, task, families, ports, bar.console))
+                    turns = bar.track(tasks, description=f"{count} families, {contender}")
+                    outcomes += [_outcome(options, task, families, ports, bar.console) for task in turns]
     return outcomes
 
 

@@ -79,7 +79,9 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
             lost = -100.0 * noisy.neighbours
             found.append(Goal(f"{count} families: a burst costs others under 0.5 points", f"{lost:.2f}", lost < 0.5))
         if calm is not None:
-            found.append(Goal(f"{count} families: a decision in 300 us", f"{calm.decision_us:.0f}", calm.decision_us <= 300))
+            found.append(
+                Goal(f"{count} families: a decision in 300 us", f"{calm.decision_us:.0f}", calm.decision_us <= 300)
+            )
     return found
 
 

@@ -18,7 +18,7 @@ from router.viewer import Known
 MOST_LANES = 64
 """Rows in more lanes than that are not counted: the cost of a request must not be the callers' to choose."""
 SPARED = 0.8
-"""Requests beyond a share may fill so much of the machine's time: batches are not always full, nor as quick as planned."""
+"""Requests beyond a share may fill so much of the time: batches are not always full, nor as quick as planned."""
 
 
 def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int | None:
@@ -86,13 +86,11 @@ def work_ahead(
     return Ahead(work_s, first, tuple(after))
 
 
-def spares(
-    ahead: Ahead, own_s: float, by_s: float, now: float, slots: int, due_s: Callable[[float], float]
-) -> bool:
+def spares(ahead: Ahead, own_s: float, by_s: float, now: float, slots: int, due_s: Callable[[float], float]) -> bool:
     """Whether nobody who waits or is expected needs the time that a request takes which is due at `by_s`.
 
-    Looked at is its own deadline, and the last one of each lane with rows that go later: up to there, all that waits and
-    all that will come and be due (`due_s` within so many seconds) must fit.
+    Looked at is its own deadline, and the last one of each lane with rows that go later: up to there, all that waits
+    and all that will come and be due (`due_s` within so many seconds) must fit.
     """
     work_s = ahead.before_s + own_s
     if work_s + due_s(by_s - now) > SPARED * slots * (by_s - now):

@@ -178,6 +178,10 @@ class Share(NamedTuple):
     guaranteed: float = 0.0
 
 
+EVEN = Share()
+"""The share of who has no other."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """What every variant of a family answered on the same n held-out labelled rows: the ground that cascades stand on.
@@ -200,8 +204,8 @@ class Family:
 
     `sizes[c]` is the largest row of size class c (tokens; 1 for tensor families). `max_batch` bounds the items of one
     dispatch. `ladder` holds the indices of the variants worth choosing: each better than all cheaper ones; the others
-    answer only who pins them. Without `evidence` a family has no cascades. `share` is what the family may count on beside
-    others. Raises `ValueError` where a family has no
+    answer only who pins them. Without `evidence` a family has no cascades. `share` is what the family may count on
+    beside others. Raises `ValueError` where a family has no
     variants or two of one name, or evidence of another number of variants.
     """
 
@@ -211,7 +215,7 @@ class Family:
     max_batch: int = 32
     revision: str = "1"
     evidence: Evidence | None = field(default=None, compare=False)
-    share: Share = Share()
+    share: Share = EVEN
     ladder: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:

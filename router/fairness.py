@@ -1,8 +1,8 @@
 """Who may use how much of a crowded machine: max-min fair shares of its time, by family and by tenant.
 
 A flow is what shares are given to: all requests of one family, or of one tenant. While there is time for everybody,
-shares mean nothing. Where there is not, a flow is entitled to what max-min fairness leaves it, however much it asks for:
-the others' demand is filled from below, in proportion to weights, and nobody is pushed below its guaranteed share
+shares mean nothing. Where there is not, a flow is entitled to what max-min fairness leaves it, however much it asks
+for: the others' demand is filled from below, in proportion to weights, and nobody is pushed below its guaranteed share
 (water-filling; Bertsekas and Gallager, Data Networks, 1992, section 6.5). Demand is seconds of the cheapest variants in
 full batches, over an exponential window.
 
@@ -18,7 +18,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
-from router.contract import Request, Share
+from router.contract import EVEN, Request, Share
 
 WINDOW_S = 1.0
 """Demand is remembered for about so long."""
@@ -35,9 +35,6 @@ SLO_STEP = 0.05
 """Of the way from the SLO that a flow had so far to that of a request."""
 
 
-EVEN = Share()
-
-
 def jain(values: Sequence[float]) -> float:
     """Jain's fairness index of some values of at least 0: 1 where all are equal, 1 / n where one has everything."""
     squares = sum(value * value for value in values)
@@ -47,8 +44,8 @@ def jain(values: Sequence[float]) -> float:
 def water_level(asks: Iterable[tuple[float, Share]], capacity: float) -> float:
     """The level up to which demand is filled where it is more than `capacity`, both in seconds per second.
 
-    Of each (demand, share), allotted are demand, or level times weight, whichever is less, and what is guaranteed in any
-    case. Infinite where there is enough for all. Guaranteed shares must not add up to more than 1.
+    Of each (demand, share), allotted are demand, or level times weight, whichever is less, and what is guaranteed in
+    any case. Infinite where there is enough for all. Guaranteed shares must not add up to more than 1.
     """
     left = capacity
     # Where an allotment begins to rise with the level, by how much, and where the flow has what it wants.

@@ -17,6 +17,8 @@ SHORT, LONG = 0.1, 0.9
 """The shortest and the longest usual SLO are these quantiles over rows: few odd requests must not move them."""
 MERGE_S = 0.05
 """Hulls whose seconds have changed a little are merged anew this often at most."""
+LOOK_S = 0.01
+"""Whether tables are out of date is looked at this often."""
 MOST_MERGES = 8
 """Tables whose hulls are merged anew at one look, and tables that are looked at for it: no decision waits for all."""
 MOST_REFRESHES = 4
@@ -50,7 +52,7 @@ class Memory:
         self._hulls = Hulls()
         self._stale: set[tuple[str, int]] = set()
         self._refreshes = MOST_REFRESHES
-        self._forecast_s = self._merged_s = -NEVER
+        self._forecast_s = self._merged_s = self._looked_s = -NEVER
         self._met = self._missed = 0
         self._unblocked: tuple[float, float] | None = None
 
@@ -96,12 +98,16 @@ class Memory:
                 self._merge(kind)
         self.learn(view)
         self._refreshes = MOST_REFRESHES
-        for some in (*lanes, *view.kept):
-            self.table_of(some, now)
+        if now - self._looked_s >= LOOK_S:
+            self._looked_s = now
+            for some in (*lanes, *view.kept):
+                self.table_of(some, now)
         if now - self._forecast_s >= FORECAST_S:
             self._read(view, lanes, now)
-        for kind in map(kind_of, lanes):
+        for some in lanes:
+            kind = kind_of(some)
             if kind not in self._hulls.of:
+                self.table_of(some, now)
                 self._merge(kind)
         if self._stale and now - self._merged_s >= MERGE_S:
             self._merged_s = now

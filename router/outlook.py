@@ -6,8 +6,10 @@ What is remembered between looks is in `router.memory`.
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import lru_cache
 from typing import NamedTuple
 
+from router.backlog import LaneKey
 from router.contract import NEVER
 from router.demand import DemandKey
 from router.fluid import Budget, Forecast, Hulls
@@ -47,15 +49,19 @@ class Point(NamedTuple):
 
 def kind_of(lane: Lane) -> DemandKey:
     """What the rows of a lane cost and may be given."""
-    key = lane.key
+    return _kind(lane.key)
+
+
+@lru_cache(maxsize=4096)
+def _kind(key: LaneKey) -> DemandKey:
     return DemandKey(key.family, key.pinned, key.lowest, key.size_class)
 
 
 def points_of(lanes: tuple[Lane, ...], slots: int) -> list[Point]:
     """All waiting rows by deadline. The head of a lane stands alone, the rows of a group are due with the last of them.
 
-    The rows of a lane beyond the look-ahead are one group. Of many lanes, those of few rows are one group each, due with
-    the first of them.
+    The rows of a lane beyond the look-ahead are one group. Of many lanes, those of few rows are one group each, due
+    with the first of them.
     """
     step = -(-sum([len(lane.items) for lane in lanes]) // MOST_POINTS)
     few = step if len(lanes) > MANY_LANES else 1
@@ -86,7 +92,7 @@ class Outlook:
     `lane` is the one whose rows may be taken out; without it only what concerns all of them can be asked.
     """
 
-    __slots__ = ("_behind_s", "_own", "_own_due_s", "_own_s", "_rows", "_spare_s", "price")
+    __slots__ = ("_before_s", "_behind_s", "_own", "_own_due_s", "_own_s", "_rows", "_spare_s", "price")
 
     def __init__(
         self, ahead: Ahead, view: View, lanes: tuple[Lane, ...], lane: Lane | None, budget: Budget, now: float
@@ -137,12 +143,21 @@ class Outlook:
             demand[kind] = demand.get(kind, 0.0) + point.rows
         forecast.add_due(demand, tightest_s)
         self.price = ahead.hulls.price(demand, ahead.trust * budget_s)
-        behind_s = NEVER
-        self._behind_s = [NEVER]
+        self._behind_s, self._before_s = [NEVER], [NEVER]
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        """By point: the least spare time from it on, and of the other lanes' rows before it."""
+        behind_s = before_s = NEVER
         for spare_s in reversed(self._spare_s):
             behind_s = min(behind_s, spare_s)
             self._behind_s.append(behind_s)
         self._behind_s.reverse()
+        # Rows of the own lane that came before will have been taken out.
+        for own, rows, spare_s in zip(self._own, self._rows, self._spare_s, strict=True):
+            if own < rows:
+                before_s = min(before_s, spare_s + own * self._own_s)
+            self._before_s.append(before_s)
 
     def latest_start_s(self, taken: int = 0) -> float:
         """Seconds that a slot may be away without making a waiting row late, the `taken` first of the lane left out.
@@ -156,7 +171,4 @@ class Outlook:
         if taken < len(self._own_due_s):
             # The new head of the lane may be due long before the group that it is in.
             latest_s = min(latest_s, self._own_due_s[taken])
-        for before in range(at):
-            if own[before] < rows[before]:
-                latest_s = min(latest_s, self._spare_s[before] + own[before] * self._own_s)
-        return latest_s
+        return min(latest_s, self._before_s[at])

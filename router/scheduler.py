@@ -322,9 +322,7 @@ class Scheduler:
         due_s = partial(fairness.due_s, request, beyond)
         return None if spares(ahead, own_s, by_s, now, count, due_s) else Reason.OVER_SHARE
 
-    def _ask(
-        self, request: Request, state: Known, lowest: int, by_s: float, now: float, *, admitted: bool
-    ) -> None:
+    def _ask(self, request: Request, state: Known, lowest: int, by_s: float, now: float, *, admitted: bool) -> None:
         """Count what a request asks of its family's and its tenant's share."""
         if self._fairness is None:
             return

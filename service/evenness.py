@@ -1,4 +1,4 @@
-"""How evenly families fare: the share of each one's requests that met its SLO lately, the least of them, Jain's index."""
+"""How evenly families fare: the share of each one's requests that met its SLO lately, the least, Jain's index."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ class Evenness:
         if not attainment:
             return
         by_family = GaugeMetricFamily(
-            "pareto_attainment_ratio", "Share of a family's requests that met their SLO in the last minute.", labels=("model",)
+            "pareto_attainment_ratio",
+            "Share of a family's requests that met their SLO in the last minute.",
+            labels=("model",),
         )
         for name, share in attainment.items():
             by_family.add_metric((name,), share)

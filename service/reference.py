@@ -8,7 +8,14 @@ from typing import Any
 
 from service.settings import PREFIX, FamilySettings, Settings
 
-_NAMES = {"integer": "whole number", "number": "number", "string": "text", "array": "names", "boolean": "yes or no", "object": "table"}
+_NAMES = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "array": "names",
+    "boolean": "yes or no",
+    "object": "table",
+}
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 

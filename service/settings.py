@@ -65,8 +65,8 @@ class FamilySettings(BaseModel):
     )
     weight: Weight = Field(
         default=1.0,
-        description="Weight against the other families: of the fair shares of a crowded machine, and of what a family's "
-        "accuracy is worth beside theirs.",
+        description="Weight against the other families: of the fair shares of a crowded machine, and of what a "
+        "family's accuracy is worth beside theirs.",
     )
     guaranteed_share: GuaranteedShare = Field(
         default=0.0,
@@ -199,14 +199,14 @@ class Settings(BaseSettings):
     )
     fair_shares: bool = Field(
         default=True,
-        description="Whether, where the machine is crowded, requests of families and tenants that ask for more than their "
-        "fair share of it are refused first.",
+        description="Whether, where the machine is crowded, requests of families and tenants that ask for more than "
+        "their fair share of it are refused first.",
     )
     tenant_shares: dict[str, TenantSettings] = Field(
         default_factory=dict,
         description="What tenants may count on where the machine is crowded, by name (a table; JSON in a variable): "
-        "`weight` against the others (1 where nothing is said) and `guaranteed_share` of the machine's time. Each must be "
-        "one of `tenants`.",
+        "`weight` against the others (1 where nothing is said) and `guaranteed_share` of the machine's time. "
+        "Each must be one of `tenants`.",
     )
     # BentoML's arbiter kills its worker 30 s after SIGTERM.
     drain_s: float = Field(

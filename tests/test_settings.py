@@ -210,8 +210,8 @@ def test_slots_default_to_the_usable_cores(slots: int | None, threads: int, expe
     ("text", "told"),
     [
         ("[families.a]\nguaranteed_share = 0.7\n[families.b]\nguaranteed_share = 0.4\n", "add up to 1.1"),
-        ("tenants = [\"gold\"]\n[tenant_shares.silver]\nweight = 2\n", "'silver' is not one of `tenants`"),
-        ("tenants = [\"gold\"]\n[tenant_shares.gold]\nwieght = 2\n", "did you mean tenant_shares.gold.weight?"),
+        ('tenants = ["gold"]\n[tenant_shares.silver]\nweight = 2\n', "'silver' is not one of `tenants`"),
+        ('tenants = ["gold"]\n[tenant_shares.gold]\nwieght = 2\n', "did you mean tenant_shares.gold.weight?"),
     ],
 )
 def test_shares_that_cannot_be_given_are_told(text: str, told: str) -> None:
@@ -223,9 +223,7 @@ def test_shares_that_cannot_be_given_are_told(text: str, told: str) -> None:
 def test_shares_are_those_of_the_settings() -> None:
     """By family and by tenant; who is not named has an even share."""
     settings = load_settings(
-        written(
-            'tenants = ["gold"]\n[tenant_shares.gold]\nweight = 2\n[families.a]\nguaranteed_share = 0.3\n'
-        )
+        written('tenants = ["gold"]\n[tenant_shares.gold]\nweight = 2\n[families.a]\nguaranteed_share = 0.3\n')
     )
     assert (Share(1.0, 0.3), Share()) == (settings.share_of("a"), settings.share_of("b"))
     assert {"gold": Share(2.0, 0.0)} == {name: own.share for name, own in settings.tenant_shares.items()}

@@ -112,9 +112,7 @@ def test_goals_are_judged() -> None:
 
 def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
     """Runs, goals, a table and a picture."""
-    colocation.main(
-        ["--families", "2", "--seeds", "1", "--duration", "0.3", "--workers", "1", "--out", str(tmp_path)]
-    )
+    colocation.main(["--families", "2", "--seeds", "1", "--duration", "0.3", "--workers", "1", "--out", str(tmp_path)])
     written = json.loads((tmp_path / "colocation.json").read_bytes())
     assert len(written["runs"]) == 4 * len(CONTENDERS)
     assert (tmp_path / "colocation.png").stat().st_size > 1000

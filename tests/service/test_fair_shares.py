@@ -78,4 +78,3 @@ def test_a_floor_of_the_settings_holds_where_a_variant_reaches_it(shared: Server
         for name in ("calm", "loud"):
             answer = client.post(f"/v2/models/{name}/infer", json=sign_body(1.0))
             assert (200, "only") == (answer.status_code, answer.headers.get("x-variant"))
-
