@@ -118,7 +118,10 @@ class Flows:
 
     def ask(self, name: str, share: Share, work_s: float, slo_s: float, now: float) -> None:
         """A request asks for so many seconds, whether it gets them or not."""
-        self._flow(name, share, slo_s, now).ask(work_s, slo_s, now)
+        flow = self._flow(name, share, slo_s, now)
+        if name in self._flows:
+            flow.share = share
+        flow.ask(work_s, slo_s, now)
 
     def is_within(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> bool:
         """Whether a server of the flow's own would answer such a request by `by_s`."""
