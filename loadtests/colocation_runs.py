@@ -1,6 +1,6 @@
 """The runs of the colocation benchmark: which mixes, which ways to share a machine, and what came of each.
 
-Ways to share: ours; the same without weights and shares; each family on its own with a static share of the machine (in
+Ways to share: ours; the same without fair shares; each family on its own with a static share of the machine (in
 proportion to what it is expected to ask for, which nobody knows so well in practice); and EDF with MaxBatch.
 """
 
@@ -22,7 +22,6 @@ from loadtests.simulator import Machine
 from loadtests.traces import Shape
 from router.policies import policy_named
 from router.policies.casc import Casc
-from router.policies.look_ahead import LookAhead
 from router.view import Policy
 
 OURS, PLAIN, STATIC, EDF = "casc", "casc, no shares", "static shares", "EDF, MaxBatch"
@@ -111,7 +110,7 @@ def _answered(
     """The answers, and the median and the 99th percentile of a decision (not of static shares: there are many)."""
     policies: dict[str, Policy] = {
         OURS: Casc(),
-        PLAIN: Casc(LookAhead(cascades=True, by_cost=False)),
+        PLAIN: Casc(),
         STATIC: Casc(),
         EDF: policy_named("maxbatch"),
     }

@@ -68,7 +68,8 @@ def work_ahead(
     """What a request due at `by_s` finds. Rows go first whose deadline is not after that, or that are more urgent.
 
     A request for which this leaves no time is crowded out. Refusing it now loses as many as shedding it or another
-    later, and costs less: nobody waits for a refusal, and the backlog holds no more than can be answered.
+    later, and costs less: nobody waits for a refusal, and the backlog holds no more than can be answered. Where no rows
+    go first nobody is crowded out.
     """
     left_s, first = by_s - now, 0
     work_s = sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s(now))

@@ -94,7 +94,6 @@ class LatencyModel:
         "_own",
         "_shared",
         "_spread",
-        "cheapest_row_s",
         "economical_batch",
         "overhead_s",
     )
@@ -109,8 +108,6 @@ class LatencyModel:
         self._arrays: dict[int, NDArray[np.float64]] = {}
         self.economical_batch = tuple(tuple(_economical(row) for row in rows) for rows in self._median)
         """Batch size for [variant][size class] up to which batching makes a row cheaper."""
-        self.cheapest_row_s = min([rows[0][-1] / (len(rows[0]) - 1) for rows in self._median])
-        """Profiled seconds of a row of the smallest size class at its cheapest, in a full batch."""
         self.overhead_s = 0.0
         """Seconds that a batch takes beside the model, as learnt."""
         self._late_s = 0.0

@@ -23,8 +23,6 @@ MOST_MERGES = 8
 """Tables whose hulls are merged anew at one look, and tables that are looked at for it: no decision waits for all."""
 MOST_REFRESHES = 4
 MOST_KINDS = 512
-UNIT_S = 0.001
-"""A family whose cheapest rows take that long counts 1; any unit would do, weights matter against each other alone."""
 MISS_COST = 0.003
 MET_GAIN = 0.00003
 LEAST_TRUST = 0.6
@@ -33,8 +31,7 @@ LEAST_TRUST = 0.6
 class Memory:
     """Tables by family and size class, hulls by kind, the forecast, and the last price of time (quality/second)."""
 
-    def __init__(self, *, follow: bool, by_cost: bool = True) -> None:
-        self._by_cost = by_cost
+    def __init__(self, *, follow: bool) -> None:
         self.price = 0.0
         self.trust = 1.0
         """Share of the budget that experience leaves, in [`LEAST_TRUST`, 1]: see `learn`."""
@@ -48,9 +45,11 @@ class Memory:
         self._tables: dict[tuple[str, int], Table] = {}
         self._slo_s: dict[tuple[str, int], float] = {}
         self._weights: dict[str, float] = {}
-        self._costs: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
+        """Weights of the families as set."""
         self._hulls = Hulls()
-        self._stale: set[tuple[str, int]] = set()
+        self._stale: dict[tuple[str, int], None] = {}
+        """Tables whose hulls are out of date, oldest first."""
         self._refreshes = MOST_REFRESHES
         self._forecast_s = self._merged_s = self._looked_s = -NEVER
         self._met = self._missed = 0
@@ -66,15 +65,14 @@ class Memory:
             if self._refreshes and table.is_due(now):
                 self._refreshes -= 1
                 if table.refresh(now, self._slo_s.get((family.name, size_class))):
-                    self._stale.add((family.name, size_class))
+                    self._stale[family.name, size_class] = None
             return table
         cascades = self._cascades.get(family.name)
         if cascades is None or cascades.family is not family:
             cascades = self._cascades[family.name] = Cascades(family, follow=self._follow)
-            if self._by_cost:
-                self._costs[family.name] = family.share.weight * latency.cheapest_row_s / UNIT_S
+            self._shares[family.name] = family.share.weight
         table = self._tables[family.name, size_class] = Table(cascades, latency, size_class, slo_s, now)
-        self._stale.add((family.name, size_class))
+        self._stale[family.name, size_class] = None
         return table
 
     def table_of(self, lane: Lane, now: float) -> Table:
@@ -82,12 +80,8 @@ class Memory:
         return self.table(lane.family, lane.latency, lane.key.size_class, lane.items[0].slo_s, now)
 
     def weight(self, family: str) -> float:
-        """What the quality of a family counts; never nothing, so that its own price of time exists.
-
-        In proportion to what its cheapest rows cost, times its weight in the settings and in what is advised: so a
-        second is worth as much with any family as long as there is only time for cheapest answers.
-        """
-        return max(self._costs.get(family, 1.0) * self._weights.get(family, 1.0), 1e-6)
+        """What a family's quality counts, as set and as advised; never nothing, so that its price of time exists."""
+        return max(self._shares.get(family, 1.0) * self._weights.get(family, 1.0), 1e-6)
 
     def look(self, view: View, lanes: tuple[Lane, ...], lane: Lane | None, budget: Budget, now: float) -> Outlook:
         """Look at the machine as it is now; `lanes` are those whose rows can still be in time, `lane` has the turn."""
@@ -176,7 +170,8 @@ class Memory:
     def _freshen(self) -> None:
         """Bring some of the hulls up to date whose seconds have changed."""
         for _ in range(min(MOST_MERGES, len(self._stale))):
-            name = self._stale.pop()
+            name = next(iter(self._stale))
+            del self._stale[name]
             for kind in [kind for kind in self._hulls.of if (kind.family, kind.size_class) == name]:
                 self._merge(kind)
 

@@ -311,9 +311,11 @@ class Scheduler:
             state.latency.relax(now)
         count = self._slots.count
         ahead = work_ahead(self._families, self._backlog, self._slots, request.urgency, by_s, now)
+        if not ahead.rows:
+            # Whatever is believed of latencies: what is refused teaches nothing.
+            return None
         own_s, share = state.latency.full_rows_s(lowest, request.row_classes), state.family.share
-        if ahead.rows and ahead.before_s + own_s > (by_s - now) * count:
-            # Where no rows go first nobody is refused, whatever is believed of latencies: that would teach nothing.
+        if ahead.before_s + own_s > (by_s - now) * count:
             return Reason.DEADLINE_INFEASIBLE
         fairness = self._fairness
         beyond = None if fairness is None else fairness.beyond(request, share, own_s, by_s, now)

@@ -58,20 +58,18 @@ class LookAhead:
     """FLUID: the look-ahead without cascades; with `cascades`, the part of CASC that decides on batches.
 
     `decision_s` is what a decision costs on this machine, seconds. A batch leaves `spare` of the SLO clear before every
-    deadline as long as some choice does: for what no profile knows of, the event loop before all. With `by_cost`, the
-    quality of a family counts in proportion to what its cheapest rows cost.
+    deadline as long as some choice does: for what no profile knows of, the event loop before all.
     """
 
     cascades: bool = False
     decision_s: float = 60e-6
     spare: float = 0.2
-    by_cost: bool = True
     budget: Budget = field(default_factory=Budget)
     simple: SlackFraction = field(default_factory=SlackFraction)
 
     def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> Memory:
         """See `router.view.PreparedPolicy`."""
-        memory = Memory(follow=self.cascades, by_cost=self.by_cost)
+        memory = Memory(follow=self.cascades)
         for family, latency in families:
             for size_class in range(len(family.sizes)):
                 memory.table(family, latency, size_class, USUAL_SLO_S, -NEVER)
@@ -79,7 +77,7 @@ class LookAhead:
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
-        memory = state if isinstance(state, Memory) else Memory(follow=self.cascades, by_cost=self.by_cost)
+        memory = state if isinstance(state, Memory) else Memory(follow=self.cascades)
         lanes, late, wake_at = triage(view.lanes, now)
         if len(lanes) > MOST_LANES:
             lanes = tuple(nsmallest(MOST_LANES, lanes, key=lambda lane: lane.items[0]))
