@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from rich.console import Console
 
 from loadtests import servers
@@ -46,8 +47,8 @@ MOST_GATEWAYS = 16
 class Sent(NamedTuple):
     """What came of a workload: whether each request was answered in time, and rightly, bool [n]; how late it left."""
 
-    met: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    right: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    met: NDArray[np.bool_]
+    right: NDArray[np.bool_]
     lag_p99_s: float
 
 
@@ -55,7 +56,7 @@ class Sent(NamedTuple):
 def copies(models: Path, count: int) -> Iterator[Path]:
     """A repository with so many families: copies of `SOURCES` in turn, hard-linked where the disk can."""
     source = Repository(models)
-    with tempfile.TemporaryDirectory(dir=models.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".colocation-", dir=models.parent) as folder:
         root = Path(folder)
         for number in range(count):
             revision = source.open(SOURCES[number % len(SOURCES)])

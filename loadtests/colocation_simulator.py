@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loadtests.colocation_families import Arrivals, Member
 from loadtests.simulator import Machine, replay
@@ -22,8 +23,8 @@ LEAST_SHARE = 0.02
 class Answered:
     """One entry a request: whether it was answered in time, and whether rightly: bool [n]; and what was recorded."""
 
-    met: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    right: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    met: NDArray[np.bool_]
+    right: NDArray[np.bool_]
     records: tuple[Record, ...]
 
 

@@ -22,6 +22,8 @@ from router.contract import EVEN, Request, Share
 
 WINDOW_S = 1.0
 """Demand is remembered for about so long."""
+UNSEEN = 0.25
+"""Of the window: a flow that has been known for no longer is taken to have asked for as much all along."""
 RESERVE = 1.1
 """The others are expected to ask for this many times what they asked for lately: they do not come evenly."""
 REFRESH_S = 0.05
@@ -75,14 +77,14 @@ def allotment(asked: float, share: Share, level: float, capacity: float) -> floa
 class _Flow:
     """Demand of a flow (seconds per second), and when a server of its own would have done what was let in."""
 
-    __slots__ = ("_asked", "_updated_s", "allotted", "allotted_s", "done_s", "filled", "share", "slo_s")
+    __slots__ = ("_asked", "_since_s", "_updated_s", "allotted", "allotted_s", "done_s", "filled", "share", "slo_s")
 
     def __init__(self, share: Share, slo_s: float, now: float) -> None:
         self.share = share
         self.slo_s = slo_s
         """Usual seconds from arrival to deadline."""
         self._asked = 0.0
-        self._updated_s = now
+        self._since_s = self._updated_s = now
         self.done_s = now
         self.filled = 0.0
         """What it lately asked for and gets of that, seconds per second."""
@@ -91,12 +93,17 @@ class _Flow:
         """When `allotted` was computed."""
 
     def ask(self, work_s: float, slo_s: float, now: float) -> None:
-        self._asked = self.asked(now) + work_s / WINDOW_S
+        self._asked = self._asked * self._kept(now) + work_s / WINDOW_S
         self._updated_s = max(now, self._updated_s)
         self.slo_s += SLO_STEP * (slo_s - self.slo_s)
 
     def asked(self, now: float) -> float:
-        return self._asked * math.exp(min(0.0, self._updated_s - now) / WINDOW_S)
+        # Corrected for the time before anything was seen, of which a part is taken to have been as busy.
+        seen = -math.expm1(-(now - self._since_s) / WINDOW_S - UNSEEN)
+        return self._asked * self._kept(now) / seen
+
+    def _kept(self, now: float) -> float:
+        return math.exp(min(0.0, self._updated_s - now) / WINDOW_S)
 
 
 class Flows:

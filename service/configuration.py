@@ -127,7 +127,7 @@ def _fault(detail: ErrorDetails, given: Mapping[str, object], path: Path | None)
         return detail["msg"].removeprefix("Value error, ")
     where = f"{'.'.join(keys)} ({_source(keys, given, path)})"
     if detail["type"] == "extra_forbidden":
-        tables = {"families": FamilySettings, "tenant_shares": TenantSettings}
+        tables: dict[str, type[BaseModel]] = {"families": FamilySettings, "tenant_shares": TenantSettings}
         model, prefix = (tables[keys[0]], ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
         return f"{where}: no setting has this name{_similar(keys[-1], model, prefix)}"
     if detail["type"] == "value_error":

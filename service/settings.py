@@ -263,8 +263,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _guarantees_can_be_kept(self) -> Self:
-        for what, shares in (("families", self.families), ("tenant_shares", self.tenant_shares)):
-            total = sum(own.guaranteed_share for own in shares.values())
+        totals = {
+            "families": sum(own.guaranteed_share for own in self.families.values()),
+            "tenant_shares": sum(own.guaranteed_share for own in self.tenant_shares.values()),
+        }
+        for what, total in totals.items():
             if total > 1.0 + 1e-9:
                 raise ValueError(f"{what}: guaranteed shares add up to {total:g}, at most 1 is there to be given")
         return self

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import Family, Outcome, Reason, Request, Share, Slot, VariantProfile
+from router.contract import Family, Outcome, Reason, Record, Request, Share, Slot, VariantProfile
 from router.fairness import MOST_FLOWS, WINDOW_S, Fairness, Flows, allotment, jain, water_level
 from router.latency import table
 from router.policies import policy_named
@@ -127,7 +127,9 @@ def attained(*, fair: bool, by_tenant: bool, loud_times: int) -> tuple[float, fl
     events: list[tuple[float, str]] = [(0.005 * number, "calm") for number in range(400)]
     events += [(0.0025 + 0.005 * number, "loud") for number in range(200)]
     events += [(1.0 + 0.005 / loud_times * number, "loud") for number in range(200 * loud_times)]
-    records, running, wake_at = [], {}, math.inf
+    records: list[Record] = []
+    running: dict[int, float] = {}
+    wake_at = math.inf
     events.sort()
     number = 0
     while events or running or wake_at < math.inf:
