@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", type=Path, default=Path("models"))
     add("--load", type=float, default=1.0, help="live: all loads times this (default 1)")
     add("--server-cores", type=int, nargs="*", default=[0, 1], help="none: not pinned (default 0 1)")
+    add("--slot-cores", type=int, nargs="*", default=[0], help="of those, where batches run; none: on all (default 0)")
     add("--generator-cores", type=int, nargs="*", default=[1], help="none: not pinned (default 1)")
     add("--out", type=Path, default=Path("loadtests/results"))
     return parser

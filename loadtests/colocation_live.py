@@ -121,6 +121,7 @@ def _gateways(
     settings = {
         "PARETO_CONFIG": "",
         "PARETO_SLOTS": "1",
+        "PARETO_SLOT_CORES": ",".join(map(str, options.slot_cores)),
         "PARETO_LOG_LEVEL": "error",
         "PARETO_POLICY": "maxbatch" if contender == EDF else "casc",
         "PARETO_FAIR_SHARES": "true" if contender == OURS else "false",
