@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold judge loadtest lock clean
+.PHONY: help serve build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold bench-colocation judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,9 @@ bench-routing: $(STAMPS)/dev ## which policy gets most right in time, simulated 
 bench-cold: $(STAMPS)/dev ## hundreds of families in the memory of a few dozen, ARGS="--live" live as well (MODELS, ARGS)
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.cold $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-colocation: $(STAMPS)/dev ## many families on one machine: who gets what, simulated or with ARGS="--live" live (MODELS, ARGS)
+	@$(BIN)/python -m loadtests.colocation $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 judge: $(STAMPS)/loadgen ## the highest rate that MLCommons LoadGen calls valid, policy by policy (MODELS, ARGS)
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))

@@ -53,6 +53,10 @@ STATES = (
     State(1024, 3),
     State(64, 1, 8),
     State(1024, 1, 8),
+    State(8, 1, 64),
+    State(16, 1, 64),
+    State(64, 1, 64),
+    State(256, 3, 64),
 )
 
 

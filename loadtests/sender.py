@@ -43,12 +43,17 @@ _HEAD_END = b"\r\n\r\n"
 
 
 class Sender:
-    """Sends the prepared requests of a workload; `seen` has for each index when its answer was whole, and its bytes."""
+    """Sends the prepared requests of a workload; `seen` has for each index when its answer was whole, and its bytes.
 
-    def __init__(self, host: str, port: int, requests: Sequence[bytes]) -> None:
-        self._address = (host, port)
+    With `ports`, each request goes to the port of its index.
+    """
+
+    def __init__(self, host: str, port: int, requests: Sequence[bytes], ports: Sequence[int] = ()) -> None:
+        self._host = host
+        self._ports = ports or [port] * len(requests)
         self._requests = requests
-        self._free: deque[socket.socket] = deque()
+        self._free: dict[int, deque[socket.socket]] = {known: deque() for known in self._ports}
+        self._port_of: dict[int, int] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._index: dict[int, int] = {}
         self._parts: dict[int, bytes] = {}
@@ -57,8 +62,8 @@ class Sender:
 
     def run(self, workload: Workload, connections: int = 64) -> tuple[float, Sending]:
         """Send everything and wait for the answers; returns when it started, and how the sending went."""
-        for _ in range(connections):
-            self._free.append(self._connect())
+        for port, free in self._free.items():
+            free.extend(self._connect(port) for _ in range(max(1, connections // len(self._free))))
         lag_s = np.zeros(len(workload))
         most = 0
         gc.collect()
@@ -85,25 +90,27 @@ class Sender:
             self._epoll.close()
         return started_s, Sending(lag_s, cpu_share, most)
 
-    def _connect(self) -> socket.socket:
-        connection = socket.create_connection(self._address, timeout=5.0)
+    def _connect(self, port: int) -> socket.socket:
+        connection = socket.create_connection((self._host, port), timeout=5.0)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets[connection.fileno()] = connection
+        self._port_of[connection.fileno()] = port
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         return connection
 
     def _send(self, index: int) -> None:
-        connection = self._idle() or self._connect()
+        port = self._ports[index]
+        connection = self._idle(port) or self._connect(port)
         self._index[connection.fileno()] = index
         try:
             connection.sendall(self._requests[index])
         except OSError:
             self._lost(connection.fileno())
 
-    def _idle(self) -> socket.socket | None:
-        """The connection that was used last and that the server has not closed since."""
-        while self._free:
-            connection = self._free.pop()
+    def _idle(self, port: int) -> socket.socket | None:
+        """The connection to that port that was used last and that the server has not closed since."""
+        while free := self._free[port]:
+            connection = free.pop()
             if connection.fileno() < 0:
                 continue
             if not select.select([connection], [], [], 0.0)[0]:
@@ -132,7 +139,7 @@ class Sender:
                 index = self._index.pop(number, None)
                 if index is not None:
                     self.seen[index] = (seen_s, data)
-                self._free.append(self._sockets[number])
+                self._free[self._port_of[number]].append(self._sockets[number])
             else:
                 self._parts[number] = data
 
@@ -173,11 +180,13 @@ def prepared(workload: Workload, samples: Samples, host: str, variant: str | Non
     return requests
 
 
-def read_answers(sender: Sender, started_s: float, workload: Workload, samples: Samples) -> Results:
-    """What became of each request, from the bytes that came back."""
+def read_answers(
+    seen_bytes: Sequence[tuple[float, bytes] | None], started_s: float, workload: Workload, samples: Samples
+) -> Results:
+    """What became of each request, from when its answer was whole and the bytes that came back (`Sender.seen`)."""
     results = Results.pending(len(workload))
     index_of = {label: index for index, label in enumerate(samples.labels)}
-    for index, (seen, arrival_s) in enumerate(zip(sender.seen, workload.arrival_s.tolist(), strict=True)):
+    for index, (seen, arrival_s) in enumerate(zip(seen_bytes, workload.arrival_s.tolist(), strict=True)):
         if seen is None:
             results.fate[index] = Fate.FAILED
             continue
@@ -203,7 +212,7 @@ def read_answers(sender: Sender, started_s: float, workload: Workload, samples: 
     return results
 
 
-def _go_first() -> None:
+def go_first() -> None:
     """Be as punctual as on a machine of its own, where the system allows it: on its core a server may run as well."""
     with suppress(AttributeError, OSError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
@@ -224,12 +233,12 @@ def main() -> None:
     samples = read_samples(Repository(options.models).open(options.family))
     at = urlsplit(options.url)
     sender = Sender(at.hostname or "127.0.0.1", at.port or 80, prepared(workload, samples, at.netloc, options.variant))
-    _go_first()
+    go_first()
     try:
         started_s, sending = sender.run(workload)
     except OSError as error:
         sys.exit(f"sender: {options.url}: {error}")
-    results = read_answers(sender, started_s, workload, samples)
+    results = read_answers(sender.seen, started_s, workload, samples)
     write_json(options.report, score_json(score(workload, samples.label, results, sending)))
     results.save(options.answers)
 

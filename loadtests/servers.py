@@ -81,6 +81,7 @@ class Server:
     def __init__(self, command: Command, process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
         self.name = command.name
         self._log = log
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._process = process
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,9 +127,32 @@ def simulate(
     margins = None if margin is None else {family.name: margin}
     slots = tuple(Slot(index) for index in range(machine.slots))
     scheduler = Scheduler([family], slots, policy, limits, margins)
-    running = _Running(truth or family, machine, rng)
     outbound_s = _outbound(machine, len(workload), rng)
     requests = _requests(workload, family, samples, machine)
+
+    def confidences(dispatch: Dispatch) -> list[float]:
+        confidence = samples.confidence[dispatch.variant]
+        return [float(confidence[workload.sample[item.request_id]]) for item in dispatch.items]
+
+    records, dispatches = replay(scheduler, requests, [truth or family], machine, rng, confidences)
+    results = _results(workload, samples, records, outbound_s)
+    return Simulation(results, tuple(records), tuple(dispatches))
+
+
+def replay(
+    scheduler: Scheduler,
+    requests: Sequence[Request],
+    families: Sequence[Family],
+    machine: Machine,
+    rng: np.random.Generator,
+    confidences: Callable[[Dispatch], list[float]],
+) -> tuple[list[Record], list[Dispatch]]:
+    """Drive a scheduler through requests in order of arrival, until the last one has ended.
+
+    `families` have the profiles that the machine keeps to; `confidences` of a batch are those of its rows' answers.
+    Returns records in the order in which requests ended, and batches as they were started.
+    """
+    running = _Running(families, machine, rng)
     arriving_s = machine.arriving_s
     free_at = 0.0
     records: list[Record] = []
@@ -141,8 +165,8 @@ def simulate(
             break
         while (ended_s := running.next_end_s()) <= now:
             batch = running.pop()
-            confidences = _confidences(batch.dispatch, workload, samples)
-            scheduler.complete(batch.dispatch.batch_id, now, ended_s - batch.began_s, confidences, now - ended_s)
+            answered = confidences(batch.dispatch)
+            scheduler.complete(batch.dispatch.batch_id, now, ended_s - batch.began_s, answered, now - ended_s)
         while arrived < len(requests) and max(free_at, requests[arrived].arrival_s) <= now:
             scheduler.submit(requests[arrived], now)
             running.disturb(arriving_s)
@@ -162,8 +186,7 @@ def simulate(
         dispatches.extend(turn.dispatches)
         records.extend(turn.records)
         wake_at = turn.wake_at
-    results = _results(workload, samples, records, outbound_s)
-    return Simulation(results, tuple(records), tuple(dispatches))
+    return records, dispatches
 
 
 class _Batch:
@@ -180,8 +203,8 @@ class _Batch:
 class _Running:
     """The batches that run, by their ends, and how long new ones take."""
 
-    def __init__(self, family: Family, machine: Machine, rng: np.random.Generator) -> None:
-        self._service = _ServiceTimes(family, machine, rng)
+    def __init__(self, families: Sequence[Family], machine: Machine, rng: np.random.Generator) -> None:
+        self._service = _ServiceTimes(families, machine, rng)
         self._machine = machine
         self._heap: list[tuple[float, int]] = []
         self._batches: dict[int, _Batch] = {}
@@ -226,27 +249,22 @@ class _Running:
 class _ServiceTimes:
     """Draws how long batches really take."""
 
-    def __init__(self, family: Family, machine: Machine, rng: np.random.Generator) -> None:
-        self._family = family
-        self._profile = LatencyModel(family)
+    def __init__(self, families: Sequence[Family], machine: Machine, rng: np.random.Generator) -> None:
+        self._profiles = {family.name: (family, LatencyModel(family)) for family in families}
         self._machine = machine
         self._rng = rng
 
     def draw_s(self, dispatch: Dispatch) -> float:
         machine = self._machine
-        variant = self._family.index(dispatch.variant)
+        family, profile = self._profiles[dispatch.family]
+        variant = family.index(dispatch.variant)
         assert variant is not None, "a dispatched variant belongs to its family"
         first = dispatch.items[0]
-        median_s = self._profile.median_s(variant, len(dispatch.items), first.size_class, dispatch.start)
+        median_s = profile.median_s(variant, len(dispatch.items), first.size_class, dispatch.start)
         factor = machine.slowdown * math.exp(machine.noise * self._rng.standard_normal())
         if machine.stragglers > 0.0 and self._rng.random() < machine.stragglers:
             factor *= machine.straggler_factor
         return median_s * factor
-
-
-def _confidences(dispatch: Dispatch, workload: Workload, samples: Samples) -> list[float]:
-    confidence = samples.confidence[dispatch.variant]
-    return [float(confidence[workload.sample[item.request_id]]) for item in dispatch.items]
 
 
 def _requests(workload: Workload, family: Family, samples: Samples, machine: Machine) -> list[Request]:

@@ -7,6 +7,7 @@ variant's own noise is positive, so that larger variants are mostly, not always,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from router.latency import table
 NAME = "synthetic"
 _ROWS = 4000
 _MEDIAN_MS = (1.0, 2.0, 3.5, 6.0, 10.0)
-_ACCURACY = (0.79, 0.82, 0.85, 0.88, 0.905)
+ACCURACY = (0.79, 0.82, 0.85, 0.88, 0.905)
 _FIXED_SHARE = 0.3
 """Of a batch of one, what does not grow with the batch."""
 _OWN_NOISE = 0.5
@@ -27,30 +28,35 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 _TAIL = 1.14
 
 
-def synthetic(seed: int = 0) -> tuple[Family, Samples]:
-    """The family with its evidence, and 4000 other rows to be asked for; both depend on the seed alone."""
+def synthetic(
+    seed: int = 0, name: str = NAME, slower: float = 1.0, accuracy: Sequence[float] = ACCURACY
+) -> tuple[Family, Samples]:
+    """The family with its evidence, and 4000 other rows to be asked for; both depend on the arguments alone.
+
+    All variants take `slower` times their usual seconds; `accuracy` has that of each, ascending in (0, 1).
+    """
     rng = np.random.default_rng(seed)
-    known, asked = _answers(rng), _answers(rng)
+    known, asked = _answers(rng, accuracy), _answers(rng, accuracy)
     names = tuple(f"v{index}" for index in range(len(_MEDIAN_MS)))
     family = Family(
-        NAME,
+        name,
         tuple(
-            VariantProfile(name, float(known[0][index].mean()), table(_BATCHES, *_rows_s(median_ms)))
-            for index, (name, median_ms) in enumerate(zip(names, _MEDIAN_MS, strict=True))
+            VariantProfile(variant, float(known[0][index].mean()), table(_BATCHES, *_rows_s(slower * median_ms)))
+            for index, (variant, median_ms) in enumerate(zip(names, _MEDIAN_MS, strict=True))
         ),
         evidence=Evidence(known[0], known[1]),
     )
     correct, confidence = asked
     label = rng.integers(0, 2, _ROWS)
     samples = Samples(
-        family=NAME,
+        family=name,
         labels=("no", "yes"),
         inputs={},
         datatypes={},
         label=label,
         size_class=np.zeros(_ROWS, dtype=np.int64),
-        predicted={name: np.where(correct[index], label, 1 - label) for index, name in enumerate(names)},
-        confidence={name: confidence[index] for index, name in enumerate(names)},
+        predicted={v: np.where(correct[index], label, 1 - label) for index, v in enumerate(names)},
+        confidence={v: confidence[index] for index, v in enumerate(names)},
     )
     return family, samples
 
@@ -60,14 +66,14 @@ def _rows_s(median_ms: float) -> tuple[tuple[float, ...]]:
     return (tuple(fixed_s + row_s * batch for batch in _BATCHES),)
 
 
-def _answers(rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+def _answers(rng: np.random.Generator, accuracy: Sequence[float]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Correctness and calibrated confidence of every variant, [variants, rows]."""
     difficulty = rng.standard_normal(_ROWS)
     spread = math.hypot(1.0, _OWN_NOISE)
-    correct = np.zeros((len(_ACCURACY), _ROWS), dtype=np.bool_)
-    confidence = np.zeros((len(_ACCURACY), _ROWS), dtype=np.float32)
-    for index, accuracy in enumerate(_ACCURACY):
-        skill = _normal_quantile(accuracy) * spread
+    correct = np.zeros((len(accuracy), _ROWS), dtype=np.bool_)
+    confidence = np.zeros((len(accuracy), _ROWS), dtype=np.float32)
+    for index, share in enumerate(accuracy):
+        skill = _normal_quantile(share) * spread
         # What a variant senses of its own margin: all of the difficulty, but not its own noise.
         correct[index] = skill - difficulty + _OWN_NOISE * rng.standard_normal(_ROWS) > 0.0
         certain = np.array([_normal_share((skill - d) / _OWN_NOISE) for d in difficulty.tolist()])

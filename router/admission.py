@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from math import inf
+from typing import NamedTuple
 
 from router.backlog import Backlog
 from router.contract import Family, Hints, Request
@@ -16,6 +17,8 @@ from router.viewer import Known
 
 MOST_LANES = 64
 """Rows in more lanes than that are not counted: the cost of a request must not be the callers' to choose."""
+SPARED = 0.8
+"""Requests beyond a share may fill so much of the time: batches are not always full, nor as quick as planned."""
 
 
 def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int | None:
@@ -58,27 +61,54 @@ def cannot_finish(latency: LatencyModel, request: Request, lowest: int, slots: i
     return now + work_s / slots > request.deadline_s
 
 
-def is_crowded_out(
-    families: Mapping[str, Known],
-    backlog: Backlog,
-    slots: Slots,
-    urgency: int,
-    row_s: float,
-    by_s: float,
-    now: float,
-) -> bool:
-    """Whether the rows that go first leave no time before `by_s` for rows that take `row_s` seconds, all at cheapest.
+class Ahead(NamedTuple):
+    """What waits and runs when a request comes, in seconds of all slots with all rows at their cheapest.
 
-    Refusing it now loses as many as shedding it or another later, and costs less: nobody waits for a refusal, and the
-    backlog holds no more than can be answered. Rows go first whose deadline is not after `by_s`, or that are more
-    urgent. Where none does nobody is crowded out, whatever is believed of latencies: what is refused teaches nothing.
+    `before_s` goes before the request; `after` has, by lane with rows that go later, the deadline and the seconds of
+    those. `rows` is how many rows go before it.
     """
-    left_s = by_s - now
-    work_s, first = row_s + sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s(now)), 0
+
+    before_s: float
+    rows: int
+    after: tuple[tuple[float, float], ...]
+
+
+def work_ahead(
+    families: Mapping[str, Known], backlog: Backlog, slots: Slots, urgency: int, by_s: float, now: float
+) -> Ahead:
+    """What a request due at `by_s` finds. Rows go first whose deadline is not after that, or that are more urgent.
+
+    A request for which this leaves no time is crowded out. Refusing it now loses as many as shedding it or another
+    later, and costs less: nobody waits for a refusal, and the backlog holds no more than can be answered. Where no rows
+    go first nobody is crowded out.
+    """
+    left_s, first = by_s - now, 0
+    work_s = sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s(now))
+    after: list[tuple[float, float]] = []
     for key, items in islice(backlog.lanes(), MOST_LANES):
         if key.at >= 0 or key.background or key.urgency > urgency:
             continue
-        rows = len(items) if key.urgency < urgency else bisect_right(items, (urgency, by_s, inf))
+        waiting = len(items)
+        rows = waiting if key.urgency < urgency else bisect_right(items, (urgency, by_s, inf))
+        row_s = families[key.family].latency.full_row_s(key.lowest, key.size_class)
         first += rows
-        work_s += rows * families[key.family].latency.full_row_s(key.lowest, key.size_class)
-    return first > 0 and work_s / slots.count > left_s
+        work_s += rows * row_s
+        if rows < waiting:
+            after.append((items[-1].deadline_s, (waiting - rows) * row_s))
+    return Ahead(work_s, first, tuple(after))
+
+
+def spares(ahead: Ahead, own_s: float, by_s: float, now: float, slots: int, due_s: Callable[[float], float]) -> bool:
+    """Whether nobody who waits or is expected needs the time that a request takes which is due at `by_s`.
+
+    Looked at is its own deadline, and the last one of each lane with rows that go later: up to there, all that waits
+    and all that will come and be due (`due_s` within so many seconds) must fit.
+    """
+    work_s = ahead.before_s + own_s
+    if work_s + due_s(by_s - now) > SPARED * slots * (by_s - now):
+        return False
+    for last_s, rows_s in sorted(ahead.after):
+        work_s += rows_s
+        if work_s + due_s(last_s - now) > SPARED * slots * (last_s - now):
+            return False
+    return True

@@ -38,12 +38,14 @@ class Backlog:
     `rows` counts those that a policy may plan, `cold_rows` those that wait for a variant to be loaded.
     """
 
-    __slots__ = ("_cold", "_lanes", "cold_rows", "rows")
+    __slots__ = ("_cold", "_lanes", "changed", "cold_rows", "rows")
 
     def __init__(self) -> None:
         self._lanes: dict[LaneKey, list[Item]] = {}
         self._cold: dict[LaneKey, list[Item]] = {}
         self.rows = self.cold_rows = 0
+        self.changed: set[LaneKey] = set()
+        """Lanes that are no longer as they were when somebody emptied this."""
 
     def add(self, key: LaneKey, item: Item) -> None:
         """Queue one row."""
@@ -52,6 +54,7 @@ class Backlog:
             self.cold_rows += 1
             return
         lane = self._lanes.get(key)
+        self.changed.add(key)
         if lane is None:
             self._lanes[key] = [item]
         elif lane[-1] < item:
@@ -64,6 +67,7 @@ class Backlog:
         """Take these rows out. Raises `KeyError` where one does not wait in that lane."""
         lanes = self._cold if key.lowest < 0 else self._lanes
         lane = lanes[key]
+        self.changed.add(key)
         for item in items:
             index = 0 if lane and lane[0] is item else bisect_left(lane, item)
             if index == len(lane) or lane[index] != item:
@@ -79,6 +83,7 @@ class Backlog:
     def take_first(self, key: LaneKey, count: int) -> None:
         """Take the first `count` rows out: the common case of a batch, in one memory move."""
         lane = self._lanes[key]
+        self.changed.add(key)
         del lane[:count]
         self.rows -= count
         if not lane:

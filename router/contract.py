@@ -60,6 +60,8 @@ class Reason(StrEnum):
     BACKLOG_FULL = "backlog_full"
     DEADLINE_INFEASIBLE = "deadline_infeasible"
     """Even the cheapest allowed variant cannot answer by the deadline any more."""
+    OVER_SHARE = "over_share"
+    """Others need the time: the machine is crowded, and its family or tenant asks for more than its fair share."""
     QUOTA = "quota"
     NOT_LOADED = "not_loaded"
     TIMEOUT = "timeout"
@@ -176,6 +178,20 @@ class VariantProfile:
     batch_invariant: bool = True
 
 
+class Share(NamedTuple):
+    """What a family or tenant may count on where the machine is crowded: see `router.fairness`.
+
+    A weight (above 0) against the others, and a guaranteed share of the machine's time in [0, 1].
+    """
+
+    weight: float = 1.0
+    guaranteed: float = 0.0
+
+
+EVEN = Share()
+"""The share of who has no other."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """What every variant of a family answered on the same n held-out labelled rows: the ground that cascades stand on.
@@ -199,9 +215,9 @@ class Family:
     `sizes[c]` is the largest row of size class c (tokens; 1 for tensor families). `max_batch` bounds the items of one
     dispatch. `loaded` has the indices of the variants that can answer now, ascending, by default all; a family without
     any is cold. `rungs` holds the indices of the variants worth choosing: each better than all cheaper ones; the others
-    answer only who pins them. `ladder` is the same of those loaded. Without `evidence` a family has no cascades. Raises
-    `ValueError` where a family has no variants or two of one name, evidence of another number of variants, or an index
-    in `loaded` that is none.
+    answer only who pins them. `ladder` is the same of those loaded. Without `evidence` a family has no cascades.
+    `share` is what the family may count on beside others. Raises `ValueError` where a family has no variants or two of
+    one name, evidence of another number of variants, or an index in `loaded` that is none.
     """
 
     name: str
@@ -212,6 +228,7 @@ class Family:
     evidence: Evidence | None = field(default=None, compare=False)
     loaded: tuple[int, ...] | None = None
     when_cold: WhenCold = WhenCold.WAIT
+    share: Share = EVEN
     rungs: tuple[int, ...] = field(init=False)
     ladder: tuple[int, ...] = field(init=False)
 

@@ -16,7 +16,7 @@ QUICK_S = 0.05
 SLOW_S = 2.0
 SLO_STEP = math.log(1.25)
 """SLOs within a quarter of each other are one class."""
-MOST_CLASSES = 96
+MOST_CLASSES = 192
 """More kinds of requests than that are counted with a class of their family and size, whatever its SLO."""
 SWEEP_S = 1.0
 """Classes that have run dry are looked for this often at most."""

@@ -10,7 +10,7 @@ Plain numbers, no arrays: a look has some dozens of them, and each call into an 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,11 +50,22 @@ class Hulls:
 
     __slots__ = ("_first", "_rest", "of")
 
-    def __init__(self, hulls: Mapping[DemandKey, Hull]) -> None:
-        self.of = dict(hulls)
-        self._first = {key: (hull.seconds[1], hull.quality[1]) for key, hull in hulls.items()}
-        rest = [(slope, width, key) for key, hull in hulls.items() for slope, width in hull.segments()]
-        self._rest = sorted(rest, key=lambda segment: -segment[0])
+    def __init__(self, hulls: Mapping[DemandKey, Hull] | None = None) -> None:
+        self.of: dict[DemandKey, Hull] = {}
+        self._first: dict[DemandKey, tuple[float, float]] = {}
+        self._rest: list[tuple[float, float, DemandKey]] = []
+        """Slope, falling, as a negative number, width and kind."""
+        for key, hull in (hulls or {}).items():
+            self.put(key, hull)
+
+    def put(self, key: DemandKey, hull: Hull) -> None:
+        """Add a hull, or replace the one of that kind; the others stay merged as they are."""
+        if key in self.of:
+            self._rest = [segment for segment in self._rest if segment[2] != key]
+        self.of[key] = hull
+        self._first[key] = hull.seconds[1], hull.quality[1]
+        for slope, width in hull.segments():
+            insort(self._rest, (-slope, width, key))
 
     def price(self, rows: Mapping[DemandKey, float], budget_s: float) -> float:
         """What the last second of the budget adds, in quality, for so many rows of each kind: 0 where it adds nothing.
@@ -69,10 +80,11 @@ class Hulls:
         if budget_s <= first_s:
             return first / first_s if first_s > 0.0 else 0.0
         left_s = budget_s - first_s
-        for slope, width, key in self._rest:
-            left_s -= rows.get(key, 0.0) * width
+        count_of = rows.get
+        for falling, width, key in self._rest:
+            left_s -= count_of(key, 0.0) * width
             if left_s <= 0.0:
-                return slope
+                return -falling
         return 0.0
 
 

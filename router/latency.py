@@ -27,6 +27,7 @@ is part of every plan; its 95th percentile tells how punctual the driver is, and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +83,10 @@ class LatencyModel:
 
     __slots__ = (
         "_arrays",
+        "_calm",
         "_factors",
         "_faded_s",
+        "_full_row_s",
         "_late_s",
         "_margin",
         "_median",
@@ -110,7 +113,8 @@ class LatencyModel:
         self._late_s = 0.0
         self._shared = 1.0
         self._own = [1.0] * len(family.variants)
-        self._factors = [self.margin] * len(family.variants)
+        self._full_row_s: dict[tuple[int, int], float] = {}
+        self._refactor()
         self._observed_s = [-math.inf] * len(family.variants)
         self._faded_s = -math.inf
 
@@ -124,12 +128,21 @@ class LatencyModel:
     def likely_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
         """As `planned_s` with at most the margin of a quiet machine: for budgets, where batches even each other out."""
         run_s = self.median_s(variant, batch, size_class, start) * self._factors[variant]
-        return run_s * self.calm + self.overhead_s
+        return run_s * self._calm + self.overhead_s
 
     def full_row_s(self, variant: int, size_class: int) -> float:
         """Likely seconds of one row in a batch as large as allowed: what rows take that are cleared together."""
-        most = len(self._median[variant][size_class]) - 1
-        return self.likely_s(variant, most, size_class) / most
+        known_s = self._full_row_s.get((variant, size_class))
+        if known_s is None:
+            most = len(self._median[variant][size_class]) - 1
+            known_s = self._full_row_s[variant, size_class] = self.likely_s(variant, most, size_class) / most
+        return known_s
+
+    def full_rows_s(self, variant: int, size_classes: Sequence[int]) -> float:
+        """The same for some rows."""
+        if len(size_classes) == 1:
+            return self.full_row_s(variant, size_classes[0])
+        return sum([self.full_row_s(variant, size_class) for size_class in size_classes])
 
     def planned_run_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
         """Seconds of it in which the model runs."""
@@ -224,7 +237,7 @@ class LatencyModel:
     @property
     def calm(self) -> float:
         """Likely over planned seconds of the model."""
-        return min(1.0, SPREAD / self.margin)
+        return self._calm
 
     @property
     def margin(self) -> float:
@@ -240,6 +253,8 @@ class LatencyModel:
     def _refactor(self) -> None:
         common = self.margin * self._shared
         self._factors = [common * own for own in self._own]
+        self._calm = min(1.0, SPREAD / self.margin)
+        self._full_row_s.clear()
 
     def correction(self, variant: int) -> float:
         """Observed over profiled seconds, as learnt so far; 1.0 at the start."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from router.cascades import Cascades
 from router.contract import NEVER, Family
-from router.demand import DemandKey
+from router.demand import DemandClass, DemandKey
 from router.fluid import Budget, Forecast, Hull, Hulls
 from router.latency import LatencyModel
 from router.outlook import Ahead, Outlook, kind_of
@@ -19,7 +19,12 @@ SHORT, LONG = 0.1, 0.9
 """The shortest and the longest usual SLO are these quantiles over rows: few odd requests must not move them."""
 MERGE_S = 0.05
 """Hulls whose seconds have changed a little are merged anew this often at most."""
-MOST_KINDS = 64
+LOOK_S = 0.01
+"""Whether tables are out of date is looked at this often."""
+MOST_MERGES = 8
+"""Tables whose hulls are merged anew at one look, and tables that are looked at for it: no decision waits for all."""
+MOST_REFRESHES = 4
+MOST_KINDS = 512
 MISS_COST = 0.003
 MET_GAIN = 0.00003
 LEAST_TRUST = 0.6
@@ -42,11 +47,15 @@ class Memory:
         self._tables: dict[tuple[str, int], Table] = {}
         self._slo_s: dict[tuple[str, int], float] = {}
         self._weights: dict[str, float] = {}
-        self._kinds: set[DemandKey] = set()
-        self._hulls: Hulls | None = None
-        self._stale = False
-        self._forecast_s = self._merged_s = -NEVER
+        self._shares: dict[str, float] = {}
+        """Weights of the families as set."""
+        self._hulls = Hulls()
+        self._stale: dict[tuple[str, int], None] = {}
+        """Tables whose hulls are out of date, oldest first."""
+        self._refreshes = MOST_REFRESHES
+        self._forecast_s = self._merged_s = self._looked_s = -NEVER
         self._met = self._missed = 0
+        self._unblocked: tuple[float, float] | None = None
 
     def table(self, family: Family, latency: LatencyModel, size_class: int, slo_s: float, now: float) -> Table:
         """The prices of a family and size class, for batches that suit its shortest usual SLO.
@@ -55,14 +64,17 @@ class Memory:
         """
         table = self._tables.get((family.name, size_class))
         if table is not None and table.latency is latency and table.cascades.family is family:
-            if table.refresh(now, self._slo_s.get((family.name, size_class))):
-                self._stale = True
+            if self._refreshes and table.is_due(now):
+                self._refreshes -= 1
+                if table.refresh(now, self._slo_s.get((family.name, size_class))):
+                    self._stale[family.name, size_class] = None
             return table
         cascades = self._cascades.get(family.name)
         if cascades is None or cascades.family is not family:
             cascades = self._cascades[family.name] = Cascades(family, follow=self._follow)
+            self._shares[family.name] = family.share.weight
         table = self._tables[family.name, size_class] = Table(cascades, latency, size_class, slo_s, now)
-        self._hulls = None
+        self._stale[family.name, size_class] = None
         return table
 
     def tables(self) -> tuple[Table, ...]:
@@ -76,8 +88,12 @@ class Memory:
         for table in tables:
             self._tables[family, table.size_class] = table
             self._cascades[family] = table.cascades
-        self._kinds = {kind for kind in self._kinds if kind.family != family}
-        self._hulls = None
+            self._shares[family] = table.cascades.family.share.weight
+        hulls, self._hulls = self._hulls, Hulls()
+        for kind, hull in hulls.of.items():
+            if kind.family != family:
+                self._hulls.put(kind, hull)
+        self._stale = {name: None for name in self._stale if name[0] != family}
         # What is forecast may name variants that are gone.
         self._forecast_s = -NEVER
 
@@ -86,23 +102,32 @@ class Memory:
         return self.table(lane.family, lane.latency, lane.key.size_class, lane.items[0].slo_s, now)
 
     def weight(self, family: str) -> float:
-        """What the quality of a family counts; never nothing, so that its own price of time exists."""
-        return max(self._weights.get(family, 1.0), 1e-6)
+        """What a family's quality counts, as set and as advised; never nothing, so that its price of time exists."""
+        return max(self._shares.get(family, 1.0) * self._weights.get(family, 1.0), 1e-6)
 
     def look(self, view: View, lanes: tuple[Lane, ...], lane: Lane | None, budget: Budget, now: float) -> Outlook:
         """Look at the machine as it is now; `lanes` are those whose rows can still be in time, `lane` has the turn."""
         weights = dict(view.hints.weights) if view.hints is not None else {}
         if weights != self._weights:
-            self._weights, self._hulls = weights, None
+            self._weights = weights
+            for kind in self._hulls.of:
+                self._merge(kind)
         self.learn(view)
-        for some in (*lanes, *view.kept):
-            self.table_of(some, now)
+        self._refreshes = MOST_REFRESHES
+        if now - self._looked_s >= LOOK_S:
+            self._looked_s = now
+            for some in (*lanes, *view.kept):
+                self.table_of(some, now)
         if now - self._forecast_s >= FORECAST_S:
             self._read(view, lanes, now)
-        unknown = {kind_of(some) for some in lanes} - self._kinds
-        if self._hulls is None or unknown or (self._stale and now - self._merged_s >= MERGE_S):
-            self._kinds |= unknown
-            self._hulls, self._stale, self._merged_s = self._merged(), False, now
+        for some in lanes:
+            kind = kind_of(some)
+            if kind not in self._hulls.of:
+                self.table_of(some, now)
+                self._merge(kind)
+        if self._stale and now - self._merged_s >= MERGE_S:
+            self._merged_s = now
+            self._freshen()
         ahead = Ahead(self.forecast, self._hulls, self.shortest_s, self.longest_s, self.trust)
         outlook = Outlook(ahead, view, lanes, lane, budget, now)
         self.price = outlook.price
@@ -120,26 +145,37 @@ class Memory:
 
     def given(self, kind: DemandKey, price: float) -> tuple[float, float]:
         """Seconds and quality that a row of a kind is given at a price: see `router.fluid.Hull`."""
-        assert self._hulls is not None, "asked after a look at rows of that kind"
         return self._hulls.of[kind].given(price)
+
+    def unblocked_s(self, spare: float) -> float:
+        """How long the last free slot may be taken without dooming who arrives meanwhile; infinite where none will.
+
+        A share `spare` of each SLO is to stay clear.
+        """
+        if self._unblocked is None or self._unblocked[0] != spare:
+            per_s = self.forecast.per_s
+            waits = [((1.0 - spare) * slo_s - row_s) / (1.0 + per_s * row_s) for slo_s, row_s in self.rows_to_come]
+            self._unblocked = spare, min(waits, default=NEVER) if per_s > 0.0 else NEVER
+        return self._unblocked[1]
 
     def _read(self, view: View, lanes: tuple[Lane, ...], now: float) -> None:
         """Read the forecast."""
-        self._forecast_s = now
-        if len(self._kinds) > MOST_KINDS:
-            self._kinds, self._hulls = set(), None
+        self._forecast_s, self._unblocked = now, None
         classes = [
             known for known in view.demand.classes(now) if (known.key.family, known.key.size_class) in self._tables
         ]
         self.forecast = Forecast(classes)
-        kinds = {known.key for known in classes}
-        if not kinds <= self._kinds:
-            self._kinds |= kinds
-            self._hulls = None
-        self._slo_s = {}
-        for name in {(kind.family, kind.size_class) for kind in kinds}:
-            own = Forecast([known for known in classes if (known.key.family, known.key.size_class) == name])
-            self._slo_s[name] = own.usual_slo_s(SHORT)
+        own: dict[tuple[str, int], list[DemandClass]] = {}
+        hulls = self._hulls
+        if len(hulls.of) > MOST_KINDS:
+            hulls = self._hulls = Hulls()
+        for known in self.forecast.classes:
+            if known.key not in hulls.of:
+                self._merge(known.key)
+            own.setdefault((known.key.family, known.key.size_class), []).append(known)
+        self._slo_s = {
+            name: some[0].slo_s if len(some) == 1 else Forecast(some).usual_slo_s(SHORT) for name, some in own.items()
+        }
         waiting = [lane.items[0].slo_s for lane in lanes]
         if classes:
             self.shortest_s = self.forecast.usual_slo_s(SHORT)
@@ -153,11 +189,16 @@ class Memory:
             if known.slo_s >= self.shortest_s
         ]
 
-    def _merged(self) -> Hulls:
-        hulls = {}
-        for kind in self._kinds:
-            table = self._tables[kind.family, kind.size_class]
-            cost, quality = table.hull(kind.lowest, pinned=kind.pinned >= 0)
-            quality = self.weight(kind.family) * quality
-            hulls[kind] = Hull(tuple((table.scale * cost).tolist()), tuple(quality.tolist()))
-        return Hulls(hulls)
+    def _freshen(self) -> None:
+        """Bring some of the hulls up to date whose seconds have changed."""
+        for _ in range(min(MOST_MERGES, len(self._stale))):
+            name = next(iter(self._stale))
+            del self._stale[name]
+            for kind in [kind for kind in self._hulls.of if (kind.family, kind.size_class) == name]:
+                self._merge(kind)
+
+    def _merge(self, kind: DemandKey) -> None:
+        table = self._tables[kind.family, kind.size_class]
+        cost, quality = table.hull(kind.lowest, pinned=kind.pinned >= 0)
+        quality = self.weight(kind.family) * quality
+        self._hulls.put(kind, Hull(tuple((table.scale * cost).tolist()), tuple(quality.tolist())))

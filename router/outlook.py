@@ -6,8 +6,10 @@ What is remembered between looks is in `router.memory`.
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import lru_cache
 from typing import NamedTuple
 
+from router.backlog import LaneKey
 from router.contract import NEVER
 from router.demand import DemandKey
 from router.fluid import Budget, Forecast, Hulls
@@ -19,6 +21,8 @@ MOST_POINTS = 24
 """Waiting rows are looked at one by one as long as there are no more than that, else in groups of each lane, with up to
 three points more a lane (its head, a last group, what is beyond the look-ahead): what a look costs does not grow with
 the queue."""
+MANY_LANES = 8
+"""Of more lanes than that, those of few rows are one point each."""
 
 
 class Ahead(NamedTuple):
@@ -45,22 +49,30 @@ class Point(NamedTuple):
 
 def kind_of(lane: Lane) -> DemandKey:
     """What the rows of a lane cost and may be given."""
-    key = lane.key
+    return _kind(lane.key)
+
+
+@lru_cache(maxsize=4096)
+def _kind(key: LaneKey) -> DemandKey:
     return DemandKey(key.family, key.pinned, key.lowest, key.size_class)
 
 
 def points_of(lanes: tuple[Lane, ...], slots: int) -> list[Point]:
     """All waiting rows by deadline. The head of a lane stands alone, the rows of a group are due with the last of them.
 
-    The rows of a lane beyond the look-ahead are one group.
+    The rows of a lane beyond the look-ahead are one group. Of many lanes, those of few rows are one group each, due
+    with the first of them.
     """
     step = -(-sum([len(lane.items) for lane in lanes]) // MOST_POINTS)
+    few = step if len(lanes) > MANY_LANES else 1
     points: list[Point] = []
     for number, lane in enumerate(lanes):
         items, count = lane.items, len(lane.items)
         row_s = lane.latency.full_row_s(lane.key.lowest, lane.key.size_class) / slots
         if step == 1:
             points += [Point(item.deadline_s, number, 1, row_s) for item in items]
+        elif count <= few:
+            points.append(Point(items[0].deadline_s, number, count, row_s))
         else:
             points.append(Point(items[0].deadline_s, number, 1, row_s))
             for first in range(1, count, step):
@@ -80,7 +92,7 @@ class Outlook:
     `lane` is the one whose rows may be taken out; without it only what concerns all of them can be asked.
     """
 
-    __slots__ = ("_behind_s", "_own", "_own_due_s", "_own_s", "_rows", "_spare_s", "price")
+    __slots__ = ("_before_s", "_behind_s", "_own", "_own_due_s", "_own_s", "_rows", "_spare_s", "price")
 
     def __init__(
         self, ahead: Ahead, view: View, lanes: tuple[Lane, ...], lane: Lane | None, budget: Budget, now: float
@@ -94,7 +106,9 @@ class Outlook:
         self._own: list[int] = []
         self._rows: list[int] = []
         self._spare_s: list[float] = []
-        forecast, shortest_s = ahead.forecast, ahead.shortest_slo_s
+        forecast = ahead.forecast
+        kept_s, kept_share, usable = budget.reserve * ahead.shortest_slo_s, budget.reserve_share, budget.usable
+        add_own, add_rows, add_spare = self._own.append, self._rows.append, self._spare_s.append
         own = rows = 0
         work_s = 0.0
         least_s, tightest_s, tightest, budget_s = NEVER, 0.0, -1, 0.0
@@ -103,16 +117,22 @@ class Outlook:
             work_s += count * row_s
             if number == mine:
                 own += count
-            self._own.append(own)
-            self._rows.append(rows)
+            add_own(own)
+            add_rows(rows)
             left_s = deadline_s - now
-            self._spare_s.append(left_s - work_s)
-            seconds = budget.seconds(left_s, shortest_s, others_s)
+            add_spare(left_s - work_s)
+            # As `Budget.seconds`, which is looked up some dozens of times here.
+            part_s = kept_share * left_s
+            planned_s = seconds = left_s - (part_s if part_s < kept_s else kept_s)
+            for busy_s in others_s:
+                if busy_s < planned_s:
+                    seconds += planned_s - busy_s
+            seconds *= usable
             each_s = seconds / (rows + forecast.due(left_s))
             if each_s < least_s:
                 least_s, tightest_s, tightest, budget_s = each_s, left_s, at, seconds
         far_s = max(FAR * ahead.longest_slo_s, points[-1].deadline_s - now if points else 0.0)
-        seconds = budget.seconds(far_s, shortest_s, others_s)
+        seconds = budget.seconds(far_s, ahead.shortest_slo_s, others_s)
         to_come = rows + forecast.due(far_s)
         if to_come > 0.0 and seconds / to_come < least_s:
             tightest_s, tightest, budget_s = far_s, len(points) - 1, seconds
@@ -123,12 +143,21 @@ class Outlook:
             demand[kind] = demand.get(kind, 0.0) + point.rows
         forecast.add_due(demand, tightest_s)
         self.price = ahead.hulls.price(demand, ahead.trust * budget_s)
-        behind_s = NEVER
-        self._behind_s = [NEVER]
+        self._behind_s, self._before_s = [NEVER], [NEVER]
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        """By point: the least spare time from it on, and of the other lanes' rows before it."""
+        behind_s = before_s = NEVER
         for spare_s in reversed(self._spare_s):
             behind_s = min(behind_s, spare_s)
             self._behind_s.append(behind_s)
         self._behind_s.reverse()
+        # Rows of the own lane that came before will have been taken out.
+        for own, rows, spare_s in zip(self._own, self._rows, self._spare_s, strict=True):
+            if own < rows:
+                before_s = min(before_s, spare_s + own * self._own_s)
+            self._before_s.append(before_s)
 
     def latest_start_s(self, taken: int = 0) -> float:
         """Seconds that a slot may be away without making a waiting row late, the `taken` first of the lane left out.
@@ -142,7 +171,4 @@ class Outlook:
         if taken < len(self._own_due_s):
             # The new head of the lane may be due long before the group that it is in.
             latest_s = min(latest_s, self._own_due_s[taken])
-        for before in range(at):
-            if own[before] < rows[before]:
-                latest_s = min(latest_s, self._spare_s[before] + own[before] * self._own_s)
-        return latest_s
+        return min(latest_s, self._before_s[at])

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from router.admission import cannot_finish, is_crowded_out, lowest_variant
+from router.admission import cannot_finish, lowest_variant, spares, work_ahead
 from router.backlog import Backlog
 from router.contract import (
     NEVER,
@@ -32,10 +32,12 @@ from router.contract import (
     Poll,
     Reason,
     Request,
+    Share,
     Slot,
     WhenLate,
 )
 from router.demand import Demand
+from router.fairness import Fairness
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
@@ -68,7 +70,8 @@ class Scheduler:
     """Queues rows, asks the policy, hands out batches and keeps count of every request.
 
     `families` may differ in margin: `margins` maps a family's name to its planning margin; without one
-    it is learnt.
+    it is learnt. `tenants` has what some of them may count on; without `fair`, whoever asks most gets most of a crowded
+    machine.
     """
 
     def __init__(
@@ -78,6 +81,9 @@ class Scheduler:
         policy: Policy,
         limits: Limits | None = None,
         margins: Mapping[str, float | None] | None = None,
+        tenants: Mapping[str, Share] | None = None,
+        *,
+        fair: bool = True,
     ) -> None:
         self.limits = limits or Limits()
         self._policy = policy
@@ -106,6 +112,7 @@ class Scheduler:
             self._ledger,
             self._demand,
         )
+        self._fairness = Fairness(self._slots.count, tenants) if fair else None
         self._wake_at = NEVER
         self._dispatches: list[Dispatch] = []
         """Started and not yet reported; survives a policy that raises after its first plan."""
@@ -138,11 +145,14 @@ class Scheduler:
                 self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return
             background = True
-        if not background and self._is_hopeless(request, state, lowest, now):
-            self._demand.observe(request, lowest, now)
-            self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
-            return
         by_s = self._planned_by_s(request)
+        if not background:
+            refusal = self._refusal(request, state, lowest, now)
+            self._ask(request, state, lowest, by_s, now, admitted=refusal is None)
+            if refusal is not None:
+                self._demand.observe(request, lowest, now)
+                self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
+                return
         pending = self._ledger.open(request)
         self._waiting.enter(pending, lowest, by_s, background=background)
         latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
@@ -156,17 +166,19 @@ class Scheduler:
             # Nothing can start now: it is enough to look before a row of this request becomes hopeless.
             self._wake_at = min(self._wake_at, latest_s)
 
-    def refuse_hopeless(self, request: Request, now: float) -> bool:
+    def refuse_hopeless(self, request: Request, now: float) -> Reason | None:
         """Refuse a request that `submit` would refuse on these terms whatever its rows; others are as if never seen.
 
         `request` has one row of the smallest size class. So who can tell early saves reading the rest of it. It is not
-        counted as demand: what it would have asked for is not known.
+        counted as demand to plan for: what it would have asked for is not known. Returns why it is refused.
         """
         state, lowest = self._answering(request, now)
-        if state is None or lowest is None or not self._is_hopeless(request, state, lowest, now):
-            return False
-        self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
-        return True
+        refusal = None if state is None or lowest is None else self._refusal(request, state, lowest, now)
+        if state is None or lowest is None or refusal is None:
+            return None
+        self._ask(request, state, lowest, self._planned_by_s(request), now, admitted=False)
+        self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
+        return refusal
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
@@ -356,20 +368,43 @@ class Scheduler:
         state = self._families.get(request.family)
         return state, lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
 
-    def _is_hopeless(self, request: Request, state: Known, lowest: int, now: float) -> bool:
-        """Whether its time is over, or taken by others that go first even with everything at its cheapest."""
+    def _refusal(self, request: Request, state: Known, lowest: int, now: float) -> Reason | None:
+        """Why it is refused at once: its time is over, or taken by others that go first even with everything at its
+        cheapest, or others have a right to it.
+        """
         if request.when_late is not WhenLate.SHED or request.deadline_s == NEVER:
-            return False
+            return None
         by_s = self._planned_by_s(request)
         if by_s <= now:
-            return True
+            return Reason.DEADLINE_INFEASIBLE
         if not self._backlog.rows:
-            return False
+            return None
         if all(dispatch.family != request.family for dispatch in self._slots.running):
             # Views do so only for families whose rows wait: one that is always refused would never recover.
             state.latency.relax(now)
-        row_s = sum(map(partial(state.latency.full_row_s, lowest), request.row_classes))
-        return is_crowded_out(self._families, self._backlog, self._slots, request.urgency, row_s, by_s, now)
+        count = self._slots.count
+        ahead = work_ahead(self._families, self._backlog, self._slots, request.urgency, by_s, now)
+        if not ahead.rows:
+            # Whatever is believed of latencies: what is refused teaches nothing.
+            return None
+        own_s, share = state.latency.full_rows_s(lowest, request.row_classes), state.family.share
+        if ahead.before_s + own_s > (by_s - now) * count:
+            return Reason.DEADLINE_INFEASIBLE
+        fairness = self._fairness
+        beyond = None if fairness is None else fairness.beyond(request, share, own_s, by_s, now)
+        if fairness is None or beyond is None:
+            return None
+        due_s = partial(fairness.due_s, request, beyond)
+        return None if spares(ahead, own_s, by_s, now, count, due_s) else Reason.OVER_SHARE
+
+    def _ask(self, request: Request, state: Known, lowest: int, by_s: float, now: float, *, admitted: bool) -> None:
+        """Count what a request asks of its family's and its tenant's share."""
+        if self._fairness is None:
+            return
+        own_s, share = state.latency.full_rows_s(lowest, request.row_classes), state.family.share
+        self._fairness.ask(request, share, own_s, now)
+        if admitted:
+            self._fairness.admit(request, share, own_s, by_s, now)
 
     def _planned_by_s(self, request: Request) -> float:
         """When the answer is planned to be ready."""

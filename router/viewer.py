@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from router.backlog import Backlog
-from router.contract import Family, Hints
+from router.backlog import Backlog, LaneKey
+from router.contract import NEVER, Family, Hints
 from router.demand import Demand
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.slots import Slots, Soon
 from router.view import Lane, View
+
+RELAX_S = 0.005
+"""Margins and beliefs are looked at this often at most: they change over tenths of a second."""
+SPARE_LANES = 64
 
 
 class Known(NamedTuple):
@@ -28,7 +32,7 @@ class Viewer:
     `look_ahead` rows of a lane and is told the `reply_margin_s`.
     """
 
-    __slots__ = ("_families", "_hints", "_look_ahead", "_margins", "_reply_margin_s")
+    __slots__ = ("_families", "_hints", "_lanes", "_look_ahead", "_margins", "_relaxed_s", "_reply_margin_s")
 
     def __init__(
         self,
@@ -42,10 +46,14 @@ class Viewer:
         self._look_ahead = look_ahead
         self._reply_margin_s = reply_margin_s
         self._hints: Hints | None = None
+        self._lanes: dict[LaneKey, Lane] = {}
+        """The lanes of the last view: most are still as they were."""
+        self._relaxed_s = -NEVER
 
     def set_hints(self, hints: Hints | None) -> None:
         """Advice of the slow outer loop; forgotten by itself after its age."""
         self._hints = hints
+        self._relaxed_s = -NEVER
 
     def fresh_hints(self, now: float) -> Hints | None:
         """The advice, `None` where there is none or it is too old."""
@@ -62,18 +70,23 @@ class Viewer:
         With `soon`, as if that slot were free, all others busy, and nothing to do in the background.
         """
         hints = self.fresh_hints(now)
-        running = {dispatch.family for dispatch in slots.running}
+        if now - self._relaxed_s >= RELAX_S:
+            self._relaxed_s = now
+            self._relax(backlog, slots, hints, now)
+        known, changed, look_ahead = self._lanes, backlog.changed, self._look_ahead
         lanes: list[Lane] = []
         background: list[Lane] = []
         kept: list[Lane] = []
         for key, items in backlog.lanes():
+            lane = known.get(key)
             family, latency = self._families[key.family]
-            latency.set_margin(hints.margin if hints is not None and hints.margin else self._margins[key.family])
-            if key.family not in running:
-                latency.relax(now)
-            ahead = tuple(items[: self._look_ahead])
-            lane = Lane(key, family, latency, len(items), ahead, items[-1].deadline_s)
+            if lane is None or lane.family is not family or lane.latency is not latency or key in changed:
+                ahead = tuple(items[:look_ahead])
+                lane = known[key] = Lane(key, family, latency, len(items), ahead, items[-1].deadline_s)
             (kept if key.at >= 0 else background if key.background else lanes).append(lane)
+        changed.clear()
+        if len(known) > 2 * (len(lanes) + len(background) + len(kept)) + SPARE_LANES:
+            self._lanes = {lane.key: lane for lane in (*lanes, *background, *kept)}
         free, busy_until_s = tuple(slots.free), slots.busy_until_s(now)
         if soon is not None:
             # Work without a deadline takes spare time, and whether there is some is not known yet.
@@ -90,3 +103,12 @@ class Viewer:
             ledger.met,
             ledger.missed,
         )
+
+    def _relax(self, backlog: Backlog, slots: Slots, hints: Hints | None, now: float) -> None:
+        """Set the margins of the families whose rows wait, and let those recover that do not run."""
+        running = {dispatch.family for dispatch in slots.running}
+        for name in {key.family for key, _ in backlog.lanes()}:
+            latency = self._families[name].latency
+            latency.set_margin(hints.margin if hints is not None and hints.margin else self._margins[name])
+            if name not in running:
+                latency.relax(now)

@@ -106,9 +106,13 @@ class Table:
         batch = min(ESCALATION_BATCH, self.latency.medians_s(self.size_class).shape[1] - 1)
         return float(self.latency.likely_s(variant, batch, self.size_class) / batch)
 
+    def is_due(self, now: float) -> bool:
+        """Whether `refresh` would look."""
+        return now - self._checked_s >= RECHECK_S
+
     def refresh(self, now: float, slo_s: float | None = None) -> bool:
         """Keep in step with learnt latencies and the SLO; true where seconds are no longer those of the last call."""
-        if now - self._checked_s < RECHECK_S:
+        if not self.is_due(now):
             return False
         self._checked_s = now
         if slo_s is not None and not 1.0 / SLO_STEP < slo_s / self._slo_s < SLO_STEP:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as UnreadableVariable
 
-from service.settings import PREFIX, FamilySettings, Settings
+from service.settings import PREFIX, FamilySettings, Settings, TenantSettings
 
 DEFAULT_FILE = Path("pareto.toml")
 """Read from the working directory when no other file is named."""
@@ -137,9 +137,9 @@ def _unknown_variables() -> Iterable[str]:
 
 
 def _not_json(error: UnreadableVariable) -> str:
-    """Only `PARETO_FAMILIES` and one level below it hold tables; say which one does not parse."""
+    """Only families and tenants' shares, and one level below them, hold tables; say which one does not parse."""
     for name, value in sorted(os.environ.items()):
-        if name.upper().startswith(f"{PREFIX}FAMILIES"):
+        if name.upper().startswith((f"{PREFIX}FAMILIES", f"{PREFIX}TENANT_SHARES")):
             try:
                 json.loads(value)
             except ValueError as fault:
@@ -154,7 +154,8 @@ def _fault(detail: ErrorDetails, given: Mapping[str, object], path: Path | None)
         return detail["msg"].removeprefix("Value error, ")
     where = f"{'.'.join(keys)} ({_source(keys, given, path)})"
     if detail["type"] == "extra_forbidden":
-        model, prefix = (FamilySettings, ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
+        tables: dict[str, type[BaseModel]] = {"families": FamilySettings, "tenant_shares": TenantSettings}
+        model, prefix = (tables[keys[0]], ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
         return f"{where}: no setting has this name{_similar(keys[-1], model, prefix)}"
     if detail["type"] == "value_error":
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}"

@@ -107,10 +107,10 @@ class Dispatcher:
             self._callers.begin()
         return future
 
-    def refuses(self, request: Request) -> bool:
-        """Whether the request is refused at once, whatever its rows are; see `Scheduler.refuse_hopeless`."""
+    def refuses(self, request: Request) -> Reason | None:
+        """Why the request is refused at once, whatever its rows are; see `Scheduler.refuse_hopeless`."""
         refused = self._scheduler.refuse_hopeless(request, self._clock())
-        if refused:
+        if refused is not None:
             self._want_turn()
         return refused
 

@@ -11,13 +11,14 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from enum import Enum
 from time import monotonic
 from typing import Any
 
 from numpy.typing import NDArray
 
-from router.contract import NEVER, Request, Slot
+from router.contract import NEVER, Reason, Request, Slot
 from router.policies import LAZY, policy_named
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
@@ -122,6 +123,8 @@ class Gateway:
             self._policy,
             settings.limits,
             {name: settings.margin_of(name) for name in loaded},
+            {name: own.share for name, own in settings.tenant_shares.items()},
+            fair=settings.fair_shares,
         )
         runner = BatchRunner(loaded)
         observers: list[Observer] = [self.metrics, self.statistics]
@@ -211,13 +214,13 @@ class Gateway:
             self.residency.asked(family, len(row_classes))
         return await answer
 
-    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> bool:
-        """Whether a request on these terms is refused whatever its rows are: its time is over or taken by others.
+    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> Reason | None:
+        """Why a request on these terms is refused whatever its rows are: its time is over or taken by others.
 
         In overload that saves decoding and preparing what is not answered anyway. The refusal is recorded.
         """
         if self._dispatcher is None or self.phase is not Phase.READY or terms.slo_s is None:
-            return False
+            return None
         return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None))
 
     def _request(
@@ -261,7 +264,10 @@ class Gateway:
             served = self.families.get(family) or self.loaded(family)
             own = self.settings.family(family)
             slo_s = own.slo_ms / 1000.0 if own.slo_ms else served.manifest.default_slo_s
-            defaults = TermDefaults(slo_s, self.settings.timeout_of(family), when_late=own.when_late)
+            # A floor that no variant reaches must not refuse everybody: the best there is answers then.
+            floor = min(own.min_accuracy, max(served.family.variants[rung].quality for rung in served.family.rungs))
+            timeout_s = self.settings.timeout_of(family)
+            defaults = TermDefaults(slo_s, timeout_s, when_late=own.when_late, min_accuracy=floor)
             self._defaults[family] = defaults
         return defaults
 
@@ -343,7 +349,7 @@ class Gateway:
             loaded = load_family(
                 self.repository, name, options, wanted, stages=stages, cascades=cascades, revision=revision
             )
-            return loaded, None
+            return replace(loaded, family=replace(loaded.family, share=settings.share_of(name))), None
         piece = PiecewiseFamily(
             self.repository,
             name,
@@ -352,6 +358,7 @@ class Gateway:
             stages=stages,
             cascades=cascades,
             when_cold=settings.family(name).when_cold,
+            share=settings.share_of(name),
             revision=revision,
         )
         return piece.loaded, piece

@@ -69,8 +69,8 @@ class InferenceHandler:
             loaded = self._gateway.loaded(family)
             held_bytes = self._hold(headers)
             body = await read_body(receive, self._limit_bytes, headers.content_length)
-            if self._refuses(loaded, variant, headers, body, arrival_s):
-                await send_error(send, dropped(Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE), echoed)
+            if (refusal := self._refuses(loaded, variant, headers, body, arrival_s)) is not None:
+                await send_error(send, dropped(Outcome.REJECTED_INFEASIBLE, refusal), echoed)
                 return
             if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
                 request = await asyncio.to_thread(self._decode, loaded, body, headers)
@@ -133,14 +133,14 @@ class InferenceHandler:
 
     def _refuses(
         self, loaded: LoadedFamily, variant: str | None, headers: RequestHeaders, body: bytes, arrival_s: float
-    ) -> bool:
-        """Whether the request is hopeless whatever its body says, as far as that can be told without decoding it.
+    ) -> Reason | None:
+        """Why the request is refused whatever its body says, as far as that can be told without decoding it.
 
         Parameters replace defaults and may let a request go before others; a body that may have such ones, or that
         cannot be searched for them, goes the long way, and so does a pinned request.
         """
         if variant is not None or headers.content_encoding or any(word in body for word in LOOSENING):
-            return False
+            return None
         terms = read_terms(headers, {}, self._gateway.defaults(loaded.name))
         return self._gateway.refuses(loaded, terms, arrival_s)
 

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from router.contract import NEVER, BatchRecord, Outcome, Record
+from service.evenness import Evenness
 from service.memory import resident_bytes
 from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers, Sums
 
@@ -40,6 +41,7 @@ class Metrics(Collector):
         self._busy_s: dict[int, float] = {}
         self._rows: dict[str, int] = {}
         self._judged: dict[tuple[str, str], int] = {}
+        self._evenness = Evenness()
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -54,6 +56,7 @@ class Metrics(Collector):
         for record in records:
             key = (record.family, record.variant, record.outcome, record.reason, record.tenant)
             requests[key] = requests.get(key, 0) + 1
+            self._evenness.add(record)
             if record.slo_s != NEVER and record.outcome is not Outcome.CANCELLED:
                 pair = (record.family, record.variant)
                 self._judged[pair] = self._judged.get(pair, 0) + 1
@@ -119,6 +122,7 @@ class Metrics(Collector):
         Dictionaries are copied before they are walked, because the event loop adds to them meanwhile.
         """
         yield from self._collect_requests()
+        yield from self._evenness.collect()
         yield from self._collect_cascades()
         yield from self._collect_batches()
         yield from self._collect_state()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
-from router.contract import Evidence, Family, WhenCold
+from router.contract import EVEN, Evidence, Family, Share, WhenCold
 from router.placement import Loadable
 from service.lazy_preparer import LazyPreparer
 from service.loading import WARM_UP_ROWS, describe_family, load_family
@@ -51,6 +51,7 @@ class PiecewiseFamily:
         stages: Stages,
         cascades: bool,
         when_cold: WhenCold = WhenCold.WAIT,
+        share: Share = EVEN,
         revision: str | None = None,
     ) -> None:
         self._folder = repository.open(name, revision)
@@ -64,7 +65,7 @@ class PiecewiseFamily:
             described = replace(whole, paths={}, preparer=self.preparer)
         assert profile is not None, "what was measured is kept, or `load_family` has said why not"
         self.paths: dict[str, VariantPath] = {}
-        family = replace(described.family, when_cold=when_cold, evidence=None)
+        family = replace(described.family, when_cold=when_cold, share=share, evidence=None)
         self.refused: dict[str, str] = dict(described.refused)
         self.loaded = replace(described, paths=self.paths, family=family, refused=self.refused)
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)

@@ -8,7 +8,14 @@ from typing import Any
 
 from service.settings import PREFIX, FamilySettings, Settings
 
-_NAMES = {"integer": "whole number", "number": "number", "string": "text", "array": "names", "boolean": "yes or no"}
+_NAMES = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "array": "names",
+    "boolean": "yes or no",
+    "object": "table",
+}
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
@@ -54,6 +61,6 @@ def _values(schema: Mapping[str, Any]) -> str:
 
 
 def _default(value: object) -> str:
-    if value is None or value == []:
+    if value in (None, [], {}):
         return ""
     return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from router.contract import WhenCold, WhenLate
+from router.contract import Share, WhenCold, WhenLate
 from router.policies import policy_named
 from router.scheduler import Limits
 from service.memory import parse_budget
@@ -35,6 +35,8 @@ def _comma_separated(value: object) -> object:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 Cores = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_comma_separated)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, le=1000)]
+GuaranteedShare = Annotated[float, Field(ge=0, le=1)]
 Margin = Annotated[float, Field(ge=1, le=10)]
 Stages = Literal["auto", "on", "off"]
 """Whether chains are served as stages; see `service.paths.serves_stages`."""
@@ -62,6 +64,23 @@ class FamilySettings(BaseModel):
         description="Variants to load (a list; `a,b` in a variable). "
         "Default: those on the Pareto frontier that are worth their price.",
     )
+    weight: Weight = Field(
+        default=1.0,
+        description="Weight against the other families: of the fair shares of a crowded machine, and of what a "
+        "family's accuracy is worth beside theirs.",
+    )
+    guaranteed_share: GuaranteedShare = Field(
+        default=0.0,
+        description="Share of the machine's time that is the family's as soon as it asks for it, whoever else asks for "
+        "how much; nobody keeps others from it meanwhile.",
+    )
+    min_accuracy: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Least measured accuracy of the variants that answer, in [0, 1]; requests may ask for more. "
+        "Where no loaded variant reaches it, the best one answers.",
+    )
     margin: Margin | None = Field(default=None, description="As `margin`, for this family.")
     stages: Stages | None = Field(default=None, description="As `stages`, for this family.")
     when_cold: WhenCold = Field(
@@ -69,6 +88,20 @@ class FamilySettings(BaseModel):
         description="Under a `memory_budget`, what becomes of a request for which nothing is loaded: `wait` loads and "
         "answers it, late if need be; `refuse` answers 503 at once.",
     )
+
+
+class TenantSettings(BaseModel):
+    """What a tenant may count on where the machine is crowded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: Weight = Field(default=1.0, description="Weight against the other tenants.")
+    guaranteed_share: GuaranteedShare = Field(default=0.0, description="As that of a family.")
+
+    @property
+    def share(self) -> Share:
+        """The same for the router."""
+        return Share(self.weight, self.guaranteed_share)
 
 
 class Settings(BaseSettings):
@@ -170,6 +203,17 @@ class Settings(BaseSettings):
     tenants: Names = Field(
         default=(), description="Tenants with a metric label of their own; the others share the label `other`."
     )
+    fair_shares: bool = Field(
+        default=True,
+        description="Whether, where the machine is crowded, requests of families and tenants that ask for more than "
+        "their fair share of it are refused first.",
+    )
+    tenant_shares: dict[str, TenantSettings] = Field(
+        default_factory=dict,
+        description="What tenants may count on where the machine is crowded, by name (a table; JSON in a variable): "
+        "`weight` against the others (1 where nothing is said) and `guaranteed_share` of the machine's time. "
+        "Each must be one of `tenants`.",
+    )
     # BentoML's arbiter kills its worker 30 s after SIGTERM.
     drain_s: float = Field(
         default=10.0, ge=0, le=25, description="How long accepted requests may still take after SIGTERM, seconds."
@@ -231,8 +275,21 @@ class Settings(BaseSettings):
             raise ValueError(f"max_rows: {self.max_rows} rows could never wait in a backlog of {self.backlog}")
         if self.slot_cores and self.threads_per_slot > 1:
             raise ValueError("slot_cores: a slot on one core runs one thread; threads_per_slot must be 1")
+        if strangers := sorted(self.tenant_shares.keys() - {*self.tenants, "default-flow"}):
+            raise ValueError(f"tenant_shares: {strangers[0]!r} is not one of `tenants`")
         if self.max_body_bytes > self.max_inflight_bytes:
             raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
+        return self
+
+    @model_validator(mode="after")
+    def _guarantees_can_be_kept(self) -> Self:
+        totals = {
+            "families": sum(own.guaranteed_share for own in self.families.values()),
+            "tenant_shares": sum(own.guaranteed_share for own in self.tenant_shares.values()),
+        }
+        for what, total in totals.items():
+            if total > 1.0 + 1e-9:
+                raise ValueError(f"{what}: guaranteed shares add up to {total:g}, at most 1 is there to be given")
         return self
 
     @property
@@ -256,6 +313,11 @@ class Settings(BaseSettings):
     def family(self, name: str) -> FamilySettings:
         """What is set for this family, all defaults where nothing is."""
         return self.families.get(name, _NOTHING_SET)
+
+    def share_of(self, family: str) -> Share:
+        """What a family may count on beside the others."""
+        own = self.family(family)
+        return Share(own.weight, own.guaranteed_share)
 
     def margin_of(self, family: str) -> float | None:
         """The planning margin of a family, at least 1; None where it is learnt."""
@@ -285,8 +347,9 @@ class Settings(BaseSettings):
         for name in ("tenants", "slot_cores", "pinned"):
             if name in dumped:
                 dumped[name] = ",".join(map(str, dumped[name]))
-        if "families" in dumped:
-            dumped["families"] = json.dumps(dumped["families"])
+        for name in ("families", "tenant_shares"):
+            if name in dumped:
+                dumped[name] = json.dumps(dumped[name])
         return {PREFIX + name.upper(): str(value) for name, value in dumped.items()} | {f"{PREFIX}CONFIG": NO_FILE}
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from router.contract import WhenLate
+from router.contract import Share, WhenLate
 from router.policies import POLICIES
 from service.configuration import SettingsError, load_settings
 from service.reference import settings_reference
@@ -30,6 +30,9 @@ FAMILY_SETTINGS = st.builds(
     load=st.none() | st.lists(NAMES, min_size=1, max_size=3).map(tuple),
     margin=st.none() | st.floats(1, 10),
     stages=st.none() | st.sampled_from(["auto", "on", "off"]),
+    weight=st.floats(0.001, 1000),
+    guaranteed_share=st.floats(0, 0.3),
+    min_accuracy=st.floats(0, 1),
 )
 SETTINGS = st.builds(
     Settings,
@@ -201,6 +204,29 @@ def test_slots_default_to_the_usable_cores(slots: int | None, threads: int, expe
     settings = Settings(slots=slots, threads_per_slot=threads)
     with mock.patch("variants.fingerprint.available_cores", return_value=6.5):
         assert expected == settings.slot_count
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[families.a]\nguaranteed_share = 0.7\n[families.b]\nguaranteed_share = 0.4\n", "add up to 1.1"),
+        ('tenants = ["gold"]\n[tenant_shares.silver]\nweight = 2\n', "'silver' is not one of `tenants`"),
+        ('tenants = ["gold"]\n[tenant_shares.gold]\nwieght = 2\n', "did you mean tenant_shares.gold.weight?"),
+    ],
+)
+def test_shares_that_cannot_be_given_are_told(text: str, told: str) -> None:
+    """More than the whole machine, shares of nobody, misspelt keys: one line that says so."""
+    (fault,) = faults(written(text))
+    assert told in fault
+
+
+def test_shares_are_those_of_the_settings() -> None:
+    """By family and by tenant; who is not named has an even share."""
+    settings = load_settings(
+        written('tenants = ["gold"]\n[tenant_shares.gold]\nweight = 2\n[families.a]\nguaranteed_share = 0.3\n')
+    )
+    assert (Share(1.0, 0.3), Share()) == (settings.share_of("a"), settings.share_of("b"))
+    assert {"gold": Share(2.0, 0.0)} == {name: own.share for name, own in settings.tenant_shares.items()}
 
 
 def test_the_example_file_shows_every_default() -> None:

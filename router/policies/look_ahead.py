@@ -166,11 +166,9 @@ class LookAhead:
 
         Infinite where none will, and where another slot is free for them.
         """
-        per_s = memory.forecast.per_s
-        if per_s <= 0.0 or len(view.free_slots) > 1:
+        alone_s = NEVER if len(view.free_slots) > 1 else memory.unblocked_s(self.spare)
+        if alone_s == NEVER:
             return NEVER
-        waits = [((1.0 - self.spare) * slo_s - row_s) / (1.0 + per_s * row_s) for slo_s, row_s in memory.rows_to_come]
-        alone_s = min(waits, default=NEVER)
         free_s = min(view.busy_until_s, default=NEVER) - now
         return NEVER if free_s <= alone_s else alone_s
 

@@ -20,6 +20,7 @@ class DroppedReason(StrEnum):
 
     BACKLOG_FULL = "backlog_full"
     DEADLINE_INFEASIBLE = "deadline_infeasible"
+    OVER_SHARE = "over_share"
     QUOTA = "quota"
     NOT_LOADED = "not_loaded"
     NOT_READY = "not_ready"
@@ -74,6 +75,12 @@ BY_OUTCOME: Mapping[Outcome, Drop] = MappingProxyType(
 
 BY_REASON: Mapping[Reason, Drop] = MappingProxyType(
     {
+        Reason.OVER_SHARE: Drop(
+            429,
+            DroppedReason.OVER_SHARE,
+            "the machine is crowded, and this model or tenant asks for more than its fair share; try again later",
+            True,
+        ),
         Reason.NOT_LOADED: Drop(503, DroppedReason.NOT_LOADED, "no variant that may answer is loaded", True),
         Reason.SHUTDOWN: Drop(503, DroppedReason.DRAINING, "the server is shutting down, try another one", True),
     }

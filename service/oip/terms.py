@@ -25,6 +25,7 @@ class TermDefaults(NamedTuple):
     when_late: WhenLate = WhenLate.SHED
     tenant: str = "default-flow"
     service_class: str = "default"
+    min_accuracy: float = 0.0
 
 
 class Terms(NamedTuple):
@@ -73,7 +74,7 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
     return Terms(
         slo,
         min(timeout_s, defaults.timeout_s),
-        min_accuracy,
+        max(min_accuracy, defaults.min_accuracy),
         priority,
         when_late or defaults.when_late,
         headers.tenant or defaults.tenant,

@@ -90,7 +90,7 @@ def test_every_request_has_its_answer(closes: bool) -> None:
     with server(whole(BODY), closes=closes) as port:
         sender = Sender("127.0.0.1", port, [b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"] * len(sent))
         started_s, sending = sender.run(sent, connections=4)
-    results = read_answers(sender, started_s, sent, SAMPLES)
+    results = read_answers(sender.seen, started_s, sent, SAMPLES)
     assert {Fate.ANSWERED} == set(results.fate)
     assert ({"large"}, {1}, {True}) == (set(results.variant), set(results.label.tolist()), set(results.escalated))
     assert (results.latency_s > 0.0).all()
@@ -104,7 +104,7 @@ def test_refusals_and_nonsense_are_told_apart() -> None:
         with server(answer) as port:
             sender = Sender("127.0.0.1", port, [b"POST / HTTP/1.1\r\n\r\n"] * len(sent))
             started_s, _ = sender.run(sent, connections=2)
-        assert {fate} == set(read_answers(sender, started_s, sent, SAMPLES).fate)
+        assert {fate} == set(read_answers(sender.seen, started_s, sent, SAMPLES).fate)
 
 
 def _with_inputs() -> Samples:

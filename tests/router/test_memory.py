@@ -10,7 +10,7 @@ from router.contract import NEVER, Family, Hints, Request, VariantProfile
 from router.demand import Demand
 from router.fluid import Budget
 from router.latency import LatencyModel, table
-from router.memory import FORECAST_S, LEAST_TRUST, MERGE_S, MET_GAIN, MISS_COST, MOST_KINDS, Memory
+from router.memory import FORECAST_S, LEAST_TRUST, MERGE_S, MET_GAIN, MISS_COST, Memory
 from router.outlook import kind_of
 from router.view import Lane, View
 from router.worth import RECHECK_S
@@ -143,8 +143,10 @@ def test_weights_are_followed_from_look_to_look() -> None:
     assert plain == look(memory, full)
 
 
-def test_kinds_are_forgotten_when_there_are_too_many() -> None:
+def test_kinds_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """One size class after the other: what is remembered stays bounded, and holds for what is asked."""
+    most = 64
+    monkeypatch.setattr("router.memory.MOST_KINDS", most)
     family = Family(
         "s",
         (VariantProfile("quick", 0.6, table((1, 8), *[(0.001, 0.008)] * 200)),),
@@ -155,7 +157,7 @@ def test_kinds_are_forgotten_when_there_are_too_many() -> None:
     for size_class in range(200):
         some = sized([9.0 + size_class], size_class)._replace(family=family, latency=latency)
         look(memory, view(some), now=size_class * 2 * FORECAST_S)
-        assert len(memory._kinds) <= MOST_KINDS + 1
+        assert len(memory._hulls.of) <= most + 2
         assert memory.given(kind_of(some), 0.0)[1] == 0.6
 
 

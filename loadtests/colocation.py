@@ -1,0 +1,94 @@
+"""Many families on one machine (`make bench-colocation`): what sharing it costs whom, and what it gains.
+
+Simulated, families are synthetic and differ in speed, accuracy and SLO. With `--live`, copies of built families are
+served by real gateways: see `loadtests.colocation_live`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from loadtests.colocation_live import live
+from loadtests.colocation_report import COLUMNS, cells, draw, goals, markdown, rows_of
+from loadtests.colocation_runs import BURSTY, CONTENDERS, NOISY, OVERLOAD, ZIPF, Outcome, Task, run_all
+from loadtests.live import LiveRunError
+from loadtests.report import write_json
+from loadtests.revision import commit_of
+from loadtests.routing_output import progress
+from loadtests.servers import ServerError
+from variants.repository import RepositoryError
+
+MIXES = (ZIPF, BURSTY, NOISY, OVERLOAD)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run, print, write. Ends with one line where that cannot be done."""
+    options = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    try:
+        if options.live:
+            publish(console, live(options, MIXES, console), options.out / "colocation_live.json", "Live")
+            return
+        tasks = [
+            Task(count, mix, contender, seed, options.duration)
+            for count in options.families
+            for mix in MIXES
+            for seed in range(1, options.seeds + 1)
+            for contender in CONTENDERS
+        ]
+        with progress(console) as bar:
+            shown = bar.add_task("simulated runs", total=len(tasks))
+            outcomes = run_all(tasks, options.workers, lambda: bar.advance(shown))
+        publish(console, outcomes, options.out / "colocation.json", "Simulated")
+    except (LiveRunError, RepositoryError, ServerError, OSError, ValueError) as error:
+        console.print(f"[red]bench-colocation:[/] {escape(str(error))}")
+        sys.exit(1)
+
+
+def publish(console: Console, outcomes: Sequence[Outcome], path: Path, title: str) -> None:
+    """Print the table and the goals, and write both, the runs and a picture."""
+    rows = rows_of(outcomes)
+    found = goals(rows)
+    table = Table(title=f"{title}: means over seeds", title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*cells(row))
+    console.print(table)
+    for goal in found:
+        console.print(f"{'[green]met[/]    ' if goal.met else '[red]not met[/]'} {escape(goal.what)}: {goal.found}")
+    runs = [{**outcome._asdict(), "task": outcome.task._asdict()} for outcome in outcomes]
+    told = f"{title}; {max(row.seeds for row in rows)} seeds; commit {commit_of()}."
+    write_json(path, {"told": told, "goals": [goal._asdict() for goal in found], "runs": runs})
+    path.with_suffix(".md").write_text(markdown(rows, found, told), encoding="utf-8")
+    draw(rows, path.with_suffix(".png"))
+    console.print(f"written: {path} and, beside it, .md and .png")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench-colocation", description="many families on one machine")
+    add = parser.add_argument
+    add("--families", type=int, nargs="+", default=[4, 16, 64], metavar="N", help="how many (default 4 16 64)")
+    add("--seeds", type=int, default=2, help="workloads of each mix (default 2)")
+    add("--duration", type=float, default=4.0, help="seconds of each workload (default 4)")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="simulations at a time (default: cores)")
+    add("--live", action="store_true", help="serve copies of built families by real gateways instead")
+    add("--models", type=Path, default=Path("models"))
+    add("--load", type=float, default=1.0, help="live: all loads times this (default 1)")
+    add("--server-cores", type=int, nargs="*", default=[0, 1], help="none: not pinned (default 0 1)")
+    add("--slot-cores", type=int, nargs="*", default=[0], help="of those, where batches run; none: on all (default 0)")
+    add("--generator-cores", type=int, nargs="*", default=[1], help="none: not pinned (default 1)")
+    add("--out", type=Path, default=Path("loadtests/results"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

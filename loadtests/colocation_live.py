@@ -1,0 +1,203 @@
+"""The colocation benchmark on real gateways: copies of built families under other names, with other SLOs.
+
+Ways to share: one gateway for all families, as it is, without fair shares, or with EDF and MaxBatch; and one gateway
+for each family (up to `MOST_GATEWAYS`), which share the cores as the system's scheduler lets them, so that idle
+families lend theirs: more than static shares, and what independent deployments on one machine are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from rich.console import Console
+
+from loadtests import servers
+from loadtests.colocation_families import SLOS_S, Arrivals, Member, draw
+from loadtests.colocation_runs import CONTENDERS, EDF, OURS, STATIC, Outcome, Task, mix_named
+from loadtests.colocation_score import Shared
+from loadtests.compare import profiled_family
+from loadtests.routing_output import progress
+from loadtests.samples import read_samples
+from loadtests.scoring import MAX_LAG_P99_S, Fate
+from loadtests.sender import Sender, go_first, prepared, read_answers
+from loadtests.workload import Workload
+from variants.repository import Repository
+
+SOURCES = ("digits", "sentiment")
+REQUEST_S = 0.0007
+"""Of processor time for a request beside the model, about: loads count it."""
+MOST_GATEWAYS = 16
+
+
+class Sent(NamedTuple):
+    """What came of a workload: whether each request was answered in time, and rightly, bool [n]; how late it left."""
+
+    met: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+    lag_p99_s: float
+
+
+@contextmanager
+def copies(models: Path, count: int) -> Iterator[Path]:
+    """A repository with so many families: copies of `SOURCES` in turn, hard-linked where the disk can."""
+    source = Repository(models)
+    with tempfile.TemporaryDirectory(prefix=".colocation-", dir=models.parent) as folder:
+        root = Path(folder)
+        for number in range(count):
+            revision = source.open(SOURCES[number % len(SOURCES)])
+            name = f"{revision.manifest.name}-{number:02}"
+            target = root / name / revision.manifest.revision
+            shutil.copytree(revision.path, target, copy_function=_link)
+            for path in (target / "family.json", *sorted((target / "profiles").glob("*.json"))):
+                _rename(path, name)
+            (root / name / "ACTIVE").write_text(revision.manifest.revision + "\n", encoding="utf-8")
+        yield root
+
+
+def live(options: argparse.Namespace, mixes: Sequence[str], console: Console) -> list[Outcome]:
+    """All runs. Raises what the command tells in one line."""
+    outcomes = []
+    for count in options.families:
+        with copies(options.models, count) as root:
+            families = _members(root, options.server_cores)
+            for contender in CONTENDERS:
+                if contender == STATIC and count > MOST_GATEWAYS:
+                    console.print(f"not run: {count} gateways, more than {MOST_GATEWAYS}")
+                    continue
+                with _gateways(root, families, contender, options) as ports, progress(console) as bar:
+                    tasks = [
+                        Task(count, mix, contender, seed, options.duration)
+                        for mix in mixes
+                        for seed in range(1, options.seeds + 1)
+                    ]
+                    turns = bar.track(tasks, description=f"{count} families, {contender}")
+                    outcomes += [_outcome(options, task, families, ports, bar.console) for task in turns]
+    return outcomes
+
+
+def _outcome(
+    options: argparse.Namespace, task: Task, families: tuple[Member, ...], ports: Sequence[int], console: Console
+) -> Outcome:
+    """One workload, sent; where a family bursts in it, also without the burst."""
+    mix = mix_named(task.mix, len(families), task.duration_s)
+    mix = replace(mix, load=mix.load * options.load)
+    asked = draw(mix, families, 1, task.duration_s, task.seed)
+    sent = _send(asked, families, ports, options.generator_cores)
+    neighbours = None
+    if mix.burst is not None:
+        quiet = draw(mix.quiet, families, 1, task.duration_s, task.seed)
+        before = _send(quiet, families, ports, options.generator_cores)
+        loud = mix.burst.member
+        neighbours = float(sent.met[asked.member != loud].mean() - before.met[quiet.member != loud].mean())
+    if sent.lag_p99_s > MAX_LAG_P99_S:
+        late = f"requests left {sent.lag_p99_s * 1e3:.1f} ms late (99th percentile)"
+        console.print(f"[bold white on red] INVALID RUN [/] {task.contender}, {task.mix}, seed {task.seed}: {late}")
+    shared = Shared.of(asked.member, sent.met, sent.right, len(families))
+    fared = (shared.mean, shared.least, shared.jain)
+    return Outcome(task, len(asked), *shared.overall, *fared, math.nan, math.nan, neighbours)
+
+
+@contextmanager
+def _gateways(
+    root: Path, families: Sequence[Member], contender: str, options: argparse.Namespace
+) -> Iterator[list[int]]:
+    """The port of each family's gateway, for as long as the block runs."""
+    slos = {member.family.name: {"slo_ms": member.slo_s * 1e3} for member in families}
+    settings = {
+        "PARETO_CONFIG": "",
+        "PARETO_SLOTS": "1",
+        "PARETO_SLOT_CORES": ",".join(map(str, options.slot_cores)),
+        "PARETO_LOG_LEVEL": "error",
+        "PARETO_POLICY": "maxbatch" if contender == EDF else "casc",
+        "PARETO_FAIR_SHARES": "true" if contender == OURS else "false",
+        "PARETO_FAMILIES": json.dumps(slos),
+    }
+    with ExitStack() as stack:
+        if contender != STATIC:
+            server = stack.enter_context(servers.running(servers.gateway(root, settings), options.server_cores))
+            yield [server.port] * len(families)
+            return
+        ports = []
+        for member in families:
+            name = member.family.name
+            alone = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=root.parent)))
+            shutil.copytree(root / name, alone / name, copy_function=_link)
+            own = {**settings, "PARETO_FAMILIES": json.dumps({name: slos[name]})}
+            server = stack.enter_context(servers.running(servers.gateway(alone, own), options.server_cores))
+            ports.append(server.port)
+        yield ports
+
+
+def _members(root: Path, cores: Sequence[int]) -> tuple[Member, ...]:
+    """The families of a repository, with the variants that are loaded by default."""
+    repository = Repository(root)
+    found = []
+    for number, name in enumerate(repository.families()):
+        folder = repository.open(name)
+        loaded = [variant.name for variant in folder.manifest.variants if variant.load_by_default]
+        family = profiled_family(folder, loaded, cores, staged=False)
+        found.append(Member(family, read_samples(folder), SLOS_S[number % len(SLOS_S)], REQUEST_S))
+    return tuple(found)
+
+
+def _send(asked: Arrivals, families: Sequence[Member], ports: Sequence[int], cores: Sequence[int]) -> Sent:
+    """Send a workload from a process of its own."""
+    with servers.pinned(cores), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_sent, asked, families, ports).result()
+
+
+def _sent(asked: Arrivals, families: Sequence[Member], ports: Sequence[int]) -> Sent:
+    requests: list[bytes] = [b""] * len(asked)
+    parts = []
+    for number, member in enumerate(families):
+        index = np.flatnonzero(asked.member == number)
+        if not len(index):
+            continue
+        part = Workload(asked.arrival_s[index], np.full(len(index), member.slo_s), asked.sample[index])
+        parts.append((index, member, part))
+        host = f"127.0.0.1:{ports[number]}"
+        for place, request in zip(index.tolist(), prepared(part, member.samples, host), strict=True):
+            requests[place] = request
+    slo_s = np.array([member.slo_s for member in families])[asked.member]
+    workload = Workload(asked.arrival_s, slo_s, asked.sample)
+    sender = Sender("127.0.0.1", ports[0], requests, [ports[member] for member in asked.member.tolist()])
+    go_first()
+    started_s, sending = sender.run(workload)
+    met, right = np.zeros(len(asked), dtype=np.bool_), np.zeros(len(asked), dtype=np.bool_)
+    for index, member, part in parts:
+        results = read_answers([sender.seen[place] for place in index.tolist()], started_s, part, member.samples)
+        met[index] = (results.fate == Fate.ANSWERED) & (results.latency_s <= part.slo_s)
+        right[index] = results.label == member.samples.label[part.sample]
+    return Sent(met, right, float(np.percentile(sending.lag_s, 99.0)))
+
+
+def _rename(path: Path, name: str) -> None:
+    """Give a manifest or a profile another family's name, in a file of its own."""
+    values = orjson.loads(path.read_bytes())
+    values["name" if "name" in values else "family"] = name
+    path.unlink()
+    path.write_bytes(orjson.dumps(values))
+
+
+def _link(source: str, target: str) -> str:
+    """A second name for the same bytes, or a copy where the disk has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

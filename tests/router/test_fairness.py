@@ -1,0 +1,172 @@
+"""Fair shares: filled like water, kept through bursts, nothing to anybody while there is time for all."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.contract import Family, Outcome, Reason, Record, Request, Share, Slot, VariantProfile
+from router.fairness import MOST_FLOWS, WINDOW_S, Fairness, Flows, allotment, jain, water_level
+from router.latency import table
+from router.policies import policy_named
+from router.scheduler import Scheduler
+
+ASKS = st.lists(
+    st.tuples(st.floats(0.0, 3.0), st.builds(Share, st.floats(0.1, 5.0), st.floats(0.0, 0.1))), min_size=1, max_size=10
+)
+EVEN = Share()
+
+
+@given(ASKS, st.floats(0.5, 4.0))
+def test_shares_add_up_to_the_machine_or_to_what_is_asked(asks: list[tuple[float, Share]], capacity: float) -> None:
+    """Nobody gets more than asked or less than guaranteed, and nothing is left while somebody wants it."""
+    level = water_level(asks, capacity)
+    given_ = [allotment(asked, share, level, capacity) for asked, share in asks]
+    asked_for = sum(asked for asked, _ in asks)
+    assert sum(given_) == pytest.approx(min(asked_for, capacity))
+    for (asked, share), got in zip(asks, given_, strict=True):
+        assert min(asked, share.guaranteed * capacity) - 1e-9 <= got <= asked + 1e-9
+
+
+@given(ASKS, st.floats(0.5, 4.0))
+def test_who_gets_less_than_asked_has_no_less_than_anybody(asks: list[tuple[float, Share]], capacity: float) -> None:
+    """Max-min: taking from another to give to the poorest would make that one poorer still, weight for weight."""
+    level = water_level(asks, capacity)
+    for asked, share in asks:
+        got = allotment(asked, share, level, capacity)
+        if got < asked - 1e-9:
+            assert got / share.weight >= min(level, math.inf) - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("asks", "expected"),
+    [
+        ([(0.2, EVEN), (0.3, EVEN)], [0.2, 0.3]),
+        ([(0.2, EVEN), (3.0, EVEN)], [0.2, 0.8]),
+        ([(3.0, EVEN), (3.0, Share(3.0))], [0.25, 0.75]),
+        ([(3.0, Share(1.0, 0.6)), (3.0, EVEN)], [0.6, 0.4]),
+        ([(0.1, Share(1.0, 0.6)), (3.0, EVEN)], [0.1, 0.9]),
+    ],
+    ids=["enough for both", "one wants more", "by weight", "guaranteed", "a guarantee that is not used"],
+)
+def test_shares_of_one_second_per_second(asks: list[tuple[float, Share]], expected: list[float]) -> None:
+    """Cases that can be told without computing."""
+    level = water_level(asks, 1.0)
+    assert expected == pytest.approx([allotment(asked, share, level, 1.0) for asked, share in asks])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0.5, 0.5], 1.0), ([1.0, 0.0], 0.5), ([1.0, 0.0, 0.0, 0.0], 0.25), ([0.0, 0.0], 1.0)]
+)
+def test_jains_index(values: list[float], expected: float) -> None:
+    """1 where all have the same, 1 / n where one has everything."""
+    assert expected == jain(values)
+
+
+def request(number: int, now: float, family: str = "loud", tenant: str = "default", slo_s: float = 0.1) -> Request:
+    return Request(number, family, (0,), now, now + slo_s, tenant=tenant)
+
+
+def test_a_burst_is_beyond_its_share_and_a_trickle_is_not() -> None:
+    """Two families on one slot: one asks for a tenth of it, the other suddenly for all."""
+    fairness = Fairness(1)
+    for number in range(100):
+        now = 0.01 * number
+        fairness.ask(request(number, now, "calm"), EVEN, 0.001, now)
+        fairness.admit(request(number, now, "calm"), EVEN, 0.001, now + 0.1, now)
+    within = 0
+    for number in range(200):
+        loud = request(number, 1.0)
+        fairness.ask(loud, EVEN, 0.001, 1.0)
+        if fairness.beyond(loud, EVEN, 0.001, 1.1, 1.0) is None:
+            fairness.admit(loud, EVEN, 0.001, 1.1, 1.0)
+            within += 1
+    # Of the 100 ms until their deadline the calm family needs some seven.
+    assert 85 <= within <= 97
+    assert fairness.beyond(request(999, 1.0, "calm"), EVEN, 0.001, 1.1, 1.0) is None
+
+
+def test_what_was_let_in_beyond_a_share_is_not_held_against_a_flow() -> None:
+    """After using time that nobody wanted, a flow has its share again as soon as its deadlines are over."""
+    flows = Flows(1.0)
+    for name in ("a", "b"):
+        flows.ask(name, EVEN, 0.5 * WINDOW_S, 0.1, 0.0)
+    for _ in range(1000):
+        flows.admit("a", EVEN, 0.01, 0.1, 0.1, 0.0)
+    assert not flows.is_within("a", EVEN, 0.01, 0.1, 0.1, 0.0)
+    assert flows.is_within("a", EVEN, 0.01, 0.1, 0.3, 0.2)
+
+
+def test_flows_are_bounded() -> None:
+    """However many names there are; those beyond the bound share one."""
+    flows = Flows(1.0)
+    for number in range(3 * MOST_FLOWS):
+        flows.ask(f"tenant-{number}", EVEN, 0.01, 0.1, 0.0)
+        flows.admit(f"tenant-{number}", EVEN, 0.01, 0.1, 0.1, 0.0)
+    assert MOST_FLOWS + 1 == len(flows)
+
+
+def families(*shares: Share) -> list[Family]:
+    """`calm`, `loud`: one variant each, of which a row in a full batch takes a millisecond."""
+    only = (VariantProfile("only", 0.7, table((1, 8), (0.002, 0.008))),)
+    return [
+        Family(name, only, max_batch=8, share=share)
+        for name, share in zip(("calm", "loud"), shares or (EVEN, EVEN), strict=True)
+    ]
+
+
+def attained(*, fair: bool, by_tenant: bool, loud_times: int) -> tuple[float, float, set[tuple[Outcome, Reason]]]:
+    """Attainment of the calm and the loud flow on one slot, and how requests were refused.
+
+    Both ask for a fifth of the machine, the loud one in its second second for `loud_times` as much.
+    """
+    scheduler = Scheduler(families(), [Slot(0)], policy_named("fastest"), margins={"calm": 1.0, "loud": 1.0}, fair=fair)
+    events: list[tuple[float, str]] = [(0.005 * number, "calm") for number in range(400)]
+    events += [(0.0025 + 0.005 * number, "loud") for number in range(200)]
+    events += [(1.0 + 0.005 / loud_times * number, "loud") for number in range(200 * loud_times)]
+    records: list[Record] = []
+    running: dict[int, float] = {}
+    wake_at = math.inf
+    events.sort()
+    number = 0
+    while events or running or wake_at < math.inf:
+        ends_s = min(running.values(), default=math.inf)
+        now = min(events[0][0] if events else math.inf, ends_s, wake_at)
+        for batch in [batch for batch, end_s in running.items() if end_s <= now]:
+            del running[batch]
+            scheduler.complete(batch, now)
+        while events and events[0][0] <= now:
+            _, flow = events.pop(0)
+            family, tenant = ("calm", flow) if by_tenant else (flow, "default")
+            # Loud rows are more urgent by their deadline: they would go first.
+            scheduler.submit(request(number, now, family, tenant, 0.05 if flow == "loud" else 0.1), now)
+            number += 1
+        poll = scheduler.poll(now)
+        records += poll.records
+        for dispatch in poll.dispatches:
+            running[dispatch.batch_id] = now + 0.00115 * (0.86 + len(dispatch.items))
+        wake_at = poll.wake_at
+    assert number == len(records)
+    mine = [[r.slo_met for r in records if flow in {r.tenant if by_tenant else r.family}] for flow in ("calm", "loud")]
+    refused = {(r.outcome, r.reason) for r in records if not r.slo_met}
+    return sum(mine[0]) / len(mine[0]), sum(mine[1]) / len(mine[1]), refused
+
+
+@pytest.mark.parametrize("by_tenant", [False, True], ids=["families", "tenants"])
+def test_a_burst_costs_those_who_burst(*, by_tenant: bool) -> None:
+    """Ten times as many requests of one family or tenant: without shares the other loses, with them it does not."""
+    unfair_calm, _, _ = attained(fair=False, by_tenant=by_tenant, loud_times=10)
+    calm, loud, refused = attained(fair=True, by_tenant=by_tenant, loud_times=10)
+    assert unfair_calm < 0.95
+    assert calm >= 0.995
+    assert loud < 0.7
+    assert (Outcome.REJECTED_INFEASIBLE, Reason.OVER_SHARE) in refused
+
+
+@pytest.mark.parametrize("by_tenant", [False, True], ids=["families", "tenants"])
+def test_nobody_is_refused_while_there_is_time_for_all(*, by_tenant: bool) -> None:
+    """Twice as many requests than usual still fit; shares mean nothing then."""
+    assert (1.0, 1.0, set()) == attained(fair=True, by_tenant=by_tenant, loud_times=2)
