@@ -6,6 +6,7 @@ Called on the loading thread and on the event loop: it reads what the other chan
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from heapq import nlargest
 from time import monotonic
 
 from router.latency import LatencyModel
@@ -14,6 +15,10 @@ from router.popularity import Popularity
 from router.roster import Cold, Missing
 from service.memory import Overhead, resident_bytes
 from service.piecewise import PiecewiseFamily
+
+FULL = 0.9
+MOST_RIVALS = 32
+"""Where memory is nearly full, so many families by popularity are considered beside those that are loaded or needed."""
 
 
 class Appraisal:
@@ -53,7 +58,14 @@ class Appraisal:
         overhead = self._overhead.observe(resident_bytes(), sum(self.bytes_by_family().values()))
         # Opening a model takes its file's bytes once more for a moment.
         self.allowed_bytes = self.budget_bytes - overhead - max(sizes.values(), default=0)
-        wanted = self._wanted(pieces, cold, busy, monotonic())
+        now = monotonic()
+        taken = sum(sizes[file] for file in {f for s in held for f in self._files(pieces, s)})
+        if taken > FULL * self.allowed_bytes:
+            # Of hundreds of families most are not even thought of: the rest cannot take the place of what is there.
+            asked = nlargest(MOST_RIVALS, pieces, key=lambda name: self.popularity.per_s(name, now))
+            thought_of = {spot.family for spot in held} | cold.keys() | self.pinned | set(asked)
+            pieces = {name: piece for name, piece in pieces.items() if name in thought_of}
+        wanted = self._wanted(pieces, cold, busy, now)
         return self._placement.plan(wanted, sizes, held, (), self.allowed_bytes)
 
     def bytes_by_family(self) -> dict[str, int]:
@@ -93,6 +105,10 @@ class Appraisal:
             if other is not None and smallest is not None:
                 fixed += other.size(other.loaded.family.variants[smallest].name)
         return fixed + piece.size(piece.loaded.family.variants[variant].name) <= self.allowed_bytes
+
+    def _files(self, pieces: Mapping[str, PiecewiseFamily], spot: Spot) -> tuple[str, ...]:
+        piece = pieces[spot.family]
+        return piece.keys(piece.loaded.family.variants[spot.variant].name)
 
     def _wanted(
         self, pieces: Mapping[str, PiecewiseFamily], cold: Mapping[str, Cold], busy: frozenset[str], now: float

@@ -71,11 +71,13 @@ class PiecewiseFamily:
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)
         tables = {**profile.variants, **profile.stages}
         self.bytes: dict[str, int] = {}
-        """What each file is thought to take in memory, by `<family>/<file>`."""
+        """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk."""
+        self._least: dict[str, int] = {}
         for variant in family.variants:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
             for table, file in zip(names, self._files(variant.name), strict=True):
-                self.bytes[f"{name}/{file}"] = max(tables[table].memory_bytes, self._folder.file(file).stat().st_size)
+                least = self._least[f"{name}/{file}"] = self._folder.file(file).stat().st_size
+                self.bytes[f"{name}/{file}"] = max(tables[table].memory_bytes, least)
         if isinstance(self.loaded.manifest.preparation, TextPreparation):
             size = self._folder.file(self.loaded.manifest.preparation.tokenizer_file).stat().st_size
             self.bytes[self._tokenizer] = 8 * size
@@ -114,6 +116,10 @@ class PiecewiseFamily:
                 found[index] = Loadable(self.keys(variants[index].name), max(0.0, quality - best))
                 best = max(best, quality)
         return found
+
+    def took(self, files: Iterable[str], factor: float) -> None:
+        """Loading these files took so many times what they were thought to take."""
+        self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in files}
 
     def size(self, variant: str) -> int:
         """What a variant alone is thought to take in memory, bytes."""

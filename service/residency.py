@@ -218,7 +218,7 @@ class Residency:
         if believed:
             # Freed memory that is used again does not show: what it takes is not believed to halve at once.
             factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
-            piece.bytes |= {file: int(piece.bytes[file] * factor) for file in new}
+            piece.took(new, factor)
         return opened
 
     async def _evict(self, name: str, variants: Sequence[str]) -> None:

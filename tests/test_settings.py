@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from router.contract import Share, WhenLate
 from router.policies import POLICIES
-from service.configuration import SettingsError, load_settings
+from service.configuration import SOURCES, SettingsError, load_settings, reload_settings, sources
 from service.reference import settings_reference
 from service.settings import FamilySettings, Settings
 
@@ -258,3 +258,28 @@ def test_the_reference_in_the_docs_is_the_one_that_the_code_makes() -> None:
     """`docs/settings.md` ends with the table that `settings_reference` makes of the settings themselves."""
     document = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
     assert document.endswith(settings_reference().rstrip() + "\n")
+
+
+def test_settings_are_read_again_where_they_came_from(tmp_path: Path) -> None:
+    """The server's process finds the file as it is then, with the flags that its command was given still on top."""
+    file = tmp_path / "own.toml"
+    file.write_text('policy = "fluid"\nbacklog = 5000\nmodels = "m"\n', encoding="utf-8")
+    with mock.patch.dict(os.environ, {"PARETO_TENANTS": "a,b"}):
+        told = sources(file, {"policy": "casc", "host": None})
+    file.write_text('policy = "fluid"\nbacklog = 6000\nmodels = "m"\n', encoding="utf-8")
+    with mock.patch.dict(os.environ, {SOURCES: told, "PARETO_CONFIG": ""}):
+        settings = reload_settings()
+        file.write_text("backlog = 0\n", encoding="utf-8")
+        with pytest.raises(SettingsError, match=r"backlog .*greater than or equal to 1, got 0"):
+            reload_settings()
+    assert ("casc", 6000, ("a", "b")) == (settings.policy, settings.backlog, settings.tenants)
+    assert Path.cwd() / "m" == settings.models
+
+
+@pytest.mark.parametrize("budget", ["2GiB", "60%", "1048576"])
+def test_a_memory_budget_reaches_another_process(budget: str) -> None:
+    """As it was written, with the names of pinned families and whether callers may change what is served."""
+    settings = Settings(memory_budget=budget, pinned=("a", "b"), admin=True)
+    with mock.patch.dict(os.environ, settings.environment()):
+        loaded = load_settings()
+    assert (budget, ("a", "b"), True) == (loaded.memory_budget, loaded.pinned, loaded.admin)

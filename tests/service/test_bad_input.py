@@ -118,7 +118,7 @@ def test_binary_tensors_that_lie_are_refused(client: httpx.Client) -> None:
         ("GET", "/v2/nowhere", 404),
         ("GET", "/v2/models/sign/versions", 404),
         ("GET", "/static_content/x", 404),
-        ("POST", "/v2/repository/models/sign/unload", 400),
+        ("POST", "/v2/repository/models/sign/unload", 403),
     ],
 )
 def test_what_is_not_there_is_said_so(client: httpx.Client, method: str, path: str, status: int) -> None:
