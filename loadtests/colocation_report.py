@@ -48,9 +48,23 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
         grouped.setdefault((task.families, task.mix, task.contender), []).append(outcome)
     rows = []
     for (families, mix, contender), some in grouped.items():
-        values = [fmean(getattr(one, name) for one in some) for name in Row._fields[4:-1]]
         moved = [one.neighbours for one in some if one.neighbours is not None]
-        rows.append(Row(families, mix, contender, len(some), *values, fmean(moved) if moved else None))
+        rows.append(
+            Row(
+                families,
+                mix,
+                contender,
+                len(some),
+                fmean(one.attainment for one in some),
+                fmean(one.effective for one in some),
+                fmean(one.mean for one in some),
+                fmean(one.least for one in some),
+                fmean(one.jain for one in some),
+                fmean(one.decision_us for one in some),
+                fmean(one.decision_p99_us for one in some),
+                fmean(moved) if moved else None,
+            )
+        )
     return rows
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from router.contract import Family, Outcome, Reason, Record, Request, Share, Slot, VariantProfile
 from router.fairness import MOST_FLOWS, WINDOW_S, Fairness, Flows, allotment, jain, water_level
-from router.latency import table
+from router.latency import LatencyModel, table
 from router.policies import policy_named
 from router.scheduler import Scheduler
 
@@ -124,6 +124,7 @@ def attained(*, fair: bool, by_tenant: bool, loud_times: int) -> tuple[float, fl
     Both ask for a fifth of the machine, the loud one in its second second for `loud_times` as much.
     """
     scheduler = Scheduler(families(), [Slot(0)], policy_named("fastest"), margins={"calm": 1.0, "loud": 1.0}, fair=fair)
+    exact = LatencyModel(families()[0], 1.0)
     events: list[tuple[float, str]] = [(0.005 * number, "calm") for number in range(400)]
     events += [(0.0025 + 0.005 * number, "loud") for number in range(200)]
     events += [(1.0 + 0.005 / loud_times * number, "loud") for number in range(200 * loud_times)]
@@ -147,7 +148,7 @@ def attained(*, fair: bool, by_tenant: bool, loud_times: int) -> tuple[float, fl
         poll = scheduler.poll(now)
         records += poll.records
         for dispatch in poll.dispatches:
-            running[dispatch.batch_id] = now + 0.00115 * (0.86 + len(dispatch.items))
+            running[dispatch.batch_id] = now + exact.median_s(0, len(dispatch.items), 0)
         wake_at = poll.wake_at
     assert number == len(records)
     mine = [[r.slo_met for r in records if flow in {r.tenant if by_tenant else r.family}] for flow in ("calm", "loud")]
