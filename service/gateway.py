@@ -20,12 +20,13 @@ from router.contract import NEVER, Request, Slot
 from router.policies import LAZY, policy_named
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
-from service.dispatcher import Dispatcher
+from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
 from service.loading import LoadedFamily, cannot_be_loaded, load_family
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
 from service.oip.terms import TermDefaults, Terms
+from service.page.feed import Feed
 from service.pinning import PinningError, core_of_slots, leave_to_slots
 from service.preparing import is_long, prepare
 from service.runner import BatchRunner, SlotThread
@@ -71,6 +72,7 @@ class Gateway:
         self.repository: Repository | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
+        self.feed = Feed(self) if settings.page else None
         self.scheduler: Scheduler | None = None
         self._dispatcher: Dispatcher | None = None
         self._defaults: dict[str, TermDefaults] = {}
@@ -117,7 +119,9 @@ class Gateway:
             {name: settings.margin_of(name) for name in loaded},
         )
         runner = BatchRunner(loaded)
-        observers = (self.metrics, self.statistics)
+        observers: list[Observer] = [self.metrics, self.statistics]
+        if self.feed is not None:
+            observers.append(self.feed)
         self._dispatcher = Dispatcher(
             self.scheduler,
             runner,

@@ -181,6 +181,16 @@ class Settings(BaseSettings):
         description="Batches planned shorter than this run on the event loop, seconds: handing them to a thread would "
         "cost more. 0 hands over all.",
     )
+    page: bool = Field(
+        default=True,
+        description="Whether the gateway's own page is served at `/`. Everybody who reaches the port may read there "
+        "what is answered by whom and why, though not what was asked.",
+    )
+    comparison: Path | None = Field(
+        default=None,
+        description="A file that `pareto demo` writes, shown on the page: what fixed variants would have made of the "
+        "traffic.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity logged."
     )
@@ -260,7 +270,9 @@ class Settings(BaseSettings):
         What nobody has set stays so.
         """
         dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-        dumped["models"] = str(self.models.absolute())
+        for name in ("models", "comparison"):
+            if (path := getattr(self, name)) is not None:
+                dumped[name] = str(path.absolute())
         for name in ("tenants", "slot_cores"):
             if name in dumped:
                 dumped[name] = ",".join(map(str, dumped[name]))
