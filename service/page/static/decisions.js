@@ -36,7 +36,8 @@ function item(decision, words) {
 function because(decision, words, answered) {
   if (!answered) return `${decision.reason}: ${words.refused[decision.reason] ?? ""}.`;
   const said = [`${decision.reason}: ${words.chosen[decision.reason] ?? ""}`];
-  if (decision.escalation !== "none") said.push(`${words.escalations[decision.escalation]} (first answer ${percent(decision.confidence, 0)} sure)`);
+  if (decision.escalation === "escalated") said.push(`the first answer was ${percent(decision.confidence, 0)} sure`);
+  else if (decision.escalation !== "none") said.push(`${words.escalations[decision.escalation]} (first answer ${percent(decision.confidence, 0)} sure)`);
   return `${said.join("; ")}. Waited ${milliseconds(decision.queue_ms)}, computed ${milliseconds(decision.compute_ms)}.`;
 }
 

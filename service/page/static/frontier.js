@@ -1,9 +1,11 @@
 // The frontier of one family: quality against latency, and where the traffic goes.
 
-import { colour, fillTable, html, isOpen, megabytes, milliseconds, percent, svg } from "./dom.js";
+import { colour, fillTable, html, isOpen, megabytes, milliseconds, percent, roomOf, svg } from "./dom.js";
 
-const WIDTH = 520, HEIGHT = 330, LEFT = 46, RIGHT = 16, TOP = 14, BOTTOM = 40;
+const HEIGHT = 330, LEFT = 46, RIGHT = 16, TOP = 14, BOTTOM = 40;
 const MOST_RADIUS = 44;
+const LETTER = 6.6; // pixels that a letter of a name takes on average
+const PLACES = [[1, 10, 16], [1, 10, -9], [-1, -10, -9], [-1, -10, 16], [1, 10, 30], [-1, -10, 30], [1, 10, -23], [-1, -10, -23]];
 
 export class Frontier {
   constructor(figure, table) {
@@ -26,6 +28,8 @@ export class Frontier {
     const answered = Object.values(recent?.paths ?? {}).reduce((sum, number) => sum + number, 0);
     const { share, moves } = flows(recent?.paths ?? {}, answered);
     if (this.outgrown()) this.draw();
+    this.stair.setAttribute("d", this.steps());
+    const taken = this.family.variants.map((variant) => box(this.x(this.latency[variant.name]), this.y(variant.quality), 7));
     for (const [index, variant] of this.family.variants.entries()) {
       const mark = this.marks[index];
       const x = this.x(this.latency[variant.name]), y = this.y(variant.quality);
@@ -36,7 +40,7 @@ export class Frontier {
       mark.moving[0].setAttribute("r", MOST_RADIUS * Math.sqrt(share[variant.name] ?? 0));
       const portion = share[variant.name] ? ` ${percent(share[variant.name], 0)}` : "";
       if (mark.label.textContent !== variant.name + portion) mark.label.textContent = variant.name + portion;
-      this.place(mark.label, x, y, index);
+      taken.push(this.place(mark.label, x, y, taken));
     }
     this.arcs.replaceChildren(...Object.entries(moves).map(([way, part]) => this.arc(way, part)));
     const said = this.family.variants
@@ -50,16 +54,17 @@ export class Frontier {
   /** Latencies are corrected as the machine drifts: the axis follows only when a point would leave it. */
   outgrown() {
     const values = Object.values(this.latency);
-    return this.span === null || Math.min(...values) < this.span[0] || Math.max(...values) > this.span[1];
+    return this.span === null || this.width !== roomOf(this.figure) || Math.min(...values) < this.span[0] || Math.max(...values) > this.span[1];
   }
 
   draw() {
+    this.width = roomOf(this.figure);
     const values = Object.values(this.latency);
     this.span = [Math.min(...values) / 1.6, Math.max(...values) * 1.6];
     const qualities = this.family.variants.map((variant) => variant.quality);
     const room = Math.max(0.01, (Math.max(...qualities) - Math.min(...qualities)) * 0.22);
     this.range = [Math.min(...qualities) - room, Math.min(1.005, Math.max(...qualities) + room)];
-    this.picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
+    this.picture = svg("svg", { viewBox: `0 0 ${this.width} ${HEIGHT}`, role: "img" });
     for (const ms of powers(...this.span)) {
       const x = this.x(ms);
       this.picture.append(svg("line", { class: "grid", x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }),
@@ -67,13 +72,13 @@ export class Frontier {
     }
     for (const quality of ticks(...this.range)) {
       const y = this.y(quality);
-      this.picture.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y }),
+      this.picture.append(svg("line", { class: "grid", x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y }),
         svg("text", { class: "axis", x: LEFT - 6, y: y + 4, "text-anchor": "end" }, `${+(100 * quality).toFixed(1)}`));
     }
     this.picture.append(
-      svg("text", { class: "axis", x: (LEFT + WIDTH) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "latency of one row (ms)"),
+      svg("text", { class: "axis", x: (LEFT + this.width) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "latency of one row (ms)"),
       svg("text", { class: "axis", x: LEFT - 34, y: TOP + 2, "text-anchor": "start" }, "%"),
-      svg("path", { class: "stair", d: this.stair() }),
+      (this.stair = svg("path", { class: "stair" })),
     );
     this.arcs = svg("g");
     this.picture.append(this.arcs);
@@ -89,21 +94,34 @@ export class Frontier {
     this.figure.replaceChildren(this.picture);
   }
 
-  stair() {
-    const points = this.family.variants.filter((variant) => variant.on_ladder);
-    return points
-      .map((variant, index) => {
-        const x = this.x(this.latency[variant.name]), y = this.y(variant.quality);
-        return index ? `H${x}V${y}` : `M${x} ${y}`;
-      })
-      .join("") + `H${WIDTH - RIGHT}`;
+  /** The frontier of what is loaded, at the latencies of this moment. */
+  steps() {
+    const points = this.family.variants.map((variant) => [this.latency[variant.name], variant.quality]).sort((a, b) => a[0] - b[0]);
+    let path = "", best = -1;
+    for (const [ms, quality] of points) {
+      if (quality <= best) continue;
+      path += path ? `H${this.x(ms)}V${this.y(quality)}` : `M${this.x(ms)} ${this.y(quality)}`;
+      best = quality;
+    }
+    return `${path}H${this.width - RIGHT}`;
   }
 
-  place(label, x, y, index) {
-    const right = x < WIDTH * 0.72;
-    label.setAttribute("x", right ? x + 10 : x - 10);
-    label.setAttribute("y", y + (index % 2 ? -9 : 17));
-    label.setAttribute("text-anchor", right ? "start" : "end");
+  /** Put a name where it covers least of points and names already there; returns the box that it takes. */
+  place(label, x, y, taken) {
+    const width = LETTER * label.textContent.length;
+    let best = null;
+    for (const [side, dx, dy] of PLACES) {
+      const left = side > 0 ? x + dx : x + dx - width;
+      const found = { left, right: left + width, top: y + dy - 11, bottom: y + dy + 3 };
+      const outside = Math.max(0, LEFT - left) + Math.max(0, found.right - this.width);
+      const cost = 40 * outside + taken.reduce((sum, other) => sum + shared(found, other), 0);
+      if (best === null || cost < best.cost) best = { cost, found, side, dx, dy };
+      if (cost === 0) break;
+    }
+    label.setAttribute("x", x + best.dx);
+    label.setAttribute("y", y + best.dy);
+    label.setAttribute("text-anchor", best.side > 0 ? "start" : "end");
+    return best.found;
   }
 
   arc(way, part) {
@@ -132,7 +150,7 @@ export class Frontier {
 
   x(ms) {
     const [low, high] = this.span.map(Math.log);
-    return LEFT + ((Math.log(ms) - low) / (high - low)) * (WIDTH - LEFT - RIGHT);
+    return LEFT + ((Math.log(ms) - low) / (high - low)) * (this.width - LEFT - RIGHT);
   }
 
   y(quality) {
@@ -140,6 +158,10 @@ export class Frontier {
     return TOP + ((high - quality) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   }
 }
+
+const box = (x, y, half) => ({ left: x - half, right: x + half, top: y - half, bottom: y + half });
+
+const shared = (a, b) => Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left)) * Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
 
 /** Share of answers by the variant that gave the last one, and of rows by step from one variant to the next. */
 function flows(paths, answered) {

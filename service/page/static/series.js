@@ -1,8 +1,8 @@
 // Two minutes, second by second: who answered, what share in time, what waited.
 
-import { byId, colour, count, fillTable, html, isOpen, percent, say, svg } from "./dom.js";
+import { byId, colour, count, fillTable, html, isOpen, percent, roomOf, say, svg } from "./dom.js";
 
-const WIDTH = 520, LEFT = 38, RIGHT = 8, TOP = 8, BOTTOM = 18;
+const LEFT = 38, RIGHT = 8, TOP = 8, BOTTOM = 18;
 const REFUSED = "refused";
 
 /** Draw all three pictures, the legend and, where it is open, the table. */
@@ -98,27 +98,29 @@ export function lines(figure, label, height, most, written, series, ends = ["2 m
     if (filled) picture.plot.append(svg("path", { d: band(picture, values.map(() => 0), values.map((value) => value ?? 0)), fill: paint, opacity: 0.3 }));
     else picture.plot.append(svg("path", { d: line(picture, values), fill: "none", stroke: paint, "stroke-width": 2, "stroke-dasharray": dashed ? "5 3" : "none" }));
     const last = values.findLastIndex((value) => value !== null);
-    if (last >= 0 && !filled) picture.plot.append(svg("text", { x: WIDTH - RIGHT, y: Math.max(11, picture.y(values[last]) + (dashed ? 14 : -5)), "text-anchor": "end" }, name));
+    if (last >= 0 && !filled) picture.plot.append(svg("text", { x: picture.width - RIGHT, y: Math.max(11, picture.y(values[last]) + (dashed ? 14 : -5)), "text-anchor": "end" }, name));
   }
 }
 
 function frame(figure, height, most, written, label, ends = ["2 min ago", "now"]) {
+  const width = roomOf(figure);
   const y = (value) => TOP + (1 - value / most) * (height - TOP - BOTTOM);
-  const x = (index, of) => LEFT + (index / Math.max(1, of - 1)) * (WIDTH - LEFT - RIGHT);
+  const x = (index, of) => LEFT + (index / Math.max(1, of - 1)) * (width - LEFT - RIGHT);
   let picture = figure.firstElementChild;
   if (picture === null) {
-    picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img" });
+    picture = svg("svg", { role: "img" });
     figure.append(picture);
   }
+  picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
   if (picture.getAttribute("aria-label") !== label) picture.setAttribute("aria-label", label);
   const plot = svg("g");
   for (const part of [0, 0.5, 1]) {
-    plot.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(part * most), y2: y(part * most) }),
+    plot.append(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(part * most), y2: y(part * most) }),
       svg("text", { class: "axis", x: LEFT - 5, y: y(part * most) + 4, "text-anchor": "end" }, written(part * most)));
   }
-  plot.append(svg("text", { class: "axis", x: LEFT, y: height - 3 }, ends[0]), svg("text", { class: "axis", x: WIDTH - RIGHT, y: height - 3, "text-anchor": "end" }, ends[1]));
+  plot.append(svg("text", { class: "axis", x: LEFT, y: height - 3 }, ends[0]), svg("text", { class: "axis", x: width - RIGHT, y: height - 3, "text-anchor": "end" }, ends[1]));
   picture.replaceChildren(plot);
-  return { plot, x, y };
+  return { plot, x, y, width };
 }
 
 function line({ x, y }, values) {

@@ -129,7 +129,7 @@ export class Try {
     const { variant, route_reason, route_path, slo_met, escalation, first_confidence } = said.parameters;
     const total = /total;dur=([\d.]+)/.exec(headers.get("server-timing") ?? "");
     const right = truth === undefined ? null : html("span", { class: truth === output.label ? "yes" : "no" }, truth === output.label ? ", which is right" : `, though it is ${truth}`);
-    const sure = escalation === "none" ? "" : ` ${this.words.escalations[escalation]} (first answer ${percent(first_confidence, 0)} sure).`;
+    const sure = escalation === "none" ? "" : escalation === "escalated" ? ` The first answer was ${percent(first_confidence, 0)} sure.` : ` ${this.words.escalations[escalation]} (first answer ${percent(first_confidence, 0)} sure).`;
     return [
       html("p", { class: "big" }, `${output.label}`, output.confidence === undefined ? "" : `, ${percent(output.confidence, 0)} sure`, right),
       html("p", {}, html("b", {}, route_path.includes(",") ? route_path.replaceAll(",", " → ") : variant), ` in ${milliseconds(total ? +total[1] : NaN)}, `, html("span", { class: slo_met ? "yes" : "no" }, slo_met ? "in time" : "late"), `; with the way to this page and back ${milliseconds(trip_ms)}.`),

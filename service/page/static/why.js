@@ -2,15 +2,14 @@
 
 import { byId, html, percent, say } from "./dom.js";
 
-/** Fill both lists. `early` counts requests refused before they were queued, by HTTP status, since the start. */
+/** Fill the lists. `early` counts requests refused before they were queued, by HTTP status, since the start. */
 export function showWhy(recent, words, early) {
   const chosen = recent?.chosen ?? {}, escalations = recent?.escalations ?? {};
   const answered = sum(chosen);
   const lines = Object.entries(chosen).map(([reason, number]) => [reason, number, answered, words.chosen[reason]]);
-  for (const [word, number] of Object.entries(escalations)) {
-    if (word !== "none" && word !== "escalated") lines.push([word, number, answered, words.escalations[word]]);
-  }
   fill(byId("why"), lines, "Nothing was answered in the last seconds.");
+  const better = Object.entries(escalations).map(([word, number]) => [word, number, answered, words.escalations[word]]);
+  fill(byId("better"), better, "Nothing was answered in the last seconds.");
   const refused = recent?.refused ?? {};
   const requests = Math.max(1, recent?.requests ?? 1);
   const turned = Object.entries(refused).map(([reason, number]) => [reason, number, requests, words.refused[reason]]);
