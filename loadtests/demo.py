@@ -8,8 +8,11 @@ simulated (`loadtests.simulator`) with this machine's profile, and so is the gat
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from loadtests.sender import Sender, read_answer
 from loadtests.traces import Shape, arrivals
 from loadtests.whatif import Setup, predict
 from loadtests.workload import SloMix, Workload
+from variants.fingerprint import available_cores
 
 NIGHT_TO_NOON = 7.0
 NOON, BURST = 0.8, 2.2
@@ -84,12 +88,29 @@ def tallied(workload: Workload, label: NDArray[np.int64], results: Results, seco
 
 
 def simulated(setup: Setup, workload: Workload, seconds: int) -> Iterator[tuple[str, Tallied]]:
-    """What the setup's own policy makes of the day, and then every variant of the ladder alone, cheapest first."""
+    """What the setup's own policy makes of the day, and every variant of the ladder alone after it, cheapest first."""
     names = [setup.family.variants[index].name for index in setup.family.ladder]
-    for policy in (setup.policy, *(f"fixed:{name}" for name in names)):
-        own = dataclasses.replace(setup, policy=policy)
-        forecast = predict(own, [workload], 1, lambda: None)
-        yield policy, tallied(workload, setup.samples.label, forecast.first, seconds)
+    # The gateway's policy weighs most, so it takes longest and goes first.
+    policies = (setup.policy, *(f"fixed:{name}" for name in names))
+    processes = max(1, min(len(policies), int(available_cores())))
+    with ProcessPoolExecutor(processes, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
+        try:
+            running = [pool.submit(_simulated, setup, workload, seconds, policy) for policy in policies]
+            for policy, done in zip(policies, running, strict=True):
+                yield policy, done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _simulated(setup: Setup, workload: Workload, seconds: int, policy: str) -> Tallied:
+    own = dataclasses.replace(setup, policy=policy)
+    forecast = predict(own, [workload], 1, lambda: None)
+    return tallied(workload, setup.samples.label, forecast.first, seconds)
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    """A terminal's Ctrl-C reaches every process; only the parent knows what to say of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Scorer:

@@ -61,7 +61,9 @@ def _unpacked(root: Path) -> Chromium:
 def _unpack(root: Path) -> None:
     """Download what this machine lacks of the package and of what it depends on, and unpack it."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise NoChromiumError(f"no Chromium is installed, {VARIABLE} names none, and there is no apt-get to get one with")
+        raise NoChromiumError(
+            f"no Chromium is installed, {VARIABLE} names none, and there is no apt-get to get one with"
+        )
     beside = CACHE / f"unpacking-{os.getpid()}"
     shutil.rmtree(beside, ignore_errors=True)
     downloads, tree = beside / "downloads", beside / "root"

@@ -21,6 +21,7 @@ export function drawComparison(found, family) {
   const sum = (values) => values.slice(0, until).reduce((total, value) => total + value, 0);
   const arrivals = Math.max(1, sum(found.arrivals));
   const fixed = Object.entries(found.fixed).map(([name, one]) => ({ name, right: sum(one.correct) / arrivals, inTime: sum(one.in_time) / arrivals, one }));
+  if (fixed.length === 0) return;
   const best = fixed.reduce((a, b) => (b.right > a.right ? b : a));
   const right = sum(found.live.correct) / arrivals;
   const lost = right - best.right;
