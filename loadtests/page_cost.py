@@ -1,8 +1,8 @@
-"""What the gateway's page costs its server: processor time per open tab, and of counting (`make page-cost`).
+"""What the gateway's page costs its server: processor time per open tab (`make page-cost`).
 
-A gateway answers the same light traffic while 0 and then so many tabs read the stream, in turns; processor seconds of its
-processes are counted, not wall time, so that a busy machine changes little. Tabs are sockets that read: what a browser
-draws is the visitor's own. What counting costs a request is timed alone, in this process.
+A gateway answers the same light traffic while no tab and then so many tabs read the stream, in turns; processor seconds
+of its processes are counted, not wall time, so that a busy machine changes little. Tabs are sockets that read: what a
+browser draws is the visitor's own. Counting is in `make bench-profile`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from loadtests.fetch import fetch
-from loadtests.sender import Sender, prepared
 from loadtests.samples import Samples, read_samples
+from loadtests.sender import Sender, prepared
 from loadtests.servers import Server, gateway, running
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload

@@ -100,9 +100,7 @@ def _missing_packages() -> tuple[list[str], list[str]]:
 
 def _simulated(options: list[str]) -> list[str]:
     said = _run("apt-get", *options, "install", "--simulate", "--no-install-recommends", *PACKAGES)
-    names = [line.split()[1] for line in said.splitlines() if line.startswith("Inst ")]
-    # Fonts that are installed already are found where they are.
-    return names
+    return [line.split()[1] for line in said.splitlines() if line.startswith("Inst ")]
 
 
 def _run(*command: str, cwd: Path | None = None) -> str:

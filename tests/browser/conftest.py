@@ -19,7 +19,7 @@ FAMILIES = 64
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of 64 families: `chain`, two exits of one network that hand rows on, and tiny ones of two variants."""
+    """A repository of 64 families: `chain`, two exits of one network, and tiny ones of two variants."""
     root = tmp_path_factory.mktemp("many")
     repository = Repository(root)
     write_chain(repository, "chain", 0.5)
@@ -74,7 +74,7 @@ class Watched:
 
 @pytest.fixture
 def watched(browser: Browser, server: Server) -> Iterator[Watched]:
-    """The page of `chain`, open and welcomed, in a window of 1280 by 900; at its end it has complained about nothing."""
+    """The page of `chain`, open and welcomed, in a window of 1280 by 900; at its end it has not complained."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     found = Watched(context.new_page())
     found.watch()

@@ -39,7 +39,7 @@ def matching(pattern: str) -> re.Pattern[str]:
 
 
 def test_who_tries_it_is_answered(watched: Watched) -> None:
-    """A sample asked with much time and with next to none: an answer with variant and reason, and a refusal with why."""
+    """A sample is answered with variant, confidence and reason; the slider says its limit and asks again."""
     page = watched.page
     expect(page.locator("#sample option")).to_have_count(24)
     page.get_by_role("button", name="Ask").click()
@@ -57,7 +57,8 @@ def test_dragging_asks_a_few_times_a_second_at_most(watched: Watched) -> None:
     expect(page.locator("#sample option")).to_have_count(24)
     page.on("request", lambda request: "/infer" in request.url and sent.append(request.headers["x-slo-latency-ms"]))
     page.locator("#slo").evaluate(
-        """slider => { for (let at = 0; at <= 100; at++) { slider.value = at; slider.dispatchEvent(new Event("input")); } }"""
+        """slider => { for (let at = 0; at <= 100; at++) {
+            slider.value = at; slider.dispatchEvent(new Event("input")); } }"""
     )
     expect(page.locator("#tries li").first).to_contain_text("1 s")
     assert len(sent) <= 3
@@ -74,7 +75,7 @@ def test_a_family_is_found_and_chosen_among_many(watched: Watched) -> None:
     page.get_by_label("Find").fill("family-17")
     expect(rows).to_have_count(1)
     rows.get_by_role("button").click()
-    expect(page).to_have_title("family-17 – Pareto Gateway")
+    expect(page).to_have_title("family-17: Pareto Gateway")
     expect(page.locator("#family")).to_have_value("family-17")
     expect(page.locator("#phase")).to_have_text("ready")
 

@@ -29,14 +29,14 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-export const percent = (share, digits = 1) => (Number.isFinite(share) ? `${(100 * share).toFixed(digits)} %` : "–");
+export const percent = (share, digits = 1) => (Number.isFinite(share) ? `${(100 * share).toFixed(digits)} %` : "-");
 
 export function milliseconds(value) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value === null || value === undefined || !Number.isFinite(value)) return "-";
   return value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toPrecision(value < 1 ? 2 : 3).replace(/\.?0+$/, "")} ms`;
 }
 
-export const megabytes = (bytes) => (bytes ? `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 0)} MB` : "–");
+export const megabytes = (bytes) => (bytes ? `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 0)} MB` : "-");
 
 export const count = (value) => Math.round(value).toLocaleString("en");
 

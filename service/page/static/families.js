@@ -50,7 +50,7 @@ export class Families {
 
   row(family) {
     const name = html("button", { type: "button", onclick: () => this.choose(family.name) }, family.name);
-    const cells = ["0", "–", "–", `${family.variants.length} of ${family.of}${family.refused ? `, ${family.refused} refused` : ""}`, percent(family.best), megabytes(family.memory_bytes)];
+    const cells = ["0", "-", "-", `${family.variants.length} of ${family.of}${family.refused ? `, ${family.refused} refused` : ""}`, percent(family.best), megabytes(family.memory_bytes)];
     const row = html("tr", {}, html("th", { scope: "row" }, name), ...cells.map((text) => html("td", {}, text)));
     if (family.name === this.chosen) {
       row.classList.add("chosen");

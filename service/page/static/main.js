@@ -54,7 +54,7 @@ function welcome(said) {
   if (said.family !== null) {
     select.value = said.family.name;
     say(byId("about"), said.family.description);
-    document.title = `${said.family.name} – Pareto Gateway`;
+    document.title = `${said.family.name}: Pareto Gateway`;
     frontier.begin(said.family);
     trying.begin(said.family, said.words);
   }
