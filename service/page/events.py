@@ -58,16 +58,16 @@ class Events:
             gone.cancel()
 
     async def _stream(self, wanted: str | None, gone: asyncio.Future[Message], send: Send) -> None:
-        told: Phase | None = None
+        told: tuple[object, ...] = ()
+        family = None
         while not gone.done():
-            phase = self._gateway.phase
-            if phase is not told:
-                family = self._feed.chosen(wanted)
-                told = phase
+            edition = self._feed.edition()
+            if edition != told:
+                family, told = self._feed.chosen(wanted), edition
                 content = encoded("welcome", self._feed.welcome(wanted))
             else:
                 content = self._tick(family)
-            last = phase is Phase.DRAINING
+            last = self._gateway.phase is Phase.DRAINING
             await send({"type": "http.response.body", "body": content, "more_body": not last})
             if last:
                 return

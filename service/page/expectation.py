@@ -33,11 +33,14 @@ class Expectation:
         for index, name in enumerate(names):
             edges = np.quantile(evidence.confidence[index], inner)
             of_bin = edges.searchsorted(evidence.confidence[index], side="right")
-            counts = np.maximum(np.bincount(of_bin, minlength=bins), 1)
-            shares = {
-                last: (np.bincount(of_bin, evidence.correct[place].astype(np.float64), bins) / counts).tolist()
-                for place, last in enumerate(names)
-            }
+            counts = np.bincount(of_bin, minlength=bins)
+            # Where many rows are equally sure, bins are empty: taken as the next surer one, or the surest there is.
+            full = np.flatnonzero(counts)
+            source = full[np.minimum(np.searchsorted(full, np.arange(bins)), len(full) - 1)]
+            shares: dict[str, list[float]] = {}
+            for place, last in enumerate(names):
+                right = np.bincount(of_bin, evidence.correct[place].astype(np.float64), bins)
+                shares[last] = (right / np.maximum(counts, 1))[source].tolist()
             self._first[name] = edges.tolist(), shares
 
     def of(self, record: Record) -> float:

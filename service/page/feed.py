@@ -66,11 +66,10 @@ class Feed:
             self._busy_s += batch.finished_s - batch.dispatch.started_s
         for record in records:
             history = self._histories.get(record.family)
-            if history is None:
-                loaded = self._gateway.families.get(record.family)
-                if loaded is None:
+            if history is None or history.revision != record.revision:
+                history = self._history(record.family)
+                if history is None:
                     continue
-                history = self._histories[record.family] = History(Expectation(loaded.family))
             history.add(record, at)
 
     def welcome(self, wanted: str | None) -> Message:
@@ -138,6 +137,23 @@ class Feed:
         return max(
             families, key=lambda name: self._histories[name].total if name in self._histories else 0, default=None
         )
+
+    def edition(self) -> tuple[object, ...]:
+        """Differs where a page has to begin anew: another phase, other families, revisions or variants."""
+        families = self._gateway.families.values()
+        return self._gateway.phase, *((one.name, one.family.revision, len(one.paths)) for one in families)
+
+    def _history(self, name: str) -> History | None:
+        """That of a family that is served, with what is known of its revision; None for another one."""
+        loaded = self._gateway.families.get(name)
+        if loaded is None:
+            return None
+        history = self._histories.get(name)
+        if history is None:
+            history = self._histories[name] = History(Expectation(loaded.family), loaded.family.revision)
+        elif history.revision != loaded.family.revision:
+            history.expectation, history.revision = Expectation(loaded.family), loaded.family.revision
+        return history
 
     def _now(self) -> int:
         """The second that runs; what happened before it is counted as past."""

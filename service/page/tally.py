@@ -86,10 +86,14 @@ class Tally:
 
 
 class History:
-    """Everything kept of one family, bounded: see the constants above."""
+    """Everything kept of one family, bounded: see the constants above.
 
-    def __init__(self, expectation: Expectation) -> None:
-        self._expectation = expectation
+    `expectation` is that of the revision that is served; set it anew where another one is.
+    """
+
+    def __init__(self, expectation: Expectation, revision: str = "") -> None:
+        self.expectation = expectation
+        self.revision = revision
         self._running = Tally(0)
         self.seconds: deque[Second] = deque(maxlen=HISTORY_S)
         self.decisions: deque[Decision] = deque(maxlen=DECISIONS)
@@ -101,7 +105,7 @@ class History:
         """Count a request that ended in that second."""
         if at != self._running.at:
             self.roll(at)
-        self._running.add(record, self._expectation)
+        self._running.add(record, self.expectation)
         self.total += 1
         self.decisions.append(Decision(self.total, record))
 
