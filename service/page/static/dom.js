@@ -33,7 +33,7 @@ export const percent = (share, digits = 1) => (Number.isFinite(share) ? `${(100 
 
 export function milliseconds(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "-";
-  return value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toPrecision(value < 1 ? 2 : 3).replace(/\.?0+$/, "")} ms`;
+  return value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${Number(value.toPrecision(value < 1 ? 2 : 3))} ms`;
 }
 
 export const megabytes = (bytes) => (bytes ? `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 0)} MB` : "-");

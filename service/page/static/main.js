@@ -15,6 +15,8 @@ const trying = new Try();
 const families = new Families(byId("families"), byId("search"), choose);
 let stream = null;
 let polling = null;
+let again = null;
+const AGAIN_MS = 3000;
 
 function choose(name) {
   const url = new URL(location.href);
@@ -29,12 +31,20 @@ function connect() {
   stream = new EventSource(wanted ? `events?family=${encodeURIComponent(wanted)}` : "events");
   stream.addEventListener("welcome", (event) => welcome(JSON.parse(event.data)));
   stream.addEventListener("tick", (event) => tick(JSON.parse(event.data)));
-  stream.addEventListener("error", () => phase("lost", "connection lost, trying again"));
+  stream.addEventListener("error", lost);
+}
+
+/** A browser tries again by itself after a broken connection, but not after a refusal. */
+function lost() {
+  phase("lost", "connection lost, trying again");
+  clearTimeout(again);
+  if (stream?.readyState === EventSource.CLOSED) again = setTimeout(connect, AGAIN_MS);
 }
 
 function disconnect() {
   if (stream !== null) stream.close();
   stream = null;
+  clearTimeout(again);
   clearInterval(polling);
 }
 

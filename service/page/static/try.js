@@ -69,16 +69,21 @@ export class Try {
 
   dragged() {
     this.sayLimit();
-    if (!byId("dragging").checked) return;
-    const wait = this.asked + PAUSE_MS - performance.now();
-    if (this.asking || wait > 0) {
-      if (!this.again) setTimeout(() => this.asking || this.dragged(), Math.max(0, wait));
-      this.again = this.asking;
-    } else this.ask();
+    if (byId("dragging").checked) this.soon();
+  }
+
+  /** Ask when the pause since the last time is over, with what holds then. */
+  soon() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.ask(), Math.max(0, this.asked + PAUSE_MS - performance.now()));
   }
 
   async ask() {
-    if (!this.family || this.asking) return;
+    if (!this.family) return;
+    if (this.asking) {
+      this.again = true;
+      return;
+    }
     this.asking = true;
     this.again = false;
     this.asked = performance.now();
@@ -93,7 +98,7 @@ export class Try {
       byId("answer").replaceChildren(html("p", { class: "no" }, `The gateway cannot be reached (${error.message}).`));
     } finally {
       this.asking = false;
-      if (this.again) this.dragged();
+      if (this.again) this.soon();
     }
   }
 
