@@ -12,7 +12,8 @@ from urllib.parse import parse_qs
 from service.exchange import Message, Receive, Scope, Send, read_body
 from service.gateway import Gateway, Phase
 from service.oip.errors import ProtocolError
-from service.page.feed import Feed, encoded
+from service.page.feed import Feed
+from service.page.messages import encoded
 
 TICK_S = 0.5
 MOST_TABS = 64

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import monotonic, time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
 import psutil
 
-from router.contract import NEVER, BatchRecord, Record
+from router.contract import BatchRecord, Record
 from service import __version__
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.page.expectation import Expectation
-from service.page.tally import HISTORY_S, WINDOW_S, Decision, History, Second, Tally, quantile_s
+from service.page.messages import Message, decision_line, family_card, second_line, share_line, window_lines
+from service.page.tally import HISTORY_S, WINDOW_S, History
 from service.page.words import CHOSEN, ESCALATIONS, REFUSED
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ CATCH_UP_S = 5
 """Seconds of the time series in every message: a tab that missed a few ticks has no gaps."""
 NEWEST = 8
 """Decisions in every message."""
-
-Message = dict[str, Any]
-
 
 class Load(NamedTuple):
     """How busy the replica was in one second: most rows that waited, and the share of the slots' time that ran."""
@@ -52,7 +49,6 @@ class Feed:
         self._at = 0
         self._queued = 0
         self._busy_s = 0.0
-        self._since_unix_s = time() - clock()
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
         """See `service.dispatcher.Observer`."""
@@ -76,7 +72,7 @@ class Feed:
         """Everything that a page needs to begin with, and the family that it is about: the wanted one, if served."""
         gateway, at = self._gateway, self._now()
         name = self.chosen(wanted)
-        families = [_family_card(loaded) for loaded in gateway.families.values()]
+        families = [family_card(loaded) for loaded in gateway.families.values()]
         said: Message = {
             "version": __version__,
             "phase": gateway.phase.value,
@@ -86,7 +82,6 @@ class Feed:
             "history_s": HISTORY_S,
             "window_s": WINDOW_S,
             "now": at,
-            "unix_s": self._since_unix_s + at,
             "families": families,
             "problems": [cannot_be_loaded(problem) for problem in gateway.problems],
             "words": {"chosen": dict(CHOSEN), "refused": dict(REFUSED), "escalations": dict(ESCALATIONS)},
@@ -96,8 +91,8 @@ class Feed:
         if name is not None:
             history = self._histories.get(name)
             said["family"] = self._family_page(gateway.families[name])
-            said["seconds"] = [_second_line(second) for second in history.seconds] if history else []
-            said["decisions"] = [_decision(decision) for decision in history.decisions] if history else []
+            said["seconds"] = [second_line(second) for second in history.seconds] if history else []
+            said["decisions"] = [decision_line(decision) for decision in history.decisions] if history else []
         return said
 
     def tick(self, family: str | None) -> Message:
@@ -114,7 +109,7 @@ class Feed:
             "refused_early": gateway.metrics.protocol_errors,
             "load": [_load_line(load) for load in self._loads if load.at >= at - CATCH_UP_S],
             "families": {
-                name: _share_line(recent) for name, history in self._histories.items() if (recent := history.recent(at))
+                name: share_line(recent) for name, history in self._histories.items() if (recent := history.recent(at))
             },
         }
         history = self._histories.get(family) if family else None
@@ -124,9 +119,9 @@ class Feed:
         if history is not None:
             window = history.window(at)
             said["total"] = history.total
-            said["recent"] = _window(window)
-            said["seconds"] = [_second_line(second) for second in history.recent(at) if second.at >= at - CATCH_UP_S]
-            said["decisions"] = [_decision(decision) for decision in list(history.decisions)[-NEWEST:]]
+            said["recent"] = window_lines(window)
+            said["seconds"] = [second_line(second) for second in history.recent(at) if second.at >= at - CATCH_UP_S]
+            said["decisions"] = [decision_line(decision) for decision in list(history.decisions)[-NEWEST:]]
         return said
 
     def chosen(self, wanted: str | None) -> str | None:
@@ -209,89 +204,5 @@ class Feed:
         }
 
 
-def encoded(event: str, said: Message) -> bytes:
-    """One server-sent event."""
-    return b"event: %s\ndata: %s\n\n" % (event.encode(), orjson.dumps(said))
-
-
-def _family_card(loaded: LoadedFamily) -> Message:
-    variants = loaded.family.variants
-    return {
-        "name": loaded.name,
-        "variants": [variant.name for variant in variants],
-        "of": len(loaded.manifest.variants),
-        "best": max(variant.quality for variant in variants),
-        "memory_bytes": sum(variant.memory_bytes for variant in variants),
-        "refused": len(loaded.refused),
-    }
-
-
 def _load_line(load: Load) -> list[float]:
     return [load.at, load.queued, round(load.busy, 3)]
-
-
-def _second_line(second: Second) -> list[Any]:
-    at, requests, judged, met, refused, expected, answers = second
-    return [at, requests, judged, met, refused, round(expected, 2), answers]
-
-
-def _share_line(recent: Sequence[Second]) -> list[float]:
-    """Requests, those with an SLO, those that met it, expected correct in time: of the window."""
-    return [
-        sum(second.requests for second in recent),
-        sum(second.judged for second in recent),
-        sum(second.met for second in recent),
-        round(sum(second.expected for second in recent), 1),
-    ]
-
-
-def _window(window: Sequence[Tally]) -> Message:
-    """The last seconds added up."""
-    paths: dict[str, int] = {}
-    chosen: dict[str, int] = {}
-    refused: dict[str, int] = {}
-    escalations: dict[str, int] = {}
-    for tally in window:
-        for (path, variant, _, reason, escalation), count in tally.ended.items():
-            if variant:
-                way = ">".join(path) if path else variant
-                paths[way] = paths.get(way, 0) + count
-                chosen[reason.value] = chosen.get(reason.value, 0) + count
-                escalations[escalation.value] = escalations.get(escalation.value, 0) + count
-            else:
-                refused[reason.value] = refused.get(reason.value, 0) + count
-    p50_s, p99_s = quantile_s(window, 0.5), quantile_s(window, 0.99)
-    return {
-        "requests": sum(tally.requests for tally in window),
-        "judged": sum(tally.judged for tally in window),
-        "met": sum(tally.met for tally in window),
-        "refused_requests": sum(tally.refused for tally in window),
-        "expected": round(sum(tally.expected for tally in window), 2),
-        "p50_ms": 1e3 * p50_s,
-        "p99_ms": 1e3 * p99_s,
-        "paths": paths,
-        "chosen": chosen,
-        "refused": refused,
-        "escalations": escalations,
-    }
-
-
-def _decision(decision: Decision) -> Message:
-    number, record = decision
-    return {
-        "number": number,
-        "finished": round(record.finished_s, 3),
-        "rows": record.rows,
-        "slo_ms": None if record.slo_s == NEVER else round(record.slo_s * 1e3, 2),
-        "outcome": record.outcome,
-        "reason": record.reason,
-        "escalation": record.escalation,
-        "variant": record.variant,
-        "path": record.path,
-        "confidence": round(record.confidence, 4),
-        "batch": record.batch_size,
-        "queue_ms": round(record.queue_s * 1e3, 2),
-        "compute_ms": round(record.compute_s * 1e3, 2),
-        "total_ms": round((record.finished_s - record.arrival_s) * 1e3, 2),
-        "slo_met": record.slo_met,
-    }
