@@ -29,6 +29,7 @@ CATCH_UP_S = 5
 NEWEST = 8
 """Decisions in every message."""
 
+
 class Load(NamedTuple):
     """How busy the replica was in one second: most rows that waited, and the share of the slots' time that ran."""
 
