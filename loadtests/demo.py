@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -32,6 +31,8 @@ NOON, BURST = 0.8, 2.2
 could, in the burst it could not."""
 BURST_AT, BURST_LASTS = 0.68, 0.09
 """When the burst comes and how long it lasts, as shares of the day."""
+LOOK_EVERY_S = 0.2
+"""How soon a simulation that nobody wants any more is given up."""
 MOST_PER_S = 1200.0
 """Whatever the models could do: generator and event loop share the machine with them."""
 SLO_SHARES = ((0.4, 0.3), (1.0, 0.5), (3.0, 0.2))
@@ -87,19 +88,26 @@ def tallied(workload: Workload, label: NDArray[np.int64], results: Results, seco
     )
 
 
-def simulated(setup: Setup, workload: Workload, seconds: int) -> Iterator[tuple[str, Tallied]]:
-    """What the setup's own policy makes of the day, and every variant of the ladder alone after it, cheapest first."""
+def simulated(
+    setup: Setup, workload: Workload, seconds: int, stopping: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[str, Tallied]]:
+    """What the setup's own policy makes of the day, and every variant of the ladder alone after it, cheapest first.
+
+    Ends early, and at once, where it is `stopping`.
+    """
     names = [setup.family.variants[index].name for index in setup.family.ladder]
     # The gateway's policy weighs most, so it takes longest and goes first.
     policies = (setup.policy, *(f"fixed:{name}" for name in names))
     processes = max(1, min(len(policies), int(available_cores())))
-    with ProcessPoolExecutor(processes, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
-        try:
-            running = [pool.submit(_simulated, setup, workload, seconds, policy) for policy in policies]
-            for policy, done in zip(policies, running, strict=True):
-                yield policy, done.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    # Leaving this kind of pool ends what still runs in it.
+    with get_context("spawn").Pool(processes, _leave_ctrl_c_to_the_parent) as pool:
+        running = [pool.apply_async(_simulated, (setup, workload, seconds, policy)) for policy in policies]
+        for policy, done in zip(policies, running, strict=True):
+            while not done.ready():
+                if stopping():
+                    return
+                done.wait(LOOK_EVERY_S)
+            yield policy, done.get()
 
 
 def _simulated(setup: Setup, workload: Workload, seconds: int, policy: str) -> Tallied:

@@ -98,6 +98,17 @@ def test_ctrl_c_ends_it_whole(models: Path) -> None:
         assert 0 != probe.connect_ex(("127.0.0.1", port))
 
 
+def test_ctrl_c_ends_the_simulations_too(models: Path) -> None:
+    """Interrupted before the day begins, the demo waits for nothing: no server has to be killed."""
+    demo = started([*command(models, free_port(), "--duration", "600"), "--rate", "500"])
+    assert demo.stdout is not None
+    while "the page: " not in demo.stdout.readline():
+        assert demo.poll() is None
+    demo.send_signal(signal.SIGINT)
+    _, err = demo.communicate(timeout=60)
+    assert (0, False) == (demo.returncode, "killed" in err), err
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [

@@ -115,11 +115,11 @@ def _run(
         raise CommandError(str(error), 2) from error
     seconds = math.ceil(duration_s)
     runs: dict[str, Tallied] = {}
-    for name, run in simulated(setup, workload, seconds):
-        if server.stopping:
-            return
+    for name, run in simulated(setup, workload, seconds, lambda: server.stopping):
         runs[name] = run
         _say(f"simulated on the same arrivals: {name.removeprefix('fixed:')}")
+    if server.stopping:
+        return
     _say(f"sending {len(workload):,} requests in {duration_s:g} s, the burst from {_clock(duration_s)} on")
     live = _sent(settings, setup, workload, server, runs, seconds)
     if live is not None:
