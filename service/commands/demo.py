@@ -157,9 +157,10 @@ def _sent(
     assert path is not None, "the demo names one"
     while not server.stopping:
         sending.join(1.0)
+        # Until the sender has its connections, its start is infinitely far away.
         elapsed_s = time.perf_counter() - sender.started_s - behind_s
         scorer.read(elapsed_s)
-        until = seconds if not sending.is_alive() else max(0, min(seconds - 1, int(elapsed_s)))
+        until = seconds if not sending.is_alive() else int(min(max(elapsed_s, 0.0), seconds - 1))
         live = scorer.tallied(seconds)
         said = comparison(workload, seconds, runs, live, until, setup.policy)
         write_atomically(path, orjson.dumps(said))

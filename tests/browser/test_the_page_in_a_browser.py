@@ -129,7 +129,7 @@ def test_the_keyboard_reaches_everything(watched: Watched) -> None:
 def test_it_fits_and_axe_finds_nothing_serious(
     browser: Browser, server: Server, width: int, scheme: Literal["light", "dark"]
 ) -> None:
-    """Nothing scrolls sideways at any width, and axe-core has no serious complaint in either colour scheme."""
+    """Nothing scrolls sideways, and axe-core has no serious complaint, at any width in either colour scheme."""
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{server.url}/?family=chain")
