@@ -71,7 +71,7 @@ def _comparison(port: int) -> dict[str, object] | None:
         answer = httpx.get(f"http://127.0.0.1:{port}/page/comparison", timeout=5.0)
     except httpx.HTTPError:
         return None
-    return dict(answer.json()) if answer.status_code == 200 else None
+    return dict(answer.json()) if answer.status_code == 200 and answer.json() else None
 
 
 def eventually_long(condition: Callable[[], bool], what: str) -> None:

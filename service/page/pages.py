@@ -50,11 +50,14 @@ class Pages:
             await send_whole(send, 200, body, b"application/octet-stream", (NO_STORE, length))
 
     def _comparison(self) -> bytes:
-        """The file that the settings name. Raises `ProtocolError` 404 where there is none, or none yet."""
+        """The file that the settings name, `null` while it is not there. Raises `ProtocolError` 404 where none is named.
+
+        A page asks every second: until the demo has begun that is no fault to be counted.
+        """
         path = self._gateway.settings.comparison
+        if path is None:
+            raise ProtocolError(404, "there is no comparison to show")
         try:
-            if path is not None and path.stat().st_size <= LARGEST_COMPARISON_BYTES:
-                return path.read_bytes()
+            return path.read_bytes() if path.stat().st_size <= LARGEST_COMPARISON_BYTES else b"null"
         except OSError:
-            pass
-        raise ProtocolError(404, "there is no comparison to show")
+            return b"null"

@@ -54,7 +54,7 @@ export function colour(place, of) {
 }
 
 /** How wide a picture may be drawn, in pixels: letters keep their size on a phone. */
-export const roomOf = (figure) => Math.min(720, Math.max(260, Math.round(figure.clientWidth || 520)));
+export const roomOf = (figure) => Math.min(1300, Math.max(260, Math.round(figure.clientWidth || 520)));
 
 /** A table's head and body in place of what it held. `rows` are arrays of strings, the first one the row's heading. */
 export function fillTable(table, headings, rows) {

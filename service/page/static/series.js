@@ -94,11 +94,16 @@ function smooth(seconds, parts, share) {
 export function lines(figure, label, height, most, written, series, ends = ["2 min ago", "now"]) {
   const said = series.map(({ name, values }) => [name, values.findLast((value) => value !== null)]).filter(([, value]) => value !== undefined);
   const picture = frame(figure, height, most, written, `${label}. Last: ${said.map(([name, value]) => `${name} ${written(value)}`).join(", ")}.`, ends);
+  const taken = [];
   for (const { name, values, paint, filled, dashed } of series) {
     if (filled) picture.plot.append(svg("path", { d: band(picture, values.map(() => 0), values.map((value) => value ?? 0)), fill: paint, opacity: 0.3 }));
     else picture.plot.append(svg("path", { d: line(picture, values), fill: "none", stroke: paint, "stroke-width": 2, "stroke-dasharray": dashed ? "5 3" : "none" }));
     const last = values.findLastIndex((value) => value !== null);
-    if (last >= 0 && !filled) picture.plot.append(svg("text", { x: picture.width - RIGHT, y: Math.max(11, picture.y(values[last]) + (dashed ? 14 : -5)), "text-anchor": "end" }, name));
+    if (last < 0 || filled) continue;
+    let y = Math.max(11, picture.y(values[last]) + (dashed ? 14 : -5));
+    while (taken.some((other) => Math.abs(other - y) < 13)) y += 13;
+    taken.push(y);
+    picture.plot.append(svg("text", { x: picture.width - RIGHT, y, "text-anchor": "end" }, name));
   }
 }
 
