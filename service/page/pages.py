@@ -50,7 +50,7 @@ class Pages:
             await send_whole(send, 200, body, b"application/octet-stream", (NO_STORE, length))
 
     def _comparison(self) -> bytes:
-        """The file that the settings name, `null` while it is not there. Raises `ProtocolError` 404 where none is named.
+        """The file that the settings name, `null` while it is not there. Raises `ProtocolError` 404 without one.
 
         A page asks every second: until the demo has begun that is no fault to be counted.
         """
