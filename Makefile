@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold bench-colocation judge loadtest lock clean
+.PHONY: help serve demo build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold bench-colocation page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,6 +20,9 @@ help: ## this list
 
 serve: $(STAMPS)/project ## serve on port 3000 (PORT, MODELS); builds the family `sentiment` first where there is none
 	@$(BIN)/pareto serve --build-if-empty sentiment $(if $(PORT),--port $(PORT)) $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+demo: $(STAMPS)/dev ## a day of traffic in two minutes, on the gateway's own page (PORT, MODELS, ARGS)
+	@$(BIN)/pareto demo $(if $(PORT),--port $(PORT)) $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 build: $(STAMPS)/project ## build families into the model repository (FAMILIES="sentiment digits", MODELS)
 	@$(BIN)/pareto build $(FAMILIES) $(if $(MODELS),--models $(MODELS)) $(ARGS)
@@ -58,6 +61,10 @@ bench-cold: $(STAMPS)/dev ## hundreds of families in the memory of a few dozen, 
 
 bench-colocation: $(STAMPS)/dev ## many families on one machine: who gets what, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.colocation $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+page-cost: $(STAMPS)/dev ## what open tabs of the gateway's page cost the server (MODELS, ARGS)
+	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.page_cost $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 judge: $(STAMPS)/loadgen ## the highest rate that MLCommons LoadGen calls valid, policy by policy (MODELS, ARGS)
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))

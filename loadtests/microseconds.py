@@ -26,6 +26,7 @@ from service import inference
 from service.dataplane import DataPlane
 from service.gateway import Gateway, Phase
 from service.metrics import Metrics
+from service.page.feed import Feed
 from service.settings import Settings
 from service.statistics import Statistics
 from variants.preparation import TensorPreparer
@@ -75,6 +76,7 @@ def wind_all(watch: Stopwatch) -> None:
     watch.wind(TensorPreparer, "decode", "softmax and labels")
     watch.wind(Metrics, "observe", "metrics and statistics")
     watch.wind(Statistics, "observe", "metrics and statistics")
+    watch.wind(Feed, "observe", "count for the page")
     watch.wind(inference, "_outputs", "encode the answer")
     watch.wind(inference, "encode_infer", "encode the answer")
     watch.wind(inference, "_decision", "encode the answer")

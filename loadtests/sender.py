@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -59,6 +59,10 @@ class Sender:
         self._parts: dict[int, bytes] = {}
         self._epoll = select.epoll()
         self.seen: list[tuple[float, bytes] | None] = [None] * len(requests)
+        self.started_s = math.inf
+        """When the first request is or was due, on `time.perf_counter`; infinite before the run."""
+        self.stopped = False
+        """Set from another thread to send nothing more and wait for nothing."""
 
     def run(self, workload: Workload, connections: int = 64) -> tuple[float, Sending]:
         """Send everything and wait for the answers; returns when it started, and how the sending went."""
@@ -68,12 +72,14 @@ class Sender:
         most = 0
         gc.collect()
         gc.disable()
-        started_s = time.perf_counter() + LEAD_S
+        started_s = self.started_s = time.perf_counter() + LEAD_S
         cpu_s = time.process_time()
         try:
             for index, due_s in enumerate((started_s + workload.arrival_s).tolist()):
                 while (rest_s := due_s - time.perf_counter()) > 0.0:
                     self._receive(rest_s)
+                if self.stopped:
+                    break
                 lag_s[index] = -rest_s
                 if len(self._index) < MOST_OPEN:
                     self._send(index)
@@ -81,7 +87,7 @@ class Sender:
             span_s = time.perf_counter() - started_s + LEAD_S
             cpu_share = (time.process_time() - cpu_s) / span_s
             until_s = time.perf_counter() + PATIENCE_S
-            while self._index and (rest_s := until_s - time.perf_counter()) > 0.0:
+            while self._index and not self.stopped and (rest_s := until_s - time.perf_counter()) > 0.0:
                 self._receive(rest_s)
         finally:
             gc.enable()
@@ -190,26 +196,31 @@ def read_answers(
         if seen is None:
             results.fate[index] = Fate.FAILED
             continue
-        seen_s, data = seen
-        head, _, body = data.partition(_HEAD_END)
-        status, *lines = head.decode("latin-1").split("\r\n")
-        fate = oip.fate_of(int(status.split(" ")[1]))
-        results.fate[index] = fate
-        if fate is not Fate.ANSWERED:
-            continue
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        try:
-            results.label[index] = oip.label_of(body, index_of)
-        except ValueError:
-            results.fate[index] = Fate.FAILED
-            continue
-        stages = oip.stage_seconds(headers.get(oip.TIMING_HEADER, ""))
-        results.variant[index] = headers.get(oip.VARIANT_HEADER, "unnamed")
-        results.escalated[index] = "," in headers.get(oip.PATH_HEADER, "")
-        results.total_s[index] = stages.get("total", math.nan)
-        results.compute_s[index] = stages.get("compute", math.nan)
-        results.latency_s[index] = seen_s - started_s - arrival_s
+        read_answer(seen[1], results, index, index_of)
+        if results.fate[index] is Fate.ANSWERED:
+            results.latency_s[index] = seen[0] - started_s - arrival_s
     return results
+
+
+def read_answer(data: bytes, results: Results, index: int, index_of: Mapping[str, int]) -> None:
+    """Write what the bytes of one answer say into the results, all but the latency; `index_of` numbers labels."""
+    head, _, body = data.partition(_HEAD_END)
+    status, *lines = head.decode("latin-1").split("\r\n")
+    fate = oip.fate_of(int(status.split(" ")[1]))
+    results.fate[index] = fate
+    if fate is not Fate.ANSWERED:
+        return
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    try:
+        results.label[index] = oip.label_of(body, index_of)
+    except ValueError:
+        results.fate[index] = Fate.FAILED
+        return
+    stages = oip.stage_seconds(headers.get(oip.TIMING_HEADER, ""))
+    results.variant[index] = headers.get(oip.VARIANT_HEADER, "unnamed")
+    results.escalated[index] = "," in headers.get(oip.PATH_HEADER, "")
+    results.total_s[index] = stages.get("total", math.nan)
+    results.compute_s[index] = stages.get("compute", math.nan)
 
 
 def go_first() -> None:

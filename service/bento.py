@@ -16,16 +16,16 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 import bentoml
 
 from service.configuration import SettingsError, load_settings
-from service.dataplane import AsgiApp, DataPlane
+from service.dataplane import NATIVE_PAGE, AsgiApp, DataPlane
 from service.gateway import Gateway
 from service.native import NativeApi, bind
 from service.settings import Settings
 
 STATIC = Path(bentoml.__file__).parent / "_internal" / "server" / "static_content"
 BENTO_PATHS = frozenset(
-    {"/", "/docs.json", "/schema.json", *(f"/static_content/{file.name}" for file in STATIC.glob("*.*"))}
+    {NATIVE_PAGE, "/docs.json", "/schema.json", *(f"/static_content/{file.name}" for file in STATIC.glob("*.*"))}
 )
-"""What BentoML answers beside the native API: its page at `/`, and the files by name that the page needs."""
+"""What BentoML answers beside the native API: its page, and the files by name that the page needs."""
 
 
 def _settings() -> Settings:

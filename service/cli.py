@@ -13,6 +13,7 @@ from typer.exceptions import Abort, TyperException
 
 from service import __version__
 from service.commands.build import build
+from service.commands.demo import demo
 from service.commands.doctor import doctor
 from service.commands.failure import CommandError
 from service.commands.frontier import frontier
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, search, profile, frontier, simulate, serve, doctor):
+for command in (build, search, profile, frontier, simulate, serve, demo, doctor):
     app.command()(command)
 app.command("import")(import_model)
 

@@ -1,4 +1,4 @@
-"""The outermost ASGI app: Open Inference Protocol v2, health and metrics here, BentoML's own surface behind it.
+"""The outermost ASGI app: Open Inference Protocol v2, health, metrics and the page here, BentoML's surface behind it.
 
 Outermost, because what BentoML wraps around a request (tracing, timeouts, metrics by raw path) costs several times
 what the gateway itself does. Paths are answered from a table of exact paths, so that a million different ones cost a
@@ -30,6 +30,7 @@ from service.inference import InferenceHandler
 from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
 from service.oip.headers import read_headers
+from service.page.pages import Pages
 from service.protocol_pages import ProtocolPages, WrongMethodError, need
 from service.reloading import Reloading
 from service.repository_control import RepositoryControl
@@ -40,6 +41,9 @@ RELOAD_PATH = "/admin/reload"
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+NATIVE_PAGE = "/native"
+"""Where BentoML's page of the native API is, which it has at `/` itself."""
 
 
 class DataPlane:
@@ -57,6 +61,7 @@ class DataPlane:
         self.control = RepositoryControl(gateway, self.index_paths)
         self._reloading = Reloading(gateway, self.control)
         self._pages = ProtocolPages(gateway, self.control)
+        self._own_page = Pages(gateway, gateway.feed) if gateway.feed is not None else None
         self._fixed: dict[str, Handler] = {
             "/metrics": self._metrics,
             "/livez": self._live,
@@ -65,6 +70,8 @@ class DataPlane:
             "/v2/health/live": self._live,
             "/v2/health/ready": self._ready,
         }
+        if self._own_page is not None:
+            self._fixed.update(dict.fromkeys(self._own_page.paths, self._own_page.handle))
         self._infer_paths: dict[str, tuple[str, str | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,6 +148,8 @@ class DataPlane:
         async def whole() -> Message:
             return next(given, None) or await receive()
 
+        if scope["path"] == NATIVE_PAGE:
+            scope = {**scope, "path": "/", "raw_path": b"/"}
         await self._inner(scope, whole, send)
 
     async def _misdirected(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,6 +29,7 @@ from service.memory import budget_bytes
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
 from service.oip.terms import TermDefaults, Terms
+from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
 from service.preparing import is_long, prepare
@@ -76,6 +77,7 @@ class Gateway:
         self.repository: Repository | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
+        self.feed = Feed(self) if settings.page else None
         self.scheduler: Scheduler | None = None
         self.residency: Residency | None = None
         self._dispatcher: Dispatcher | None = None
@@ -131,6 +133,8 @@ class Gateway:
         if settings.memory_budget is not None:
             self.residency = Residency(self._pieces, budget_bytes(settings.memory_budget), settings.pinned, slots)
             observers.append(self.residency)
+        if self.feed is not None:
+            observers.append(self.feed)
         self._dispatcher = Dispatcher(
             self.scheduler,
             runner,

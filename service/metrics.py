@@ -70,6 +70,11 @@ class Metrics(Collector):
         key = str(status)
         self._rejected[key] = self._rejected.get(key, 0) + 1
 
+    @property
+    def protocol_errors(self) -> dict[str, int]:
+        """Requests refused before they were queued, by HTTP status."""
+        return self._rejected
+
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""BentoML's native API beside the open protocol: for `bentoml.SyncHTTPClient` and the generated docs at `/`."""
+"""BentoML's native API beside the open protocol: for `bentoml.SyncHTTPClient` and the generated docs at `/native`."""
 
 from __future__ import annotations
 

@@ -246,6 +246,16 @@ class Settings(BaseSettings):
         description="Whether callers may load and unload models (`/v2/repository/models/...`) and have the settings "
         "read again (`/admin/reload`). Open it only where the port is not open to everybody.",
     )
+    page: bool = Field(
+        default=True,
+        description="Whether the gateway's own page is served at `/`. Everybody who reaches the port may read there "
+        "what is answered by whom and why, though not what was asked.",
+    )
+    comparison: Path | None = Field(
+        default=None,
+        description="A file that `pareto demo` writes, shown on the page: what fixed variants would have made of the "
+        "traffic.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity logged."
     )
@@ -343,7 +353,9 @@ class Settings(BaseSettings):
         What nobody has set stays so.
         """
         dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-        dumped["models"] = str(self.models.absolute())
+        for name in ("models", "comparison"):
+            if (path := getattr(self, name)) is not None:
+                dumped[name] = str(path.absolute())
         for name in ("tenants", "slot_cores", "pinned"):
             if name in dumped:
                 dumped[name] = ",".join(map(str, dumped[name]))

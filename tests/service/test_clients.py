@@ -164,7 +164,7 @@ def test_bentomls_own_pages_ignore_headers_that_mean_nothing_to_them(client: htt
     """A header that the open protocol refuses is no reason to refuse the page or the native API."""
     headers = {"x-slo-latency-ms": "soon", "grpc-timeout": "?"}
     body = {"model": "sign", "rows": [[1.0, 0.0, 0.0, 0.0]]}
-    assert client.get("/", headers=headers).status_code == 200
+    assert client.get("/native", headers=headers).status_code == 200
     assert client.post("/classify", json=body, headers=headers).json()["labels"] == ["yes"]
 
 
@@ -207,6 +207,6 @@ def test_the_index_says_why_without_folders_of_the_machine(client: httpx.Client,
 
 def test_health_and_docs_pages(client: httpx.Client) -> None:
     """BentoML's health paths answer beside the protocol's, and its docs page is still there."""
-    page = ("/", "/docs.json", "/static_content/swagger-ui-bundle.js")
+    page = ("/native", "/docs.json", "/static_content/swagger-ui-bundle.js")
     paths = ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready", *page)
     assert [client.get(path).status_code for path in paths] == [200] * len(paths)

@@ -1,0 +1,1 @@
+"""The gateway's own page: what is answered by whom and why, live, in a browser."""

@@ -1,0 +1,167 @@
+"""The page as a person has it: in a real browser, with a mouse, with a keyboard, on a phone, with many families."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, Request, expect
+
+from loadtests.servers import Server
+from tests.browser.conftest import FAMILIES, Watched
+from tests.service.conftest import sign_body
+
+SERIOUS = ("serious", "critical")
+
+
+def test_counters_follow_real_requests(watched: Watched, server: Server) -> None:
+    """Requests that others send show up in numbers, pictures, reasons and decisions, without a reload."""
+    page = watched.page
+    with httpx.Client(base_url=server.url, timeout=30.0) as client:
+        for value in (2.0, 0.1, -3.0):
+            client.post("/v2/models/chain/infer", json=sign_body(value), headers={"x-slo-latency-ms": "400"})
+        refused = client.post("/v2/models/chain/infer", json=sign_body(1.0), headers={"x-slo-latency-ms": "0.001"})
+    assert 429 == refused.status_code
+    expect(page.locator("#decisions > li b").first).to_be_visible(timeout=15_000)
+    expect(page.locator("#refused")).to_contain_text("deadline_infeasible", timeout=15_000)
+    expect(page.locator("#tiles")).to_contain_text("in all")
+    expect(page.locator("#legend")).to_contain_text("small")
+    expect(page.locator("#frontier svg")).to_have_attribute("aria-label", matching("Share of answers: (small|large)"))
+    page.locator("#variants").evaluate("table => (table.closest('details').open = true)")
+    expect(page.locator("#variants tbody tr")).to_have_count(2)
+
+
+def matching(pattern: str) -> re.Pattern[str]:
+    """A compiled pattern, as Playwright's assertions take it."""
+    return re.compile(pattern)
+
+
+def test_who_tries_it_is_answered(watched: Watched) -> None:
+    """A sample is answered with variant, confidence and reason; the slider says its limit and asks again."""
+    page = watched.page
+    expect(page.locator("#sample option")).to_have_count(24)
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#answer .big")).to_contain_text("sure")
+    expect(page.locator("#answer")).to_contain_text("in time")
+    page.get_by_label("Answer within").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#slo-said")).to_have_text("1 ms")
+    expect(page.locator("#tries li").first).to_contain_text("1 ms")
+
+
+def test_dragging_asks_a_few_times_a_second_at_most(watched: Watched) -> None:
+    """A hundred steps of the slider in one go are one or two requests, the last one with the last limit."""
+    page, sent = watched.page, list[str]()
+
+    def note(request: Request) -> None:
+        if "/infer" in request.url:
+            sent.append(request.headers["x-slo-latency-ms"])
+
+    expect(page.locator("#sample option")).to_have_count(24)
+    page.on("request", note)
+    page.locator("#slo").evaluate(
+        """slider => { for (let at = 0; at <= 100; at++) {
+            slider.value = at; slider.dispatchEvent(new Event("input")); } }"""
+    )
+    expect(page.locator("#tries li").first).to_contain_text("1.00 s")
+    assert len(sent) <= 3
+    assert 1000.0 == float(sent[-1])
+
+
+def test_a_family_is_found_and_chosen_among_many(watched: Watched) -> None:
+    """All 64 are listed, the search leaves one, a click shows it; the sort follows the column."""
+    page = watched.page
+    rows = page.locator("#families tbody tr")
+    expect(rows).to_have_count(FAMILIES)
+    page.get_by_role("button", name="memory").click()
+    expect(page.locator("#families th[aria-sort]")).to_contain_text("memory")
+    page.get_by_label("Find").fill("family-17")
+    expect(rows).to_have_count(1)
+    rows.get_by_role("button").click()
+    expect(page).to_have_title("family-17: Pareto Gateway")
+    expect(page.locator("#family")).to_have_value("family-17")
+    expect(page.locator("#phase")).to_have_text("ready")
+
+
+def test_many_families_do_not_make_the_page_heavy(watched: Watched, server: Server) -> None:
+    """With requests to all 64, ticks go on, no picture is drawn for each, and the page is a bounded tree."""
+    page = watched.page
+    with httpx.Client(base_url=server.url, timeout=30.0) as client:
+        for number in range(1, FAMILIES):
+            client.post(f"/v2/models/family-{number:02d}/infer", json=sign_body(1.0))
+    expect(page.locator("#families tbody td:nth-child(2)", has_text=matching("^0.1$")).first).to_be_visible(
+        timeout=15_000
+    )
+    assert page.evaluate("document.querySelectorAll('svg').length") <= 6
+    assert page.evaluate("document.querySelectorAll('*').length") < 2500
+
+
+def test_the_keyboard_reaches_everything(watched: Watched) -> None:
+    """Tab goes through every control once, in order, visibly, and the first stop skips to the content."""
+    page = watched.page
+    expect(page.locator("#families tbody tr")).to_have_count(FAMILIES)
+    wanted = page.evaluate(
+        """() => [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")]
+            .filter((one) => one.checkVisibility() && !one.disabled).length"""
+    )
+    visited: list[str] = []
+    while len(visited) <= wanted:
+        page.keyboard.press("Tab")
+        at = page.evaluate(
+            """() => { const one = document.activeElement; if (one === document.body) return null;
+                one.dataset.stop ??= String(Math.random());
+                return [one.dataset.stop, getComputedStyle(one).outlineStyle, one.textContent.trim().slice(0, 20)]; }"""
+        )
+        if at is None or at[0] in visited:
+            break
+        assert "none" != at[1], f"no focus to be seen on {at[2]!r}"
+        if not visited:
+            assert "To the content" == at[2]
+        visited.append(at[0])
+    assert wanted == len(visited)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_it_fits_and_axe_finds_nothing_serious(
+    browser: Browser, server: Server, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    """Nothing scrolls sideways, and axe-core has no serious complaint, at any width in either colour scheme."""
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{server.url}/?family=chain")
+    page.locator("#phase[data-phase=ready]").wait_for()
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#answer .big")).to_be_visible()
+    _open_everything(page)
+    assert width == page.evaluate("document.documentElement.scrollWidth")
+    found = Axe().run(page).response["violations"]
+    context.close()
+    assert [] == [f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in found if one["impact"] in SERIOUS]
+
+
+def _open_everything(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+
+
+def test_who_wants_no_motion_has_none(watched: Watched) -> None:
+    """With reduced motion nothing is animated."""
+    assert "none" == watched.page.evaluate(
+        """() => { const arc = document.createElementNS("http://www.w3.org/2000/svg", "path");
+            arc.classList.add("arc"); document.querySelector("#frontier svg").append(arc);
+            return getComputedStyle(arc).animationName; }"""
+    )
+
+
+def test_a_lost_connection_is_said_and_found_again(watched: Watched) -> None:
+    """While the gateway cannot be reached the page says so; when it can, the page goes on by itself."""
+    page = watched.page
+    page.context.set_offline(True)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#phase")).to_have_attribute("data-phase", "lost", timeout=15_000)
+    page.context.set_offline(False)
+    expect(page.locator("#phase")).to_have_attribute("data-phase", "ready", timeout=15_000)
+    watched.complaints.clear()  # a browser logs every request that fails
