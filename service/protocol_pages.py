@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from service import __version__
+from service import SERVER_NAME, __version__
 from service.exchange import Receive, Send, read_body, send_whole
 from service.gateway import Gateway, Phase
 from service.loading import LoadedFamily, cannot_be_loaded
@@ -19,7 +19,6 @@ from service.oip.metadata import (
 )
 from service.oip.statistics import statistics_body
 
-SERVER_NAME = "pareto-gateway"
 PLATFORM = "onnxruntime_onnx"
 INDEX_LIMIT_BYTES = 64 * 1024
 
