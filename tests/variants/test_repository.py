@@ -203,7 +203,9 @@ def test_a_manifest_in_the_wrong_place_is_refused(repository: Repository, tiny: 
 
 def test_what_is_not_there_is_said_with_what_is(repository: Repository, tiny: RevisionFolder) -> None:
     """Unknown families and revisions are answered with the names that exist."""
-    with pytest.raises(RepositoryError, match=r"no family 'other' here \(families: tiny\)"):
+    with pytest.raises(
+        RepositoryError, match=r"no family 'other' here \(families: tiny\); `pareto build` or `pareto import` adds one$"
+    ):
         repository.open("other")
     with pytest.raises(RepositoryError, match=r"no revision '9' here \(revisions: 1\)"):
         repository.open("tiny", "9")
@@ -268,7 +270,6 @@ def test_calibration_has_both_parts(tiny: RevisionFolder) -> None:
 def test_calibration_parts_agree(tiny: RevisionFolder) -> None:
     """A calibration whose arrays differ in length is refused."""
     ones = np.ones(3)
-    # Unformatted: the arrays side by side.
     np.savez(
         tiny.path / "big" / "calibration.npz",
         label=ones, predicted=ones[:2], confidence=ones, sample_predicted=ones, sample_confidence=ones,
