@@ -20,7 +20,7 @@ from variants.families.fashion.recipe import LadderOfImages
 def _quarters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The family `fashion` is one rung on the images of the tests, which no trial can be, and the cache is empty."""
     images = LadderOfImages((Rung("odd", Perceptron(hidden=(30,)), plainly(2), 1),), bright_quarters)
-    family = images.family("fashion", "which quarter is bright?", LABELS, 0.05, {})
+    family = images.family(name="fashion", description="which quarter is bright?", labels=LABELS, default_slo_s=0.05)
     monkeypatch.setattr(fashion, "IMAGES", images)
     monkeypatch.setattr(families, "load_family", lambda name: family)
     monkeypatch.setenv("PARETO_CACHE", str(tmp_path))
