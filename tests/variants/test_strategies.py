@@ -142,7 +142,6 @@ def test_strategies_share_what_one_network_taught(at: Workbench) -> None:
 
 def test_what_seeds_have_in_common_is_told_with_its_spread() -> None:
     """Means with the least and the most: of gains over the original, or of what was lost and recovered."""
-    # Unformatted: one report a line.
     grown = [
         StrategyReport("grow", (), {"original": point("o", 0.9, 1.0), "improved": point("i", 0.9 + gain, 1.0),
                                     "patient": point("p", 0.9, 1.0)}, ("original",))
@@ -186,5 +185,8 @@ def test_strategies_that_cannot_be_are_refused(make: object, fault: str) -> None
 def test_what_pretraining_gained_is_told_seed_by_seed() -> None:
     """Differences are paired by seed: their mean, the least and the most."""
     alone, pretrained = LabelPoint(50, (0.5, 0.6)), LabelPoint(50, (0.53, 0.61))
-    told = gains({"labels alone": [alone], "pre-trained": [pretrained]})
-    assert "50 labels: pre-training gained 2.00 points (1.00 to 3.00, 2 seeds)" == told
+    told = gains({"labels alone": [alone], "pre-trained": [pretrained], "both": [alone]})
+    assert [
+        "50 labels, pre-trained: gained 2.00 points (1.00 to 3.00, 2 seeds)",
+        "50 labels, both: gained 0.00 points (0.00 to 0.00, 2 seeds)",
+    ] == told.splitlines()
