@@ -38,29 +38,29 @@ TEACHER_SEED = 0
 
 def reports(at: SentenceWorkbench, depth: int, seed: int, settings: FitSettings) -> list[StrategyReport]:
     """Return both strategies' reports; the networks of one seed are measured in turns, once for both."""
-    large = at.fine_tuned(EXITS.depth, TEACHER_SEED, joint=True)
+    large = at.fine_tuned(at.exits.depth, TEACHER_SEED, joint=True)
     hidden = TokenDropout(at.mask_id, HIDDEN_SHARE)
     teaching = ConsistentDistillation(large, VIEWS, hidden, TEMPERATURE, ALPHA, settings)
     alone = Supervised(replace(settings, augmentation=hidden))
     models = {
         "large": large,
         "small": at.fine_tuned(depth, seed),
-        "improved": at.taught(depth, seed, teaching, f"teacher of {EXITS}, seed {TEACHER_SEED}"),
+        "improved": at.taught(depth, seed, teaching, f"teacher of {at.exits}, seed {TEACHER_SEED}"),
         "patient": at.taught(depth, seed, alone, ""),
     }
     points = at.test.points(models)
-    learn = f"learn from the six layers for {settings.epochs} epochs"
+    learn = f"learn from all layers for {settings.epochs} epochs"
     roles = {role: points[role] for role in ("improved", "patient")}
     return [
         StrategyReport(
             "shrink and improve",
-            (f"shrink to {depth} of {EXITS.depth} layers", f"improve: {learn}"),
+            (f"shrink to {depth} of {at.exits.depth} layers", f"improve: {learn}"),
             {"original": points["large"], "shrunk": points["small"], **roles},
             ("original", "shrunk"),
         ),
         StrategyReport(
             "grow, improve and shrink",
-            (f"grow {depth} layers to {EXITS.depth}", f"shrink: {learn}"),
+            (f"grow {depth} layers to {at.exits.depth}", f"shrink: {learn}"),
             {"original": points["small"], "grown": points["large"], **roles},
             ("original",),
         ),

@@ -17,7 +17,7 @@ from variants.families.sentiment import data
 from variants.families.sentiment.model import MultiExitEncoder, from_pretrained
 from variants.families.sentiment.recipe import MAX_TOKENS, TOKENIZER_FILE, ExitsOfMiniLM
 from variants.preparation import ATTENTION_MASK, INPUT_IDS, Preparer
-from variants.spec import BuildContext, Dataset, FamilySpec, LabelledRows
+from variants.spec import BuildContext, BuildError, Dataset, FamilySpec, LabelledRows
 from variants.strategies.bench import Bench
 from variants.training import text_augmentation
 from variants.training.keeping import kept_model
@@ -99,6 +99,8 @@ def open_sentences(
     preparer = context.preparer()
     train, validation, test = (tensors(part, preparer) for part in (dataset.train, dataset.validation, dataset.test))
     mask_id = Tokenizer.from_file(str(folder / TOKENIZER_FILE)).token_to_id(MASK_TOKEN)
+    if mask_id is None:
+        raise BuildError(f"{family.name}: its tokenizer has no {MASK_TOKEN} to hide words behind")
     digest = content_key(*(values.numpy().tobytes() for values in (*train.inputs, train.labels)))
     return SentenceWorkbench(exits, context, dataset, TrainingData(train, validation), Bench(test), mask_id, digest)
 
