@@ -124,7 +124,15 @@ def _beside(report: Report) -> Table:
     middle = len(report.manifest.sizes) // 2
     table = Table(title="measured besides", title_justify="left")
     table.add_column("variant")
-    for column in ("macro P, R, F1 %", "in any batch", "logits off", "p95 / p99 ms", "load ms", "J per 1,000"):
+    for column in (
+        "parameters",
+        "macro P, R, F1 %",
+        "in any batch",
+        "logits off",
+        "p95 / p99 ms",
+        "load ms",
+        "J per 1,000",
+    ):
         table.add_column(column, justify="right")
     for column in ("training s", "labelled rows", "training MB"):
         table.add_column(column, justify="right")
@@ -136,6 +144,7 @@ def _beside(report: Report) -> Table:
         flips = f"no, {100 * line.variant.invariance.label_flips:.1f} % flip"
         table.add_row(
             line.point.name,
+            f"{line.variant.parameters:,}",
             ", ".join(_known(None if value is None else 100 * value) for value in macro),
             "the same" if line.variant.invariance.invariant else flips,
             _known(line.logit_difference),

@@ -355,9 +355,21 @@ def test_the_printed_tables_have_what_the_page_has(chain: RevisionFolder, capsys
     rows = {name: [line for line in printed.splitlines() if name in line.split()] for name in ("small", "large")}
     besides = {name: [cell.strip() for cell in lines[1].strip("│ ").split("│")] for name, lines in rows.items()}
     assert [
-        *("small", "81, 82, 83", "the same", "0.0125", "2 / -", "50", "10", "12.5", "7000", "950"),
+        *(
+            "small",
+            f"{chain.manifest.variant('small').parameters:,}",
+            "81, 82, 83",
+            "the same",
+            "0.0125",
+            "2 / -",
+            "50",
+            "10",
+            "12.5",
+            "7000",
+            "950",
+        ),
     ] == besides["small"]
-    assert ["no, 2.3 % flip", "-"] == besides["large"][2:4]
+    assert ["no, 2.3 % flip", "-"] == besides["large"][3:5]
     assert ["-", "-", "-"] == besides["large"][-3:]
     assert "5 watts, an estimate" in printed
     assert "hypervolume" in printed

@@ -60,7 +60,7 @@ def shrinking(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
 def quartering(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
     """Shrink the ladder's largest network, `residual-l`, to its half in width, and that to eight bits."""
     strategy = ShrinkAndImprove(
-        teaching=replace(TEACHING, fit=replace(TEACHING.fit, epochs=15), views=3),
+        teaching=replace(TEACHING, fit=replace(TEACHING.fit, epochs=10), views=2),
         shrunk=original("residual").architecture,
         quantize=QuantizationAware(FitSettings(epochs=0)),
     )

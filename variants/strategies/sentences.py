@@ -1,11 +1,12 @@
-"""Both strategies on sentences, several seeds: what one of MiniLM's layers learns from all six.
+"""Both strategies on sentences, several seeds: what one of MiniLM's layers learns from all of a family's.
 
 `python -m variants.strategies.sentences --seeds 2`. Trained networks are kept, so it goes on where it was interrupted.
 
-- **Shrink and improve**: the six layers of `sentiment-deep` are good enough and too slow. Shrunk: fewer layers, trained
-  in the family's way. Improved: they learn from the six, for longer, on sentences with hidden words.
-- **Grow, improve and shrink**: the few layers are quick enough and too bad. The six are the grown network; the improved
-  network is the same as above.
+- **Shrink and improve**: all layers, four of `sentiment` or six of `sentiment-deep`, are good enough and too slow.
+  Shrunk: fewer layers, trained in the family's way. Improved: they learn from all, for longer, on sentences with hidden
+  words.
+- **Grow, improve and shrink**: the few layers are quick enough and too bad. All layers are the grown network; the
+  improved network is the same as above.
 
 In both, a control ("patient") learns for as long from as many changed sentences, by labels alone.
 """
@@ -19,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from variants.families.sentiment.deep import EXITS, FAMILY
+from variants.families import sentiment
+from variants.families.sentiment import deep
 from variants.families.sentiment.workbench import SentenceWorkbench, open_sentences
 from variants.recipes.consistent_distillation import ConsistentDistillation
 from variants.recipes.supervised import Supervised
@@ -34,6 +36,7 @@ VIEWS = 3
 TEMPERATURE, ALPHA = 2.0, 0.7
 HIDDEN_SHARE = 0.1
 TEACHER_SEED = 0
+FAMILIES = {"sentiment": (sentiment.EXITS, sentiment.FAMILY), "sentiment-deep": (deep.EXITS, deep.FAMILY)}
 
 
 def reports(at: SentenceWorkbench, depth: int, seed: int, settings: FitSettings) -> list[StrategyReport]:
@@ -71,11 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run both and print tables and means."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2, help="how often, each with weights of its own")
+    parser.add_argument("--family", choices=FAMILIES, default="sentiment", help="whose layers, all of them, teach")
     parser.add_argument("--layers", type=int, default=1, help="how many the small network has")
     parser.add_argument("--epochs", type=int, default=SETTINGS.epochs, help="how long the small network is taught")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="pareto-sentences-") as folder:
-        at = open_sentences(EXITS, FAMILY, cache_folder(), Path(folder), _say)
+        at = open_sentences(*FAMILIES[given.family], cache_folder(), Path(folder), _say)
         settings = replace(SETTINGS, epochs=given.epochs)
         runs = []
         for seed in range(given.seeds):
