@@ -141,12 +141,13 @@ def _beside(report: Report) -> Table:
         macro = [quality.precision, quality.recall, quality.f1]
         p99_s = at.p99_s[middle][0] if at.p99_s else None
         joules = line.footprint.energy_j(report.watts_per_core)[0] if line.footprint else None
-        flips = f"no, {100 * line.variant.invariance.label_flips:.1f} % flip"
+        found = line.variant.invariance
+        changes = f"no: {100 * found.label_flips:.1f} % of labels, p by {found.max_probability_delta:.2g}"
         table.add_row(
             line.point.name,
             f"{line.variant.parameters:,}",
             ", ".join(_known(None if value is None else 100 * value) for value in macro),
-            "the same" if line.variant.invariance.invariant else flips,
+            "the same" if found.invariant else changes,
             _known(line.logit_difference),
             f"{at.tail_s[middle][0] * 1e3:.3g} / {_known(None if p99_s is None else p99_s * 1e3)}",
             _known(line.footprint.load_s * 1e3 if line.footprint else None),

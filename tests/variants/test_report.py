@@ -348,7 +348,7 @@ def test_the_printed_tables_have_what_the_page_has(chain: RevisionFolder, capsys
     small, large = (variant.model_dump() for variant in chain.manifest.variants)
     small["training"] = {"seconds": 12.5, "labelled_rows": 7000, "peak_memory_bytes": 950_000_000}
     small["quality"] |= {"precision": 0.81, "recall": 0.82, "f1": 0.83}
-    large["invariance"] |= {"invariant": False, "label_flips": 0.023}
+    large["invariance"] |= {"invariant": False, "label_flips": 0.023, "max_probability_delta": 0.16}
     changed = with_manifest(chain, variants=[small, large], build={"logit_difference.small": 0.0125})
     print_frontier(gather(changed, chain_profile(chain), watts_per_core=5.0))
     printed = capsys.readouterr().out
@@ -369,7 +369,7 @@ def test_the_printed_tables_have_what_the_page_has(chain: RevisionFolder, capsys
             "950",
         ),
     ] == besides["small"]
-    assert ["no, 2.3 % flip", "-"] == besides["large"][3:5]
+    assert ["no: 2.3 % of labels, p by 0.16", "-"] == besides["large"][3:5]
     assert ["-", "-", "-"] == besides["large"][-3:]
     assert "5 watts, an estimate" in printed
     assert "hypervolume" in printed
