@@ -22,6 +22,7 @@ from router.latency import LatencyModel
 from router.policies import policy_named
 from router.scheduler import Limits
 from router.view import CascadePolicy, Decision, Policy, PreparedPolicy, View
+from service.settings import Settings
 
 LATER = ", later"
 """Behind a trace's name: only what arrived after the first seconds."""
@@ -40,9 +41,8 @@ class Bench:
     yardsticks: Yardsticks
     duration_s: float
     margin: float | None = None
-    limits: Limits = field(
-        default_factory=lambda: Limits(transit_s=0.004, ahead=0.7)
-    )  # as the gateway has it by default
+    limits: Limits = field(default_factory=lambda: Settings().limits)
+    """As the gateway has them by default."""
     decision_s: dict[str, float] = field(default_factory=dict)
     truth: Family | None = None
     later_s: float | None = None

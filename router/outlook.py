@@ -16,8 +16,9 @@ from router.view import Lane, View
 FAR = 1.5
 """The look-ahead reaches this many of the longest SLO."""
 MOST_POINTS = 24
-"""Waiting rows are looked at one by one as long as there are no more than that, else in groups of each lane: what a
-look costs does not grow with the queue."""
+"""Waiting rows are looked at one by one as long as there are no more than that, else in groups of each lane, with up to
+three points more a lane (its head, a last group, what is beyond the look-ahead): what a look costs does not grow with
+the queue."""
 
 
 class Ahead(NamedTuple):

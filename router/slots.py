@@ -125,10 +125,10 @@ class Slots:
             ended = next((dispatch for dispatch in self._next.values() if dispatch.batch_id == batch_id), None)
             if ended is None or not failed:
                 raise KeyError(batch_id)
-            del self._next[ended.slot]
+            del self._next[ended.slot], self._decided_s[ended.slot]
         elif ended.slot in self._next:
             # It may have been handed over after that: the event loop learns late of what has ended.
-            started_s = max(now - since_s, self._decided_s[ended.slot])
+            started_s = max(now - since_s, self._decided_s.pop(ended.slot))
             begun = self._next.pop(ended.slot)._replace(started_s=started_s)
             self._running[begun.batch_id] = begun
         else:

@@ -27,6 +27,18 @@ FAMILY = Family(
 """Milliseconds of a batch of b: 1 + b, 2 + 3 b, 5 + 5 b."""
 
 
+SIZED = Family(
+    "s",
+    (
+        VariantProfile("quick", 0.6, table((1, 8), (0.001, 0.008), (0.002, 0.016))),
+        VariantProfile("exact", 0.9, table((1, 8), (0.004, 0.032), (0.008, 0.064))),
+    ),
+    sizes=(16, 32),
+    max_batch=8,
+)
+"""A row of `quick` takes 1 or 2 ms by its size, one of `exact` 4 or 8."""
+
+
 def lane(slacks_s: list[float], slo_s: float = 0.1, pinned: int = -1, lowest: int = 0, at: int = -1) -> Lane:
     """Rows with so much time left at 0.0, which came an SLO before their deadlines."""
     key = LaneKey("f", pinned, lowest, 0, 0, False, at)
@@ -35,6 +47,17 @@ def lane(slacks_s: list[float], slo_s: float = 0.1, pinned: int = -1, lowest: in
         for number, slack_s in enumerate(sorted(slacks_s))
     )
     return Lane(key, FAMILY, LatencyModel(FAMILY, 1.0), len(items), items, items[-1].deadline_s)
+
+
+def sized(slacks_s: list[float], size_class: int = 0, lowest: int = 0, hidden: int = 0, slo_s: float = 0.1) -> Lane:
+    """Rows with so much time left at 0.0; the last `hidden` are beyond the look-ahead."""
+    items = tuple(
+        Item(0, slack_s, number, number, 0, size_class, lowest, 0.0, slo_s)
+        for number, slack_s in enumerate(sorted(slacks_s))
+    )
+    seen = items[: len(items) - hidden]
+    key = LaneKey("s", -1, lowest, size_class, 0, False)
+    return Lane(key, SIZED, LatencyModel(SIZED, 1.0), len(items), seen, items[-1].deadline_s)
 
 
 def view(*lanes: Lane, kept: tuple[Lane, ...] = (), demand: Demand | None = None, slots: int = 1) -> View:

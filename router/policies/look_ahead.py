@@ -94,12 +94,13 @@ class LookAhead:
             return memory, self._simply(view, lanes, wake_at, now)
         outlook = memory.look(view, lanes, lane, self.budget, now)
         plan, worth = None, 0.0
+        unblocked_s = self._unblocked_s(memory, view, now)
         if lane is not None:
-            choice = self._best(memory, outlook, view, lane, now)
+            choice = self._best(memory, outlook, lane, unblocked_s, now)
             if choice is None:
                 return memory, self._simply(view, lanes, wake_at, now)
             plan, worth = self._plan(view, lane, choice), max(choice.worth, 0.0)
-        better = self._better(memory, outlook, view, worth, now)
+        better = self._better(memory, outlook, view, unblocked_s, worth, now)
         hidden = self._hiding(memory, view, now)
         if hidden:
             return memory, Decision((), None, wake_at, hidden)
@@ -118,7 +119,7 @@ class LookAhead:
         most_s = latency.planned_run_s(best, 1, size_class)
         return 0.6 * max(least_s, 0.1 * most_s) < self.decision_s
 
-    def _best(self, memory: Memory, outlook: Outlook, view: View, lane: Lane, now: float) -> Choice | None:
+    def _best(self, memory: Memory, outlook: Outlook, lane: Lane, unblocked_s: float, now: float) -> Choice | None:
         """Step 3: the choice that runs; none where step 4 decides."""
         head, latency, size_class = lane.items[0], lane.latency, lane.key.size_class
         weight, kind = memory.weight(lane.key.family), kind_of(lane)
@@ -126,11 +127,10 @@ class LookAhead:
         at = table.index(memory.price / weight)
         price = weight * table.price(at)
         given_s, given = memory.given(kind, price)
+        # Whoever cannot wait for even this is doomed whatever runs: the short rule would hold the slot for longer.
+        least_s = latency.planned_s(lane.key.lowest, 1, size_class)
         longest_s = head.deadline_s - now - latency.slip_s - self.spare * head.slo_s
-        if len(view.free_slots) == 1:
-            # Whoever cannot wait for even this is doomed whatever runs: the short rule would hold the slot for longer.
-            least_s = latency.planned_s(lane.key.lowest, 1, size_class)
-            longest_s = min(longest_s, max(self._unblocked_s(memory, view, now), least_s))
+        longest_s = min(longest_s, max(unblocked_s, least_s))
         spare_s = self.spare * memory.shortest_s
         most = min(len(lane.items), lane.family.max_batch)
         sizes = [rows for rows in BATCHES if rows < most] + [most]
@@ -156,9 +156,12 @@ class LookAhead:
         return best
 
     def _unblocked_s(self, memory: Memory, view: View, now: float) -> float:
-        """How long the last free slot may be taken without dooming who arrives meanwhile; infinite where none will."""
+        """How long a slot may be taken without dooming who arrives meanwhile.
+
+        Infinite where none will, and where another slot is free for them.
+        """
         per_s = memory.forecast.per_s
-        if per_s <= 0.0:
+        if per_s <= 0.0 or len(view.free_slots) > 1:
             return NEVER
         waits = [((1.0 - self.spare) * slo_s - row_s) / (1.0 + per_s * row_s) for slo_s, row_s in memory.rows_to_come]
         alone_s = min(waits, default=NEVER)
@@ -182,14 +185,12 @@ class LookAhead:
                 found += [(lane, item) for item in lane.items if item.confidence >= below]
         return tuple(found)
 
-    def _better(self, memory: Memory, outlook: Outlook, view: View, beat: float, now: float) -> Plan | None:
+    def _better(
+        self, memory: Memory, outlook: Outlook, view: View, unblocked_s: float, beat: float, now: float
+    ) -> Plan | None:
         """Step 5: the batch of kept rows that adds more than `beat`, if there is one."""
-        if not view.kept:
-            return None
         best: Plan | None = None
-        latest_s = outlook.latest_start_s() - self.spare * memory.shortest_s
-        if len(view.free_slots) == 1:
-            latest_s = min(latest_s, self._unblocked_s(memory, view, now))
+        latest_s = min(outlook.latest_start_s() - self.spare * memory.shortest_s, unblocked_s)
         for lane in view.kept:
             ladder, at = lane.family.ladder, lane.key.at
             table = memory.table_of(lane, now)

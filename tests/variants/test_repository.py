@@ -270,6 +270,7 @@ def test_calibration_has_both_parts(tiny: RevisionFolder) -> None:
 def test_calibration_parts_agree(tiny: RevisionFolder) -> None:
     """A calibration whose arrays differ in length is refused."""
     ones = np.ones(3)
+    # Unformatted: the arrays side by side.
     np.savez(
         tiny.path / "big" / "calibration.npz",
         label=ones, predicted=ones[:2], confidence=ones, sample_predicted=ones, sample_confidence=ones,

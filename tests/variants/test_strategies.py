@@ -163,6 +163,7 @@ def test_strategies_share_what_one_network_taught(at: Workbench) -> None:
 
 def test_what_seeds_have_in_common_is_told_with_its_spread() -> None:
     """Means with the least and the most: of gains over the original, or of what was lost and recovered."""
+    # Unformatted: one report a line.
     grown = [
         StrategyReport("grow", (), {"original": point("o", 0.9, 1.0), "improved": point("i", 0.9 + gain, 1.0),
                                     "patient": point("p", 0.9, 1.0)}, ("original",))

@@ -16,6 +16,7 @@ from variants.debian import DebianPackage, fetch_package, read_package
 from variants.spec import BuildError, Dataset, LabelledRows
 
 INPUT = "image"
+# By their numbers in the files; unformatted, because one a line would be a page.
 LABELS = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip

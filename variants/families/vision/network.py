@@ -24,7 +24,7 @@ from variants.sources import fetch
 from variants.spec import BuildError
 
 STEM_CHANNELS, HEAD_CHANNELS, CLASSES = 32, 1280, 1000
-# Repeats, kernel, stride, expansion and channels of each stage, before they are scaled.
+# Repeats, kernel, stride, expansion and channels of each stage, before they are scaled; unformatted, as a table.
 STAGES = (
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
     (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),

@@ -48,6 +48,7 @@ _FOLDERS = {"animals", "food", "hobbies", "household", "plants", "sports", "vehi
 _DRAWN_FOLDERS = {"cartoon", "toys", "plastic"}
 _DRAWN = {"bee", "fly", "hedgehog", "pizza", "sedan_police"}
 # Of what the other templates show ImageNet has a class: a lighthouse, a spider's web, jellyfish, sheep, wheels.
+# Unformatted: one a line would be a page.
 _PLAIN = {
     "burnt_bark", "cliff", "corn_maze", "mossy_bark", "mossy_log", "mudstone", "ocean_splash", "ocean_waves",
     "redwoods_above", "rocks", "sun_behind_clouds", "sun_behind_leaves", "trees_above", "trees_at_dusk",
