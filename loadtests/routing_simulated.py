@@ -20,9 +20,8 @@ from loadtests.workload import Workload
 from router.contract import Family, Item
 from router.latency import LatencyModel
 from router.policies import policy_named
-from router.scheduler import Limits
+from router.scheduler import SERVING, Limits
 from router.view import CascadePolicy, Decision, Policy, PreparedPolicy, View
-from service.settings import Settings
 
 LATER = ", later"
 """Behind a trace's name: only what arrived after the first seconds."""
@@ -41,8 +40,7 @@ class Bench:
     yardsticks: Yardsticks
     duration_s: float
     margin: float | None = None
-    limits: Limits = field(default_factory=lambda: Settings().limits)
-    """As the gateway has them by default."""
+    limits: Limits = SERVING
     decision_s: dict[str, float] = field(default_factory=dict)
     truth: Family | None = None
     later_s: float | None = None

@@ -66,6 +66,10 @@ class Limits:
     ahead: float = 0.0
 
 
+SERVING = Limits(transit_s=0.004, ahead=0.7)
+"""As the gateway has them by default."""
+
+
 class Scheduler:
     """Queues rows, asks the policy, hands out batches and keeps count of every request.
 

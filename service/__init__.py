@@ -5,3 +5,5 @@
 """
 
 __version__ = "0.1.0"
+SERVER_NAME = "pareto-gateway"
+"""What the server calls itself in the open protocol."""

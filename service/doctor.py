@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from service.ports import occupant
+from service.neighbour import gateway_at
+from service.ports import listener, occupant
 from service.settings import Settings
 from variants.fingerprint import available_cores, machine_fingerprint
 from variants.profiling import load_profile
@@ -43,11 +44,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _packages()
     yield from _machine(settings)
     yield from _repository(settings)
-    taken = occupant(settings.host, settings.port)
-    if taken:
-        yield Finding("port", Verdict.BROKEN, taken)
-    else:
-        yield Finding("port", Verdict.FINE, f"{settings.port} on {settings.host} is free")
+    yield _port(settings)
 
 
 def _packages() -> Iterator[Finding]:
@@ -135,6 +132,17 @@ def _memory(needed_bytes: int) -> Finding:
     if free_bytes < needed_bytes + _SPARE_MEMORY_BYTES:
         return Finding("memory", Verdict.BROKEN, f"{text}: too little; load fewer variants (families.NAME.load)")
     return Finding("memory", Verdict.FINE, text)
+
+
+def _port(settings: Settings) -> Finding:
+    host, port = settings.host, settings.port
+    taken = occupant(host, port)
+    if taken is None:
+        return Finding("port", Verdict.FINE, f"{port} on {host} is free")
+    if running := gateway_at(host, port):
+        text = f"{running} serves at {port} on {host} already, run{listener(port) or ' by another user'}"
+        return Finding("port", Verdict.NOTE, f"{text}; a second one needs another --port")
+    return Finding("port", Verdict.BROKEN, taken)
 
 
 def _count(number: int, noun: str) -> str:

@@ -22,15 +22,15 @@ def occupant(host: str, port: int) -> str | None:
             probe.listen()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                return f"port {port} on {host} is in use{_listener(port)}; choose another with --port"
+                return f"port {port} on {host} is in use{listener(port)}; choose another with --port"
             if error.errno == errno.EADDRNOTAVAIL:
                 return f"host {host!r}: not an address of this machine; see --host"
             return f"port {port} on {host} cannot be used: {error.strerror}; see --port and --host"
     return None
 
 
-def _listener(port: int) -> str:
-    """The process that listens there, where this user may know."""
+def listener(port: int) -> str:
+    """The process that listens there, as " by NAME (process ID)"; "" where this user may not know."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service import __version__
+from service import SERVER_NAME, __version__
 from service.exchange import Receive, Send, read_body, send_whole
 from service.gateway import Gateway
 from service.loading import LoadedFamily
@@ -17,7 +17,6 @@ from service.oip.metadata import (
 from service.oip.statistics import statistics_body
 from service.repository_control import RepositoryControl, read_load_request
 
-SERVER_NAME = "pareto-gateway"
 PLATFORM = "onnxruntime_onnx"
 INDEX_LIMIT_BYTES = 64 * 1024
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -16,7 +17,8 @@ import psutil
 import pytest
 
 from loadtests.servers import free_port
-from service import __version__, cli
+from service import SERVER_NAME, __version__, cli
+from service.neighbour import gateway_at
 from service.settings import Settings
 from service.supervision import server_environment
 from tests.service.families import sign_model, write_family
@@ -102,6 +104,7 @@ def test_the_command_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -
         (["serve", "--port", "70000"], "pareto: port (--port): expected less than or equal to 65535, got 70000"),
         (["serve", "--config", "none.toml"], "pareto: none.toml: cannot read the settings file"),
         (["profile"], "pareto: Missing argument 'FAMILY'"),
+        (["build", "digits", "--recipes", "int8"], "pareto: No such option: --recipes"),
         (["search", "fashion", "--trials", "0"], "pareto: Invalid value for '--trials'"),
         (["search", "fashion", "--rung", "ladder"], "pareto: --rung ladder: there is none; rungs: linear, mlp, "),
     ],
@@ -121,7 +124,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
         (["build", "cats"], "pareto: 'cats' is not a family"),
         (["build", "cats.py"], "no such file"),
         (["search", "sentiment"], "pareto: 'sentiment' has no architectures to search; families with some: fashion"),
-        (["profile", "cats"], "pareto: models: no family 'cats' here (families: none)"),
+        (["profile", "cats"], "pareto: models: no family 'cats' here (families: none); `pareto build` or "),
         (["frontier"], "pareto: models: holds no family; `pareto build` builds one"),
         (["serve"], "pareto: models: holds no family to serve; build one with `pareto build`"),
     ],
@@ -267,6 +270,37 @@ def test_doctor_names_what_is_broken(capsys: pytest.CaptureFixture[str], corrupt
     broken = [line for line in printed.out.splitlines() if line.startswith("broken")]
     assert ["sign", "sign", "port"] == [line.split()[1] for line in broken]
     assert "pareto: 3 things are broken here, see above\n" == printed.err
+
+
+def test_doctor_knows_a_gateway_that_runs(capsys: pytest.CaptureFixture[str], sound: Path) -> None:
+    """A port that a gateway holds is no broken thing: the line says which one, and whose process it is."""
+    port = free_port()
+    with serving(sound, port) as (process, _):
+        assert 0 == cli.run(["doctor", "--models", str(sound), "--port", str(port)])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[1] == "port"]
+        owners = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+    assert line.startswith("note ")
+    assert f"{SERVER_NAME} {__version__} serves at {port} on 127.0.0.1 already, run by " in line
+    assert line.endswith("; a second one needs another --port")
+    assert int(line.rpartition("(process ")[2].partition(")")[0]) in owners
+
+
+def test_something_else_at_the_port_is_no_gateway() -> None:
+    """What answers HTTP with another name, or not at all, is not taken for one."""
+    answers = (b'HTTP/1.0 200 OK\r\n\r\n{"name": "other", "version": "1"}', b"HTTP/1.0 200 OK\r\n\r\n[]", b"none")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        for answer in answers:
+            replied = pool.submit(_reply_once, server, answer)
+            assert gateway_at("127.0.0.1", server.getsockname()[1]) is None
+            replied.result(LIMIT_S)
+    assert gateway_at("127.0.0.1", free_port()) is None
+
+
+def _reply_once(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1024)
+        connection.sendall(answer)
 
 
 def test_serve_names_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], sound: Path) -> None:

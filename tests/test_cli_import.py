@@ -36,7 +36,8 @@ def importing(model: str = "mlp.onnx", samples: str = "rows.npz", name: str = "m
         ([*importing(), "--slo-ms", "-1"], 2, "pareto: --slo-ms: expected a finite number over 0, got -1"),
         ([*importing(), "--scale", "inf"], 2, "pareto: --scale: expected a finite number over 0, got inf"),
         ([*importing(), "--mean", "nan"], 2, "pareto: --mean: expected a finite number, got nan"),
-        ([*importing(), "--recipes", "int9"], 1, "pareto: recipe 'int9' is unknown, known are int8, "),
+        ([*importing(), "--recipes", "int9"], 2, "pareto: --recipes: 'int9' is unknown, known are int8, "),
+        ([*importing(), "--recipes", ""], 2, "pareto: --recipes: '' is unknown, known are int8, "),
         ([*importing(), "--output", "x"], 1, "pareto: mlp.onnx: has no output 'x' of numbers, but logits"),
         (["import", "mlp.onnx", "--name", "mine"], 2, "pareto: Missing option '--samples'"),
     ],
@@ -53,7 +54,7 @@ def test_what_is_wrong_is_one_line(
 
 def test_a_model_is_not_imported_over_another(capsys: pytest.CaptureFixture[str]) -> None:
     """A family of that name stays unless `--force` says otherwise; then there are two revisions of it."""
-    assert 0 == cli.run([*importing(), "--recipes", "fp16"])
+    assert 0 == cli.run([*importing(), "--recipes", "fp16, int8"])
     capsys.readouterr()
     assert 1 == cli.run(importing())
     assert "pareto: mine: exists already in models; --force imports a new revision\n" == capsys.readouterr().err

@@ -20,7 +20,7 @@ from variants.families.fashion.recipe import LadderOfImages
 def _quarters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The family `fashion` is one rung on the images of the tests, which no trial can be, and the cache is empty."""
     images = LadderOfImages((Rung("odd", Perceptron(hidden=(30,)), plainly(2), 1),), bright_quarters)
-    family = images.family("fashion", "which quarter is bright?", LABELS, 0.05, {})
+    family = images.family(name="fashion", description="which quarter is bright?", labels=LABELS, default_slo_s=0.05)
     monkeypatch.setattr(fashion, "IMAGES", images)
     monkeypatch.setattr(families, "load_family", lambda name: family)
     monkeypatch.setenv("PARETO_CACHE", str(tmp_path))
@@ -28,13 +28,19 @@ def _quarters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_what_is_found_is_compared_with_the_ladder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A table of the ladder and of what was found, then their hypervolumes; the second time no trial is run."""
-    assert 0 == cli.run(["search", "fashion", "--trials", "2", "--epochs", "1", "--plain"])
+    pictures = tmp_path / "pictures"
+    assert 0 == cli.run(["search", "fashion", "--trials", "2", "--epochs", "1", "--plain", "--out", str(pictures)])
     first = capsys.readouterr()
-    *table, hypervolumes = first.out.splitlines()
+    *table, hypervolumes, spread = first.out.splitlines()
     assert any("odd" in line for line in table)
     assert any("found-" in line for line in table)
     assert hypervolumes.startswith("hypervolume, fraction x microseconds, test part: ladder ")
+    assert spread.startswith("rows and latencies drawn anew: ladder ")
     assert "trial 1: " in first.err
+    assert b"\x89PNG" == (pictures / "fashion-search.png").read_bytes()[:4]
+    drawn = (pictures / "fashion-search.svg").read_text(encoding="utf-8")
+    assert ">odd<" in drawn
+    assert ">hand-made ladder<" in drawn
     assert (tmp_path / "search" / "fashion.journal").is_file()
     assert 0 == cli.run(["search", "fashion", "--trials", "2", "--epochs", "1", "--plain"])
     assert "trial" not in capsys.readouterr().err

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from router.contract import Share, WhenLate
 from router.policies import POLICIES
+from router.scheduler import SERVING
 from service.configuration import SOURCES, SettingsError, load_settings, reload_settings, sources
 from service.reference import settings_reference
 from service.settings import FamilySettings, Settings
@@ -283,3 +284,8 @@ def test_a_memory_budget_reaches_another_process(budget: str) -> None:
     with mock.patch.dict(os.environ, settings.environment()):
         loaded = load_settings()
     assert (budget, ("a", "b"), True) == (loaded.memory_budget, loaded.pinned, loaded.admin)
+
+
+def test_simulations_plan_as_the_gateway_does_by_default() -> None:
+    """What the simulator takes for a gateway's limits are those of settings in which nothing is set."""
+    assert Settings().limits == SERVING

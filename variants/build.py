@@ -74,7 +74,8 @@ def build_family(
     check_spec(spec)
     if counterparts and spec.counterparts is None:
         raise BuildError(f"{spec.name}: has no counterparts to train; build it without them")
-    stages = [stage for stage in BuildStage if counterparts or stage is not BuildStage.COUNTERPARTS]
+    wanted = {BuildStage.TRAIN: spec.trains, BuildStage.COUNTERPARTS: counterparts}
+    stages = [stage for stage in BuildStage if wanted.get(stage, True)]
     display = display or open_display(f"building {spec.name}")
     progress = BuildProgress({stage: spec.expected_s.get(stage, _DEFAULT_STAGE_S) for stage in stages}, display)
     with (
@@ -121,7 +122,7 @@ class _Build:
         rows = self._held_out(data, preparer)
         self._save_samples(data.test.take(slice(0, self._spec.samples)))
 
-        self._progress.begin(BuildStage.TRAIN)
+        self._progress.begin(BuildStage.TRAIN if self._spec.trains else BuildStage.VARIANTS)
         maker = CandidateMaker(self._context, self._facts)
         made = maker.make_all("build", data, preparer, rows.validation, self._candidate_yielded)
         if not made:
@@ -176,8 +177,8 @@ class _Build:
             raise BuildError(f"{self._spec.name}: the {part} part of the data: {error}") from error
 
     def _candidate_yielded(self) -> None:
-        """A family trains before it yields its first candidate."""
-        if BuildStage.TRAIN not in self._progress.seconds:
+        """A family that trains does so before it yields its first candidate."""
+        if self._spec.trains and BuildStage.TRAIN not in self._progress.seconds:
             self._progress.begin(BuildStage.VARIANTS)
 
     def _variant(self, made: MadeVariant, assessments: Mapping[str, Assessment]) -> VariantManifest:

@@ -64,7 +64,10 @@ class Repository:
             revision = path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             known = ", ".join(self.families()) or "none"
-            raise RepositoryError(f"{self.root}: no family {family!r} here (families: {known})") from None
+            raise RepositoryError(
+                f"{self.root}: no family {family!r} here (families: {known}); "
+                "`pareto build` or `pareto import` adds one"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise RepositoryError(f"{path}: cannot be read: {error}") from error
         if not _is_name(revision):

@@ -150,6 +150,7 @@ class FamilySpec:
     tensors. `default_slo_s` is the latency objective of requests that name none. `samples` rows of the test part are
     stored with the revision for load tests. `expected_s` are the seconds that the stages take on two cores, for the
     estimate of remaining time.
+    Where nothing is trained, because the model comes as it is, `trains` is False, and no stage is called so.
     Where the rows are not `labelled`, their labels are the original model's own answers: quality is agreement with it,
     and there is nothing to calibrate confidence against.
     ONNX files take the inputs that `variants.preparation` names and give `logits` float32 [n, len(labels)].
@@ -166,6 +167,7 @@ class FamilySpec:
     counterparts: Callable[[BuildContext, Dataset], Iterator[Candidate]] | None = None
     task: str = "classification"
     labelled: bool = True
+    trains: bool = True
     sizes: tuple[int, ...] = (1,)
     max_batch: int = 32
     seed: int = 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from variants.training.cost import cost_of_training
+
 Weights = Mapping[str, NDArray[np.float32]]
 
-_KEY = "key"
+_KEY, _FACTS = "key", "facts"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Weights by name, and what their training cost, as `Artifact.facts` has it; empty where nobody measured that."""
+
+    weights: Weights
+    facts: Mapping[str, float]
 
 
 def content_key(*parts: str | bytes | Path) -> str:
@@ -26,20 +38,24 @@ def content_key(*parts: str | bytes | Path) -> str:
     return digest.hexdigest()
 
 
-def kept_weights(path: Path, key: str, train: Callable[[], Weights]) -> Weights:
+def kept_weights(path: Path, key: str, train: Callable[[], Weights], labelled_rows: int) -> Trained:
     """Return the weights kept at `path` if they were kept under the same key, else those of `train()`, kept now.
 
-    One file per model: weights of another key are replaced. A file that cannot be read counts as none.
+    What training cost is kept with them. One file per model: weights of another key are replaced. A file that cannot
+    be read counts as none.
     """
     try:
         with safe_open(path, framework="numpy") as kept:
-            if (kept.metadata() or {}).get(_KEY) == key:
-                return load_file(path)
+            about = kept.metadata() or {}
+            if about.get(_KEY) == key:
+                return Trained(load_file(path), json.loads(about.get(_FACTS, "{}")))
     except (OSError, SafetensorError):
         pass
-    weights = train()
+    with cost_of_training(labelled_rows) as facts:
+        weights = train()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    save_file({name: np.ascontiguousarray(values) for name, values in weights.items()}, temporary, {_KEY: key})
+    about = {_KEY: key, _FACTS: json.dumps(facts)}
+    save_file({name: np.ascontiguousarray(values) for name, values in weights.items()}, temporary, about)
     temporary.replace(path)
-    return weights
+    return Trained(weights, facts)

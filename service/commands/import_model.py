@@ -73,11 +73,14 @@ def import_model(
         raise CommandError(f"{name}: exists already in {repository_path}; --force imports a new revision")
     with faults_of_the_repository(), faults_of_the_build(name, _REMEDY):
         from variants.build import build_family
-        from variants.importing.family import DEFAULT_RECIPES, ImportOptions, imported_family
+        from variants.importing.family import DEFAULT_RECIPES, RECIPES, ImportOptions, imported_family
         from variants.progress import LineDisplay, open_display
 
+        chosen = [entry.strip() for entry in recipes.split(",")] if recipes is not None else DEFAULT_RECIPES
+        if unknown := [entry for entry in chosen if entry not in RECIPES]:
+            raise CommandError(f"--recipes: {unknown[0]!r} is unknown, known are {', '.join(RECIPES)}", _USAGE)
         options = ImportOptions(
-            recipes=recipes.split(",") if recipes else DEFAULT_RECIPES,
+            recipes=chosen,
             output=output,
             mean=mean,
             scale=scale,

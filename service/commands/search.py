@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from variants.architectures.rung import Rung
     from variants.families.fashion.workbench import ImageWorkbench
     from variants.progress import BuildProgress, Display
+    from variants.search.comparison import Comparison
 
 SEARCHABLE = ("fashion",)
 STAGES = {"data": 5.0, "search": 300.0, "compare": 300.0}
@@ -30,6 +31,10 @@ def search(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="How long what was found is trained on all rows.")] = 6,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where a picture of the comparison goes.", show_default=False),
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
     """Search architectures for accuracy and measured latency, and compare with the hand-made ladder.
@@ -58,7 +63,9 @@ def search(
             if chosen is not None:
                 _search_settings(chosen, trials, at, journal, progress, display)
             else:
-                _search_architectures(IMAGES.rungs, trials, epochs, at, journal, progress, display)
+                compared = _search_architectures(IMAGES.rungs, trials, epochs, at, journal, progress, display)
+                if out is not None:
+                    _draw(compared, family, out)
             progress.end()
 
 
@@ -70,7 +77,7 @@ def _search_architectures(
     journal: Path,
     progress: BuildProgress,
     display: Display,
-) -> None:
+) -> Comparison:
     from variants.search.architectures import ArchitectureSearch
     from variants.search.comparison import compare
 
@@ -83,7 +90,25 @@ def _search_architectures(
     )
     typer.echo(compared.table())
     ladder, searched, both = (f"{1e6 * volume:.2f}" for volume in compared.hypervolumes())
+    for line in compared.dominated():
+        typer.echo(line)
     typer.echo(f"hypervolume, fraction x microseconds, test part: ladder {ladder}, found {searched}, both {both}")
+    spread = compared.spread()
+    typer.echo(f"rows and latencies drawn anew: ladder {spread.ladder}, both {spread.both}, gain {spread.gain} %")
+    return compared
+
+
+def _draw(compared: Comparison, family: str, folder: Path) -> None:
+    from variants.search.picture import draw_comparison
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix in (".png", ".svg"):
+            path = folder / f"{family}-search{suffix}"
+            draw_comparison(compared, path)
+            typer.echo(f"drawn: {path}", err=True)
+    except OSError as error:
+        raise CommandError(f"{error.filename}: cannot be written: {error.strerror}; see --out") from error
 
 
 def _search_settings(

@@ -108,6 +108,60 @@ def print_frontier(report: Report) -> None:
     console.print(table)
     if report.compared_rows:
         console.print(f"tied: no evidence of a difference on the same {report.compared_rows}", highlight=False)
+    console.print(_beside(report))
+    console.print(
+        f"J per 1,000 answers: measured seconds of the processor times {report.watts_per_core:g} watts, an estimate; "
+        f"logits off: by at most so much from the original model's",
+        highlight=False,
+    )
+    if report.hypervolumes:
+        shares = ", ".join(f"{plane} {share:.3f}" for plane, share in report.hypervolumes.items())
+        console.print(f"hypervolume, a share of the box from guessing to perfection: {shares}", highlight=False)
+
+
+def _beside(report: Report) -> Table:
+    """What else was measured of every variant; `-` where it was not."""
+    middle = len(report.manifest.sizes) // 2
+    table = Table(title="measured besides", title_justify="left")
+    table.add_column("variant")
+    for column in (
+        "parameters",
+        "macro P, R, F1 %",
+        "in any batch",
+        "logits off",
+        "p95 / p99 ms",
+        "load ms",
+        "J per 1,000",
+    ):
+        table.add_column(column, justify="right")
+    for column in ("training s", "labelled rows", "training MB"):
+        table.add_column(column, justify="right")
+    for line in report.lines:
+        quality, training, at = line.variant.quality, line.variant.training, line.table
+        macro = [quality.precision, quality.recall, quality.f1]
+        p99_s = at.p99_s[middle][0] if at.p99_s else None
+        joules = line.footprint.energy_j(report.watts_per_core)[0] if line.footprint else None
+        found = line.variant.invariance
+        changes = f"no: {100 * found.label_flips:.1f} % of labels, p by {found.max_probability_delta:.2g}"
+        table.add_row(
+            line.point.name,
+            f"{line.variant.parameters:,}",
+            ", ".join(_known(None if value is None else 100 * value) for value in macro),
+            "the same" if found.invariant else changes,
+            _known(line.logit_difference),
+            f"{at.tail_s[middle][0] * 1e3:.3g} / {_known(None if p99_s is None else p99_s * 1e3)}",
+            _known(line.footprint.load_s * 1e3 if line.footprint else None),
+            _known(joules),
+            _known(training.seconds if training else None),
+            _known(training.labelled_rows if training else None),
+            _known(training.peak_memory_bytes / 1e6 if training and training.peak_memory_bytes else None),
+        )
+    return table
+
+
+def _known(value: float | None) -> str:
+    """Three digits, or `-`; counts of rows in full."""
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
 def _megabytes(size_bytes: int) -> str:

@@ -172,6 +172,19 @@ def test_counterparts_are_built_only_where_asked_for(sides: FamilySpec, reposito
         build(sides, repository, counterparts=True)
 
 
+@pytest.mark.parametrize(("trains", "stages"), [(True, ["data", "train", "variants"]), (False, ["data", "variants"])])
+def test_a_stage_is_called_training_where_something_is_trained(
+    trains: bool, stages: list[str], sides: FamilySpec, repository: Repository
+) -> None:
+    """A family whose model comes as it is shows no such stage, and none is in the manifest."""
+    output = io.StringIO()
+    revision = build(replace(sides, trains=trains), repository, output)
+    shown = [line.split(": ")[1].split(",")[0] for line in output.getvalue().splitlines() if line.startswith("build: ")]
+    assert [*stages, "evaluate", "profile", "publish"] == list(dict.fromkeys(shown))
+    timed = [fact.removeprefix("seconds.") for fact in revision.manifest.build if fact.startswith("seconds.")]
+    assert [*stages, "evaluate", "profile"] == timed
+
+
 def test_another_task_is_refused(sides: FamilySpec, repository: Repository) -> None:
     """A family of a task that cannot be served is not built."""
     with pytest.raises(BuildError, match=r"^sides: task 'regression': only families of the task classification"):

@@ -30,6 +30,15 @@ def test_digits_are_told_apart(revision: RevisionFolder) -> None:
     assert {497} == {variant.quality.samples for variant in variants}
 
 
+def test_training_is_accounted_for(revision: RevisionFolder) -> None:
+    """Every variant says how long its network trained, on how many labelled rows, and with how much memory."""
+    for variant in revision.manifest.variants:
+        assert variant.training is not None
+        assert 1000 == variant.training.labelled_rows
+        assert (variant.training.seconds or 0) > 0
+        assert (variant.training.peak_memory_bytes or 0) > 1e6
+
+
 def test_all_variants_answer_the_same_in_any_batch(revision: RevisionFolder) -> None:
     """fp32, row-wise and static int8 are all batch-invariant."""
     assert all(variant.invariance.invariant for variant in revision.manifest.variants)

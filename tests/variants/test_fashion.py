@@ -35,7 +35,9 @@ RUNGS = (
 
 
 def quarters(rungs: tuple[Rung, ...] = RUNGS) -> FamilySpec:
-    return LadderOfImages(rungs, bright_quarters).family("quarters", "which quarter is bright?", QUARTERS, 0.05, {})
+    return LadderOfImages(rungs, bright_quarters).family(
+        name="quarters", description="which quarter is bright?", labels=QUARTERS, default_slo_s=0.05
+    )
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

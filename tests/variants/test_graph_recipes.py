@@ -106,7 +106,7 @@ def test_files_are_as_long_as_the_format_says(name: str, bytes_a_weight: float, 
 
 @pytest.mark.parametrize("method", Calibration)
 def test_static_int8_of_a_convolution(method: Calibration, tmp_path: Path) -> None:
-    """Under every calibration a convolutional network keeps its answers, and its convolutions run as integers."""
+    """Under every calibration a convolutional network keeps its answers; convolutions and ReLUs run as integers."""
     source = save_cnn(tmp_path / "cnn.onnx")
     made = static_int8(source, tmp_path / "int8.onnx", batches(IMAGES), operators=IMAGE_OPERATORS, method=method)
     expected = logits(source, IMAGES)
@@ -115,6 +115,7 @@ def test_static_int8_of_a_convolution(method: Calibration, tmp_path: Path) -> No
     readers = {name: node.op_type for node in nodes for name in node.input}
     outputs = {node.op_type: readers.get(node.output[0]) for node in nodes if node.op_type in ("Conv", "MatMul")}
     assert {"Conv": "QuantizeLinear", "MatMul": None} == outputs
+    assert "Relu" not in operators(made)
 
 
 @pytest.mark.parametrize(

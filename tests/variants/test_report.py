@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.commands.tables import print_frontier
 from tests.service.families import chain_models, sign_model, write_chain, write_family
 from variants.manifest import FamilyManifest
 from variants.measurements import ServingFootprint, Training
@@ -322,7 +323,7 @@ def test_training_and_agreement_are_shown(tmp_path: Path) -> None:
     models = chain_models()
     write_family(Repository(tmp_path), "pair", {"small": (models["small"], 0.8), "large": (models["small"], 0.9)})
     folder = Repository(tmp_path).open("pair")
-    training = Training(seconds=12.5, labelled_rows=7000)
+    training = Training(seconds=12.5, labelled_rows=7000, peak_memory_bytes=950_000_000)
     variants = [
         variant.model_copy(
             update={
@@ -332,11 +333,46 @@ def test_training_and_agreement_are_shown(tmp_path: Path) -> None:
         ).model_dump()
         for variant in folder.manifest.variants
     ]
-    report = gather(with_manifest(folder, variants=variants), timed(folder, small=0.001, large=0.002))
+    changed = with_manifest(folder, variants=variants, build={"logit_difference.small": 0.0125})
+    report = gather(changed, timed(folder, small=0.001, large=0.002))
     page = page_of(report)
     assert "agreement over latency" in page
     assert "standard error of the agreement with\nthe original model's answers" in page
-    assert "<td>12.5</td><td>7 k</td>" in page
+    assert "<td>12.5</td><td>7 k</td>\n<td>950</td>" in page
+    assert [0.0125, None] == [line.logit_difference for line in report.lines]
+    assert "<td>0.0125</td>\n" in page.partition('id="quality"')[2].partition('id="footprint"')[0]
+
+
+def test_the_printed_tables_have_what_the_page_has(chain: RevisionFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the frontier: errors by class, batch invariance, parity, tails, energy, and what training took."""
+    small, large = (variant.model_dump() for variant in chain.manifest.variants)
+    small["training"] = {"seconds": 12.5, "labelled_rows": 7000, "peak_memory_bytes": 950_000_000}
+    small["quality"] |= {"precision": 0.81, "recall": 0.82, "f1": 0.83}
+    large["invariance"] |= {"invariant": False, "label_flips": 0.023, "max_probability_delta": 0.16}
+    changed = with_manifest(chain, variants=[small, large], build={"logit_difference.small": 0.0125})
+    print_frontier(gather(changed, chain_profile(chain), watts_per_core=5.0))
+    printed = capsys.readouterr().out
+    rows = {name: [line for line in printed.splitlines() if name in line.split()] for name in ("small", "large")}
+    besides = {name: [cell.strip() for cell in lines[1].strip("│ ").split("│")] for name, lines in rows.items()}
+    assert [
+        *(
+            "small",
+            f"{chain.manifest.variant('small').parameters:,}",
+            "81, 82, 83",
+            "the same",
+            "0.0125",
+            "2 / -",
+            "50",
+            "10",
+            "12.5",
+            "7000",
+            "950",
+        ),
+    ] == besides["small"]
+    assert ["no: 2.3 % of labels, p by 0.16", "-"] == besides["large"][3:5]
+    assert ["-", "-", "-"] == besides["large"][-3:]
+    assert "5 watts, an estimate" in printed
+    assert "hypervolume" in printed
 
 
 def test_macs_of_an_older_revision_are_counted_when_asked_for(chain: RevisionFolder) -> None:

@@ -203,7 +203,9 @@ def test_a_manifest_in_the_wrong_place_is_refused(repository: Repository, tiny: 
 
 def test_what_is_not_there_is_said_with_what_is(repository: Repository, tiny: RevisionFolder) -> None:
     """Unknown families and revisions are answered with the names that exist."""
-    with pytest.raises(RepositoryError, match=r"no family 'other' here \(families: tiny\)"):
+    with pytest.raises(
+        RepositoryError, match=r"no family 'other' here \(families: tiny\); `pareto build` or `pareto import` adds one$"
+    ):
         repository.open("other")
     with pytest.raises(RepositoryError, match=r"no revision '9' here \(revisions: 1\)"):
         repository.open("tiny", "9")

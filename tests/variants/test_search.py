@@ -3,11 +3,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from tests.quarters import held_out_quarters, trainer_of_quarters
@@ -15,11 +17,13 @@ from variants.architectures.perceptron import Perceptron
 from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
 from variants.families.fashion.ladder import LADDER, plainly
+from variants.frontier import ParetoPoint, dominated_area
 from variants.recipes.supervised import Supervised
 from variants.search.architectures import ArchitectureSearch, best_of_quicker, first_rows
-from variants.search.comparison import compare
+from variants.search.comparison import PASSES, Comparison, compare
 from variants.search.hyperparameters import HyperparameterSearch
 from variants.search.space import KINDS, parameters_of, suggest_architecture, suggest_settings
+from variants.search.spread import spread, worst_of
 from variants.search.study import counted, open_study, run_until
 from variants.search.watched import WatchedTraining
 from variants.strategies.bench import Bench
@@ -214,3 +218,54 @@ def test_what_was_found_is_compared_on_rows_that_nobody_saw(
     ladder, searched, both = compared.hypervolumes()
     assert both >= max(ladder, searched) > 0
     assert len(compared.table().splitlines()) == 1 + len(found)
+    assert 150 == len(compared.right["linear"])
+    assert compared.ladder["linear"].quality == pytest.approx(compared.right["linear"].mean())
+    assert PASSES == len(compared.passes)
+
+
+def made(name: str, right: NDArray[np.bool_], latency_s: float) -> ParetoPoint:
+    return ParetoPoint(name, float(right.mean()), latency_s, 100)
+
+
+def test_a_rung_is_dominated_by_the_best_that_is_no_slower() -> None:
+    """Of two that are better and no slower, the better one is named, with the chance that it is none."""
+    random = np.random.default_rng(0)
+    rung = random.random(400) < 0.7
+    good, best = rung | (random.random(400) < 0.2), rung | (random.random(400) < 0.5)
+    slow = np.ones(400, dtype=bool)
+    right = {"rung": rung, "top": slow, "good": good, "best": best, "slow": slow}
+    compared = Comparison(
+        {"rung": made("rung", rung, 2e-4), "top": made("top", slow, 9e-4)},
+        {"good": made("good", good, 1e-4), "best": made("best", best, 1.5e-4), "slow": made("slow", slow, 3e-4)},
+        right,
+        [{"rung": 2e-4, "top": 9e-4, "good": 1e-4, "best": 1.5e-4, "slow": 3e-4}],
+    )
+    (line,) = compared.dominated()
+    assert line.startswith("best dominates rung: +")
+    assert line.endswith(" at 0.75 of its latency")
+    assert "p = 0.5" not in line
+
+
+@given(st.integers(0, 2**31), st.integers(2, 6), st.integers(1, 4))
+def test_more_points_never_dominate_less(seed: int, networks: int, passes: int) -> None:
+    """In every draw both together have at least the ladder's area; intervals hold their median."""
+    random = np.random.default_rng(seed)
+    names = [str(number) for number in range(networks)]
+    right = {name: random.random(50) < random.uniform(0.3, 0.9) for name in names}
+    seconds = [{name: float(random.uniform(1e-5, 1e-3)) for name in names} for _ in range(passes)]
+    found = spread(right, seconds, {names[0]}, draws=20, seed=seed)
+    assert found.gain.low >= -1e-9
+    for interval in (found.ladder, found.both, found.gain):
+        assert interval.low <= interval.median <= interval.high
+
+
+def test_the_spread_shrinks_with_the_rows_and_holds_the_plain_value() -> None:
+    """A hundred times the rows give a tenth of the interval, around what all rows together say."""
+    random = np.random.default_rng(1)
+    right = {name: random.random(10_000) < share for name, share in (("hand", 0.7), ("found", 0.8))}
+    seconds = [{"hand": 1e-4, "found": 2e-4}]
+    few = spread({name: rows[:100] for name, rows in right.items()}, seconds, {"hand"}, draws=200)
+    many = spread(right, seconds, {"hand"}, draws=200)
+    assert (few.both.high - few.both.low) > 4 * (many.both.high - many.both.low)
+    points = [(2e-4, float(right["found"].mean())), (1e-4, float(right["hand"].mean()))]
+    assert many.both.low < 1e6 * dominated_area(points, *worst_of(points)) < many.both.high

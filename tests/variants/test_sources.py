@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from variants.sources import fetch, fetch_first
 from variants.spec import BuildError
@@ -54,12 +55,28 @@ def test_weights_are_kept_until_what_they_depend_on_changes(tmp_path: Path) -> N
 
     path = tmp_path / "weights" / "x.safetensors"
     key = content_key("seed 0", b"data")
-    values = [kept_weights(path, key, train)["w"][0] for _ in range(2)]
-    values.append(kept_weights(path, content_key("seed 0", b"other data"), train)["w"][0])
+    first, again = (kept_weights(path, key, train, 5) for _ in range(2))
+    other = kept_weights(path, content_key("seed 0", b"other data"), train, 5)
     path.write_bytes(b"damaged")
-    values.append(kept_weights(path, key, train)["w"][0])
+    values = [found.weights["w"][0] for found in (first, again, other, kept_weights(path, key, train, 5))]
     assert [1, 1, 2, 3] == values
     assert [path] == list(path.parent.iterdir())
+
+
+def test_what_training_cost_is_kept_with_the_weights(tmp_path: Path) -> None:
+    """A build that finds them says what the build that trained them did; weights of older builds say nothing."""
+    path = tmp_path / "x.safetensors"
+
+    def train() -> dict[str, NDArray[np.float32]]:
+        return {"w": np.zeros(3, dtype=np.float32)}
+
+    trained = kept_weights(path, "key", train, 5).facts
+    assert {"training_s", "labelled_rows", "training_peak_rss_bytes"} == set(trained)
+    assert 5.0 == trained["labelled_rows"]
+    assert trained["training_peak_rss_bytes"] > 1e6
+    assert trained == kept_weights(path, "key", train, 5).facts
+    save_file(train(), path, {"key": "key"})
+    assert {} == kept_weights(path, "key", train, 5).facts
 
 
 def test_keys_tell_parts_apart() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.networks import encoder, sentences
 from tests.quarters import held_out_quarters, trainer_of_quarters
 from variants.architectures.image import ImageArchitecture
 from variants.architectures.perceptron import Perceptron
@@ -13,6 +14,7 @@ from variants.architectures.scale import Scale
 from variants.families.fashion.ladder import plainly
 from variants.frontier import ParetoPoint
 from variants.recipes.artifact import RecipeError
+from variants.recipes.quantization_aware import QuantizationAware
 from variants.strategies.bench import Bench
 from variants.strategies.evidence import summary
 from variants.strategies.fitting import largest_within
@@ -59,6 +61,17 @@ def test_shrinking_to_a_size_keeps_within_it_and_reports_three_points(at: Workbe
     at_most = points["original"].size_bytes / 2
     assert at.bench.costs({"wider": at.trainer.untrained("wider", wider, 0)})["wider"].size_bytes > at_most
     assert all(latency > 0 for latency in (entry.latency_s for entry in points.values()))
+
+
+def test_what_was_improved_may_be_rounded_to_eight_bits(at: Workbench) -> None:
+    """The improved network is measured in int8, too: a file of less than half the bytes, and part of the summary."""
+    shrunk = ResidualNet(widths=(16, 32), blocks=(1, 1), side=14)
+    strategy = ShrinkAndImprove(teaching=TEACHING, shrunk=shrunk, quantize=QuantizationAware(FitSettings(epochs=0)))
+    report = strategy.run(Original(ResidualNet(widths=(24, 48), blocks=(1, 1), side=14), plainly(1)), at)
+    assert report.points["int8"].size_bytes < 0.5 * report.points["improved"].size_bytes
+    assert abs(report.gained("int8", over="improved")) < 0.1
+    assert "int8: quantization-aware training" in report.steps[-1]
+    assert "times faster than the original, int8: " in summary([report])
 
 
 def test_growing_and_shrinking_ends_at_the_original_s_footprint(at: Workbench) -> None:
@@ -130,6 +143,14 @@ def test_a_student_may_begin_with_its_teacher_s_channels(at: Workbench) -> None:
     assert taught.lineage[0].measures == pruned.lineage[0].measures
 
 
+def test_networks_of_several_inputs_are_measured_row_by_row() -> None:
+    """Sentences are timed one at a time without padding, and have an accuracy and a size like images."""
+    bench = Bench(sentences().validation, BRIEF)
+    points = bench.points({"one": encoder(depth=1), "three": encoder(depth=3)})
+    assert points["three"].size_bytes > points["one"].size_bytes
+    assert all(found.latency_s > 0 and 0 <= found.quality <= 1 for found in points.values())
+
+
 def test_strategies_share_what_one_network_taught(at: Workbench) -> None:
     """Whether it is the original of one strategy or the grown network of another, its student is trained once."""
     shrinking = ShrinkAndImprove(teaching=TEACHING, shrunk=Perceptron(side=7), control=False)
@@ -152,7 +173,7 @@ def test_what_seeds_have_in_common_is_told_with_its_spread() -> None:
     points = {"original": point("o", 0.92, 4.0), "shrunk": point("s", 0.88, 1.0), "improved": point("i", 0.91, 1.0)}
     shrunk = StrategyReport("shrink", (), {**points, "patient": point("p", 0.90, 1.0)}, ("original", "shrunk"))
     assert [
-        "times faster than the original: 4.00 (4.00 to 4.00, 1 seeds)",
+        "times faster than the original, improved: 4.00 (4.00 to 4.00, 1 seeds)",
         "lost, shrunk, points: 4.00 (4.00 to 4.00, 1 seeds)",
         "  of that recovered, improved, %: 75.00 (75.00 to 75.00, 1 seeds)",
         "  of that recovered, patient, %: 50.00 (50.00 to 50.00, 1 seeds)",
@@ -186,5 +207,8 @@ def test_strategies_that_cannot_be_are_refused(make: object, fault: str) -> None
 def test_what_pretraining_gained_is_told_seed_by_seed() -> None:
     """Differences are paired by seed: their mean, the least and the most."""
     alone, pretrained = LabelPoint(50, (0.5, 0.6)), LabelPoint(50, (0.53, 0.61))
-    told = gains({"labels alone": [alone], "pre-trained": [pretrained]})
-    assert "50 labels: pre-training gained 2.00 points (1.00 to 3.00, 2 seeds)" == told
+    told = gains({"labels alone": [alone], "pre-trained": [pretrained], "both": [alone]})
+    assert [
+        "50 labels, pre-trained: gained 2.00 points (1.00 to 3.00, 2 seeds)",
+        "50 labels, both: gained 0.00 points (0.00 to 0.00, 2 seeds)",
+    ] == told.splitlines()

@@ -249,6 +249,21 @@ def test_batches_of_text_are_cut_to_their_longest_row() -> None:
     torch.testing.assert_close(logits_of(network, cut), logits_of(network, whole))
 
 
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=400), st.integers(1, 40), st.integers(0, 2**31))
+def test_shuffled_text_shares_batches_with_text_of_its_length(lengths: list[int], size: int, seed: int) -> None:
+    """Every row is there once in a pass, batches are as large as asked for but one, and differ little in length."""
+    mask = (torch.arange(30) < torch.tensor(lengths)[:, None]).long()
+    rows = Rows((mask, mask), torch.zeros(len(lengths), dtype=torch.int64), mask=1)
+    batches = list(rows.batches(size, torch.Generator().manual_seed(seed)))
+    assert list(range(len(lengths))) == torch.cat(batches).sort().values.tolist()
+    assert sorted(map(len, batches), reverse=True)[:-1] == [size] * (len(batches) - 1)
+    padded, random = (
+        sum(len(batch) * int(mask[batch].sum(dim=1).max()) for batch in part)
+        for part in (batches, torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed)).split(size))
+    )
+    assert padded <= random
+
+
 @pytest.mark.parametrize("count", [10, 37, 400])
 def test_labelled_rows_are_drawn_evenly(count: int) -> None:
     """As many rows as asked for, of every class as many as of any other up to one; all rows are there unlabelled."""

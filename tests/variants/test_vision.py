@@ -51,8 +51,8 @@ def revision(tmp_path_factory: pytest.TempPathFactory) -> RevisionFolder:
     folder = tmp_path_factory.mktemp("squares")
     ladder = LadderOfResolutions(RUNGS, photographs, untrained, Views((0.3, 0.3, 0.4), 4, 4, 4))
     labels = tuple(str(number) for number in range(CLASSES))
-    build_family(ladder.family("squares", "which?", labels, 0.1, {}), Repository(folder), cache=folder)
-    return Repository(folder).open("squares")
+    spec = ladder.family(name="squares", description="which?", labels=labels, default_slo_s=0.1)
+    return build_family(spec, Repository(folder), cache=folder)
 
 
 def test_quality_is_agreement_with_the_largest_network(revision: RevisionFolder) -> None:

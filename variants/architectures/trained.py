@@ -92,22 +92,29 @@ class Trainer:
     def key(self, architecture: ImageArchitecture, recipe: Recipe | Pipeline, seed: int, depends: str = "") -> str:
         """Return the hash of everything that a training depends on: descriptions, seed, data, torch, and code."""
         settings = f"{architecture}; {description(recipe)}; {depends}; seed {seed}, torch {torch.__version__}"
-        return content_key(settings, self.digest, *_code(architecture, recipe))
+        return content_key(settings, self.digest, *code_of(architecture, *parts_of(recipe)))
 
 
 def description(recipe: Recipe | Pipeline) -> str:
     """Return what a recipe is made of in one line."""
-    return " >> ".join(part.describe() for part in (recipe.recipes if isinstance(recipe, Pipeline) else (recipe,)))
+    return " >> ".join(part.describe() for part in parts_of(recipe))
+
+
+def parts_of(recipe: Recipe | Pipeline) -> tuple[Recipe, ...]:
+    """Return the recipes of a pipeline, or the one recipe that it is."""
+    return recipe.recipes if isinstance(recipe, Pipeline) else (recipe,)
 
 
 def _content(rows: Rows) -> list[bytes]:
     return [values.contiguous().numpy().tobytes() for values in (*rows.inputs, rows.labels)]
 
 
-def _code(architecture: ImageArchitecture, recipe: Recipe | Pipeline) -> list[Path]:
-    """What decides how descriptions become a trained network: defaults too, which no description spells out."""
-    parts = recipe.recipes if isinstance(recipe, Pipeline) else (recipe,)
-    kinds = dict.fromkeys(kind for part in (architecture, *parts) for kind in type(part).__mro__)
+def code_of(*parts: object) -> list[Path]:
+    """Return the files that decide how the parts' descriptions become a trained network: their defaults, and the loop.
+
+    The parts are recipes and architectures, or networks.
+    """
+    kinds = dict.fromkeys(kind for part in parts for kind in type(part).__mro__)
     files = dict.fromkeys(inspect.getfile(kind) for kind in kinds if kind.__module__ != "builtins")
     own = [Path(file) for file in files if Path(file).is_relative_to(_VARIANTS)]
     shared = (image, batch, fit, recipes, settings, image_augmentation)

@@ -6,8 +6,9 @@ shortest example of a family spec.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from variants.preparation import Feeds
 from variants.recipes.artifact import Artifact
 from variants.recipes.export import export
 from variants.recipes.rowwise_int8 import rowwise_int8
-from variants.recipes.static_int8 import static_int8
+from variants.recipes.static_int8 import IMAGE_OPERATORS, static_int8
 from variants.spec import BuildContext, BuildStage, Candidate, Dataset, FamilySpec, LabelledRows, split
+from variants.training.cost import cost_of_training
 
 INPUT = "image"
 EPOCHS = 25
@@ -87,26 +89,29 @@ def build(context: BuildContext, data: Dataset) -> Iterator[Candidate]:
     feeds = preparer.collate(preparer.prepare(data.train.inputs).values)
     pixels, labels = torch.from_numpy(feeds[INPUT]), torch.from_numpy(data.train.labels)
     trained = networks()
-    for done, network in enumerate(trained.values(), start=1):
-        with one_thread():
+    costs = {}
+    for done, (name, network) in enumerate(trained.items(), start=1):
+        with one_thread(), cost_of_training(len(labels)) as costs[name]:
             train(network, pixels, labels, context.spec.seed)
         context.advance(done / len(trained))
 
     calibration = [{INPUT: feeds[INPUT][start : start + BATCH]} for start in range(0, 8 * BATCH, BATCH)]
+    exports = {name: partial(_export, name, network, costs[name]) for name, network in trained.items()}
     for name, network in trained.items():
-        yield Candidate(f"{name}-fp32", partial(_export, name, network), reference=_reference(network))
-    wide = partial(_export, "wide", trained["wide"], context.scratch / "wide.onnx")
-    conv = partial(_export, "conv", trained["conv"], context.scratch / "conv.onnx")
+        yield Candidate(f"{name}-fp32", exports[name], reference=_reference(network))
+    wide = partial(exports["wide"], context.scratch / "wide.onnx")
+    conv = partial(exports["conv"], context.scratch / "conv.onnx")
     yield Candidate("wide-int8", lambda path: rowwise_int8(wide(), path), reference=_reference(trained["wide"]))
     yield Candidate(
         "conv-int8",
-        lambda path: static_int8(conv(), path, calibration, operators=("Conv", "Gemm")),
+        lambda path: static_int8(conv(), path, calibration, operators=IMAGE_OPERATORS),
         reference=_reference(trained["conv"]),
     )
 
 
-def _export(name: str, network: nn.Module, path: Path) -> Artifact:
-    return export(network, {INPUT: torch.zeros(2, 64)}, path, lineage=(f"{name}, trained on the digits",))
+def _export(name: str, network: nn.Module, facts: Mapping[str, float], path: Path) -> Artifact:
+    made = export(network, {INPUT: torch.zeros(2, 64)}, path, lineage=(f"{name}, trained on the digits",))
+    return replace(made, facts=facts)
 
 
 def _reference(network: nn.Module) -> Callable[[Feeds], NDArray[np.float32]]:

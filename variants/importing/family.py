@@ -121,6 +121,7 @@ def imported_family(name: str, model: Path, samples: Path, options: ImportOption
         build=source.build,
         default_slo_s=options.slo_s or source.usual_slo_s(),
         labelled=labelled,
+        trains=False,
         source="; ".join(
             [*(f"{path.name}, SHA-256 {sha256_of(path)}" for path in foreign.files), f"rows: {samples.name}"]
         ),

@@ -82,7 +82,7 @@ class Views(nn.Module):
         self._count = count
         self._seed = seed
         self._number = -1
-        self._view = Batch(rows.inputs, rows.labels)
+        self._view = rows
         self._answers: dict[int, Tensor] = {}
 
     def shown(self, batch: Batch) -> Batch:
@@ -93,8 +93,8 @@ class Views(nn.Module):
         self.asked += len(batch.rows)
         if number != self._number:
             self._make(number)
-        inputs = tuple(values[batch.rows] for values in self._view.inputs)
-        return Batch(inputs, self._view.targets[batch.rows], batch.rows)
+        part = self._view.take(batch.rows)
+        return Batch(part.inputs, part.labels, batch.rows)
 
     def answers(self, shown: Batch) -> Tensor:
         """Return the teacher's logits float32 [n, k] for the batch that was shown last."""
@@ -103,8 +103,8 @@ class Views(nn.Module):
     def _make(self, number: int) -> None:
         generator = torch.Generator().manual_seed(self._seed + number)
         self._number = number
-        self._view = self._augmentation(Batch(self._rows.inputs, self._rows.labels), generator)
+        changed = self._augmentation(Batch(self._rows.inputs, self._rows.labels), generator)
+        self._view = replace(self._rows, inputs=changed.inputs, labels=changed.targets)
         if number not in self._answers:
-            seen = Rows(self._view.inputs, self._rows.labels)
             # Copied: what inference gave cannot be learnt from.
-            self._answers[number] = logits_of(self._teachers[0], seen).clone()
+            self._answers[number] = logits_of(self._teachers[0], self._view).clone()

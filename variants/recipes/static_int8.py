@@ -24,7 +24,10 @@ from variants.recipes.quiet import quiet
 
 RECIPE = "static-int8"
 TEXT_OPERATORS = ("MatMul", "Gather")
-IMAGE_OPERATORS = ("Conv", "Gemm", "MatMul")
+_ACTIVATIONS = ("Clip", "Relu")
+IMAGE_OPERATORS = ("Conv", "Gemm", "MatMul", *_ACTIVATIONS)
+"""With `Relu` and `Clip` a convolution and its activation are one integer operation, whose range is that of what the
+activation lets through; without, the output goes to float and back, and steps are spent on values that are cut off."""
 _FLOAT_OUTPUTS = ("MatMul", "Gemm", "Gather")
 _PERCENTILE = 99.99
 
@@ -69,13 +72,14 @@ def static_int8(
 
     Weights have one int8 scale per output channel, activations one uint8 scale per tensor. Raises `RecipeError` where
     the batches are none or differ in shape (histograms of unequal batches cannot be joined), or where the graph has no
-    such operator.
+    such operator but activations, which only follow what they belong to.
     """
     batches = list(calibration)
     _check_shapes(batches)
     before = onnx.load(source.path, load_external_data=False)
-    if not {node.op_type for node in before.graph.node}.intersection(operators):
-        raise RecipeError(f"no {', '.join(operators)} to quantize")
+    products = [kind for kind in operators if kind not in _ACTIVATIONS]
+    if not {node.op_type for node in before.graph.node}.intersection(products):
+        raise RecipeError(f"no {', '.join(products)} to quantize")
     with quiet():
         quantize_static(
             source.path,

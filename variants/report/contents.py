@@ -31,7 +31,8 @@ class Line:
     """One variant: what it is, what it gives, what it costs, and whether it is worth having.
 
     `verdict` is its place in the frontier, `ties` the variants it cannot be told from, `why` the reason for being
-    loaded by default or not.
+    loaded by default or not. `logit_difference` is the largest that the build saw between its logits and those of the
+    original model on the same rows; None where there was no original to compare with.
     """
 
     variant: VariantManifest
@@ -42,6 +43,7 @@ class Line:
     verdict: str
     ties: tuple[str, ...]
     why: str
+    logit_difference: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,13 @@ def _line(folder: RevisionFolder, profile: FamilyProfile, point: ParetoPoint, fo
         verdict=verdict(point, found),
         ties=found.tied_with(point.name),
         why=variant.notes or (usual if variant.load_by_default else ""),
+        logit_difference=_difference(folder.manifest, point.name),
     )
+
+
+def _difference(manifest: FamilyManifest, variant: str) -> float | None:
+    fact = manifest.build.get(f"logit_difference.{variant}")
+    return fact if isinstance(fact, float) else None
 
 
 def _counted(folder: RevisionFolder, variant: VariantManifest) -> int | None:

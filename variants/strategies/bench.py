@@ -22,6 +22,7 @@ from variants.training.rows import Rows
 Footprint = Literal["latency", "size"]
 """Seconds that one row takes, or bytes of the exported file."""
 
+ROWS_TIMED = 64
 TIMING = TimingPlan(batches=(1,), least=30, most=400, cell_s=0.05, total_s=60.0)
 
 
@@ -39,7 +40,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
-    """Measures networks of one input on `rows`, of which the first are those that latency is measured on."""
+    """Measures networks on `rows`, of which the first are those that latency is measured on, one at a time."""
 
     rows: Rows
     timing: TimingPlan = TIMING
@@ -52,10 +53,13 @@ class Bench:
                 export_model(model, files[name])
             sizes = {name: path.stat().st_size for name, path in files.items()}
             works: list[Mapping[str, Work]] = [
-                {name: partial(_run, open_session(files[name]), *model.example)} for name, model in models.items()
+                {name: partial(_run, open_session(files[name]), tuple(model.example))} for name, model in models.items()
             ]
-            images = [row[np.newaxis] for row in self.rows.inputs[0][:64].numpy()]
-            seconds = measure(works, [images], (1,), self.timing, lambda _: None)
+            few = range(min(ROWS_TIMED, len(self.rows)))
+            alone: list[Any] = [
+                [values.numpy() for values in self.rows.take(slice(row, row + 1)).inputs] for row in few
+            ]
+            seconds = measure(works, [alone], (1,), self.timing, lambda _: None)
         return {name: Cost(float(np.median(seconds[Cell(name, 0, 1)])), sizes[name]) for name in models}
 
     def points(self, models: Mapping[str, Model]) -> dict[str, ParetoPoint]:
@@ -69,5 +73,6 @@ class Bench:
         return points
 
 
-def _run(session: Session, input_name: str, rows: Any) -> Any:
-    return session.run({input_name: np.concatenate(rows)})
+def _run(session: Session, names: tuple[str, ...], rows: Any) -> Any:
+    inputs = (np.concatenate(values) for values in zip(*rows, strict=True))
+    return session.run(dict(zip(names, inputs, strict=True)))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from variants.families import load_family
 from variants.families.fashion.ladder import LADDER
 from variants.families.fashion.workbench import open_workbench
+from variants.recipes.quantization_aware import QuantizationAware
 from variants.sources import cache_folder
 from variants.strategies.grow_improve_and_shrink import GrowImproveAndShrink
 from variants.strategies.original import Original, Teaching, Workbench
@@ -56,9 +57,20 @@ def shrinking(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
     return [strategy.run(residual(), replace(at, seed=seed)) for seed in seeds]
 
 
+def quartering(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
+    """Shrink the ladder's largest network, `residual-l`, to its half in width, and that to eight bits."""
+    strategy = ShrinkAndImprove(
+        teaching=replace(TEACHING, fit=replace(TEACHING.fit, epochs=10), views=2),
+        shrunk=original("residual").architecture,
+        quantize=QuantizationAware(FitSettings(epochs=0)),
+    )
+    return [strategy.run(replace(original("residual-l"), seed=0), replace(at, seed=seed)) for seed in seeds]
+
+
 RUNS: Mapping[str, Callable[[Workbench, Sequence[int]], list[StrategyReport]]] = {
     "growing": growing,
     "shrinking": shrinking,
+    "quartering": quartering,
 }
 
 
@@ -69,14 +81,16 @@ def summary(reports: Sequence[StrategyReport]) -> str:
             f"{role} over original, points: {_spread([100 * each.gained(role, over='original') for each in reports])}"
             for role in ("improved", "patient")
         )
+    served = [role for role in ("improved", "int8") if role in reports[0].points]
     lines = [
-        f"times faster than the original: {_spread([each.faster('improved', than='original') for each in reports])}"
+        f"times faster than the original, {role}: {_spread([each.faster(role, than='original') for each in reports])}"
+        for role in served
     ]
     for lost in ("shrunk", "pruned"):
         if lost in reports[0].points:
             points = [100 * each.gained("original", over=lost) for each in reports]
             lines.append(f"lost, {lost}, points: {_spread(points)}")
-            for role in ("improved", "patient"):
+            for role in (*served, "patient"):
                 shares = [100 * recovered(each, role, lost) for each in reports]
                 lines.append(f"  of that recovered, {role}, %: {_spread(shares)}")
     return "\n".join(lines)

@@ -110,4 +110,9 @@ def logits_of(module: nn.Module, rows: Rows, batch: int = EVALUATION_BATCH) -> T
 
 def accuracy(module: nn.Module, rows: Rows) -> float:
     """Return the share of rows whose largest logit is their label's."""
-    return float((logits_of(module, rows).argmax(dim=1) == rows.labels).float().mean())
+    return float(rows_right(module, rows).float().mean())
+
+
+def rows_right(module: nn.Module, rows: Rows) -> Tensor:
+    """Return, bool [n], of which rows the largest logit is their label's."""
+    return logits_of(module, rows).argmax(dim=1) == rows.labels

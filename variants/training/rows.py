@@ -8,10 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+BATCHES_SORTED_TOGETHER = 16
+"""Rows are sorted by length within this many random batches, which halves the padding and keeps batches random."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """Prepared rows: one tensor [n, ...] per argument of the network, in order, and `labels` int64 [n].
+
+    Rows that are learnt from and nothing else may have shares of the classes, float32 [n, k], for labels.
 
     `mask` is the position, among the inputs, of an attention mask int64 [n, tokens]; batches are then cut to their
     longest row, in every input of the mask's length. Raises `ValueError` where the lengths differ.
@@ -40,9 +45,23 @@ class Rows:
         return replace(self, inputs=inputs, labels=self.labels[rows])
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """Yield the row numbers of one pass, int64 [<= size]: shuffled by the generator, in order without one."""
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        yield from order.split(size)
+        """Yield the row numbers of one pass, int64 [<= size]: shuffled by the generator, in order without one.
+
+        Where there is a mask, shuffled rows of like length share a batch: see `BATCHES_SORTED_TOGETHER`.
+        """
+        if generator is None:
+            yield from torch.arange(len(self)).split(size)
+            return
+        order = torch.randperm(len(self), generator=generator)
+        if self.mask is None:
+            yield from order.split(size)
+            return
+        lengths = self.inputs[self.mask].sum(dim=1)
+        groups: list[Tensor] = []
+        for pool in order.split(size * BATCHES_SORTED_TOGETHER):
+            groups += pool[lengths[pool].argsort(stable=True)].split(size)
+        for group in torch.randperm(len(groups), generator=generator).tolist():
+            yield groups[group]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

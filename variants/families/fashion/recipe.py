@@ -5,10 +5,11 @@ Each rung is kept as soon as it is trained, so a build that was interrupted goes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import torch
 
@@ -17,13 +18,14 @@ from variants.architectures.perceptron import Perceptron
 from variants.architectures.rung import Rung
 from variants.architectures.trained import Trainer
 from variants.architectures.vision_transformer import VisionTransformer
+from variants.families.about import About
 from variants.families.fashion.data import INPUT
 from variants.manifest import TensorPreparation, TensorSpec
 from variants.preparation import Feeds, Preparer
 from variants.recipes.artifact import Artifact
 from variants.recipes.rowwise_int8 import rowwise_int8
-from variants.recipes.static_int8 import static_int8
-from variants.spec import BuildContext, BuildStage, Candidate, Dataset, FamilySpec, LabelledRows
+from variants.recipes.static_int8 import IMAGE_OPERATORS, static_int8
+from variants.spec import BuildContext, Candidate, Dataset, FamilySpec, LabelledRows
 from variants.training.export import export_model
 from variants.training.model import Model
 from variants.training.rows import Rows, TrainingData
@@ -42,29 +44,14 @@ class LadderOfImages:
     rungs: tuple[Rung, ...]
     images: Callable[[Path, int], Dataset]
 
-    def family(
-        self,
-        name: str,
-        description: str,
-        labels: tuple[str, ...],
-        default_slo_s: float,
-        expected_s: Mapping[BuildStage, float],
-        source: str = "",
-        licence: str = "",
-    ) -> FamilySpec:
+    def family(self, **about: Unpack[About]) -> FamilySpec:
         """Return the family that is built so."""
         return FamilySpec(
-            name=name,
-            description=description,
-            labels=labels,
+            **about,
             inputs=(TensorSpec(name=INPUT, datatype="UINT8", shape=(-1, image.SIDE, image.SIDE)),),
             preparation=PREPARATION,
             load=self.load,
             build=self.build,
-            default_slo_s=default_slo_s,
-            expected_s=expected_s,
-            source=source,
-            licence=licence,
         )
 
     def load(self, context: BuildContext) -> Dataset:
@@ -121,4 +108,4 @@ def to_int8(rung: Rung, model: Model, scratch: Path, calibration: Sequence[Feeds
     fp32 = export_model(model, scratch / f"{rung.name}.onnx")
     if isinstance(rung.architecture, (Perceptron, VisionTransformer)):
         return rowwise_int8(fp32, path)
-    return static_int8(fp32, path, calibration, operators=("Conv", "Gemm"))
+    return static_int8(fp32, path, calibration, operators=IMAGE_OPERATORS)

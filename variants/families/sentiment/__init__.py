@@ -6,7 +6,10 @@ from variants.families.sentiment.recipe import ExitsOfMiniLM
 from variants.families.sentiment.train import Schedule
 from variants.spec import BuildStage
 
-FAMILY = ExitsOfMiniLM(depth=4, schedule=Schedule(epochs=1, encoder_rate=3e-4), validation=1000, dynamic=True).family(
+EXITS = ExitsOfMiniLM(depth=4, schedule=Schedule(epochs=1, encoder_rate=3e-4), validation=1000, dynamic=True)
+"""What strategies on text start from."""
+
+FAMILY = EXITS.family(
     name="sentiment",
     description="Short English review sentences: negative or positive?",
     default_slo_s=0.1,

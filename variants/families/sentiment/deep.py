@@ -10,7 +10,10 @@ from variants.families.sentiment.recipe import ExitsOfMiniLM
 from variants.families.sentiment.train import Schedule
 from variants.spec import BuildStage
 
-FAMILY = ExitsOfMiniLM(depth=6, schedule=Schedule(epochs=2, encoder_rate=2e-4), validation=2000).family(
+EXITS = ExitsOfMiniLM(depth=6, schedule=Schedule(epochs=2, encoder_rate=2e-4), validation=2000)
+"""What strategies on text start from."""
+
+FAMILY = EXITS.family(
     name="sentiment-deep",
     description="Short English review sentences: negative or positive? Six layers deep.",
     default_slo_s=0.1,

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from variants.families.sentiment import data, model, train
-from variants.families.sentiment.export import ALONE, AllExits, export_all_exits, reference_logits
+from variants.families.sentiment.export import ALONE, JOINTLY, AllExits, export_all_exits, reference_logits
 from variants.manifest import TensorSpec, TextPreparation
 from variants.recipes.artifact import Artifact
 from variants.recipes.dynamic_int8 import dynamic_int8
@@ -82,8 +82,8 @@ class ExitsOfMiniLM:
 
     def build(self, context: BuildContext, dataset: Dataset) -> Iterator[Candidate]:
         """Fine-tune once, or take the weights kept from the last time; yield every exit in every precision."""
-        network = self._trained(context, dataset, context.spec.name, self.depth)
-        fp32 = AllExits("fp32", network, partial(export_all_exits, network, context.scratch / "fp32.onnx"))
+        network, facts = self.trained(context, dataset, context.spec.name, self.depth)
+        fp32 = AllExits("fp32", network, partial(_exported, network, context.scratch / "fp32.onnx", JOINTLY, facts))
         int8 = AllExits("int8", network, lambda: rowwise_int8(fp32.artifact, context.scratch / "int8.onnx"))
         for exit_number in range(self.depth + 1):
             for precision, exits in (("fp32", fp32), ("int8", int8)):
@@ -105,8 +105,8 @@ class ExitsOfMiniLM:
         """Fine-tune a network for each exit of `alone`, as deep as that; yield it in fp32."""
         for number, depth in enumerate(self.alone):
             part = replace(context, advance=partial(_advance_part, context, number, len(self.alone)))
-            network = self._trained(part, dataset, f"{context.spec.name}-alone-{depth}", depth, exits=(depth,))
-            export = partial(export_all_exits, network, context.scratch / f"alone-{depth}.onnx", ALONE)
+            network, facts = self.trained(part, dataset, f"{context.spec.name}-alone-{depth}", depth, exits=(depth,))
+            export = partial(_exported, network, context.scratch / f"alone-{depth}.onnx", ALONE, facts)
             exits = AllExits("alone", network, export)
             yield Candidate(
                 f"alone-L{depth}-fp32",
@@ -115,10 +115,13 @@ class ExitsOfMiniLM:
                 counterpart=f"L{depth}-fp32",
             )
 
-    def _trained(
+    def trained(
         self, context: BuildContext, dataset: Dataset, name: str, depth: int, exits: tuple[int, ...] | None = None
-    ) -> model.MultiExitEncoder:
-        """Return the network fine-tuned for `exits`, by default all, from its kept weights where nothing changed."""
+    ) -> tuple[model.MultiExitEncoder, Mapping[str, float]]:
+        """Return the network of the first `depth` layers, fine-tuned for `exits` (default: all), and what that cost.
+
+        The weights kept under `name` are taken where nothing changed that they depend on.
+        """
         weights, _ = data.pretrained_encoder(context.cache)
         # Before the network is made: its classifiers start from random weights.
         torch.manual_seed(context.spec.seed)
@@ -144,13 +147,18 @@ class ExitsOfMiniLM:
             )
             return {name: values.numpy() for name, values in network.state_dict().items() if not _is_frozen(name)}
 
-        kept = kept_weights(context.cache / "weights" / f"{name}.safetensors", key, fine_tuned)
-        network.load_state_dict({name: torch.from_numpy(values) for name, values in kept.items()}, strict=False)
-        return network.eval()
+        kept = kept_weights(context.cache / "weights" / f"{name}.safetensors", key, fine_tuned, len(dataset.train))
+        state = {name: torch.from_numpy(values) for name, values in kept.weights.items()}
+        network.load_state_dict(state, strict=False)
+        return network.eval(), kept.facts
 
 
 def _advance_part(context: BuildContext, number: int, parts: int, done: float) -> None:
     context.advance((number + done) / parts)
+
+
+def _exported(network: model.MultiExitEncoder, path: Path, trained: str, facts: Mapping[str, float]) -> Artifact:
+    return replace(export_all_exits(network, path, trained), facts=facts)
 
 
 def _whole_and_stages(context: BuildContext, exits: AllExits, exit_number: int, path: Path) -> Artifact:

@@ -6,16 +6,18 @@ trained: what the largest network answers is taken for right, and quality is agr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from variants.evaluate import predict
+from variants.families.about import About
 from variants.families.vision.network import EfficientNetLite, Pretrained, pretrained
 from variants.families.vision.pictures import SIDE, Photographs
 from variants.fingerprint import available_cores
@@ -24,17 +26,11 @@ from variants.preparation import Feeds
 from variants.recipes.artifact import Artifact
 from variants.recipes.export import export
 from variants.recipes.slim import slim
-from variants.recipes.static_int8 import static_int8
+from variants.recipes.static_int8 import IMAGE_OPERATORS, static_int8
 from variants.session import open_session
-from variants.spec import BuildContext, BuildStage, Candidate, Dataset, FamilySpec, LabelledRows
+from variants.spec import BuildContext, Candidate, Dataset, FamilySpec, LabelledRows
 
 INPUT = "image"
-OPERATORS = ("Conv", "Gemm", "Clip")
-"""With `Clip`, a convolution and its ReLU6 become one integer operation, whose range is what is left of the output.
-
-Without it, lite0 at 224 pixels was no faster than in fp32 (16.8 against 16.6 ms; 10.0 with it, without VNNI), and 59 %
-instead of 83 % of the pictures were answered as in fp32.
-"""
 CALIBRATION_BATCH = 12
 ANSWERED_AT_ONCE = 64
 
@@ -76,34 +72,20 @@ class LadderOfResolutions:
     load: Load = pretrained
     views: Views = Views()
 
-    def family(
-        self,
-        name: str,
-        description: str,
-        labels: tuple[str, ...],
-        default_slo_s: float,
-        expected_s: Mapping[BuildStage, float],
-        source: str = "",
-        licence: str = "",
-    ) -> FamilySpec:
+    def family(self, **about: Unpack[About]) -> FamilySpec:
         """Return the family that is built so."""
         return FamilySpec(
-            name=name,
-            description=description,
-            labels=labels,
+            **about,
             inputs=(TensorSpec(name=INPUT, datatype="UINT8", shape=(-1, SIDE, SIDE, 3)),),
             # Colours go into the graphs as they are, which normalise them once they are few.
             preparation=TensorPreparation(),
             load=self.rows,
             build=self.build,
-            default_slo_s=default_slo_s,
             labelled=False,
+            trains=False,
             # A row is 0.8 MB of float32, and batches gain little here.
             max_batch=8,
             samples=256,
-            source=source,
-            licence=licence,
-            expected_s=expected_s,
         )
 
     def rows(self, context: BuildContext) -> Dataset:
@@ -169,7 +151,7 @@ def _copied(source: Artifact, path: Path) -> Artifact:
 
 
 def _in_eight_bits(source: Artifact, calibration: Sequence[Feeds], path: Path) -> Artifact:
-    return static_int8(source, path, calibration, operators=OPERATORS)
+    return static_int8(source, path, calibration, operators=IMAGE_OPERATORS)
 
 
 def _calibration(context: BuildContext, dataset: Dataset) -> list[Feeds]:
