@@ -61,6 +61,7 @@ class Reason(StrEnum):
     DEADLINE_INFEASIBLE = "deadline_infeasible"
     """Even the cheapest allowed variant cannot answer by the deadline any more."""
     QUOTA = "quota"
+    """The tenant has used up its rate, or has as many unfinished requests as it may."""
     NOT_LOADED = "not_loaded"
     TIMEOUT = "timeout"
     CLIENT_GONE = "client_gone"
@@ -305,7 +306,7 @@ class Record(NamedTuple):
     `queue_s` runs from arrival to the start of the first batch, `compute_s` from there to the end of the last one.
     `quality` is the mean measured quality of the variants that answered, 0.0 where none did. `batch_size` is the
     largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it
-    took.
+    took. `retry_after_s` is after how long the same request would be taken in, as far as that is known, else 0.0.
     """
 
     request_id: int
@@ -331,6 +332,7 @@ class Record(NamedTuple):
     observed_s: float
     confidence: float = 0.0
     escalation: Escalation = Escalation.NONE
+    retry_after_s: float = 0.0
 
     @property
     def total_s(self) -> float:

@@ -28,9 +28,11 @@ class Ledger:
         self._timeouts = Timeouts(self.pending)
         self._kept = Timeouts(self.pending)
 
-    def refuse(self, request: Request, outcome: Outcome, reason: Reason, now: float) -> None:
+    def refuse(
+        self, request: Request, outcome: Outcome, reason: Reason, now: float, retry_after_s: float = 0.0
+    ) -> None:
         """A request that is not taken in has its record at once."""
-        self._records.append(Pending(request).record(outcome, reason, now))
+        self._records.append(Pending(request).record(outcome, reason, now)._replace(retry_after_s=retry_after_s))
 
     def open(self, request: Request) -> Pending:
         """A request is taken in."""
@@ -91,6 +93,8 @@ class Ledger:
 
     def _end(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
         del self.pending[pending.request.id]
+        if pending.permit is not None:
+            pending.permit.release(now - pending.request.arrival_s)
         if outcome is Outcome.SERVED:
             self.met += 1
         elif pending.expected and outcome in _MISSED:

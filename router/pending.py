@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from router.backlog import LaneKey
 from router.contract import NEVER, Dispatch, Escalation, Item, Outcome, Reason, Record, Request
+from router.quotas import Account
 
 
 class Pending:
@@ -12,7 +13,8 @@ class Pending:
     `queued` has the rows that wait. `unanswered` counts rows without any answer, running ones included; `open` those
     and the rows whose answer may still be replaced by a better one. `insured` says that an alarm is set to send what
     there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
-    `expected` says that it could have been answered in time when it came.
+    `expected` says that it could have been answered in time when it came. `permit` is the account of its tenant, where it
+    counts against one.
     """
 
     __slots__ = (
@@ -26,6 +28,7 @@ class Pending:
         "open",
         "overdue",
         "path",
+        "permit",
         "qualities",
         "queued",
         "request",
@@ -48,6 +51,7 @@ class Pending:
         self.batch_size = 0
         self.observed_s = 0.0
         self.last: Dispatch | None = None
+        self.permit: Account | None = None
 
     def taken(self, item: Item) -> None:
         """This row waits no longer: it is in a batch."""

@@ -37,6 +37,7 @@ from router.demand import Demand
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
+from router.quotas import Quotas
 from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
 from router.viewer import Known, Viewer
@@ -65,7 +66,7 @@ class Scheduler:
     """Queues rows, asks the policy, hands out batches and keeps count of every request.
 
     `families` may differ in margin: `margins` maps a family's name to its planning margin; without one
-    it is learnt.
+    it is learnt. `quotas` bound what each tenant may ask for.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Scheduler:
         policy: Policy,
         limits: Limits | None = None,
         margins: Mapping[str, float | None] | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._policy = policy
@@ -92,6 +94,7 @@ class Scheduler:
         self._ledger = Ledger(self._backlog)
         self._pending = self._ledger.pending
         self._demand = Demand()
+        self._quotas = quotas or Quotas()
         self._wake_at = NEVER
         self._dispatches: list[Dispatch] = []
         """Started and not yet reported; survives a policy that raises after its first plan."""
@@ -105,6 +108,10 @@ class Scheduler:
         """
         if request.id in self._pending:
             raise ValueError(f"request id {request.id} is in use")
+        account = self._quotas.account(request.tenant, now)
+        if account is not None and (wait_s := account.wait_s(len(request.row_classes), now)):
+            self._ledger.refuse(request, Outcome.REJECTED_QUOTA, Reason.QUOTA, now, wait_s)
+            return
         state, lowest = self._answering(request, now)
         if state is None or lowest is None:
             self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
@@ -124,6 +131,9 @@ class Scheduler:
             return
         by_s = self._planned_by_s(request)
         pending = self._ledger.open(request)
+        if account is not None:
+            account.take(len(request.row_classes), now)
+            pending.permit = account
         self._waiting.enter(pending, lowest, by_s, background=background)
         latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
         if latest_s > now:
@@ -147,6 +157,18 @@ class Scheduler:
             return False
         self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
         return True
+
+    def refuse_over_quota(self, request: Request, now: float) -> float:
+        """Refuse a request whose tenant may not have a single row now; others are as if never seen.
+
+        Returns after how many seconds it may have one, 0.0 where it may now. As `refuse_hopeless`, for who can tell
+        early.
+        """
+        account = self._quotas.account(request.tenant, now)
+        wait_s = 0.0 if account is None else account.wait_s(1, now)
+        if wait_s:
+            self._ledger.refuse(request, Outcome.REJECTED_QUOTA, Reason.QUOTA, now, wait_s)
+        return wait_s
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""

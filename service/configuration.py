@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as UnreadableVariable
 
-from service.settings import PREFIX, FamilySettings, Settings
+from service.settings import PREFIX, FamilySettings, Settings, TenantSettings
 
 DEFAULT_FILE = Path("pareto.toml")
 """Read from the working directory when no other file is named."""
@@ -26,6 +26,9 @@ OTHER_VARIABLES = frozenset({"PARETO_CONFIG", "PARETO_CACHE", "PARETO_DEBUG"})
 
 # Kubernetes gives every container such variables for each Service, one named `pareto` among them.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT(_\d+_(TCP|UDP)\w*)?$|^PARETO_SERVICE_|^PARETO_PORT_\d+_")
+
+_TABLES: Mapping[str, type[BaseModel]] = {"families": FamilySettings, "tenants": TenantSettings}
+"""Settings that are tables of tables."""
 
 _EXPECTED = {
     "dict_type": "a table",
@@ -127,7 +130,7 @@ def _fault(detail: ErrorDetails, given: Mapping[str, object], path: Path | None)
         return detail["msg"].removeprefix("Value error, ")
     where = f"{'.'.join(keys)} ({_source(keys, given, path)})"
     if detail["type"] == "extra_forbidden":
-        model, prefix = (FamilySettings, ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
+        model, prefix = (_TABLES[keys[0]], ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
         return f"{where}: no setting has this name{_similar(keys[-1], model, prefix)}"
     if detail["type"] == "value_error":
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}"

@@ -31,6 +31,7 @@ from service.preparing import is_long, prepare
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
 from service.statistics import Statistics
+from service.tenants import Tenants
 from service.work import Answer
 from variants.repository import Repository, RepositoryError
 from variants.session import SessionOptions
@@ -39,11 +40,6 @@ logger = logging.getLogger("pareto.gateway")
 
 URGENCY_LEVELS = 10
 """Priorities 1 (most urgent) to 10; larger ones count as 10."""
-
-
-NO_TENANT = TermDefaults().tenant
-OTHER_TENANT = "other"
-"""The name under which tenants that the settings do not know are counted together."""
 
 
 class Phase(Enum):
@@ -69,12 +65,12 @@ class Gateway:
         self.families: Mapping[str, LoadedFamily] = {}
         self.problems: dict[str, str] = {}
         self.repository: Repository | None = None
+        self.tenants = Tenants(settings)
         self.metrics = Metrics(self)
         self.statistics = Statistics()
         self.scheduler: Scheduler | None = None
         self._dispatcher: Dispatcher | None = None
         self._defaults: dict[str, TermDefaults] = {}
-        self._tenants = frozenset(settings.tenants)
         self._ids = itertools.count(1)
 
     async def start(self) -> None:
@@ -115,6 +111,7 @@ class Gateway:
             self._policy,
             settings.limits,
             {name: settings.margin_of(name) for name in loaded},
+            self.tenants.quotas(),
         )
         runner = BatchRunner(loaded)
         observers = (self.metrics, self.statistics)
@@ -192,6 +189,12 @@ class Gateway:
             return False
         return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None))
 
+    def over_quota(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> float:
+        """Seconds until the tenant may have a row again, where it may not now; else 0.0. The refusal is recorded."""
+        if self._dispatcher is None or self.phase is not Phase.READY:
+            return 0.0
+        return self._dispatcher.refuses_quota(self._request(loaded, (0,), terms, arrival_s, None))
+
     def _request(
         self,
         loaded: LoadedFamily,
@@ -201,6 +204,7 @@ class Gateway:
         variant: str | None,
     ) -> Request:
         deadline_s = NEVER if terms.slo_s is None else arrival_s + min(terms.slo_s, terms.timeout_s)
+        own = self.tenants.of(terms.tenant)
         return Request(
             next(self._ids),
             loaded.name,
@@ -209,8 +213,8 @@ class Gateway:
             deadline_s,
             arrival_s + terms.timeout_s,
             terms.min_accuracy,
-            min(terms.priority or self.settings.default_priority, URGENCY_LEVELS),
-            terms.tenant if terms.tenant in self._tenants or terms.tenant == NO_TENANT else OTHER_TENANT,
+            min(terms.priority or own.priority or self.settings.default_priority, URGENCY_LEVELS),
+            terms.tenant,
             terms.service_class,
             variant,
             terms.when_late,

@@ -49,9 +49,9 @@ class Metrics(Collector):
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
         """See `service.dispatcher.Observer`."""
-        requests = self._requests
+        requests, label = self._requests, self._gateway.tenants.label
         for record in records:
-            key = (record.family, record.variant, record.outcome, record.reason, record.tenant)
+            key = (record.family, record.variant, record.outcome, record.reason, label(record.tenant))
             requests[key] = requests.get(key, 0) + 1
             if record.slo_s != NEVER and record.outcome is not Outcome.CANCELLED:
                 pair = (record.family, record.variant)

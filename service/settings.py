@@ -65,6 +65,52 @@ class FamilySettings(BaseModel):
     stages: Stages | None = Field(default=None, description="As `stages`, for this family.")
 
 
+class TenantSettings(BaseModel):
+    """What one tenant may ask for and what holds for its requests; an omitted key sets no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate: Positive | None = Field(
+        default=None, description="Rows per second on average; more are answered 429. Default: any."
+    )
+    burst: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="Rows that may come at once. Default: those of a second of `rate`, at least one."
+    )
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests that may be unfinished at a time; more are answered 429. Default: any.",
+    )
+    priority: int | None = Field(
+        default=None, ge=1, le=10, description="Priority of requests that name none or 0. Default: `default_priority`."
+    )
+    sticky_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=86400,
+        description="For so many seconds after an answer, the tenant's requests (or those of one `x-session-id`) to "
+        "that family are answered by the same variant as far as deadlines allow; 0 answers each as is best.",
+    )
+
+
+def _tenant_tables(value: object) -> object:
+    """Names alone, as a list or `a,b` in a variable, are tenants without limits."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"expected names or a table as JSON, got {value[:80]!r} ({error})") from None
+    names = _comma_separated(value)
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return {name: {} for name in names}
+    return names
+
+
+Tenants = Annotated[dict[str, TenantSettings], NoDecode, BeforeValidator(_tenant_tables)]
+DEFAULT_TENANT = "default"
+"""The table of all tenants without one of their own."""
+
+
 class Settings(BaseSettings):
     """The settings of one replica, immutable. Constructing it reads no file and no variable: see
     `service.configuration.load_settings`.
@@ -161,8 +207,10 @@ class Settings(BaseSettings):
     default_priority: int = Field(
         default=5, ge=1, le=10, description="Priority of requests that name none or 0; 1 goes first, 10 last."
     )
-    tenants: Names = Field(
-        default=(), description="Tenants with a metric label of their own; the others share the label `other`."
+    tenants: Tenants = Field(
+        default_factory=dict,
+        description="Tenants with a metric label of their own (a list, `a,b` in a variable, or a table for each, see "
+        "below); the others share the label `other`.",
     )
     # BentoML's arbiter kills its worker 30 s after SIGTERM.
     drain_s: float = Field(
@@ -261,11 +309,11 @@ class Settings(BaseSettings):
         """
         dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         dumped["models"] = str(self.models.absolute())
-        for name in ("tenants", "slot_cores"):
+        if "slot_cores" in dumped:
+            dumped["slot_cores"] = ",".join(map(str, dumped["slot_cores"]))
+        for name in ("families", "tenants"):
             if name in dumped:
-                dumped[name] = ",".join(map(str, dumped[name]))
-        if "families" in dumped:
-            dumped["families"] = json.dumps(dumped["families"])
+                dumped[name] = json.dumps(dumped[name])
         return {PREFIX + name.upper(): str(value) for name, value in dumped.items()} | {f"{PREFIX}CONFIG": NO_FILE}
 
 
