@@ -12,6 +12,7 @@ from router.backlog import Backlog
 from router.contract import Family, Hints, Request
 from router.latency import LatencyModel
 from router.slots import Slots
+from router.stickiness import PATIENCE
 from router.viewer import Known
 
 MOST_LANES = 64
@@ -55,12 +56,14 @@ def is_crowded_out(
     row_s: float,
     by_s: float,
     now: float,
+    share: float = 1.0,
 ) -> bool:
     """Whether the rows that go first leave no time before `by_s` for rows that take `row_s` seconds, all at cheapest.
 
     Refusing it now loses as many as shedding it or another later, and costs less: nobody waits for a refusal, and the
     backlog holds no more than can be answered. Rows go first whose deadline is not after `by_s`, or that are more
     urgent. Where none does nobody is crowded out, whatever is believed of latencies: what is refused teaches nothing.
+    With a `share`, only that part of the time counts as left.
     """
     left_s = by_s - now
     work_s, first = row_s + sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s(now)), 0
@@ -70,4 +73,26 @@ def is_crowded_out(
         rows = len(items) if key.urgency < urgency else bisect_right(items, (urgency, by_s, inf))
         first += rows
         work_s += rows * families[key.family].latency.full_row_s(key.lowest, key.size_class)
-    return first > 0 and work_s / slots.count > left_s
+    return first > 0 and work_s / slots.count > share * left_s
+
+
+def has_time_for(
+    held: int,
+    request: Request,
+    families: Mapping[str, Known],
+    backlog: Backlog,
+    slots: Slots,
+    by_s: float,
+    now: float,
+) -> bool:
+    """Whether variant `held` would be done with this request within `PATIENCE` of the time until `by_s`.
+
+    All that goes first is counted at its cheapest, so in a busy moment nobody keeps a variant that others pay for.
+    """
+    if by_s == inf:
+        return True
+    latency = families[request.family].latency
+    row_s = sum(latency.planned_s(held, 1, size_class) for size_class in request.row_classes)
+    if row_s / slots.count > PATIENCE * (by_s - now):
+        return False
+    return not is_crowded_out(families, backlog, slots, request.urgency, row_s, by_s, now, PATIENCE)

@@ -13,8 +13,7 @@ class Pending:
     `queued` has the rows that wait. `unanswered` counts rows without any answer, running ones included; `open` those
     and the rows whose answer may still be replaced by a better one. `insured` says that an alarm is set to send what
     there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
-    `expected` says that it could have been answered in time when it came. `permit` is the account of its tenant, where it
-    counts against one.
+    `expected` says that it could have been answered in time when it came. `permit` is its tenant's account.
     """
 
     __slots__ = (
@@ -138,4 +137,5 @@ class Pending:
             self.observed_s,
             self.confidence,
             self.escalation,
+            audit=request.audit,
         )

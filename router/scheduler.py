@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from router.admission import cannot_finish, is_crowded_out, lowest_variant
-from router.backlog import Backlog
+from router.admission import cannot_finish, has_time_for, is_crowded_out, lowest_variant
+from router.backlog import Backlog, LaneKey
 from router.contract import (
     NEVER,
     Dispatch,
@@ -42,6 +42,9 @@ from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
 from router.viewer import Known, Viewer
 from router.waiting import Waiting
+
+RETRY_S = 0.05
+"""A policy that lets a slot wait is asked again after this long at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Scheduler:
         """
         if request.id in self._pending:
             raise ValueError(f"request id {request.id} is in use")
-        account = self._quotas.account(request.tenant, now)
+        account = None if request.audit else self._quotas.account(request.tenant, now)
         if account is not None and (wait_s := account.wait_s(len(request.row_classes), now)):
             self._ledger.refuse(request, Outcome.REJECTED_QUOTA, Reason.QUOTA, now, wait_s)
             return
@@ -134,8 +137,10 @@ class Scheduler:
         if account is not None:
             account.take(len(request.row_classes), now)
             pending.permit = account
-        self._waiting.enter(pending, lowest, by_s, background=background)
-        latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
+        held = self._held(request, state, lowest, by_s, now)
+        self._waiting.enter(pending, lowest, by_s, background=background, held=held)
+        first, classes = max(lowest, held), set(request.row_classes)
+        latest_s = min(by_s - state.latency.planned_s(first, 1, size_class) for size_class in classes)
         if latest_s > now:
             # Impossible requests are refused; they must not make the policy fear for others of their kind.
             self._demand.observe(request, lowest, now)
@@ -191,7 +196,10 @@ class Scheduler:
                 break
         if not self._backlog.rows:
             self._wake_at = NEVER
-        elif not self._slots.free:
+        elif self._slots.free:
+            # Work without a deadline waits for others to stay away; nothing tells of that.
+            self._wake_at = min(self._wake_at, now + RETRY_S)
+        else:
             # Later than now, or a batch would have been decided on: but for a policy that lets a slot wait.
             opens_s = self._slots.opens_s(now)
             self._wake_at = min(self._wake_at, opens_s) if opens_s > now else self._wake_at
@@ -230,7 +238,8 @@ class Scheduler:
                 continue
             confidence = 0.0 if confidences is None else float(confidences[place])
             pending.answered(item, dispatch, quality, observed_s, confidence)
-            if self._cascades is not None and confidence > 0.0 and self._keep(pending, item, variant, confidence, now):
+            free = self._cascades is not None and confidence > 0.0 and dispatch.reason is not Reason.PINNED
+            if free and self._keep(pending, item, variant, confidence, now):
                 kept.append(place)
             else:
                 self._settled(pending, now)
@@ -305,9 +314,39 @@ class Scheduler:
         state = self._families.get(request.family)
         return state, lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
 
+    def _held(self, request: Request, state: Known, lowest: int, by_s: float, now: float) -> int:
+        """Index of the variant that the caller keeps and that is in nobody's way, -1 where there is none."""
+        name = self._ledger.stickiness.held(request, now)
+        held = None if name is None else state.family.index(name)
+        if held is None or held < lowest or held not in state.family.ladder:
+            return -1
+        fits = has_time_for(held, request, self._families, self._backlog, self._slots, by_s, now)
+        return held if fits else -1
+
+    def _loosen_all(self, request: Request, lowest: int, now: float) -> None:
+        """Let all rows that wait for the variant of their caller go where this request has little time."""
+        by_s = self._planned_by_s(request)
+        if has_time_for(lowest, request, self._families, self._backlog, self._slots, by_s, now):
+            return
+        for key, item in [(key, item) for key, items in self._backlog.lanes() if key.held for item in items]:
+            self._loosen(key, item, now)
+
+    def _loosen(self, key: LaneKey, item: Item, now: float) -> None:
+        """A row may be answered by others than the variant that its caller keeps."""
+        pending = self._pending[item.request_id]
+        _, lowest = self._answering(pending.request, now)
+        self._waiting.loosen(pending, key, item, item.lowest if lowest is None else lowest)
+
     def _is_hopeless(self, request: Request, state: Known, lowest: int, now: float) -> bool:
-        """Whether its time is over, or taken by others that go first even with everything at its cheapest."""
-        if request.when_late is not WhenLate.SHED or request.deadline_s == NEVER:
+        """Whether its time is over, or taken by others that go first even with everything at its cheapest.
+
+        Nobody keeps a variant where that leaves it little time.
+        """
+        if request.deadline_s == NEVER:
+            return False
+        if len(self._ledger.stickiness):
+            self._loosen_all(request, lowest, now)
+        if request.when_late is not WhenLate.SHED:
             return False
         by_s = self._planned_by_s(request)
         if by_s <= now:
@@ -329,7 +368,10 @@ class Scheduler:
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
-            if pending.request.when_late is WhenLate.SERVE:
+            if lane.key.held:
+                # The variant that the caller keeps is too slow now: the deadline goes before the wish.
+                self._loosen(lane.key, item, now)
+            elif pending.request.when_late is WhenLate.SERVE:
                 self._waiting.postpone(pending, lane.key, item)
             else:
                 self._ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)

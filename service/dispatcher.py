@@ -272,7 +272,8 @@ class Dispatcher:
             work.watcher.cancel()
         if not work.future.done():
             served = record.outcome is Outcome.SERVED or record.outcome is Outcome.SERVED_LATE
-            work.future.set_result(Answer(record, work.collect() if served else NOTHING))
+            answer = Answer(record, work.collect(), work.first_label()) if served else Answer(record, NOTHING)
+            work.future.set_result(answer)
         if not self._work:
             self._idle.set()
 

@@ -16,12 +16,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from router.agreement import Rules
 from router.contract import NEVER, Request, Slot
 from router.policies import LAZY, policy_named
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
+from service.audits import Audits
 from service.dispatcher import Dispatcher
 from service.exchange import Receive
+from service.feedback import Feedback
+from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded, load_family
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
@@ -66,6 +70,9 @@ class Gateway:
         self.problems: dict[str, str] = {}
         self.repository: Repository | None = None
         self.tenants = Tenants(settings)
+        self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
+        self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
+        self._audits: Audits | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
         self.scheduler: Scheduler | None = None
@@ -122,6 +129,16 @@ class Gateway:
             observers,
             inline_below_s=settings.inline_below_s,
         )
+        if settings.audit_share > 0.0:
+            self._audits = Audits(
+                settings.audit_share,
+                self.quality,
+                lambda: self.scheduler.families if self.scheduler is not None else {},
+                self._dispatcher.submit,
+                self._dispatcher.cancel,
+                lambda: next(self._ids),
+                self.tenants.label,
+            )
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
@@ -142,6 +159,8 @@ class Gateway:
         self.phase = Phase.DRAINING
         if self._dispatcher is None:
             return
+        if self._audits is not None:
+            self._audits.stop()
         if not await self._dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._dispatcher.close()
@@ -149,6 +168,8 @@ class Gateway:
     def abandon(self) -> None:
         """Fail what is left, at once: somebody does not want to wait for the drain."""
         self.phase = Phase.DRAINING
+        if self._audits is not None:
+            self._audits.stop()
         if self._dispatcher is not None:
             self._dispatcher.close()
 
@@ -160,11 +181,13 @@ class Gateway:
         arrival_s: float,
         variant: str | None = None,
         receive: Receive | None = None,
+        name: str = "",
     ) -> Answer:
         """Answer one request: prepare, queue, run. Floating-point `inputs` are finite.
 
-        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. Raises `ProtocolError` for
-        what is wrong with the request itself and for a replica that takes none; any other end is in the record.
+        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. `name` is the request's id,
+        by which it is drawn for an audit. Raises `ProtocolError` for what is wrong with the request itself and for a
+        replica that takes none; any other end is in the record.
         """
         loaded = self.loaded(family)
         if variant is not None:
@@ -178,7 +201,16 @@ class Gateway:
         request = self._request(loaded, row_classes, terms, arrival_s, variant)
         if self._dispatcher is None or self.phase is not Phase.READY:
             raise self.unavailable()
-        return await self._dispatcher.submit(request, rows.values, receive)
+        answer = await self._dispatcher.submit(request, rows.values, receive)
+        if self._audits is not None:
+            self._audits.consider(request, name or str(request.id), rows.values[0], answer)
+        return answer
+
+    def remember(self, family: str, name: str, said: str | None, answer: Answer) -> None:
+        """Keep an answer for feedback under the request's id, and under the one in its body, if there is one."""
+        if self.settings.feedback_bytes:
+            for known in {name, said or name}:
+                self.feedback.remember(family, known, answer, answer.record.finished_s)
 
     def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> bool:
         """Whether a request on these terms is refused whatever its rows are: its time is over or taken by others.
@@ -219,6 +251,8 @@ class Gateway:
             variant,
             terms.when_late,
             loaded.family.revision,
+            own.sticky_s,
+            terms.session,
         )
 
     def loaded(self, family: str) -> LoadedFamily:

@@ -78,13 +78,15 @@ class InferenceHandler:
             else:
                 request = self._decode(loaded, body, headers)
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
-            answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive)
+            name = echoed[0][1].decode()
+            answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive, name)
             record = answer.record
             if record.outcome is not Outcome.SERVED and record.outcome is not Outcome.SERVED_LATE:
                 if record.outcome is Outcome.CANCELLED:
                     return
                 await send_error(send, dropped(record.outcome, record.reason, record.retry_after_s or 1.0), echoed)
                 return
+            self._gateway.remember(family, name, request.id, answer)
             content, json_length = encode_infer(
                 family,
                 record.variant,
@@ -120,7 +122,7 @@ class InferenceHandler:
             self._inflight_bytes -= held_bytes
 
     def _echoes(self, headers: RequestHeaders) -> RawHeaders:
-        """What every answer to the request says of it."""
+        """What every answer to the request says of it, its id first."""
         request_id = headers.request_id or f"{self._prefix}-{next(self._count):x}"
         echoed = [(b"x-request-id", request_id.encode())]
         if headers.traceparent:
@@ -132,9 +134,9 @@ class InferenceHandler:
     ) -> ProtocolError | None:
         """The refusal of a request that has no chance whatever its body says, as far as is known without decoding it.
 
-        Its tenant has used up its quota: no parameter changes whose request it is. Or it is hopeless: parameters replace
-        defaults and may let a request go before others; a body that may have such ones, or that cannot be searched for
-        them, goes the long way, and so does a pinned request.
+        Its tenant has used up its quota: no parameter changes whose request it is. Or it is hopeless: parameters
+        replace defaults and may let a request go before others; a body that may have such ones, or that cannot be
+        searched for them, goes the long way, and so does a pinned request.
         """
         gateway = self._gateway
         loosened = variant is not None or headers.content_encoding or any(word in body for word in LOOSENING)

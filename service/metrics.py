@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from router.contract import NEVER, BatchRecord, Outcome, Record
+from service.quality_metrics import collect_quality
 from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers, Sums
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Metrics(Collector):
         """See `service.dispatcher.Observer`."""
         requests, label = self._requests, self._gateway.tenants.label
         for record in records:
+            if record.audit:
+                continue
             key = (record.family, record.variant, record.outcome, record.reason, label(record.tenant))
             requests[key] = requests.get(key, 0) + 1
             if record.slo_s != NEVER and record.outcome is not Outcome.CANCELLED:
@@ -121,6 +124,7 @@ class Metrics(Collector):
         yield from self._collect_cascades()
         yield from self._collect_batches()
         yield from self._collect_state()
+        yield from collect_quality(self._gateway.quality, self._gateway.feedback)
 
     def _collect_requests(self) -> Iterator[Metric]:
         labels = ("model", "variant", "outcome", "reason", "tenant")

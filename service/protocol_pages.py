@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from time import monotonic
 
 from service import __version__
 from service.exchange import Receive, Send, read_body, send_whole
@@ -40,12 +41,18 @@ class ProtocolPages:
 
     async def handle(self, method: str, parts: list[str], receive: Receive, send: Send) -> None:
         """Answer `/v2/` + parts. Raises `ProtocolError` 404 or 405 for what is not there."""
-        if parts == ["repository", "index"]:
-            need(method, "POST")
-            body = await read_body(receive, INDEX_LIMIT_BYTES, None)
-            content = repository_index(self._index(), read_index_request(body))
-        else:
-            content = self._page(method, parts)
+        match parts:
+            case ["repository", "index"]:
+                need(method, "POST")
+                body = await read_body(receive, INDEX_LIMIT_BYTES, None)
+                content = repository_index(self._index(), read_index_request(body))
+            case ["models", name, "feedback"]:
+                need(method, "POST")
+                loaded = self._gateway.loaded(name)
+                body = await read_body(receive, self._gateway.settings.max_json_bytes, None)
+                content = self._gateway.feedback.judge(name, loaded.manifest.labels, body, monotonic())
+            case _:
+                content = self._page(method, parts)
         await send_whole(send, 200, content)
 
     def _page(self, method: str, parts: list[str]) -> bytes:

@@ -212,6 +212,30 @@ class Settings(BaseSettings):
         description="Tenants with a metric label of their own (a list, `a,b` in a variable, or a table for each, see "
         "below); the others share the label `other`.",
     )
+    audit_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests, drawn by their ids, whose first row the best loaded variant answers again "
+        "in spare time, to compare (docs/quality.md).",
+    )
+    quality_window_s: Positive = Field(
+        default=3600.0, description="How fast agreement and accuracy forget: the time constant of their decay, seconds."
+    )
+    drift_margin: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="A variant drifts where the interval of its agreement is off by more than this from what was "
+        "measured when it was built.",
+    )
+    drift_s: float = Field(default=300.0, ge=0, description="And has been so for this long, seconds.")
+    feedback_bytes: int = Field(
+        default=8 * 1024 * 1024,
+        ge=0,
+        description="Memory for the last answers, which feedback may judge; 0 remembers none.",
+    )
+    feedback_s: Positive = Field(default=3600.0, description="How long an answer can be judged, seconds.")
     # BentoML's arbiter kills its worker 30 s after SIGTERM.
     drain_s: float = Field(
         default=10.0, ge=0, le=25, description="How long accepted requests may still take after SIGTERM, seconds."
