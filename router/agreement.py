@@ -1,9 +1,9 @@
 """Quality without labels: how often a variant gives the answer of the best one, and whether that is as it was expected.
 
-Each comparison counts less the older it is. The interval around a share is Wilson's score interval (Wilson, JASA 1927),
-which holds near 0 and 1 and for few comparisons; decayed sums are taken as counts, which makes it wider than it need be.
-A variant drifts where that interval stays clear of what its evidence predicts, by a margin, for long enough: one look
-at many variants, again and again, would find chance deviations otherwise.
+Each comparison counts less the older it is. The interval around a share is Wilson's score interval (JASA, 1927), which
+holds near 0 and 1 and for few comparisons; decayed sums are taken as counts, which makes it wider than it need be. A
+variant drifts where that interval stays clear of what its evidence predicts, by a margin, for long enough: one look at
+many variants, again and again, would find chance deviations otherwise.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Share:
 
 
 class Reading(NamedTuple):
-    """A share with its interval. `trials` is what the comparisons count for, `expected` what was predicted, if anything.
+    """A share with its interval. `trials` is what comparisons count for, `expected` what was predicted, if anything.
 
     All but `trials` are fractions in [0, 1].
     """

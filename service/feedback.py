@@ -84,18 +84,23 @@ class Feedback:
                 rows = f"{len(given.labels)} labels, one for each row of the request"
                 raise malformed(f"answers[{place}].labels", rows, str(len(labels)))
             known[name] = (given, labels)
-        rows = correct = 0
+        judged = right = 0
         for name, (given, labels) in known.items():
             self._forget((family, name))
             for label, answered, variant in zip(labels, given.labels, given.variants, strict=True):
                 if label is not None:
                     self._count(family, variant, label == answered, now)
-                    rows, correct = rows + 1, correct + (label == answered)
+                    judged, right = judged + 1, right + (label == answered)
         self.unknown[family] = self.unknown.get(family, 0) + len(unknown)
-        reply = {"model_name": family, "answers": len(known), "rows": rows, "correct": correct}
         return orjson.dumps(
-            reply
-            | {"unknown": len(unknown), "unknown_ids": [name[:ECHO_CHARACTERS] for name in unknown[:SHOWN_UNKNOWN]]}
+            {
+                "model_name": family,
+                "answers": len(known),
+                "rows": judged,
+                "correct": right,
+                "unknown": len(unknown),
+                "unknown_ids": [name[:ECHO_CHARACTERS] for name in unknown[:SHOWN_UNKNOWN]],
+            }
         )
 
     def counts(self) -> Iterator[tuple[str, str, Counts]]:
