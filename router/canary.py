@@ -44,8 +44,8 @@ class Trial:
     `share` of the names try the new revision. It may disagree with the old one on `disagreement` of the rows (two good
     trainings of one network do), and is rolled back where that is `regression` more. Of the old one's answers `usual`
     are within its usual worst; the new one is rolled back where `slowdown` times as many as of the old one are not.
-    Each test errs with the probability `risk` either way. Promotion takes so many `answers` of the new revision, and as many comparisons
-    as its test wants. Raises `ValueError` out of range.
+    Each test errs with the probability `risk` either way. Promotion takes so many `answers` of the new revision, and as
+    many comparisons as its test wants. Raises `ValueError` out of range.
     """
 
     share: float = 0.05

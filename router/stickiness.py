@@ -7,6 +7,7 @@ deadline goes before it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 from router.contract import Request
@@ -31,7 +32,7 @@ class Stickiness:
     __slots__ = ("_holds",)
 
     def __init__(self) -> None:
-        self._holds: dict[tuple[str, str, str], Hold] = {}
+        self._holds: OrderedDict[tuple[str, str, str], Hold] = OrderedDict()
 
     def held(self, request: Request, now: float) -> str | None:
         """The variant that the caller of this request keeps, `None` where it keeps none."""
@@ -50,7 +51,7 @@ class Stickiness:
             return
         self._holds.pop(caller, None)
         if len(self._holds) >= MOST_HOLDS:
-            del self._holds[next(iter(self._holds))]
+            self._holds.popitem(last=False)
         self._holds[caller] = Hold(variant, now + request.sticky_s)
 
     def __len__(self) -> int:

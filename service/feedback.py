@@ -6,6 +6,7 @@ request the label's name or index, null where it is not known. Every answer is j
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +16,9 @@ from router.agreement import Reading, Share, wilson
 from service.oip.errors import ECHO_CHARACTERS, malformed, shown
 from service.work import Answer
 
-ENTRY_BYTES = 600
-"""What an answer of no rows takes, its place among the others included; measured 480 to 590."""
-ROW_BYTES = 16
+ENTRY_BYTES = 450
+"""What an answer takes beside its rows, its place among the others included: 430 as measured with tracemalloc."""
+ROW_BYTES = 48
 SHOWN_UNKNOWN = 100
 """Ids that nobody knows are named in the reply, so many at most; all are counted."""
 
@@ -48,7 +49,8 @@ class Feedback:
         self._limit_bytes = limit_bytes
         self._keep_s = keep_s
         self._window_s = window_s
-        self._given: dict[tuple[str, str], Given] = {}
+        # Ordered: in a plain dict the oldest is found behind all the places that older ones have left.
+        self._given: OrderedDict[tuple[str, str], Given] = OrderedDict()
         self._held_bytes = 0
         self._counts: dict[tuple[str, str], Counts] = {}
         self.unknown: dict[str, int] = {}

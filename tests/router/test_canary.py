@@ -60,10 +60,10 @@ def test_harm_that_begins_late_is_found() -> None:
     canary = Canary(Trial(answers=10**6))
     for number in range(1000):
         canary.compared(number % 20 != 0)
-    assert canary.verdict is Verdict.RUNNING
+    before = canary.verdict
     for number in range(100):
         canary.compared(number % 2 == 0)
-    assert canary.verdict is Verdict.DISAGREES
+    assert (before, canary.verdict) == (Verdict.RUNNING, Verdict.DISAGREES)
 
 
 def test_a_shadow_answers_nobody() -> None:

@@ -22,6 +22,7 @@ TENANTS = {
     "thrifty": {"rate": 0.05, "burst": 3},
     "narrow": {"concurrency": 1},
     "free": {"priority": 1},
+    "loyal": {"sticky_s": 1000.0},
     "default": {"rate": 0.02, "burst": 2},
 }
 
@@ -77,6 +78,52 @@ def test_strangers_share_a_label(client: httpx.Client) -> None:
     assert samples(client, tenant="other") == before + 20
     labels = set(re.findall(r'tenant="([^"]*)"', client.get("/metrics").text))
     assert labels <= {*TENANTS, "other", "default-flow"} - {"default"}
+
+
+def variant_of(client: httpx.Client, slo_ms: int, session: str) -> tuple[str, str]:
+    """Who answers a request of this session, and why."""
+    headers = {TENANT: "loyal", "x-session-id": session, "x-slo-latency-ms": str(slo_ms)}
+    response = client.post(INFER, json=sign_body(1.0), headers=headers).raise_for_status()
+    assert response.json()["parameters"]["route_reason"] == response.headers["x-route-reason"]
+    return response.headers["x-variant"], response.headers["x-route-reason"]
+
+
+def test_a_session_keeps_its_variant_where_deadlines_allow(client: httpx.Client) -> None:
+    """A session that began in a hurry stays with the quick variant, another one gets the best and hurries on its own."""
+    assert variant_of(client, 60, "hasty")[0] == "quick"
+    assert variant_of(client, 20_000, "hasty") == ("quick", "sticky")
+    assert variant_of(client, 20_000, "calm")[0] == "slow"
+    assert variant_of(client, 20_000, "calm") == ("slow", "sticky")
+    hurried = variant_of(client, 60, "calm")
+    assert (hurried[0], hurried[1] == "sticky") == ("quick", False)
+    assert variant_of(client, 20_000, "calm") == ("slow", "sticky")
+
+
+def test_a_tenants_priority_is_that_of_its_requests(client: httpx.Client) -> None:
+    """While a request runs two more wait; that of the tenant with priority 1 came last and is answered first."""
+
+    async def race() -> list[str]:
+        ended: list[str] = []
+
+        async def one(many: httpx.AsyncClient, name: str, tenant: str) -> None:
+            await many.post("/v2/models/sign/versions/slow/infer", json=sign_body(1.0), headers={TENANT: tenant})
+            ended.append(name)
+
+        async with httpx.AsyncClient(base_url=client.base_url, timeout=30.0) as many:
+            tasks = []
+            for waiting, (name, tenant) in enumerate((("first", "usual"), ("second", "usual"), ("third", "free"))):
+                tasks.append(asyncio.create_task(one(many, name, tenant)))
+                while await unfinished(many) <= waiting and not ended:
+                    pass
+            await asyncio.gather(*tasks)
+        return ended
+
+    assert asyncio.run(race()) == ["first", "third", "second"]
+
+
+async def unfinished(many: httpx.AsyncClient) -> float:
+    text = (await many.get("/metrics")).text
+    return float(re.findall(r"^pareto_unfinished_requests (.*)$", text, flags=re.MULTILINE)[0])
 
 
 def test_one_request_at_a_time(client: httpx.Client) -> None:
