@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loadtests.samples import Samples
-from loadtests.scoring import Score, score
+from loadtests.scoring import Fate, Score, score
 from loadtests.simulator import Machine, Simulation, simulate
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
@@ -24,6 +24,7 @@ _ROUNDS = 4
 _HALVINGS = 12
 _SLOWDOWNS = (0.5, 4.0)
 _MOST_BATCH_S = 0.002
+_LEAST_REFUSED = 0.2
 _WAYS = 200
 """Quantiles kept of the ways to and fro."""
 TYPICAL = Machine(slowdown=1.1, inbound_s=0.0004, outbound_s=0.0004, batch_s=0.0001, request_s=0.00025)
@@ -65,14 +66,17 @@ class Pinned:
     ways_s: Seconds
 
 
-def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: int) -> Machine:
+def calibrate(
+    runs: Sequence[Pinned], family: Family, samples: Samples, slots: int, overrun: Pinned | None = None
+) -> Machine:
     """The machine on which these live runs, of variants that differ in cost, gave these scores.
 
     Way to and fro: what requests took beyond the server's own account, half of the median each way. Processor time of a
     request: what the event loop took for one of the cheapest variant, where there are most of them. Slowdown and
     seconds beside the model: such that the simulated median compute times of the dearest and of the next cheaper
     variant are the live ones; with one run, batches cost nothing beside the model. Interference of the event loop: the
-    same, of the cheapest variant; 1 with fewer than three runs. Raises `ValueError` without runs.
+    same, of the cheapest variant; 1 with fewer than three runs. A refusal takes what `overrun`, a run of which a good
+    part was refused, leaves of the loop's time when its answers have had theirs. Raises `ValueError` without runs.
     """
     if not runs:
         raise ValueError("calibrate: expected at least one run")
@@ -85,6 +89,8 @@ def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: i
     machine = replace(
         ideal, request_s=request_s, inbound_s=one_way_s, outbound_s=one_way_s, ways_s=tuple(ways_s.tolist())
     )
+    if overrun is not None:
+        machine = replace(machine, refused_s=_refused_s(overrun, request_s))
     dear, *others = by_work[:2]
     cheap = by_work[-1] if len(by_work) > 2 else None
     for _ in range(_ROUNDS):
@@ -108,6 +114,15 @@ def calibrate(runs: Sequence[Pinned], family: Family, samples: Samples, slots: i
 
             machine = replace(machine, interference=_root(disturbed, 0.0, 1.0))
     return machine
+
+
+def _refused_s(overrun: Pinned, request_s: float) -> float | None:
+    """Seconds of the event loop for a refusal; `None` where too few were refused to tell."""
+    share = overrun.live.fates[Fate.REFUSED]
+    if share < _LEAST_REFUSED:
+        return None
+    per_request_s = overrun.loop_s / len(overrun.workload)
+    return min(max((per_request_s - (1.0 - share) * request_s) / share, 0.0), request_s)
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:

@@ -58,13 +58,23 @@ def run_live_results(
 
 
 def run_pinned(
-    server: Server, models: Path, family: str, workload: Workload, cores: Sequence[int], variant: str
+    server: Server,
+    models: Path,
+    family: str,
+    workload: Workload,
+    cores: Sequence[int],
+    variant: str,
+    *,
+    routed: bool = False,
 ) -> Pinned:
-    """A run for calibration: all requests pinned to one variant. Raises `LiveRunError` where none is valid."""
+    """A run for calibration: all requests pinned to one variant. Raises `LiveRunError` where none is valid.
+
+    With `routed` the server's policy is known to answer with that variant: only what is routed is refused undecoded.
+    """
     for _ in range(2 * ATTEMPTS):
         server.check()
         loop_s = server.loop_s()
-        live, results = run_live_results(server.url, models, family, workload, cores, variant)
+        live, results = run_live_results(server.url, models, family, workload, cores, None if routed else variant)
         if live.valid:
             ways_s = results.latency_s - results.total_s
             return Pinned(variant, workload, live, server.loop_s() - loop_s, ways_s[np.isfinite(ways_s)])

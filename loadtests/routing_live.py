@@ -41,7 +41,12 @@ from router.contract import Family
 STATICS = 2
 """Static policies that are run live on a trace: the best ones of its simulation."""
 CALIBRATION_S = 8.0
+_OVERRUN_S = 3.0
 _CALIBRATION_LOAD = 0.3
+_OVERRUN = 3.0
+"""Times the cheapest variant's capacity at which is measured what a refusal costs."""
+_OVERRUN_SLO = 5.0
+"""Times the slowest row, as in most traces."""
 _CALIBRATION_SEED = 0
 _TOO_SLOW = 2.5
 """Times the profile beyond which somebody else has the cores, or had them when the profile was taken."""
@@ -149,7 +154,14 @@ def calibrated_machine(options: argparse.Namespace, stage: Stage, fleet: Fleet) 
             workload = Workload.draw(arrival_s, _CALIBRATION_SLO, len(samples), rng, "calibration")
             variant = family.variants[rung].name
             runs.append(run_pinned(server, options.models, family.name, workload, options.generator_cores, variant))
-    machine = calibrate(runs, family, samples, options.slots)
+        rng = np.random.default_rng(_CALIBRATION_SEED)
+        arrival_s = poisson(min(_OVERRUN * per_s["fastest"], options.max_rate), _OVERRUN_S, Shape(), rng)
+        tight = SloMix((_OVERRUN_SLO * provisional.yardsticks.slo_s,), (1.0,))
+        workload = Workload.draw(arrival_s, tight, len(samples), rng, "overrun")
+        cheapest = family.variants[ladder[0]].name
+        cores = options.generator_cores
+        overrun = run_pinned(server, options.models, family.name, workload, cores, cheapest, routed=True)
+    machine = calibrate(runs, family, samples, options.slots, overrun)
     if machine.slowdown > _TOO_SLOW:
         raise LiveRunError(
             f"this machine is too busy to calibrate on: batches take {machine.slowdown:.1f} x the profile"

@@ -46,8 +46,10 @@ class Machine:
 
     `batch_s` is what a batch costs beside the model: the decision, handing it over and back. A batch that was decided
     ahead and has been handed over by then begins when the one before it ends. `request_s` is the
-    processor time of the event loop for one request, half of it when it arrives and half when it is answered. The loop
-    does one after the other, so that it can itself be overrun; while all slots are busy, `interference` times its work
+    processor time of the event loop for one request, half of it when it arrives and half when it is answered, and
+    `refused_s` (by default as much) for one that is refused, which is neither decoded nor prepared. The loop
+    does one after the other, so that it can itself be overrun, and so it does what a batch takes of it, `decision_s` to
+    be decided, handed out and taken back; while all slots are busy, `interference` times its work
     is added to the batch that ends next, at most as much again as that takes: 1 where both share a core, less where the
     loop has one of its own and shares memory, or the other half of a core that runs two threads.
 
@@ -65,9 +67,21 @@ class Machine:
     ways_s: tuple[float, ...] = ()
     batch_s: float = 0.0
     request_s: float = 0.0
+    refused_s: float | None = None
+    decision_s: float = 0.0
     interference: float = 1.0
     hog_factor: float = 1.0
     hog_period_s: float = 2.0
+
+    @property
+    def arriving_s(self) -> float:
+        """Processor time of the event loop for a request that arrives, whatever becomes of it."""
+        return 0.5 * (self.request_s if self.refused_s is None else min(self.refused_s, self.request_s))
+
+    def ending_s(self, outcome: Outcome) -> float:
+        """Processor time of the event loop for a request that ends so."""
+        refused = self.refused_s is not None and FATES[outcome] is Fate.REFUSED
+        return self.arriving_s if refused else self.request_s - self.arriving_s
 
     def ends_s(self, start_s: float, work_s: float) -> float:
         """When work that starts then and takes so many undisturbed seconds is done."""
@@ -115,32 +129,36 @@ def simulate(
     running = _Running(truth or family, machine, rng)
     outbound_s = _outbound(machine, len(workload), rng)
     requests = _requests(workload, family, samples, machine)
-    loop_s = machine.request_s / 2.0
+    arriving_s = machine.arriving_s
     free_at = 0.0
     records: list[Record] = []
     dispatches: list[Dispatch] = []
     wake_at, arrived = NEVER, 0
     while True:
-        next_arrival_s = max(free_at, requests[arrived].arrival_s) if arrived < len(requests) else NEVER
-        now = min(next_arrival_s, running.next_end_s(), wake_at)
+        next_arrival_s = requests[arrived].arrival_s if arrived < len(requests) else NEVER
+        now = max(free_at, min(next_arrival_s, running.next_end_s(), wake_at))
         if now == NEVER:
             break
-        while running.next_end_s() <= now:
+        while (ended_s := running.next_end_s()) <= now:
             batch = running.pop()
-            run_s = now - batch.began_s
             confidences = _confidences(batch.dispatch, workload, samples)
-            scheduler.complete(batch.dispatch.batch_id, now, run_s, confidences)
+            scheduler.complete(batch.dispatch.batch_id, now, ended_s - batch.began_s, confidences, now - ended_s)
         while arrived < len(requests) and max(free_at, requests[arrived].arrival_s) <= now:
             scheduler.submit(requests[arrived], now)
-            running.disturb(1)
+            running.disturb(arriving_s)
             arrived += 1
-            free_at = now + loop_s
+            free_at = now + arriving_s
         turn = scheduler.poll(now)
+        if turn.dispatches:
+            decided_s = len(turn.dispatches) * machine.decision_s
+            running.disturb(decided_s)
+            free_at = max(free_at, now) + decided_s
         for dispatch in turn.dispatches:
             running.start(dispatch, now)
         if turn.records:
-            running.disturb(len(turn.records))
-            free_at = max(free_at, now) + len(turn.records) * loop_s
+            ending_s = sum([machine.ending_s(record.outcome) for record in turn.records])
+            running.disturb(ending_s)
+            free_at = max(free_at, now) + ending_s
         dispatches.extend(turn.dispatches)
         records.extend(turn.records)
         wake_at = turn.wake_at
@@ -173,11 +191,11 @@ class _Running:
         return self._heap[0][0] if self._heap else NEVER
 
     def pop(self) -> _Batch:
-        now, batch_id = heapq.heappop(self._heap)
+        ended_s, batch_id = heapq.heappop(self._heap)
         ended = self._batches.pop(batch_id)
         following = self._next.pop(ended.dispatch.slot, None)
         if following is not None:
-            following.began_s = max(following.began_s, now)
+            following.began_s = max(following.began_s, ended_s)
             self._begin(following)
         return ended
 
@@ -193,14 +211,14 @@ class _Running:
         heapq.heappush(self._heap, (self._machine.ends_s(batch.began_s, batch.run_s), batch_id))
         self._batches[batch_id] = batch
 
-    def disturb(self, requests: int) -> None:
-        """The event loop works for so many requests that arrived or ended."""
+    def disturb(self, loop_s: float) -> None:
+        """The event loop works for so many seconds."""
         machine = self._machine
-        if requests == 0 or machine.request_s == 0.0 or len(self._heap) < machine.slots:
+        if loop_s == 0.0 or len(self._heap) < machine.slots:
             return
         end_s, batch_id = self._heap[0]
         batch = self._batches[batch_id]
-        extra_s = min(batch.spare_s, machine.interference * requests * machine.request_s / 2.0)
+        extra_s = min(batch.spare_s, machine.interference * loop_s)
         batch.spare_s -= extra_s
         heapq.heapreplace(self._heap, (end_s + extra_s, batch_id))
 

@@ -241,10 +241,11 @@ class Settings(BaseSettings):
         default=10.0, ge=0, le=25, description="How long accepted requests may still take after SIGTERM, seconds."
     )
     switch_interval_s: float = Field(
-        default=0.0005,
+        default=0.0001,
         gt=0,
         le=1,
-        description="How long a Python thread may keep the interpreter, seconds; low keeps the event loop responsive.",
+        description="How long a Python thread may keep the interpreter while another one wants it, seconds. A batch "
+        "whose model has run waits for it that long at most; lower, the threads change so often that it costs more.",
     )
     inline_below_s: float = Field(
         default=0.0003,

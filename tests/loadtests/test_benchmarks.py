@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -154,6 +155,16 @@ def test_calibration_finds_the_machine_again() -> None:
     assert pytest.approx(0.0003, abs=0.00003) == found.batch_s
     assert pytest.approx([0.004] * 200) == list(found.ways_s)
     assert pytest.approx(0.0004) == found.request_s
+
+
+def test_calibration_tells_what_a_refusal_costs() -> None:
+    """Of 1,000 requests 600 were refused; what the answers did not take of the loop's time, the refusals did."""
+    family, samples = synthetic()
+    (quiet,) = pinned_runs(Machine(noise=0.0), ("v0",), 0.0004)
+    refusing = replace(quiet.live, fates={**quiet.live.fates, Fate.ANSWERED: 0.4, Fate.REFUSED: 0.6})
+    overrun = replace(quiet, live=refusing, loop_s=400 * 0.0004 + 600 * 0.0001)
+    assert pytest.approx(0.0001) == calibrate([quiet], family, samples, 1, overrun).refused_s
+    assert calibrate([quiet], family, samples, 1, quiet).refused_s is None
 
 
 def test_one_run_is_calibration_enough() -> None:

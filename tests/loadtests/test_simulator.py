@@ -141,6 +141,14 @@ def test_an_overrun_event_loop_lets_requests_wait_outside() -> None:
     assert records[-1].total_s > 0.01
 
 
+@pytest.mark.parametrize(("refused_s", "begins_s"), [(None, 0.006), (0.0002, 0.0006)])
+def test_refusals_may_take_less_of_the_event_loop(refused_s: float | None, begins_s: float) -> None:
+    """Three hopeless requests come before one that is answered, which the loop gets to when it has refused them."""
+    load = Workload(np.zeros(4), np.array([1e-6, 1e-6, 1e-6, 0.5]), np.zeros(4, dtype=np.int64))
+    simulation = run(load, "fixed:small", Machine(noise=0.0, request_s=0.002, refused_s=refused_s))
+    assert pytest.approx(begins_s) == simulation.dispatches[0].started_s
+
+
 def test_what_a_batch_costs_beside_the_model_is_learnt_apart() -> None:
     """The slot is busy for longer, and what the router corrects is its overhead, not its model."""
     simulation = run(even(50, 0.1), "fixed:large", Machine(noise=0.0, batch_s=0.001))
