@@ -95,6 +95,13 @@ class Account:
         # Never nothing: there is no coming back at once to a tenant that has used up its share.
         self._mean_s = max(KEEP * self._mean_s + (1.0 - KEEP) * lasted_s, 1e-3)
 
+    def change(self, quota: Quota, now: float) -> None:
+        """Another quota holds from now on; what was used up stays so, as far as the new one has room for it."""
+        tokens = self._filled(now)
+        if self.quota.rate is None:
+            tokens = quota.capacity
+        self.quota, self._tokens, self._filled_s = quota, min(tokens, quota.capacity), max(now, self._filled_s)
+
     def is_blank(self, now: float) -> bool:
         """Whether a new account would answer alike."""
         return self.unfinished == 0 and self._filled(now) >= self.quota.capacity
@@ -141,6 +148,18 @@ class Quotas:
         if self._shared is None:
             self._shared = Account(self._others, now)
         return self._shared
+
+    def change(self, named: Mapping[str, Quota], others: Quota, now: float) -> None:
+        """Other quotas hold from now on. Who is no longer named, or is now, begins with nothing used."""
+        self._known = {name: own for name, own in self._known.items() if not named.get(name, UNLIMITED).unlimited}
+        for name, own in self._known.items():
+            own.change(named[name], now)
+        strangers = [] if others.unlimited else [*self._accounts.values(), *filter(None, (self._shared,))]
+        for own in strangers:
+            own.change(others, now)
+        if not strangers:
+            self._accounts, self._shared = {}, None
+        self._named, self._others = dict(named), others
 
     @property
     def accounts(self) -> int:

@@ -37,7 +37,7 @@ from router.demand import Demand
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
-from router.quotas import Quotas
+from router.quotas import Quota, Quotas
 from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
 from router.viewer import Known, Viewer
@@ -273,6 +273,10 @@ class Scheduler:
         """
         for pending in list(self._pending.values()):
             self._ledger.close(pending, reason, now)
+
+    def set_quotas(self, named: Mapping[str, Quota], others: Quota, now: float) -> None:
+        """Other quotas hold from now on, by tenant and for all others; what was used up stays so."""
+        self._quotas.change(named, others, now)
 
     def set_hints(self, hints: Hints | None) -> None:
         """Advice of the slow outer loop; forgotten by itself after its age."""

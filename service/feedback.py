@@ -62,8 +62,8 @@ class Feedback:
         if size_bytes > self._limit_bytes:
             return
         key = (family, name)
-        self._forget(key)
-        self._expire(now)
+        if key in self._given:
+            self._forget(key)
         labels = tuple(answer.answers.labels.tolist())
         self._given[key] = Given(labels, answer.record.row_variants, now, size_bytes)
         self._held_bytes += size_bytes

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from router.agreement import Rules
 from router.contract import NEVER, Request, Slot
 from router.policies import LAZY, policy_named
+from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
 from service.audits import Audits
@@ -118,7 +119,7 @@ class Gateway:
             self._policy,
             settings.limits,
             {name: settings.margin_of(name) for name in loaded},
-            self.tenants.quotas(),
+            Quotas(self.tenants.quotas, self.tenants.quota_of_others),
         )
         runner = BatchRunner(loaded)
         observers = (self.metrics, self.statistics)
@@ -209,8 +210,9 @@ class Gateway:
     def remember(self, family: str, name: str, said: str | None, answer: Answer) -> None:
         """Keep an answer for feedback under the request's id, and under the one in its body, if there is one."""
         if self.settings.feedback_bytes:
-            for known in {name, said or name}:
-                self.feedback.remember(family, known, answer, answer.record.finished_s)
+            self.feedback.remember(family, name, answer, answer.record.finished_s)
+            if said and said != name:
+                self.feedback.remember(family, said, answer, answer.record.finished_s)
 
     def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> bool:
         """Whether a request on these terms is refused whatever its rows are: its time is over or taken by others.

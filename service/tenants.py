@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.quotas import Quota, Quotas
+from router.quotas import Quota
 from service.oip.terms import TermDefaults
 from service.settings import DEFAULT_TENANT, Settings, TenantSettings
 
@@ -34,9 +34,15 @@ class Tenants:
         own = self.of(tenant)
         return own.rate is not None or own.concurrency is not None
 
-    def quotas(self) -> Quotas:
-        """Accounts for all of them, with nothing used."""
-        return Quotas({name: _quota(own) for name, own in self._named.items()}, _quota(self._others))
+    @property
+    def quotas(self) -> dict[str, Quota]:
+        """The quotas of those with a table."""
+        return {name: _quota(own) for name, own in self._named.items()}
+
+    @property
+    def quota_of_others(self) -> Quota:
+        """The quota of each other one."""
+        return _quota(self._others)
 
 
 def _quota(own: TenantSettings) -> Quota:

@@ -140,6 +140,21 @@ def test_what_is_remembered_of_strangers_is_bounded() -> None:
     assert quotas.accounts <= MOST_OTHERS + 2
 
 
+def test_quotas_may_change_while_they_are_used() -> None:
+    """What was used up stays so, a smaller bucket holds less, and who ends no limit any more has no account."""
+    driven = scheduler(Quotas({"a": Quota(rate=1.0, burst=10.0), "b": Quota(concurrency=1)}))
+    driven.submit(asked(0, "a", rows=8), 0.0)
+    driven.submit(asked(1, "b"), 0.0)
+    driven.set_quotas({"a": Quota(rate=2.0, burst=4.0), "b": Quota()}, Quota(concurrency=1), 0.0)
+    assert driven.refuse_over_quota(asked(2, "a"), 0.0) == 0.0
+    driven.submit(asked(2, "a", rows=2), 0.0)
+    assert driven.refuse_over_quota(asked(3, "a"), 0.0) == pytest.approx(0.5)
+    driven.submit(asked(4, "b"), 0.0)
+    driven.submit(asked(5, "c"), 0.0)
+    assert driven.refuse_over_quota(asked(6, "c"), 0.0) > 0.0
+    assert [record.request_id for record in driven.poll(0.0).records] == [3, 6]
+
+
 @pytest.mark.parametrize("quota", [{"rate": 0.0}, {"rate": NEVER}, {"burst": 0.5}, {"concurrency": 0}])
 def test_what_is_no_quota_is_refused(quota: dict[str, float]) -> None:
     """Zero rows a second, less than a row at once, or no request at a time could never answer anybody."""
