@@ -50,6 +50,18 @@ class LiveQuality:
         for (family, variant), agreement in list(self._agreements.items()):
             yield family, variant, agreement.reading(now)
 
+    def lost(self, family: str, now: float) -> dict[str, float]:
+        """By how much each variant that drifts agrees less often than expected, in (0, 1].
+
+        That is what it is believed to be right less often: where it newly differs from the best variant, it is the one
+        that is wrong.
+        """
+        found: dict[str, float] = {}
+        for name, variant, (share, _, _, _, expected, drifts) in self.variants(now):
+            if name == family and drifts and expected is not None and share < expected:
+                found[variant] = expected - share
+        return found
+
     def tenants(self, now: float) -> Iterator[tuple[str, str, Reading]]:
         """Family, tenant label and how often what it was answered agrees."""
         for (family, tenant), share in list(self._served.items()):
