@@ -84,11 +84,11 @@ class Rules:
 
 
 class Agreement:
-    """How often one variant agrees with `reference`, against what is expected."""
+    """How often one variant agrees with `reference` (revision and variant), against what is expected."""
 
     __slots__ = ("_off_since_s", "_rules", "_share", "expected", "reference")
 
-    def __init__(self, reference: str, expected: Expected | None, rules: Rules) -> None:
+    def __init__(self, reference: tuple[str, str], expected: Expected | None, rules: Rules) -> None:
         self.reference = reference
         self.expected = expected
         self._rules = rules

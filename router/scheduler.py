@@ -37,7 +37,7 @@ from router.demand import Demand
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
-from router.quotas import Quota, Quotas
+from router.quotas import Account, Quota, Quotas
 from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
 from router.viewer import Known, Viewer
@@ -134,9 +134,7 @@ class Scheduler:
             return
         by_s = self._planned_by_s(request)
         pending = self._ledger.open(request)
-        if account is not None:
-            account.take(len(request.row_classes), now)
-            pending.permit = account
+        self._admit(pending, account, now)
         held = self._held(request, state, lowest, by_s, now)
         self._waiting.enter(pending, lowest, by_s, background=background, held=held)
         first, classes = max(lowest, held), set(request.row_classes)
@@ -317,6 +315,12 @@ class Scheduler:
         """The family that is asked for and the cheapest of its variants that may answer, `None` where there is none."""
         state = self._families.get(request.family)
         return state, lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
+
+    def _admit(self, pending: Pending, account: Account | None, now: float) -> None:
+        """A request that is taken in counts in its tenant's account."""
+        if account is not None:
+            account.take(len(pending.request.row_classes), now)
+            pending.permit = account
 
     def _held(self, request: Request, state: Known, lowest: int, by_s: float, now: float) -> int:
         """Index of the variant that the caller keeps and that is in nobody's way, -1 where there is none."""

@@ -31,7 +31,8 @@ Submit = Callable[[Request, Sequence[Row]], "asyncio.Future[Answer]"]
 class Audits:
     """Draws `share` of the answered requests by their ids and compares the first row of each.
 
-    `submit` takes a request in, `cancel` gives it up, `next_id` makes its id; `label` bounds tenants.
+    `submit` takes a request in, `cancel` gives it up, `next_id` makes its id; `label` bounds tenants. `compared` is told
+    of each family of which an answer was compared.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Audits:
         cancel: Callable[[int], None],
         next_id: Callable[[], int],
         label: Callable[[str], str],
+        compared: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._share = share
         self._quality = quality
@@ -51,6 +53,7 @@ class Audits:
         self._cancel = cancel
         self._next_id = next_id
         self._label = label
+        self._compared = compared
         self._running: set[int] = set()
         self._stopped = False
 
@@ -69,7 +72,7 @@ class Audits:
 
     def _audit(self, request: Request, row: Row, answer: Answer) -> None:
         family = self._families().get(request.family)
-        if family is None or self._stopped:
+        if family is None or not family.ladder or self._stopped:
             return
         best = family.variants[family.ladder[-1]].name
         if answer.record.row_variants[0] == best:
@@ -109,3 +112,4 @@ class Audits:
         if first != best:
             self._quality.compare(family, first, answer.first_label == label, now)
         self._quality.serve(family.name, self._label(request.tenant), int(answer.answers.labels[0]) == label, now)
+        self._compared(family.name)

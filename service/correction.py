@@ -13,30 +13,21 @@ STEP = 0.01
 
 
 class Correction:
-    """Calls `replace` with a family as it is believed now, whenever that has changed.
+    """Says by `changed` that a family is believed to be another than before; `of` says what."""
 
-    `measured` gives the family of that name as it was measured, with the variants that are loaded now.
-    """
-
-    def __init__(
-        self, quality: LiveQuality, measured: Callable[[str], Family | None], replace: Callable[[Family], None]
-    ) -> None:
+    def __init__(self, quality: LiveQuality, changed: Callable[[str], None]) -> None:
         self._quality = quality
-        self._measured = measured
-        self._replace = replace
+        self._changed = changed
         self._lost: dict[str, dict[str, float]] = {}
 
     def consider(self, name: str, now: float) -> None:
-        """Answers of a family were compared."""
+        """Answers of the family of that name were compared."""
         lost, before = self._quality.lost(name, now), self._lost.get(name, {})
         same = lost.keys() == before.keys()
-        if same and all(abs(share - before[variant]) < STEP for variant, share in lost.items()):
-            return
-        family = self._measured(name)
-        if family is not None:
+        if not same or any(abs(share - before[variant]) >= STEP for variant, share in lost.items()):
             self._lost[name] = lost
-            self._replace(corrected(family, lost))
+            self._changed(name)
 
     def of(self, family: Family) -> Family:
-        """A measured family as it is believed now: for who changes what of it is loaded."""
+        """A family as it is believed now; `family` is as it was measured, with the variants that are loaded."""
         return corrected(family, self._lost.get(family.name, {}))

@@ -138,7 +138,7 @@ class Gateway:
                 self._dispatcher.submit,
                 self._dispatcher.cancel,
                 lambda: next(self._ids),
-                self.tenants.label,
+                lambda tenant: self.tenants.label(tenant),
             )
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)

@@ -26,10 +26,11 @@ class LiveQuality:
         First answers, because whether there is another one depends on them: the last answers of a quick variant are
         the sure ones alone, and would agree more often than its evidence says.
         """
-        reference = family.variants[family.ladder[-1]].name
+        best = family.variants[family.ladder[-1]].name
+        reference = (family.revision, best)
         agreement = self._agreements.get((family.name, variant))
         if agreement is None or agreement.reference != reference:
-            expected = expected_agreement(family, variant, reference)
+            expected = expected_agreement(family, variant, best)
             agreement = self._agreements[family.name, variant] = Agreement(reference, expected, self._rules)
         agreement.observe(agreed, now)
 

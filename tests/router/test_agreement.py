@@ -22,7 +22,7 @@ def family(evidence: Evidence | None) -> Family:
 
 def drifting(rate: float, answers: int, seed: int = 0, expected: float = 0.9) -> list[bool]:
     """After each of these answers, one a second, which agree at that rate: does it drift?"""
-    agreement = Agreement("large", Expected(expected, 2000), RULES)
+    agreement = Agreement(("1", "large"), Expected(expected, 2000), RULES)
     random = np.random.default_rng(seed)
     found = []
     for second in range(answers):
@@ -89,7 +89,7 @@ def test_chance_is_no_drift(seed: int, rate: float) -> None:
 
 def test_without_expectation_nothing_drifts_and_agreement_is_told() -> None:
     """A family without evidence has agreement all the same."""
-    agreement = Agreement("large", None, RULES)
+    agreement = Agreement(("1", "large"), None, RULES)
     for second in range(200):
         agreement.observe(second % 2 == 0, float(second))
     reading = agreement.reading(500.0)
@@ -99,7 +99,7 @@ def test_without_expectation_nothing_drifts_and_agreement_is_told() -> None:
 
 def test_drift_ends_with_its_cause() -> None:
     """Once it agrees as expected for long, it drifts no more."""
-    agreement = Agreement("large", Expected(0.9, 2000), RULES)
+    agreement = Agreement(("1", "large"), Expected(0.9, 2000), RULES)
     for second in range(600):
         agreement.observe(second % 2 == 0, float(second))
     assert agreement.reading(600.0).drifts
