@@ -31,8 +31,8 @@ Submit = Callable[[Request, Sequence[Row]], "asyncio.Future[Answer]"]
 class Audits:
     """Draws `share` of the answered requests by their ids and compares the first row of each.
 
-    `submit` takes a request in, `cancel` gives it up, `next_id` makes its id; `label` bounds tenants. `compared` is told
-    of each family of which an answer was compared.
+    `submit` takes a request in, `cancel` gives it up, `next_id` makes its id; `label` bounds tenants. `compared` is
+    told of each family of which an answer was compared.
     """
 
     def __init__(

@@ -138,7 +138,7 @@ class Gateway:
                 self._dispatcher.submit,
                 self._dispatcher.cancel,
                 lambda: next(self._ids),
-                lambda tenant: self.tenants.label(tenant),
+                self.label,
             )
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
@@ -206,6 +206,10 @@ class Gateway:
         if self._audits is not None:
             self._audits.consider(request, name or str(request.id), rows.values[0], answer)
         return answer
+
+    def label(self, tenant: str) -> str:
+        """A tenant in metrics, as the settings are now."""
+        return self.tenants.label(tenant)
 
     def remember(self, family: str, name: str, said: str | None, answer: Answer) -> None:
         """Keep an answer for feedback under the request's id, and under the one in its body, if there is one."""
