@@ -13,6 +13,7 @@ from router.backlog import Backlog
 from router.contract import Family, Hints, Request
 from router.latency import LatencyModel
 from router.slots import Slots
+from router.stickiness import PATIENCE
 from router.viewer import Known
 
 MOST_LANES = 64
@@ -112,3 +113,26 @@ def spares(ahead: Ahead, own_s: float, by_s: float, now: float, slots: int, due_
         if work_s + due_s(last_s - now) > SPARED * slots * (last_s - now):
             return False
     return True
+
+
+def has_time_for(
+    held: int,
+    request: Request,
+    families: Mapping[str, Known],
+    backlog: Backlog,
+    slots: Slots,
+    by_s: float,
+    now: float,
+) -> bool:
+    """Whether variant `held` would be done with this request within `PATIENCE` of the time until `by_s`.
+
+    All that goes first is counted at its cheapest, so in a busy moment nobody keeps a variant that others pay for.
+    """
+    if by_s == inf:
+        return True
+    latency, within_s = families[request.family].latency, PATIENCE * (by_s - now) * slots.count
+    own_s = sum(latency.planned_s(held, 1, size_class) for size_class in request.row_classes)
+    if own_s > within_s:
+        return False
+    ahead = work_ahead(families, backlog, slots, request.urgency, by_s, now)
+    return not ahead.rows or ahead.before_s + own_s <= within_s

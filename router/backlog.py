@@ -20,7 +20,8 @@ class LaneKey(NamedTuple):
     `pinned` is a variant index, -1 where the caller pinned none; `lowest` the cheapest variant that may answer.
     `background` rows have no deadline, or none that can still be met. `at` is the variant whose answer the rows keep
     while they wait for a better one, -1 for fresh rows. Rows that wait for a variant to be loaded have a negative
-    `lowest`, as `Item` has.
+    `lowest`, as `Item` has. `held` rows are pinned by what their caller was answered before, as long as that is in
+    nobody's way.
     """
 
     family: str
@@ -30,6 +31,7 @@ class LaneKey(NamedTuple):
     urgency: int
     background: bool
     at: int = -1
+    held: bool = False
 
 
 class Backlog:

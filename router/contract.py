@@ -39,6 +39,8 @@ class Reason(StrEnum):
 
     PINNED = "pinned"
     """The caller named the variant."""
+    STICKY = "sticky"
+    """It answered the same caller a short while ago."""
     ONLY_VARIANT = "only_variant"
     """No other loaded variant satisfies the request's floor."""
     MOST_ACCURATE = "most_accurate"
@@ -63,6 +65,7 @@ class Reason(StrEnum):
     OVER_SHARE = "over_share"
     """Others need the time: the machine is crowded, and its family or tenant asks for more than its fair share."""
     QUOTA = "quota"
+    """The tenant has used up its rate, or has as many unfinished requests as it may."""
     NOT_LOADED = "not_loaded"
     TIMEOUT = "timeout"
     CLIENT_GONE = "client_gone"
@@ -112,6 +115,8 @@ class Request(NamedTuple):
     `row_classes` has one size class per row (so its length is the number of rows, at least 1). `deadline_s` is
     arrival plus SLO, `NEVER` for work without one (class `batch`); `timeout_s` is when the answer becomes worthless.
     `urgency` orders before the deadline, lower first. `min_quality` is a floor on the variant's measured quality.
+    The caller (`tenant` and `session`) keeps the variant that answered it for `sticky_s` seconds, as far as deadlines
+    allow. An `audit` is the gateway's own, nobody's request: no quota holds for it.
     """
 
     id: int
@@ -127,6 +132,9 @@ class Request(NamedTuple):
     pinned: str | None = None
     when_late: WhenLate = WhenLate.SHED
     revision: str = ""
+    sticky_s: float = 0.0
+    session: str = ""
+    audit: bool = False
 
 
 class Item(NamedTuple):
@@ -197,13 +205,17 @@ class Evidence:
     """What every variant of a family answered on the same n held-out labelled rows: the ground that cascades stand on.
 
     `correct` bool [k, n] and `confidence` float32 [k, n] (calibrated, of the answered label), variants in the family's
-    order. Raises `ValueError` where the shapes differ.
+    order; `predicted` int64 [k, n] has the answered labels where they are known. Raises `ValueError` where the shapes
+    differ.
     """
 
     correct: NDArray[np.bool_]
     confidence: NDArray[np.float32]
+    predicted: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
+        if self.predicted is not None and self.predicted.shape != self.correct.shape:
+            raise ValueError(f"evidence: labels {self.predicted.shape}, expected {self.correct.shape}")
         if self.correct.ndim != 2 or self.correct.shape != self.confidence.shape:
             raise ValueError(f"evidence: shapes {self.correct.shape} and {self.confidence.shape}, expected two [k, n]")
 
@@ -354,7 +366,8 @@ class Record(NamedTuple):
     `queue_s` runs from arrival to the start of the first batch, `compute_s` from there to the end of the last one.
     `quality` is the mean measured quality of the variants that answered, 0.0 where none did. `batch_size` is the
     largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it
-    took. `cold` says that it waited for a variant to be loaded.
+    took. `cold` says that it waited for a variant to be loaded. `retry_after_s` is after how long the same request
+    would be taken in, as far as that is known, else 0.0. An `audit` is no user's request.
     """
 
     request_id: int
@@ -381,6 +394,8 @@ class Record(NamedTuple):
     confidence: float = 0.0
     escalation: Escalation = Escalation.NONE
     cold: bool = False
+    retry_after_s: float = 0.0
+    audit: bool = False
 
     @property
     def total_s(self) -> float:

@@ -213,30 +213,40 @@ class Flows:
 class Fairness:
     """The shares of all families and tenants on a machine of so many slots. A request must be within both of its own.
 
-    `tenants` has what the tenants count on that are known; all others have an even share. Where only one family and one
-    tenant ask, everything is within: there is nobody to be fair to.
+    `tenants` has what the tenants may count on that are known; all others together have one share, that of `OTHERS` if
+    it is named, or whoever makes up names would have as many shares. Without `tenants` each has an even share. Where
+    only one family and one tenant ask, everything is within: there is nobody to be fair to.
     """
 
     __slots__ = ("_families", "_shares", "_tenants")
 
     def __init__(self, slots: int, tenants: Mapping[str, Share] | None = None) -> None:
         self._families, self._tenants = Flows(slots), Flows(slots)
-        self._shares = dict(tenants or {})
+        self._shares = None if tenants is None else {OTHERS: EVEN, **tenants}
+
+    @property
+    def tenants(self) -> int:
+        """How many flows of tenants there are; bounded."""
+        return len(self._tenants)
+
+    def change(self, tenants: Mapping[str, Share]) -> None:
+        """Tenants may count on other shares from now on."""
+        self._shares = {OTHERS: EVEN, **tenants}
 
     def ask(self, request: Request, share: Share, work_s: float, now: float) -> None:
         """A request came that takes so many seconds at its cheapest; `share` is its family's."""
         slo_s = request.deadline_s - request.arrival_s
         self._families.ask(request.family, share, work_s, slo_s, now)
-        self._tenants.ask(request.tenant, self._shares.get(request.tenant, EVEN), work_s, slo_s, now)
+        self._tenants.ask(*self._tenant(request), work_s, slo_s, now)
 
     def beyond(self, request: Request, share: Share, work_s: float, by_s: float, now: float) -> Flows | None:
         """The flows of the kind in which it asks for more than its share; none where it is within both."""
-        slo_s, name = request.deadline_s - request.arrival_s, request.tenant
+        slo_s = request.deadline_s - request.arrival_s
         families, tenants = self._families, self._tenants
         if len(families) > 1 and not families.is_within(request.family, share, work_s, slo_s, by_s, now):
             return families
-        own = self._shares.get(name, EVEN)
-        return tenants if len(tenants) > 1 and not tenants.is_within(name, own, work_s, slo_s, by_s, now) else None
+        beyond = len(tenants) > 1 and not tenants.is_within(*self._tenant(request), work_s, slo_s, by_s, now)
+        return tenants if beyond else None
 
     def admit(self, request: Request, share: Share, work_s: float, by_s: float, now: float) -> None:
         """It is let in."""
@@ -244,9 +254,15 @@ class Fairness:
         if len(self._families) > 1:
             self._families.admit(request.family, share, work_s, slo_s, by_s, now)
         if len(self._tenants) > 1:
-            own = self._shares.get(request.tenant, EVEN)
-            self._tenants.admit(request.tenant, own, work_s, slo_s, by_s, now)
+            self._tenants.admit(*self._tenant(request), work_s, slo_s, by_s, now)
 
     def due_s(self, request: Request, flows: Flows, within_s: float) -> float:
         """See `Flows.due_s`."""
-        return flows.due_s(request.family if flows is self._families else request.tenant, within_s)
+        return flows.due_s(request.family if flows is self._families else self._tenant(request)[0], within_s)
+
+    def _tenant(self, request: Request) -> tuple[str, Share]:
+        """The flow of its tenant and that one's share."""
+        if self._shares is None:
+            return request.tenant, EVEN
+        name = request.tenant if request.tenant in self._shares else OTHERS
+        return name, self._shares[name]

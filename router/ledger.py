@@ -9,6 +9,7 @@ from __future__ import annotations
 from router.backlog import Backlog
 from router.contract import NEVER, Outcome, Reason, Record, Request
 from router.pending import Pending
+from router.stickiness import Stickiness
 from router.timeouts import Timeouts
 
 _MISSED = frozenset({Outcome.SERVED_LATE, Outcome.REJECTED_INFEASIBLE, Outcome.EXPIRED})
@@ -17,7 +18,7 @@ _MISSED = frozenset({Outcome.SERVED_LATE, Outcome.REJECTED_INFEASIBLE, Outcome.E
 class Ledger:
     """The unfinished requests by id, and the records of those that ended since the last `take`."""
 
-    __slots__ = ("_backlog", "_kept", "_records", "_timeouts", "met", "missed", "pending")
+    __slots__ = ("_backlog", "_kept", "_records", "_timeouts", "met", "missed", "pending", "stickiness")
 
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
@@ -27,10 +28,13 @@ class Ledger:
         """Requests so far that were answered in time, and that were not though they could have been when they came."""
         self._timeouts = Timeouts(self.pending)
         self._kept = Timeouts(self.pending)
+        self.stickiness = Stickiness()
 
-    def refuse(self, request: Request, outcome: Outcome, reason: Reason, now: float) -> None:
+    def refuse(
+        self, request: Request, outcome: Outcome, reason: Reason, now: float, retry_after_s: float = 0.0
+    ) -> None:
         """A request that is not taken in has its record at once."""
-        self._records.append(Pending(request).record(outcome, reason, now))
+        self._records.append(Pending(request).record(outcome, reason, now)._replace(retry_after_s=retry_after_s))
 
     def open(self, request: Request) -> Pending:
         """A request is taken in."""
@@ -61,8 +65,13 @@ class Ledger:
 
     def answer(self, pending: Pending, now: float) -> None:
         """Every row has its answer."""
-        late = now > pending.request.deadline_s
+        request = pending.request
+        late = now > request.deadline_s
         reason = pending.last.reason if pending.last is not None else Reason.INTERNAL_ERROR
+        if reason is Reason.PINNED and request.pinned is None:
+            reason = Reason.STICKY
+        if request.sticky_s > 0.0 and pending.variants:
+            self.stickiness.answered(request, pending.variants[0], now)
         self._end(pending, Outcome.SERVED_LATE if late else Outcome.SERVED, reason, now)
 
     def abandon(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
@@ -91,6 +100,8 @@ class Ledger:
 
     def _end(self, pending: Pending, outcome: Outcome, reason: Reason, now: float) -> None:
         del self.pending[pending.request.id]
+        if pending.permit is not None:
+            pending.permit.release(now - pending.request.arrival_s)
         if outcome is Outcome.SERVED:
             self.met += 1
         elif pending.expected and outcome in _MISSED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from router.backlog import LaneKey
 from router.contract import NEVER, Dispatch, Escalation, Item, Outcome, Reason, Record, Request
+from router.quotas import Account
 
 
 class Pending:
@@ -13,7 +14,7 @@ class Pending:
     and the rows whose answer may still be replaced by a better one. `insured` says that an alarm is set to send what
     there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
     `expected` says that it could have been answered in time when it came, `cold` that it has waited for a load: then
-    it is answered though it is late.
+    it is answered though it is late. `permit` is its tenant's account.
     """
 
     __slots__ = (
@@ -28,6 +29,7 @@ class Pending:
         "open",
         "overdue",
         "path",
+        "permit",
         "qualities",
         "queued",
         "request",
@@ -50,6 +52,7 @@ class Pending:
         self.batch_size = 0
         self.observed_s = 0.0
         self.last: Dispatch | None = None
+        self.permit: Account | None = None
 
     def taken(self, item: Item) -> None:
         """This row waits no longer: it is in a batch."""
@@ -137,4 +140,5 @@ class Pending:
             self.confidence,
             self.escalation,
             self.cold,
+            audit=request.audit,
         )

@@ -146,16 +146,20 @@ class Roster:
         return bool(self.in_use(name)) or any(p.request.family == name for p in self._ledger.pending.values())
 
     def is_cold(self, family: Family, request: Request) -> bool:
-        """Whether something that may answer the request could be loaded and is to be waited for."""
-        return family.when_cold is WhenCold.WAIT and missing_variant(family, request) is not None
+        """Whether something that may answer the request could be loaded and is to be waited for.
 
-    def enter_cold(self, family: Family, request: Request, by_s: float) -> None:
+        Nothing is loaded for an audit.
+        """
+        return not request.audit and family.when_cold is WhenCold.WAIT and missing_variant(family, request) is not None
+
+    def enter_cold(self, family: Family, request: Request, by_s: float) -> Pending:
         """A new request waits for something to be loaded."""
         missing = missing_variant(family, request)
         assert missing is not None, "asked after `is_cold`"
         pending = self._ledger.open(request)
         pending.cold = True
         self._waiting.enter(pending, ~missing, by_s, background=False)
+        return pending
 
     def cold_room(self, backlog_rows: int) -> float:
         """How many more rows may wait for a load."""
@@ -228,7 +232,8 @@ class Roster:
             if not background and now + latency.planned_s(lowest, 1, item.size_class) >= by_s:
                 # Its own deadline is lost to the load. It is in as much of a hurry as if it had come now.
                 by_s = now + item.slo_s
-        to = key._replace(pinned=pinned, lowest=lowest, background=background)
+        # Whoever keeps a variant keeps it no longer: the choice is another one.
+        to = key._replace(pinned=pinned, lowest=lowest, background=background, held=False)
         self._waiting.move(pending, key, item, to, item._replace(lowest=lowest, deadline_s=by_s))
 
     def _refuse(self, item: Item, now: float) -> None:

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from router.admission import cannot_finish, lowest_variant, spares, work_ahead
 from router.backlog import Backlog
 from router.contract import (
     NEVER,
@@ -38,14 +36,19 @@ from router.contract import (
 )
 from router.demand import Demand
 from router.fairness import Fairness
+from router.gate import Gate
 from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
+from router.quotas import Quota, Quotas
 from router.roster import Cold, Prepared, Roster
 from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
 from router.viewer import Known, Viewer
 from router.waiting import Waiting
+
+RETRY_S = 0.05
+"""A policy that lets a slot wait is asked again after this long at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,8 @@ class Scheduler:
     """Queues rows, asks the policy, hands out batches and keeps count of every request.
 
     `families` may differ in margin: `margins` maps a family's name to its planning margin; without one
-    it is learnt. `tenants` has what some of them may count on; without `fair`, whoever asks most gets most of a crowded
-    machine.
+    it is learnt. `quotas` bound what each tenant may ask for. `tenants` has what some of them may count on where the
+    machine is crowded, see `Fairness`; without `fair`, whoever asks most gets most of it.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Scheduler:
         limits: Limits | None = None,
         margins: Mapping[str, float | None] | None = None,
         tenants: Mapping[str, Share] | None = None,
+        quotas: Quotas | None = None,
         *,
         fair: bool = True,
     ) -> None:
@@ -116,7 +120,20 @@ class Scheduler:
             self._ledger,
             self._demand,
         )
-        self._fairness = Fairness(self._slots.count, tenants) if fair else None
+        self._gate = Gate(
+            self._families,
+            self._viewer,
+            self._slots,
+            self._backlog,
+            self._waiting,
+            self._ledger,
+            self._demand,
+            self._roster,
+            quotas or Quotas(),
+            Fairness(self._slots.count, tenants) if fair else None,
+            self.limits.backlog_rows,
+            self.limits.transit_s,
+        )
         self._wake_at = NEVER
         self._dispatches: list[Dispatch] = []
         """Started and not yet reported; survives a policy that raises after its first plan."""
@@ -130,45 +147,11 @@ class Scheduler:
         """
         if request.id in self._pending:
             raise ValueError(f"request id {request.id} is in use")
-        state, lowest = self._answering(request, now)
-        cold = state is not None and lowest is None and self._roster.is_cold(state.family, request)
-        if state is None or (lowest is None and not cold):
-            self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
+        start_by_s = self._gate.take(request, now)
+        if start_by_s is None:
             return
-        rows = len(request.row_classes)
-        room = self.limits.backlog_rows - self._backlog.rows - self._backlog.cold_rows
-        if rows > (min(room, self._roster.cold_room(self.limits.backlog_rows)) if cold else room):
-            self._ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
-            return
-        if lowest is None:
-            self._roster.enter_cold(state.family, request, self._planned_by_s(request))
-            return
-        background = request.deadline_s == NEVER
-        if not background and cannot_finish(state.latency, request, lowest, self._slots.count, now):
-            if request.when_late is WhenLate.SHED:
-                self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
-                return
-            background = True
-        by_s = self._planned_by_s(request)
-        if not background:
-            refusal = self._refusal(request, state, lowest, now)
-            self._ask(request, state, lowest, by_s, now, admitted=refusal is None)
-            if refusal is not None:
-                self._demand.observe(request, lowest, now)
-                self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
-                return
-        pending = self._ledger.open(request)
-        self._waiting.enter(pending, lowest, by_s, background=background)
-        latest_s = min(by_s - state.latency.planned_s(lowest, 1, size_class) for size_class in set(request.row_classes))
-        if latest_s > now:
-            # Impossible requests are refused; they must not make the policy fear for others of their kind.
-            self._demand.observe(request, lowest, now)
-            pending.expected = True
-        if self._slots.free:
-            self._wake_at = now
-        elif not background:
-            # Nothing can start now: it is enough to look before a row of this request becomes hopeless.
-            self._wake_at = min(self._wake_at, latest_s)
+        # Where nothing can start now, it is enough to look before a row of this request becomes hopeless.
+        self._wake_at = now if self._slots.free else min(self._wake_at, start_by_s)
 
     def refuse_hopeless(self, request: Request, now: float) -> Reason | None:
         """Refuse a request that `submit` would refuse on these terms whatever its rows; others are as if never seen.
@@ -176,13 +159,15 @@ class Scheduler:
         `request` has one row of the smallest size class. So who can tell early saves reading the rest of it. It is not
         counted as demand to plan for: what it would have asked for is not known. Returns why it is refused.
         """
-        state, lowest = self._answering(request, now)
-        refusal = None if state is None or lowest is None else self._refusal(request, state, lowest, now)
-        if state is None or lowest is None or refusal is None:
-            return None
-        self._ask(request, state, lowest, self._planned_by_s(request), now, admitted=False)
-        self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
-        return refusal
+        return self._gate.refuse_hopeless(request, now)
+
+    def refuse_over_quota(self, request: Request, now: float) -> float:
+        """Refuse a request whose tenant may not have a single row now; others are as if never seen.
+
+        Returns after how many seconds it may have one, 0.0 where it may now. As `refuse_hopeless`, for who can tell
+        early.
+        """
+        return self._gate.refuse_over_quota(request, now)
 
     def poll(self, now: float) -> Poll:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
@@ -205,7 +190,10 @@ class Scheduler:
                 break
         if not self._backlog.rows:
             self._wake_at = NEVER
-        elif not self._slots.free:
+        elif self._slots.free:
+            # Work without a deadline waits for others to stay away; nothing tells of that.
+            self._wake_at = min(self._wake_at, now + RETRY_S)
+        else:
             # Later than now, or a batch would have been decided on: but for a policy that lets a slot wait.
             opens_s = self._slots.opens_s(now)
             self._wake_at = min(self._wake_at, opens_s) if opens_s > now else self._wake_at
@@ -244,7 +232,8 @@ class Scheduler:
                 continue
             confidence = 0.0 if confidences is None else float(confidences[place])
             pending.answered(item, dispatch, quality, observed_s, confidence)
-            if self._cascades is not None and confidence > 0.0 and self._keep(pending, item, variant, confidence, now):
+            free = self._cascades is not None and confidence > 0.0 and dispatch.reason is not Reason.PINNED
+            if free and self._keep(pending, item, variant, confidence, now):
                 kept.append(place)
             else:
                 self._settled(pending, now)
@@ -278,6 +267,15 @@ class Scheduler:
         """
         for pending in list(self._pending.values()):
             self._ledger.close(pending, reason, now)
+
+    def set_quotas(self, named: Mapping[str, Quota], others: Quota, now: float) -> None:
+        """Other quotas hold from now on, by tenant and for all others; what was used up stays so."""
+        self._gate.quotas.change(named, others, now)
+
+    def set_shares(self, tenants: Mapping[str, Share]) -> None:
+        """Tenants may count on other shares from now on; see `Fairness`."""
+        if self._gate.fairness is not None:
+            self._gate.fairness.change(tenants)
 
     def prepare(self, family: Family, margin: float | None = None) -> Prepared:
         """What `replace` takes, for a new family, another revision, or one of which other variants are loaded.
@@ -367,59 +365,15 @@ class Scheduler:
 
     # Steps
 
-    def _answering(self, request: Request, now: float) -> tuple[Known | None, int | None]:
-        """The family that is asked for and the cheapest of its variants that may answer, `None` where there is none."""
-        state = self._families.get(request.family)
-        return state, lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
-
-    def _refusal(self, request: Request, state: Known, lowest: int, now: float) -> Reason | None:
-        """Why it is refused at once: its time is over, or taken by others that go first even with everything at its
-        cheapest, or others have a right to it.
-        """
-        if request.when_late is not WhenLate.SHED or request.deadline_s == NEVER:
-            return None
-        by_s = self._planned_by_s(request)
-        if by_s <= now:
-            return Reason.DEADLINE_INFEASIBLE
-        if not self._backlog.rows:
-            return None
-        if all(dispatch.family != request.family for dispatch in self._slots.running):
-            # Views do so only for families whose rows wait: one that is always refused would never recover.
-            state.latency.relax(now)
-        count = self._slots.count
-        ahead = work_ahead(self._families, self._backlog, self._slots, request.urgency, by_s, now)
-        if not ahead.rows:
-            # Whatever is believed of latencies: what is refused teaches nothing.
-            return None
-        own_s, share = state.latency.full_rows_s(lowest, request.row_classes), state.family.share
-        if ahead.before_s + own_s > (by_s - now) * count:
-            return Reason.DEADLINE_INFEASIBLE
-        fairness = self._fairness
-        beyond = None if fairness is None else fairness.beyond(request, share, own_s, by_s, now)
-        if fairness is None or beyond is None:
-            return None
-        due_s = partial(fairness.due_s, request, beyond)
-        return None if spares(ahead, own_s, by_s, now, count, due_s) else Reason.OVER_SHARE
-
-    def _ask(self, request: Request, state: Known, lowest: int, by_s: float, now: float, *, admitted: bool) -> None:
-        """Count what a request asks of its family's and its tenant's share."""
-        if self._fairness is None:
-            return
-        own_s, share = state.latency.full_rows_s(lowest, request.row_classes), state.family.share
-        self._fairness.ask(request, share, own_s, now)
-        if admitted:
-            self._fairness.admit(request, share, own_s, by_s, now)
-
-    def _planned_by_s(self, request: Request) -> float:
-        """When the answer is planned to be ready."""
-        return request.deadline_s - min(self.limits.transit_s, 0.1 * (request.deadline_s - request.arrival_s))
-
     def _set_late(self, decision: Decision, now: float) -> None:
         for lane, item in decision.late:
             pending = self._pending.get(item.request_id)
             if pending is None:
                 continue
-            if pending.request.when_late is WhenLate.SERVE or pending.cold:
+            if lane.key.held:
+                # The variant that the caller keeps is too slow now: the deadline goes before the wish.
+                self._gate.loosen(lane.key, item, now)
+            elif pending.request.when_late is WhenLate.SERVE or pending.cold:
                 self._waiting.postpone(pending, lane.key, item)
             else:
                 self._ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)

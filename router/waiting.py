@@ -17,10 +17,14 @@ class Waiting:
         self._backlog = backlog
         self._sequence = 0
 
-    def enter(self, pending: Pending, lowest: int, by_s: float, *, background: bool) -> None:
-        """All rows of a new request wait for variant `lowest` or a better one, to be answered by `by_s`."""
+    def enter(self, pending: Pending, lowest: int, by_s: float, *, background: bool, held: int = -1) -> None:
+        """All rows of a new request wait for variant `lowest` or a better one, to be answered by `by_s`.
+
+        Where the caller keeps a variant, `held`, they wait for that one until `loosen`.
+        """
         request = pending.request
-        pinned = -1 if request.pinned is None else max(lowest, ~lowest)
+        lowest = lowest if held < 0 else held
+        pinned = held if request.pinned is None else max(lowest, ~lowest)
         slo_s = request.deadline_s - request.arrival_s
         for row, size_class in enumerate(request.row_classes):
             self._sequence += 1
@@ -35,7 +39,7 @@ class Waiting:
                 request.min_quality,
                 slo_s,
             )
-            key = LaneKey(request.family, pinned, lowest, size_class, request.urgency, background)
+            key = LaneKey(request.family, pinned, lowest, size_class, request.urgency, background, held=held >= 0)
             self._put(pending, key, item)
 
     def again(self, pending: Pending, item: Item) -> None:
@@ -47,6 +51,11 @@ class Waiting:
         """A row that is late goes to the background."""
         self._backlog.remove(key, (item,))
         self._put(pending, key._replace(background=True), item)
+
+    def loosen(self, pending: Pending, key: LaneKey, item: Item, lowest: int) -> None:
+        """A row that waits for the variant its caller keeps may be answered by `lowest` or a better one."""
+        self._backlog.remove(key, (item,))
+        self._put(pending, key._replace(pinned=-1, lowest=lowest, held=False), item._replace(lowest=lowest))
 
     def move(self, pending: Pending, key: LaneKey, item: Item, to: LaneKey, moved: Item) -> None:
         """A row goes on waiting in another lane, on other terms."""

@@ -30,6 +30,9 @@ OTHER_VARIABLES = frozenset({"PARETO_CONFIG", "PARETO_CACHE", "PARETO_DEBUG", SO
 # Kubernetes gives every container such variables for each Service, one named `pareto` among them.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT(_\d+_(TCP|UDP)\w*)?$|^PARETO_SERVICE_|^PARETO_PORT_\d+_")
 
+_TABLES: Mapping[str, type[BaseModel]] = {"families": FamilySettings, "tenants": TenantSettings}
+"""Settings that are tables of tables."""
+
 _EXPECTED = {
     "dict_type": "a table",
     "model_type": "a table",
@@ -137,9 +140,9 @@ def _unknown_variables() -> Iterable[str]:
 
 
 def _not_json(error: UnreadableVariable) -> str:
-    """Only families and tenants' shares, and one level below them, hold tables; say which one does not parse."""
+    """Only families, and one level below them, hold tables; say which one does not parse."""
     for name, value in sorted(os.environ.items()):
-        if name.upper().startswith((f"{PREFIX}FAMILIES", f"{PREFIX}TENANT_SHARES")):
+        if name.upper().startswith(f"{PREFIX}FAMILIES"):
             try:
                 json.loads(value)
             except ValueError as fault:
@@ -154,8 +157,7 @@ def _fault(detail: ErrorDetails, given: Mapping[str, object], path: Path | None)
         return detail["msg"].removeprefix("Value error, ")
     where = f"{'.'.join(keys)} ({_source(keys, given, path)})"
     if detail["type"] == "extra_forbidden":
-        tables: dict[str, type[BaseModel]] = {"families": FamilySettings, "tenant_shares": TenantSettings}
-        model, prefix = (tables[keys[0]], ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
+        model, prefix = (_TABLES[keys[0]], ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
         return f"{where}: no setting has this name{_similar(keys[-1], model, prefix)}"
     if detail["type"] == "value_error":
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}"

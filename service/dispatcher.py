@@ -23,6 +23,9 @@ from variants.preparation import Row
 
 logger = logging.getLogger("pareto.dispatcher")
 
+_REFUSED_EARLY = (Outcome.REJECTED_INFEASIBLE, Outcome.REJECTED_QUOTA)
+"""Requests may end so before there is any work of theirs."""
+
 INLINE_TURN_S = 0.001
 """A turn that has run batches on the event loop for this long lets others have it."""
 
@@ -113,6 +116,13 @@ class Dispatcher:
         if refused is not None:
             self._want_turn()
         return refused
+
+    def refuses_quota(self, request: Request) -> float:
+        """Seconds after which its tenant may have a row again, where the request is refused; else 0.0."""
+        wait_s = self._scheduler.refuse_over_quota(request, self._clock())
+        if wait_s:
+            self._want_turn()
+        return wait_s
 
     def tell(self, change: Callable[[float], None]) -> None:
         """Let the scheduler know of something; `change` is called with the time, and rows may start or end by it."""
@@ -273,14 +283,15 @@ class Dispatcher:
     def _answer(self, record: Record) -> None:
         work = self._work.pop(record.request_id, None)
         if work is None:
-            if record.outcome is not Outcome.REJECTED_INFEASIBLE:  # those may be refused before there is any
+            if record.outcome not in _REFUSED_EARLY:
                 logger.error("request %d has a second outcome: %s", record.request_id, record.outcome)
             return
         if work.watcher is not None:
             work.watcher.cancel()
         if not work.future.done():
             served = record.outcome is Outcome.SERVED or record.outcome is Outcome.SERVED_LATE
-            work.future.set_result(Answer(record, work.collect() if served else NOTHING))
+            answer = Answer(record, work.collect(), work.first_label()) if served else Answer(record, NOTHING)
+            work.future.set_result(answer)
         if not self._work:
             self._idle.set()
 

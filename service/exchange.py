@@ -6,6 +6,7 @@ import asyncio
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
 from service.oip.errors import ProtocolError, body
@@ -169,5 +170,5 @@ async def send_error(send: Send, error: ProtocolError, headers: Iterable[tuple[b
     if error.status == REQUEST_TIMEOUT:
         extra.append((b"connection", b"close"))
     if error.retry_after_s is not None:
-        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+        extra.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
     await send_whole(send, error.status, body(error.message), headers=extra)

@@ -18,12 +18,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from router.contract import NEVER, Reason, Request, Slot
+from router.agreement import Rules
+from router.contract import NEVER, Family, Reason, Request, Slot
 from router.policies import LAZY, policy_named
+from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
+from service.audits import Audits
 from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
+from service.feedback import Feedback
+from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded, load_family
 from service.memory import budget_bytes
 from service.metrics import Metrics
@@ -37,6 +42,7 @@ from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
 from service.statistics import Statistics
+from service.tenants import Tenants
 from service.work import Answer
 from variants.repository import Repository, RepositoryError
 from variants.session import SessionOptions
@@ -45,11 +51,6 @@ logger = logging.getLogger("pareto.gateway")
 
 URGENCY_LEVELS = 10
 """Priorities 1 (most urgent) to 10; larger ones count as 10."""
-
-
-NO_TENANT = TermDefaults().tenant
-OTHER_TENANT = "other"
-"""The name under which tenants that the settings do not know are counted together."""
 
 
 class Phase(Enum):
@@ -75,6 +76,10 @@ class Gateway:
         self.families: dict[str, LoadedFamily] = {}
         self.problems: dict[str, str] = {}
         self.repository: Repository | None = None
+        self.tenants = Tenants(settings)
+        self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
+        self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
+        self._audits: Audits | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
         self.feed = Feed(self) if settings.page else None
@@ -83,7 +88,6 @@ class Gateway:
         self._dispatcher: Dispatcher | None = None
         self._held: dict[str, asyncio.Event] = {}
         self._defaults: dict[str, TermDefaults] = {}
-        self._tenants = frozenset(settings.tenants)
         self._pieces: dict[str, PiecewiseFamily] = {}
         self._ids = itertools.count(1)
 
@@ -125,7 +129,8 @@ class Gateway:
             self._policy,
             settings.limits,
             {name: settings.margin_of(name) for name in loaded},
-            {name: own.share for name, own in settings.tenant_shares.items()},
+            self.tenants.shares,
+            Quotas(self.tenants.quotas, self.tenants.quota_of_others),
             fair=settings.fair_shares,
         )
         runner = BatchRunner(loaded)
@@ -142,6 +147,16 @@ class Gateway:
             observers,
             inline_below_s=settings.inline_below_s,
         )
+        if settings.audit_share > 0.0:
+            self._audits = Audits(
+                settings.audit_share,
+                self.quality,
+                self._audited,
+                self._dispatcher.submit,
+                self._dispatcher.cancel,
+                lambda: next(self._ids),
+                self.label,
+            )
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
@@ -166,6 +181,8 @@ class Gateway:
         self.phase = Phase.DRAINING
         if self._dispatcher is None:
             return
+        if self._audits is not None:
+            self._audits.stop()
         if not await self._dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._close()
@@ -173,6 +190,8 @@ class Gateway:
     def abandon(self) -> None:
         """Fail what is left, at once: somebody does not want to wait for the drain."""
         self.phase = Phase.DRAINING
+        if self._audits is not None:
+            self._audits.stop()
         self._close()
 
     def _close(self) -> None:
@@ -189,11 +208,13 @@ class Gateway:
         arrival_s: float,
         variant: str | None = None,
         receive: Receive | None = None,
+        name: str = "",
     ) -> Answer:
         """Answer one request: prepare, queue, run. Floating-point `inputs` are finite.
 
-        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. Raises `ProtocolError` for
-        what is wrong with the request itself and for a replica that takes none; any other end is in the record.
+        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. `name` is the request's id,
+        by which it is drawn for an audit. Raises `ProtocolError` for what is wrong with the request itself and for a
+        replica that takes none; any other end is in the record.
         """
         while True:
             if family in self._held:
@@ -213,10 +234,29 @@ class Gateway:
         request = self._request(loaded, row_classes, terms, arrival_s, variant)
         if self._dispatcher is None or self.phase is not Phase.READY:
             raise self.unavailable()
-        answer = self._dispatcher.submit(request, rows.values, receive)
+        pending = self._dispatcher.submit(request, rows.values, receive)
         if self.residency is not None:
             self.residency.asked(family, len(row_classes))
-        return await answer
+        answer = await pending
+        if self._audits is not None:
+            self._audits.consider(request, name or str(request.id), rows.values[0], answer)
+        return answer
+
+    def _audited(self, family: str) -> Family | None:
+        """A family for the audits; none while its requests are held."""
+        scheduler = self.scheduler
+        return None if scheduler is None or family in self._held else scheduler.families.get(family)
+
+    def label(self, tenant: str) -> str:
+        """A tenant in metrics, as the settings are now."""
+        return self.tenants.label(tenant)
+
+    def remember(self, family: str, name: str, said: str | None, answer: Answer) -> None:
+        """Keep an answer for feedback under the request's id, and under the one in its body, if there is one."""
+        if self.settings.feedback_bytes:
+            self.feedback.remember(family, name, answer, answer.record.finished_s)
+            if said and said != name:
+                self.feedback.remember(family, said, answer, answer.record.finished_s)
 
     def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> Reason | None:
         """Why a request on these terms is refused whatever its rows are: its time is over or taken by others.
@@ -227,6 +267,12 @@ class Gateway:
             return None
         return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None))
 
+    def over_quota(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> float:
+        """Seconds until the tenant may have a row again, where it may not now; else 0.0. The refusal is recorded."""
+        if self._dispatcher is None or self.phase is not Phase.READY:
+            return 0.0
+        return self._dispatcher.refuses_quota(self._request(loaded, (0,), terms, arrival_s, None))
+
     def _request(
         self,
         loaded: LoadedFamily,
@@ -236,6 +282,7 @@ class Gateway:
         variant: str | None,
     ) -> Request:
         deadline_s = NEVER if terms.slo_s is None else arrival_s + min(terms.slo_s, terms.timeout_s)
+        own = self.tenants.of(terms.tenant)
         return Request(
             next(self._ids),
             loaded.name,
@@ -244,12 +291,14 @@ class Gateway:
             deadline_s,
             arrival_s + terms.timeout_s,
             terms.min_accuracy,
-            min(terms.priority or self.settings.default_priority, URGENCY_LEVELS),
-            terms.tenant if terms.tenant in self._tenants or terms.tenant == NO_TENANT else OTHER_TENANT,
+            min(terms.priority or own.priority or self.settings.default_priority, URGENCY_LEVELS),
+            terms.tenant,
             terms.service_class,
             variant,
             terms.when_late,
             loaded.family.revision,
+            own.sticky_s,
+            terms.session,
         )
 
     def loaded(self, family: str) -> LoadedFamily:
@@ -283,6 +332,9 @@ class Gateway:
         """
         assert self._dispatcher is not None, "called once requests are taken"
         released = self._held[family] = asyncio.Event()
+        if self._audits is not None:
+            # They would wait for spare time, and everybody for them.
+            self._audits.give_up(family)
         try:
             yield await self._dispatcher.quiet(family, self.settings.drain_s)
         finally:
@@ -298,9 +350,11 @@ class Gateway:
         """Go on with other settings; those that need a restart are as before in them."""
         self.settings = settings
         self._defaults.clear()
-        self._tenants = frozenset(settings.tenants)
+        self.tenants = Tenants(settings)
         scheduler = self.scheduler
         if scheduler is not None:
+            scheduler.set_quotas(self.tenants.quotas, self.tenants.quota_of_others, monotonic())
+            scheduler.set_shares(self.tenants.shares)
             for name in self.families:
                 scheduler.set_margin(name, settings.margin_of(name))
 

@@ -24,6 +24,7 @@ from service.oip.errors import ProtocolError, dropped, malformed
 from service.oip.headers import RequestHeaders, read_headers
 from service.oip.terms import read_terms
 from service.orca import REPORT_HEADER, load_report
+from service.tenants import NO_TENANT
 from service.work import Answer
 
 logger = logging.getLogger("pareto.inference")
@@ -69,22 +70,24 @@ class InferenceHandler:
             loaded = self._gateway.loaded(family)
             held_bytes = self._hold(headers)
             body = await read_body(receive, self._limit_bytes, headers.content_length)
-            if (refusal := self._refuses(loaded, variant, headers, body, arrival_s)) is not None:
-                await send_error(send, dropped(Outcome.REJECTED_INFEASIBLE, refusal), echoed)
+            if refusal := self._refusal(loaded, variant, headers, body, arrival_s):
+                await send_error(send, refusal, echoed)
                 return
             if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
                 request = await asyncio.to_thread(self._decode, loaded, body, headers)
             else:
                 request = self._decode(loaded, body, headers)
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
-            answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive)
+            name = echoed[0][1].decode()
+            answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive, name)
             record = answer.record
             loaded = self._that_answered(loaded, record)
             if record.outcome is not Outcome.SERVED and record.outcome is not Outcome.SERVED_LATE:
                 if record.outcome is Outcome.CANCELLED:
                     return
-                await send_error(send, dropped(record.outcome, record.reason), echoed)
+                await send_error(send, dropped(record.outcome, record.reason, record.retry_after_s or 1.0), echoed)
                 return
+            self._gateway.remember(family, name, request.id, answer)
             content, json_length = encode_infer(
                 family,
                 record.variant,
@@ -124,25 +127,33 @@ class InferenceHandler:
         return loaded if record.revision == loaded.family.revision else self._gateway.loaded(loaded.name)
 
     def _echoes(self, headers: RequestHeaders) -> RawHeaders:
-        """What every answer to the request says of it."""
+        """What every answer to the request says of it, its id first."""
         request_id = headers.request_id or f"{self._prefix}-{next(self._count):x}"
         echoed = [(b"x-request-id", request_id.encode())]
         if headers.traceparent:
             echoed.append((b"traceparent", headers.traceparent.encode()))
         return echoed
 
-    def _refuses(
+    def _refusal(
         self, loaded: LoadedFamily, variant: str | None, headers: RequestHeaders, body: bytes, arrival_s: float
-    ) -> Reason | None:
-        """Why the request is refused whatever its body says, as far as that can be told without decoding it.
+    ) -> ProtocolError | None:
+        """The refusal of a request that has no chance whatever its body says, as far as is known without decoding it.
 
-        Parameters replace defaults and may let a request go before others; a body that may have such ones, or that
-        cannot be searched for them, goes the long way, and so does a pinned request.
+        Its tenant has used up its quota: no parameter changes whose request it is. Or it is hopeless: parameters
+        replace defaults and may let a request go before others; a body that may have such ones, or that cannot be
+        searched for them, goes the long way, and so does a pinned request.
         """
-        if variant is not None or headers.content_encoding or any(word in body for word in LOOSENING):
+        gateway = self._gateway
+        loosened = variant is not None or headers.content_encoding or any(word in body for word in LOOSENING)
+        limited = gateway.tenants.is_limited(headers.tenant or NO_TENANT)
+        if loosened and not limited:
             return None
-        terms = read_terms(headers, {}, self._gateway.defaults(loaded.name))
-        return self._gateway.refuses(loaded, terms, arrival_s)
+        terms = read_terms(headers, {}, gateway.defaults(loaded.name))
+        if limited and (wait_s := gateway.over_quota(loaded, terms, arrival_s)):
+            return dropped(Outcome.REJECTED_QUOTA, Reason.QUOTA, wait_s)
+        if not loosened and (reason := gateway.refuses(loaded, terms, arrival_s)) is not None:
+            return dropped(Outcome.REJECTED_INFEASIBLE, reason)
+        return None
 
     def _load_report(self, form: str) -> bytes:
         """What a load balancer that asks for it may weigh replicas by."""

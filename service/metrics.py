@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from router.contract import NEVER, BatchRecord, Outcome, Record
 from service.evenness import Evenness
 from service.memory import resident_bytes
+from service.quality_metrics import collect_quality
 from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers, Sums
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ class Metrics(Collector):
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
         """See `service.dispatcher.Observer`."""
-        requests = self._requests
+        requests, label = self._requests, self._gateway.tenants.label
         for record in records:
-            key = (record.family, record.variant, record.outcome, record.reason, record.tenant)
+            if record.audit:
+                continue
+            key = (record.family, record.variant, record.outcome, record.reason, label(record.tenant))
             requests[key] = requests.get(key, 0) + 1
             self._evenness.add(record)
             if record.slo_s != NEVER and record.outcome is not Outcome.CANCELLED:
@@ -131,6 +134,7 @@ class Metrics(Collector):
         yield from self._collect_cascades()
         yield from self._collect_batches()
         yield from self._collect_state()
+        yield from collect_quality(self._gateway.quality, self._gateway.feedback)
 
     def _collect_requests(self) -> Iterator[Metric]:
         labels = ("model", "variant", "outcome", "reason", "tenant")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from service import SERVER_NAME, __version__
 from service.exchange import Receive, Send, read_body, send_whole
 from service.gateway import Gateway
@@ -38,21 +40,27 @@ class ProtocolPages:
 
     async def handle(self, method: str, parts: list[str], receive: Receive, send: Send) -> None:
         """Answer `/v2/` + parts. Raises `ProtocolError` 404 or 405 for what is not there."""
-        if parts == ["repository", "index"]:
-            need(method, "POST")
-            body = await read_body(receive, INDEX_LIMIT_BYTES, None)
-            content = repository_index(self._control.index(), read_index_request(body))
-        elif parts[:2] == ["repository", "models"] and len(parts) == 4 and parts[3] in ("load", "unload"):
-            need(method, "POST")
-            self._control.allow()
-            revision = read_load_request(await read_body(receive, INDEX_LIMIT_BYTES, None))
-            if parts[3] == "load":
-                await self._control.load(parts[2], revision)
-            else:
-                await self._control.unload(parts[2])
-            content = b"{}"
-        else:
-            content = self._page(method, parts)
+        match parts:
+            case ["repository", "index"]:
+                need(method, "POST")
+                body = await read_body(receive, INDEX_LIMIT_BYTES, None)
+                content = repository_index(self._control.index(), read_index_request(body))
+            case ["repository", "models", name, "load" | "unload" as wanted]:
+                need(method, "POST")
+                self._control.allow()
+                revision = read_load_request(await read_body(receive, INDEX_LIMIT_BYTES, None))
+                if wanted == "load":
+                    await self._control.load(name, revision)
+                else:
+                    await self._control.unload(name)
+                content = b"{}"
+            case ["models", name, "feedback"]:
+                need(method, "POST")
+                loaded = self._gateway.loaded(name)
+                body = await read_body(receive, self._gateway.settings.max_json_bytes, None)
+                content = self._gateway.feedback.judge(name, loaded.manifest.labels, body, monotonic())
+            case _:
+                content = self._page(method, parts)
         await send_whole(send, 200, content)
 
     def _page(self, method: str, parts: list[str]) -> bytes:

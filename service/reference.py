@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from service.settings import PREFIX, FamilySettings, Settings
+from service.settings import PREFIX, FamilySettings, Settings, TenantSettings
 
 _NAMES = {
     "integer": "whole number",
@@ -14,7 +14,7 @@ _NAMES = {
     "string": "text",
     "array": "names",
     "boolean": "yes or no",
-    "object": "table",
+    "object": "names",
 }
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
@@ -33,9 +33,10 @@ def _entries() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     for key, schema in top["properties"].items():
         if key != "families":
             yield key, PREFIX + key.upper(), _resolved(schema, top)
-    families = FamilySettings.model_json_schema()
-    for key, schema in families["properties"].items():
-        yield f"families.NAME.{key}", f"{PREFIX}FAMILIES__NAME__{key.upper()}", _resolved(schema, families)
+    for table, model in (("families", FamilySettings), ("tenants", TenantSettings)):
+        own = model.model_json_schema()
+        for key, schema in own["properties"].items():
+            yield f"{table}.NAME.{key}", f"{PREFIX}{table.upper()}__NAME__{key.upper()}", _resolved(schema, own)
 
 
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -61,6 +62,6 @@ def _values(schema: Mapping[str, Any]) -> str:
 
 
 def _default(value: object) -> str:
-    if value in (None, [], {}):
+    if value is None or value in ([], {}):
         return ""
     return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"

@@ -91,17 +91,62 @@ class FamilySettings(BaseModel):
 
 
 class TenantSettings(BaseModel):
-    """What a tenant may count on where the machine is crowded."""
+    """What one tenant may ask for and what holds for its requests; an omitted key sets no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weight: Weight = Field(default=1.0, description="Weight against the other tenants.")
-    guaranteed_share: GuaranteedShare = Field(default=0.0, description="As that of a family.")
+    rate: Positive | None = Field(
+        default=None, description="Rows per second on average; more are answered 429. Default: any."
+    )
+    burst: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="Rows that may come at once. Default: those of a second of `rate`, at least one."
+    )
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests that may be unfinished at a time; more are answered 429. Default: any.",
+    )
+    priority: int | None = Field(
+        default=None, ge=1, le=10, description="Priority of requests that name none or 0. Default: `default_priority`."
+    )
+    sticky_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=86400,
+        description="For so many seconds after an answer, the tenant's requests (or those of one `x-session-id`) to "
+        "that family are answered by the same variant as far as deadlines allow; 0 answers each as is best.",
+    )
+    weight: Weight = Field(
+        default=1.0, description="Weight against the other tenants: of the fair shares of a crowded machine."
+    )
+    guaranteed_share: GuaranteedShare = Field(
+        default=0.0,
+        description="Share of the machine's time that is the tenant's as soon as it asks for it, whoever else asks for "
+        "how much; nobody keeps others from it meanwhile.",
+    )
 
     @property
     def share(self) -> Share:
-        """The same for the router."""
+        """What it may count on beside the others, for the router."""
         return Share(self.weight, self.guaranteed_share)
+
+
+def _tenant_tables(value: object) -> object:
+    """Names alone, as a list or `a,b` in a variable, are tenants without limits."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"expected names or a table as JSON, got {value[:80]!r} ({error})") from None
+    names = _comma_separated(value)
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return {name: {} for name in names}
+    return names
+
+
+Tenants = Annotated[dict[str, TenantSettings], NoDecode, BeforeValidator(_tenant_tables)]
+DEFAULT_TENANT = "default"
+"""The table of all tenants without one of their own."""
 
 
 class Settings(BaseSettings):
@@ -200,20 +245,40 @@ class Settings(BaseSettings):
     default_priority: int = Field(
         default=5, ge=1, le=10, description="Priority of requests that name none or 0; 1 goes first, 10 last."
     )
-    tenants: Names = Field(
-        default=(), description="Tenants with a metric label of their own; the others share the label `other`."
+    tenants: Tenants = Field(
+        default_factory=dict,
+        description="Tenants with a metric label of their own (a list, `a,b` in a variable, or a table for each, see "
+        "below); the others share the label `other`.",
     )
     fair_shares: bool = Field(
         default=True,
         description="Whether, where the machine is crowded, requests of families and tenants that ask for more than "
         "their fair share of it are refused first.",
     )
-    tenant_shares: dict[str, TenantSettings] = Field(
-        default_factory=dict,
-        description="What tenants may count on where the machine is crowded, by name (a table; JSON in a variable): "
-        "`weight` against the others (1 where nothing is said) and `guaranteed_share` of the machine's time. "
-        "Each must be one of `tenants`.",
+    audit_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests, drawn by their ids, whose first row the best loaded variant answers again "
+        "in spare time, to compare (docs/quality.md).",
     )
+    quality_window_s: Positive = Field(
+        default=3600.0, description="How fast agreement and accuracy forget: the time constant of their decay, seconds."
+    )
+    drift_margin: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="A variant drifts where the interval of its agreement is off by more than this from what was "
+        "measured when it was built.",
+    )
+    drift_s: float = Field(default=300.0, ge=0, description="And has been so for this long, seconds.")
+    feedback_bytes: int = Field(
+        default=8 * 1024 * 1024,
+        ge=0,
+        description="Memory for the last answers, which feedback may judge; 0 remembers none.",
+    )
+    feedback_s: Positive = Field(default=3600.0, description="How long an answer can be judged, seconds.")
     # BentoML's arbiter kills its worker 30 s after SIGTERM.
     drain_s: float = Field(
         default=10.0, ge=0, le=25, description="How long accepted requests may still take after SIGTERM, seconds."
@@ -285,8 +350,6 @@ class Settings(BaseSettings):
             raise ValueError(f"max_rows: {self.max_rows} rows could never wait in a backlog of {self.backlog}")
         if self.slot_cores and self.threads_per_slot > 1:
             raise ValueError("slot_cores: a slot on one core runs one thread; threads_per_slot must be 1")
-        if strangers := sorted(self.tenant_shares.keys() - {*self.tenants, "default-flow"}):
-            raise ValueError(f"tenant_shares: {strangers[0]!r} is not one of `tenants`")
         if self.max_body_bytes > self.max_inflight_bytes:
             raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
         return self
@@ -295,7 +358,7 @@ class Settings(BaseSettings):
     def _guarantees_can_be_kept(self) -> Self:
         totals = {
             "families": sum(own.guaranteed_share for own in self.families.values()),
-            "tenant_shares": sum(own.guaranteed_share for own in self.tenant_shares.values()),
+            "tenants": sum(own.guaranteed_share for own in self.tenants.values()),
         }
         for what, total in totals.items():
             if total > 1.0 + 1e-9:
@@ -356,10 +419,10 @@ class Settings(BaseSettings):
         for name in ("models", "comparison"):
             if (path := getattr(self, name)) is not None:
                 dumped[name] = str(path.absolute())
-        for name in ("tenants", "slot_cores", "pinned"):
+        for name in ("slot_cores", "pinned"):
             if name in dumped:
                 dumped[name] = ",".join(map(str, dumped[name]))
-        for name in ("families", "tenant_shares"):
+        for name in ("families", "tenants"):
             if name in dumped:
                 dumped[name] = json.dumps(dumped[name])
         return {PREFIX + name.upper(): str(value) for name, value in dumped.items()} | {f"{PREFIX}CONFIG": NO_FILE}

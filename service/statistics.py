@@ -35,6 +35,8 @@ class Statistics:
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
         """See `service.dispatcher.Observer`."""
         for record in records:
+            if record.audit:
+                continue
             counters = self._of(record.family, record.variant)
             total_s = record.finished_s - record.arrival_s
             if record.variant:

@@ -20,10 +20,14 @@ from variants.stages import State
 
 
 class Answer(NamedTuple):
-    """The end of a request: its record and the answers of its rows in order, none where it was not served."""
+    """The end of a request: its record and the answers of its rows in order, none where it was not served.
+
+    `first_label` is the index of the label that its first row was answered first, before any better answer.
+    """
 
     record: Record
     answers: Answers
+    first_label: int = -1
 
 
 class Ran(NamedTuple):
@@ -45,7 +49,7 @@ class Work:
     What it holds ends with it: nothing else keeps rows, answers or states.
     """
 
-    __slots__ = ("answers", "arrival_s", "future", "receive", "rows", "states", "watcher")
+    __slots__ = ("answers", "arrival_s", "first", "future", "receive", "rows", "states", "watcher")
 
     def __init__(
         self, rows: Sequence[Row], future: asyncio.Future[Answer], arrival_s: float, receive: Receive | None
@@ -57,6 +61,7 @@ class Work:
         self.watcher: asyncio.Task[None] | None = None
         self.answers: list[tuple[Answers, int] | None] = [None] * len(rows)
         self.states: dict[int, State] = {}
+        self.first: tuple[Answers, int] | None = None
 
     def feed(self, row: int, from_stage: int) -> Row:
         """What a batch needs of a row: its input, or, to go on at a later stage, its state, which is handed over."""
@@ -65,12 +70,20 @@ class Work:
     def keep(self, row: int, answers: Answers, index: int) -> None:
         """Take a row's answer from a batch in which it was at `index`; it replaces an earlier one and its state."""
         self.answers[row] = (answers, index)
+        if row == 0 and self.first is None:
+            self.first = (answers, index)
         if self.states:
             self.states.pop(row, None)
 
     def hold(self, row: int, state: State) -> None:
         """Keep the state that the row's answer left: a copy, so that it does not hold its whole batch's."""
         self.states[row] = state.copy()
+
+    def first_label(self) -> int:
+        """The label that the first row was answered first; the request is served, so there is one."""
+        assert self.first is not None, "served requests have an answer for each row"
+        answers, index = self.first
+        return int(answers.labels[index])
 
     def collect(self) -> Answers:
         """All rows' answers in order; the request is served, so none is missing."""

@@ -19,7 +19,7 @@ from router.policies import POLICIES
 from router.scheduler import SERVING
 from service.configuration import SOURCES, SettingsError, load_settings, reload_settings, sources
 from service.reference import settings_reference
-from service.settings import FamilySettings, Settings
+from service.settings import FamilySettings, Settings, TenantSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
@@ -35,6 +35,16 @@ FAMILY_SETTINGS = st.builds(
     guaranteed_share=st.floats(0, 0.3),
     min_accuracy=st.floats(0, 1),
 )
+TENANT_SETTINGS = st.builds(
+    TenantSettings,
+    rate=st.none() | st.floats(0.1, 1e6),
+    burst=st.none() | st.floats(1, 1e6),
+    concurrency=st.none() | st.integers(1, 1000),
+    priority=st.none() | st.integers(1, 10),
+    sticky_s=st.floats(0, 86400),
+    weight=st.floats(0.001, 1000),
+    guaranteed_share=st.floats(0, 0.3),
+)
 SETTINGS = st.builds(
     Settings,
     models=st.just(Path("/models")),
@@ -45,7 +55,7 @@ SETTINGS = st.builds(
     stages=st.sampled_from(["auto", "on", "off"]),
     reply_margin_ms=st.floats(0, 1000),
     margin=st.floats(1, 10),
-    tenants=st.lists(NAMES, max_size=3).map(tuple),
+    tenants=st.lists(NAMES, max_size=3) | st.dictionaries(NAMES, TENANT_SETTINGS, max_size=3),
     switch_interval_s=st.floats(1e-6, 1),
     log_level=st.sampled_from(["debug", "info", "warning", "error"]),
     families=st.dictionaries(NAMES, FAMILY_SETTINGS, max_size=3),
@@ -116,6 +126,12 @@ def test_settings_travel_through_the_environment(settings: Settings) -> None:
         ("margin = nan", "margin (settings.toml): expected less than or equal to 10, got nan"),
         ("slots = 0", "slots (settings.toml): expected greater than or equal to 1, got 0"),
         ("families = 3", "families (settings.toml): expected a table, got 3"),
+        ("tenants = 3", "tenants (settings.toml): expected a table, got 3"),
+        ("[tenants.a]\nrate = 0", "tenants.a.rate (settings.toml): expected greater than 0, got 0"),
+        (
+            "[tenants.a]\nrates = 1",
+            "tenants.a.rates (settings.toml): no setting has this name, did you mean tenants.a.rate?",
+        ),
         ("[families.a]\nslo_ms = -1", "families.a.slo_ms (settings.toml): expected greater than 0, got -1"),
         (
             "[families.a]\nslo = 1",
@@ -184,6 +200,27 @@ def test_an_unreadable_file_is_one_line(content: bytes | None, said: str) -> Non
     assert fault.startswith(f"broken.toml: {said}")
 
 
+@pytest.mark.parametrize(
+    ("text", "variables", "expected"),
+    [
+        ('tenants = ["a", "b"]', {}, {"a": {}, "b": {}}),
+        ("", {"PARETO_TENANTS": "a, b"}, {"a": {}, "b": {}}),
+        ("[tenants.a]\nrate = 2\n[tenants.b]\nconcurrency = 3", {}, {"a": {"rate": 2}, "b": {"concurrency": 3}}),
+        ("[tenants.a]\nrate = 2", {"PARETO_TENANTS__A__RATE": "3"}, {"a": {"rate": 3}}),
+        ("[tenants.a]\nrate = 2", {"PARETO_TENANTS": '{"a": {"burst": 7}}'}, {"a": {"burst": 7}}),
+    ],
+    ids=["a list", "a variable", "tables", "one value of a table", "JSON in a variable"],
+)
+def test_tenants_are_names_or_tables(
+    monkeypatch: pytest.MonkeyPatch, text: str, variables: dict[str, str], expected: dict[str, Any]
+) -> None:
+    """Names alone have no limits."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    tenants = load_settings(written(text)).tenants
+    assert {name: TenantSettings(**own) for name, own in expected.items()} == tenants
+
+
 def test_settings_cannot_be_changed() -> None:
     """They are decided once, when a process starts."""
     with pytest.raises(ValidationError, match="frozen"):
@@ -211,34 +248,35 @@ def test_slots_default_to_the_usable_cores(slots: int | None, threads: int, expe
     ("text", "told"),
     [
         ("[families.a]\nguaranteed_share = 0.7\n[families.b]\nguaranteed_share = 0.4\n", "add up to 1.1"),
-        ('tenants = ["gold"]\n[tenant_shares.silver]\nweight = 2\n', "'silver' is not one of `tenants`"),
-        ('tenants = ["gold"]\n[tenant_shares.gold]\nwieght = 2\n', "did you mean tenant_shares.gold.weight?"),
+        (
+            "[tenants.a]\nguaranteed_share = 0.7\n[tenants.default]\nguaranteed_share = 0.4\n",
+            "tenants: guaranteed shares",
+        ),
+        ("[tenants.gold]\nwieght = 2\n", "did you mean tenants.gold.weight?"),
     ],
 )
 def test_shares_that_cannot_be_given_are_told(text: str, told: str) -> None:
-    """More than the whole machine, shares of nobody, misspelt keys: one line that says so."""
+    """More than the whole machine, misspelt keys: one line that says so."""
     (fault,) = faults(written(text))
     assert told in fault
 
 
 def test_shares_are_those_of_the_settings() -> None:
     """By family and by tenant; who is not named has an even share."""
-    settings = load_settings(
-        written('tenants = ["gold"]\n[tenant_shares.gold]\nweight = 2\n[families.a]\nguaranteed_share = 0.3\n')
-    )
+    settings = load_settings(written("[tenants.gold]\nweight = 2\n[families.a]\nguaranteed_share = 0.3\n"))
     assert (Share(1.0, 0.3), Share()) == (settings.share_of("a"), settings.share_of("b"))
-    assert {"gold": Share(2.0, 0.0)} == {name: own.share for name, own in settings.tenant_shares.items()}
+    assert {"gold": Share(2.0, 0.0)} == {name: own.share for name, own in settings.tenants.items()}
 
 
 def test_the_example_file_shows_every_default() -> None:
     """Each setting stands in `pareto.toml`, and what it shows as a default is the default."""
     text = (ROOT / "pareto.toml").read_text(encoding="utf-8")
     shown: dict[str, str] = dict(re.findall(r"^#? ?(\w+) =[ \t]*([^#\n]*)", text, flags=re.MULTILINE))
-    assert set(Settings.model_fields) - {"families"} | set(FamilySettings.model_fields) == set(shown)
+    tables = set(FamilySettings.model_fields) | set(TenantSettings.model_fields)
+    assert set(Settings.model_fields) - {"families", "tenants"} | tables == set(shown)
     defaults: dict[str, Any] = Settings().model_dump(mode="json")
     commented = {key: tomllib.loads(f"x = {value}")["x"] for key, value in shown.items() if value.strip()}
-    own_to_families = set(FamilySettings.model_fields) - {"margin"}
-    top = {key: value for key, value in commented.items() if key not in own_to_families}
+    top = {key: value for key, value in commented.items() if key not in tables - {"margin"}}
     assert {key: defaults[key] for key in top} == top
 
 
@@ -251,7 +289,9 @@ def test_the_reference_describes_every_setting() -> None:
     """Each row has a meaning, and the keys are those of the definition."""
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in settings_reference().splitlines()[2:]]
     own = [f"`{key}`" for key in Settings.model_fields if key != "families"]
-    assert own + [f"`families.NAME.{key}`" for key in FamilySettings.model_fields] == [row[0] for row in rows]
+    own += [f"`families.NAME.{key}`" for key in FamilySettings.model_fields]
+    own += [f"`tenants.NAME.{key}`" for key in TenantSettings.model_fields]
+    assert own == [row[0] for row in rows]
     assert [] == [row for row in rows if len(row) != 5 or not row[4].endswith(".")]
 
 
@@ -273,7 +313,7 @@ def test_settings_are_read_again_where_they_came_from(tmp_path: Path) -> None:
         file.write_text("backlog = 0\n", encoding="utf-8")
         with pytest.raises(SettingsError, match=r"backlog .*greater than or equal to 1, got 0"):
             reload_settings()
-    assert ("casc", 6000, ("a", "b")) == (settings.policy, settings.backlog, settings.tenants)
+    assert ("casc", 6000, ["a", "b"]) == (settings.policy, settings.backlog, list(settings.tenants))
     assert Path.cwd() / "m" == settings.models
 
 

@@ -25,4 +25,5 @@ def read_evidence(folder: RevisionFolder, names: Sequence[str]) -> Evidence | No
     return Evidence(
         correct=np.stack([answer.predicted == answer.label for answer in answers]),
         confidence=np.stack([answer.confidence for answer in answers]),
+        predicted=np.stack([answer.predicted for answer in answers]),
     )

@@ -13,6 +13,12 @@ BACKGROUND_BATCH_S = 0.02
 """Work without a deadline never holds a slot longer than this (unless one row takes longer)."""
 
 
+PATIENCE = 0.4
+"""Who comes while such work holds the last free slot loses at most this share of its SLO."""
+RARE_PER_S = 0.01
+"""Rows that come less often are not waited for."""
+
+
 class Turn(NamedTuple):
     """Whose turn it is: the lane whose head comes first, beside all `lanes` of rows that are not late."""
 
@@ -129,24 +135,40 @@ def background(view: View, now: float) -> Plan | None:
     """A short batch of spare-capacity work, for when nothing with a deadline waits.
 
     Rows that are late get the cheapest allowed variant, rows that never had a deadline the best one that is quick
-    enough not to be in the way.
+    enough not to be in the way; where none is, they wait: a batch cannot be stopped for who comes meanwhile.
     """
     lane = earliest(view.background)
     if lane is None:
         return None
     head = lane.items[0]
+    patience_s = patience(view, now)
+    within_s = min(BACKGROUND_BATCH_S, patience_s)
     variant = head.lowest
-    if head.deadline_s == NEVER and lane.key.pinned < 0:
-        quick = (
-            rung
-            for rung in reversed(lane.family.ladder)
-            if rung >= head.lowest and lane.latency.planned_s(rung, 1, head.size_class) <= BACKGROUND_BATCH_S
-        )
-        variant = next(quick, head.lowest)
-    count = lane.latency.largest_batch_within(variant, head.size_class, BACKGROUND_BATCH_S, len(lane.items))
+    if head.deadline_s == NEVER:
+        if lane.key.pinned < 0:
+            quick = (
+                rung
+                for rung in reversed(lane.family.ladder)
+                if rung >= head.lowest and lane.latency.planned_s(rung, 1, head.size_class) <= within_s
+            )
+            variant = next(quick, head.lowest)
+        if lane.latency.planned_s(variant, 1, head.size_class) > patience_s:
+            return None
+    count = lane.latency.largest_batch_within(variant, head.size_class, within_s, len(lane.items))
     items = lane.items[: max(1, count)]
     reason = Reason.SPARE_CAPACITY if head.deadline_s == NEVER else Reason.LATE
     return Plan(view.free_slots[0], lane, variant, items, reason_for(lane, reason))
+
+
+def patience(view: View, now: float) -> float:
+    """Seconds that a slot may be taken without making anybody late who is expected to come meanwhile.
+
+    Infinite where another slot stays free for them.
+    """
+    if len(view.free_slots) > 1:
+        return NEVER
+    expected = (known.slo_s for known in view.demand.classes(now) if known.rate_per_s > RARE_PER_S)
+    return PATIENCE * min(expected, default=NEVER)
 
 
 def chosen(lane: Lane, variant: int, otherwise: Reason) -> Reason:

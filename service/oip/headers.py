@@ -49,6 +49,7 @@ class RequestHeaders(NamedTuple):
     accept_encoding: str | None = None
     inference_header_length: int | None = None
     load_metrics: str = ""
+    session: str = ""
 
 
 NO_HEADERS = RequestHeaders()
@@ -195,6 +196,7 @@ _RULES: Mapping[bytes, _Rule] = {
         (b"x-gateway-inference-fairness-id", "tenant", _word, _agreeing),
         (b"x-gateway-inference-objective", "service_class", _word, _agreeing),
         (b"x-request-id", "request_id", _word, _agreeing),
+        (b"x-session-id", "session", _word, _agreeing),
         (b"traceparent", "traceparent", _traceparent, _only),
         (b"content-length", "content_length", _bytes, _agreeing),
         (b"content-encoding", "content_encoding", _text, _listed),

@@ -41,6 +41,7 @@ class Terms(NamedTuple):
     when_late: WhenLate
     tenant: str
     service_class: str
+    session: str = ""
 
 
 def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults: TermDefaults) -> Terms:
@@ -79,6 +80,7 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
         when_late or defaults.when_late,
         headers.tenant or defaults.tenant,
         service_class,
+        headers.session,
     )
 
 

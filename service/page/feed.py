@@ -62,6 +62,8 @@ class Feed:
         for batch in batches:
             self._busy_s += batch.finished_s - batch.dispatch.started_s
         for record in records:
+            if record.audit:
+                continue
             history = self._histories.get(record.family)
             if history is None or history.revision != record.revision:
                 history = self._history(record.family)

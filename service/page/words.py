@@ -10,6 +10,7 @@ from router.contract import Escalation, Reason
 CHOSEN: Mapping[str, str] = MappingProxyType(
     {
         Reason.PINNED.value: "the caller named it",
+        Reason.STICKY.value: "it answered the same caller a short while ago (sticky_s of its tenant)",
         Reason.MOST_ACCURATE.value: "the best variant fitted the slack with everything queued",
         Reason.FITS_SLACK.value: "it is the best one that fitted",
         Reason.BEST_VALUE.value: "of all choices of variant and batch it makes most of the time left for everything "
@@ -28,7 +29,9 @@ REFUSED: Mapping[str, str] = MappingProxyType(
     {
         Reason.DEADLINE_INFEASIBLE.value: "no variant that may answer can meet the SLO: it takes too long, or "
         "others that go first fill the time",
-        Reason.QUOTA.value: "the tenant's quota is used up",
+        Reason.OVER_SHARE.value: "the machine is crowded, and the family or the tenant asks for more than its fair "
+        "share",
+        Reason.QUOTA.value: "the tenant has used up its rate, or has as many unfinished requests as it may",
         Reason.BACKLOG_FULL.value: "too many rows wait, or too many bytes are in flight",
         Reason.NOT_LOADED.value: "nothing that may answer is loaded, yet or any more",
         Reason.SHUTDOWN.value: "this replica ends",

@@ -89,6 +89,27 @@ def test_a_burst_is_beyond_its_share_and_a_trickle_is_not() -> None:
     assert fairness.beyond(request(999, 1.0, "calm"), EVEN, 0.001, 1.1, 1.0) is None
 
 
+@pytest.mark.parametrize(("known", "flows"), [(None, 6), ({}, 1), ({"t1": EVEN, "t2": Share(2.0)}, 3)])
+def test_tenants_that_are_not_known_have_one_share_together(known: dict[str, Share] | None, flows: int) -> None:
+    """Made-up names do not add up to more; where nobody says who is known, each has its own."""
+    shares = Fairness(1, known)
+    for number in range(6):
+        shares.ask(request(number, 0.0, tenant=f"t{number}"), EVEN, 0.01, 0.0)
+    assert flows == shares.tenants
+
+
+def test_other_shares_hold_from_then_on() -> None:
+    """A tenant that is guaranteed half of a crowded machine is within it with what was beyond its share before."""
+    fairness = Fairness(1, {"gold": Share(), "loud": Share(100.0)})
+    for name, work_s in (("loud", 2.0), ("gold", 0.01)):
+        fairness.ask(request(1, 0.0, tenant=name), EVEN, work_s, 0.0)
+    gold = request(2, 0.0, tenant="gold")
+    assert fairness.beyond(gold, EVEN, 0.04, 0.1, 0.0) is not None
+    fairness.change({"gold": Share(1.0, 0.5), "loud": Share(100.0)})
+    fairness.ask(gold, EVEN, 0.001, 1.0)
+    assert fairness.beyond(gold, EVEN, 0.04, 1.1, 1.0) is None
+
+
 def test_what_was_let_in_beyond_a_share_is_not_held_against_a_flow() -> None:
     """After using time that nobody wanted, a flow has its share again as soon as its deadlines are over."""
     flows = Flows(1.0)

@@ -15,6 +15,7 @@ from router.admission import lowest_variant
 from router.contract import NEVER, Dispatch, Evidence, Family, Outcome, Reason, Request, Slot, VariantProfile, WhenLate
 from router.latency import table
 from router.policies import policy_named
+from router.quotas import Quota, Quotas
 from router.scheduler import Limits, Scheduler
 
 BASELINES = (
@@ -74,6 +75,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             [Slot(i) for i in range(slots)],
             policy_named(policy),
             Limits(backlog, 4, ahead=ahead),
+            quotas=Quotas({"limited": Quota(rate=100.0, burst=10.0, concurrency=3)}),
         )
         self.ahead = ahead
         self.waits = policy in WAITING
@@ -94,6 +96,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         pinned=st.sampled_from([None, None, "f1", "nobody"]),
         when_late=st.sampled_from(list(WhenLate)),
         urgency=st.integers(0, 2),
+        tenant=st.sampled_from(["free", "limited"]),
+        sticky_s=st.sampled_from([0.0, 5.0]),
     )
     def submit(self, name: str, classes: list[int], slo_s: float, timeout_s: float, **terms: Any) -> Any:
         """A request comes in."""
@@ -109,6 +113,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             pinned=terms["pinned"],
             when_late=terms["when_late"],
             urgency=terms["urgency"],
+            tenant=terms["tenant"],
+            sticky_s=terms["sticky_s"],
         )
         self.submitted[number] = request
         self.scheduler.submit(request, self.now)

@@ -78,6 +78,18 @@ def test_an_index_that_is_no_variant_cannot_be_loaded() -> None:
         FAMILY.with_loaded((0, 3))
 
 
+def test_nothing_is_loaded_for_an_audit() -> None:
+    """One that comes while its variant is not loaded is refused, and so is one from which it is taken away."""
+    s = scheduler(FAMILY.with_loaded((0,)))
+    audit = request(1, deadline_s=NEVER, pinned="large", audit=True)
+    s.submit(audit, 0.0)
+    load(s, (0, 2), 0.0)
+    s.submit(audit._replace(id=2), 0.0)
+    load(s, (0,), 0.0)
+    assert [(1, Reason.NOT_LOADED), (2, Reason.NOT_LOADED)] == [(r.request_id, r.reason) for r in s.poll(0.0).records]
+    assert 0 == s.cold_rows
+
+
 @pytest.mark.parametrize(
     "policy", ["slack-fraction", "casc", "fluid", "fixed:large", "most-accurate", "infaas", "proteus"]
 )

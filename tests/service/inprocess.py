@@ -29,8 +29,8 @@ async def _nothing_inside(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def serving(settings: Settings, policy: Policy) -> Iterator[httpx.Client]:
-    """A client of a gateway with these settings and this policy, from when it is ready until it has drained."""
+def serving(settings: Settings, policy: Policy | None = None) -> Iterator[httpx.Client]:
+    """A client of a gateway with these settings and this policy (else theirs), from ready until drained."""
     port = free_port()
     app = DataPlane(Gateway(settings, policy), _nothing_inside, frozenset())
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="on"))

@@ -15,7 +15,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from loadtests.servers import Server, gateway, running
-from tests.service.conftest import eventually, sign_body
+from tests.service.conftest import eventually, samples, sign_body
 from tests.service.families import sign_model, write_family
 from tests.service.test_lifecycle import worker_of
 from variants.repository import Repository
@@ -155,6 +155,33 @@ def test_settings_are_read_again(folder: Path, changing: Server) -> None:
             )
         finally:
             file.write_text(usual, encoding="utf-8")
+
+
+def test_tenants_are_read_again(folder: Path, changing: Server) -> None:
+    """A quota holds from then on and for no longer than its table stands there, and so does the tenant's label."""
+    file = folder / "pareto.toml"
+    usual = "admin = true\nslots = 1\n"
+    with httpx.Client(base_url=changing.url, timeout=30.0) as http:
+
+        def ask() -> tuple[int, str | None]:
+            headers = {"x-gateway-inference-fairness-id": "small"}
+            answer = http.post("/v2/models/f/infer", json=sign_body(1.0), headers=headers)
+            return answer.status_code, answer.headers.get("x-request-dropped-reason")
+
+        try:
+            assert (200, None) == ask()
+            assert 0 == samples(http, tenant="small")
+            file.write_text(usual + "[tenants.small]\nrate = 0.001\nburst = 1\n", encoding="utf-8")
+            assert {"applied": ["tenants"], "needs_restart": []} == http.post("/admin/reload").json()
+            assert [(200, None), (429, "quota")] == [ask(), ask()]
+            assert 2 == samples(http, tenant="small")
+            file.write_text(usual, encoding="utf-8")
+            http.post("/admin/reload")
+            assert (200, None) == ask()
+            assert 2 == samples(http, tenant="other")
+        finally:
+            file.write_text(usual, encoding="utf-8")
+            http.post("/admin/reload")
 
 
 def test_changes_are_closed_by_default(server: Server) -> None:
