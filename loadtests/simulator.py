@@ -48,7 +48,8 @@ class Machine:
     `batch_s` is what a batch costs beside the model: the decision, handing it over and back. A batch that was decided
     ahead and has been handed over by then begins when the one before it ends. `request_s` is the
     processor time of the event loop for one request, half of it when it arrives and half when it is answered, and
-    `refused_s` (by default as much) for one that is refused, which is neither decoded nor prepared. The loop
+    `refused_s` (by default as much) for one that is refused, which is neither decoded nor prepared: then half of that
+    when any request arrives, and the rest of what it takes when it is answered. The loop
     does one after the other, so that it can itself be overrun, and so it does what a batch takes of it, `decision_s` to
     be decided, handed out and taken back; while all slots are busy, `interference` times its work
     is added to the batch that ends next, at most as much again as that takes: 1 where both share a core, less where the

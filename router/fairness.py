@@ -109,12 +109,12 @@ class _Flow:
 class Flows:
     """The flows of one kind on a machine of so many seconds per second; at most `MOST_FLOWS` and one more."""
 
-    __slots__ = ("_asked", "_capacity", "_due", "_due_slo_s", "_filled", "_flows", "_known_s", "_levels")
+    __slots__ = ("_asked", "_capacity", "_due", "_due_slo_s", "_filled", "_flows", "_known_s", "_levels", "_swept_s")
 
     def __init__(self, capacity: float) -> None:
         self._capacity = capacity
         self._flows: dict[str, _Flow] = {}
-        self._known_s = -math.inf
+        self._known_s = self._swept_s = -math.inf
         self._asked: list[_Flow] = []
         self._filled = 0.0
         self._levels = [0.0, 0.0]
@@ -200,12 +200,13 @@ class Flows:
         flow = self._flows.get(name)
         if flow is not None:
             return flow
-        if len(self._flows) >= MOST_FLOWS:
+        if len(self._flows) >= MOST_FLOWS and now - self._swept_s >= REFRESH_S:
+            self._swept_s = now
             self._flows = {known: old for known, old in self._flows.items() if old.asked(now) > DRY}
-            if len(self._flows) >= MOST_FLOWS:
-                name, share = OTHERS, EVEN
-                if OTHERS in self._flows:
-                    return self._flows[OTHERS]
+        if len(self._flows) >= MOST_FLOWS:
+            name, share = OTHERS, EVEN
+            if OTHERS in self._flows:
+                return self._flows[OTHERS]
         flow = self._flows[name] = _Flow(share, slo_s, now)
         return flow
 

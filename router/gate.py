@@ -96,17 +96,21 @@ class Gate:
         if not background:
             refusal = self._refusal(request, state, lowest, now)
             self._ask(request, state, lowest, by_s, now, admitted=refusal is None)
-            if refusal is not None:
+            if refusal is not None and request.when_late is WhenLate.SHED:
                 self._demand.observe(request, lowest, now)
                 self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
                 return None
+            # Who wants an answer though it is late does not take the time of those who want it in time.
+            background = refusal is not None
         return self._enter(request, state, lowest, account, now, background=background)
 
     def refuse_hopeless(self, request: Request, now: float) -> Reason | None:
         """See `Scheduler.refuse_hopeless`."""
         state, lowest = self._answering(request, now)
-        refusal = None if state is None or lowest is None else self._refusal(request, state, lowest, now)
-        if state is None or lowest is None or refusal is None:
+        if state is None or lowest is None or request.when_late is not WhenLate.SHED:
+            return None
+        refusal = self._refusal(request, state, lowest, now)
+        if refusal is None:
             return None
         self._ask(request, state, lowest, self._planned_by_s(request), now, admitted=False)
         self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
@@ -185,8 +189,8 @@ class Gate:
             self.loosen(key, item, now)
 
     def _refusal(self, request: Request, state: Known, lowest: int, now: float) -> Reason | None:
-        """Why it is refused at once: its time is over, or taken by others that go first even with everything at its
-        cheapest, or others have a right to it.
+        """Why it is refused at once, or comes after all others: its time is over, or taken by others that go first even
+        with everything at its cheapest, or others have a right to it.
 
         Nobody keeps a variant where that leaves it little time.
         """
@@ -194,8 +198,6 @@ class Gate:
             return None
         if len(self._ledger.stickiness):
             self._loosen_all(request, lowest, now)
-        if request.when_late is not WhenLate.SHED:
-            return None
         by_s = self._planned_by_s(request)
         if by_s <= now:
             return Reason.DEADLINE_INFEASIBLE

@@ -205,23 +205,24 @@ class LatencyModel:
 
     def relax(self, now: float) -> None:
         """Let beliefs fade that nothing has confirmed for a while."""
-        step_s = now - self._faded_s
-        if step_s < FADE_STEP_S:
+        before_s = self._faded_s
+        if now - before_s < FADE_STEP_S:
             return
         self._faded_s = now
-        if step_s == math.inf:
+        if before_s == -math.inf:
             return
-        if now - max(self._observed_s) > FADE_AFTER_S:
-            keep = 0.5 ** (step_s / FADE_HALF_LIFE_S)
+        # Not since it was asked last: while a family runs without a pause, nobody asks.
+        stale_s = max(self._observed_s) + FADE_AFTER_S
+        if now > stale_s:
+            keep = 0.5 ** ((now - max(before_s, stale_s)) / FADE_HALF_LIFE_S)
             self.overhead_s *= keep
             self._late_s *= keep
             self._shared = 1.0 + keep * (self._shared - 1.0)
             self._spread = SPREAD + keep * (self._spread - SPREAD)
             self._own = [1.0 + keep * (own - 1.0) for own in self._own]
         else:
-            keep = 0.5 ** (step_s / OWN_FADE_HALF_LIFE_S)
             self._own = [
-                1.0 + keep * (own - 1.0) if now - seen_s > FADE_AFTER_S else own
+                1.0 + 0.5 ** (max(0.0, now - max(before_s, seen_s + FADE_AFTER_S)) / OWN_FADE_HALF_LIFE_S) * (own - 1.0)
                 for own, seen_s in zip(self._own, self._observed_s, strict=True)
             ]
         self._refactor()

@@ -176,10 +176,10 @@ class Roster:
             found[key.family] = Cold(before.rows + len(items), min(since_s, before.since_s), missing)
         return found
 
-    def refuse_cold(self, name: str, missing: int, now: float) -> None:
-        """What waits for this variant (index) waits in vain: it cannot be loaded."""
+    def refuse_cold(self, name: str, missing: Missing, now: float) -> None:
+        """What waits for this waits in vain: nothing that would do can be loaded."""
         for key, items in self._backlog.of(name):
-            if key.lowest == ~missing:
+            if key.lowest == ~missing.variant and (key.pinned >= 0) == missing.pinned:
                 for item in items:
                     self._refuse(item, now)
 

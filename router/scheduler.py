@@ -41,7 +41,7 @@ from router.latency import LatencyModel
 from router.ledger import Ledger
 from router.pending import Pending
 from router.quotas import Quota, Quotas
-from router.roster import Cold, Prepared, Roster
+from router.roster import Cold, Missing, Prepared, Roster
 from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
 from router.viewer import Known, Viewer
@@ -301,8 +301,8 @@ class Scheduler:
         """
         self._state = self._roster.remove(family, self._state, now)
 
-    def refuse_cold(self, family: str, missing: int, now: float) -> None:
-        """Refuse what waits for the variant of that index to be loaded: it cannot be."""
+    def refuse_cold(self, family: str, missing: Missing, now: float) -> None:
+        """Refuse what waits for this to be loaded: nothing that would do can be."""
         self._roster.refuse_cold(family, missing, now)
 
     def set_margin(self, family: str, margin: float | None) -> None:
@@ -392,7 +392,8 @@ class Scheduler:
         margin_s = self.limits.reply_margin_s + state.latency.slip_s
         by_s = min(item.deadline_s, request.timeout_s) - margin_s
         may = state.family.evidence is not None and request.pinned is None and not pending.cold
-        may = may and variant in state.family.ladder[:-1]
+        # Overdue: its alarm has rung and will not ring again, and its last row must not leave another one behind.
+        may = may and variant in state.family.ladder[:-1] and not pending.overdue
         if not may or now >= by_s or request.deadline_s == NEVER or self._cascades is None:
             return False
         answered = Item(*item[:9], variant, confidence)

@@ -81,7 +81,7 @@ class RepositoryControl:
                 raise ProtocolError(404, f"model {name[:80]!r} is not loaded")
             waits = scheduler.cold().get(name)
             for missing in waits.missing if waits is not None else ():
-                gateway.tell(partial(scheduler.refuse_cold, name, missing.variant))
+                gateway.tell(partial(scheduler.refuse_cold, name, missing))
             async with gateway.held(name) as quiet:
                 if not quiet and scheduler.in_use(name):
                     raise ProtocolError(503, f"{name}: a batch still runs after the drain time", retry_after_s=1.0)

@@ -188,7 +188,7 @@ class Residency:
                 else:
                     possible = False
                 if not possible:
-                    self._tell(partial(self._scheduler.refuse_cold, name, missing.variant))
+                    self._tell(partial(self._scheduler.refuse_cold, name, missing))
 
     async def _load(self, spot: Spot) -> None:
         piece, variant = self.pieces[spot.family], self._variant(spot)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import Family, Outcome, Reason, Record, Request, Share, Slot, VariantProfile
+from router.contract import Family, Outcome, Reason, Record, Request, Share, Slot, VariantProfile, WhenLate
 from router.fairness import MOST_FLOWS, WINDOW_S, Fairness, Flows, allotment, jain, water_level
 from router.latency import LatencyModel, table
 from router.policies import policy_named
@@ -139,7 +139,9 @@ def families(*shares: Share) -> list[Family]:
     ]
 
 
-def attained(*, fair: bool, by_tenant: bool, loud_times: int) -> tuple[float, float, set[tuple[Outcome, Reason]]]:
+def attained(
+    *, fair: bool, by_tenant: bool, loud_times: int, when_late: WhenLate = WhenLate.SHED
+) -> tuple[float, float, set[tuple[Outcome, Reason]]]:
     """Attainment of the calm and the loud flow on one slot, and how requests were refused.
 
     Both ask for a fifth of the machine, the loud one in its second second for `loud_times` as much.
@@ -164,7 +166,8 @@ def attained(*, fair: bool, by_tenant: bool, loud_times: int) -> tuple[float, fl
             _, flow = events.pop(0)
             family, tenant = ("calm", flow) if by_tenant else (flow, "default")
             # Loud rows are more urgent by their deadline: they would go first.
-            scheduler.submit(request(number, now, family, tenant, 0.05 if flow == "loud" else 0.1), now)
+            asked = request(number, now, family, tenant, 0.05 if flow == "loud" else 0.1)
+            scheduler.submit(asked._replace(when_late=when_late) if flow == "loud" else asked, now)
             number += 1
         poll = scheduler.poll(now)
         records += poll.records
@@ -186,6 +189,14 @@ def test_a_burst_costs_those_who_burst(*, by_tenant: bool) -> None:
     assert calm >= 0.995
     assert loud < 0.7
     assert (Outcome.REJECTED_INFEASIBLE, Reason.OVER_SHARE) in refused
+
+
+@pytest.mark.parametrize("by_tenant", [False, True], ids=["families", "tenants"])
+def test_who_wants_late_answers_does_not_pass_by_the_shares(*, by_tenant: bool) -> None:
+    """What is beyond a share is not refused then, but comes after all that can be in time."""
+    calm, loud, _ = attained(fair=True, by_tenant=by_tenant, loud_times=10, when_late=WhenLate.SERVE)
+    assert calm >= 0.97
+    assert loud < 0.7
 
 
 @pytest.mark.parametrize("by_tenant", [False, True], ids=["families", "tenants"])

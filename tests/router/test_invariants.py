@@ -167,7 +167,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def give_up_loading(self, name: str) -> Any:
         """What waits for a load of some variant waits in vain."""
         for missing in self.scheduler.cold()[name].missing if name in self.scheduler.cold() else ():
-            self.scheduler.refuse_cold(name, missing.variant, self.now)
+            self.scheduler.refuse_cold(name, missing, self.now)
         assert name not in self.scheduler.cold()
         return self._poll()
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.contract import Family, VariantProfile
-from router.latency import LatencyModel, table
+from router.latency import FADE_AFTER_S, LatencyModel, table
 
 
 def model(*medians: tuple[float, ...], batches: tuple[int, ...] = (1, 4), margin: float = 1.0) -> LatencyModel:
@@ -97,3 +97,16 @@ def test_plans_stay_positive_and_monotone_whatever_is_observed(
     plans = [learner.planned_s(0, batch, 0) for batch in range(1, 9)]
     assert all(0.0 < plan < float("inf") for plan in plans)
     assert plans == sorted(plans)
+
+
+def test_what_is_learnt_fades_from_when_it_was_last_confirmed() -> None:
+    """After a minute without a pause, in which nobody asks for it, a second of rest takes nothing away."""
+    learner = model((1.0, 4.0))
+    learner.relax(0.0)
+    for second in range(60):
+        learner.observe(0, 1, 0, 3.0, 3.0, float(second))
+    learnt = learner.correction(0)
+    learner.relax(59.0 + FADE_AFTER_S + 0.01)
+    assert learner.correction(0) == pytest.approx(learnt, rel=0.02)
+    learner.relax(59.0 + FADE_AFTER_S + 10.0)
+    assert learner.correction(0) < 1.0 + 0.1 * (learnt - 1.0)

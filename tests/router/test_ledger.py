@@ -352,3 +352,22 @@ def test_at_shutdown_kept_answers_are_sent_where_they_are_whole(rows: int, outco
     bench.scheduler.abandon_all(0.002)
     bench.poll(0.002)
     assert (outcome, 0) == (bench.record().outcome, bench.scheduler.queued_rows)
+
+
+def test_a_row_that_ends_after_the_alarm_is_not_kept() -> None:
+    """The alarm rang while two rows ran; a third answer, unsure though it is, ends the wait and leaves no row behind."""
+    bench = Bench(slots=2)
+    latency = bench.scheduler.latency("scripted")
+    bench.submit(rows=3)
+    latency._late_s = 0.01  # the alarm is set early, and the machine becomes punctual before it rings
+    bench.answer(0, UNSURE, 0.01)
+    latency._late_s = 0.0
+    bench.poll(0.08)
+    running = [dispatch.items[0].row for dispatch in bench.running]
+    assert [1, 2] == running
+    unsure, sure = bench._take(1), bench._take(2)
+    bench.scheduler.complete(unsure.batch_id, 0.085, confidences=[UNSURE])
+    bench.scheduler.complete(sure.batch_id, 0.085, confidences=[SURE])
+    bench.poll(0.085)
+    assert Outcome.SERVED is bench.record().outcome
+    assert 0 == bench.scheduler.queued_rows

@@ -22,7 +22,7 @@ from router.contract import (
 )
 from router.latency import table
 from router.policies import policy_named
-from router.roster import COLD_SHARE
+from router.roster import COLD_SHARE, Missing
 from router.scheduler import Limits, Scheduler
 
 FAMILY = Family(
@@ -168,7 +168,7 @@ def test_a_cold_request_has_one_outcome_whatever_happens(ending: str) -> None:
     if ending == "cancel":
         s.cancel(1, now)
     elif ending == "give up":
-        s.refuse_cold("f", 0, now)
+        s.refuse_cold("f", Missing(0), now)
     elif ending == "shutdown":
         s.abandon_all(now)
     elif ending == "remove":
