@@ -209,7 +209,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_slot_idles_while_rows_wait(self) -> None:
-        """Fresh rows and a free slot never meet without a batch, unless the policy waits, or a look at them is due soon.
+        """Fresh rows and a free slot never meet without a batch, unless the policy waits, or a look at them is due.
 
         Work without a deadline waits where it would be in the way of others who are expected.
         """
