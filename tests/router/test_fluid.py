@@ -75,7 +75,8 @@ def test_no_other_budget_is_worth_more_than_at_the_price(
     rows = drawn_rows(data, hulls)
     first_s, _ = first_of(hulls, rows)
     value, other = (best_value(hulls, rows, first_s + seconds) for seconds in (more_s, other_s))
-    if more_s > 0.0:
+    # Nearer to the cheapest answers rounding decides on which side of that corner the price is taken.
+    if more_s > 1e-6:
         assert other <= value + price(hulls, rows, first_s + more_s) * (other_s - more_s) + 1e-6
 
 

@@ -228,8 +228,14 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_slot_idles_while_rows_wait(self) -> None:
-        """Rows without an answer and a free slot never meet without a batch, unless the policy waits."""
-        assert self.waits or self._busy_slots() == self.slots or not self._fresh_rows()
+        """Fresh rows and a free slot never meet without a batch, unless the policy waits, or a look at them is due.
+
+        Work without a deadline waits where it would be in the way of others who are expected.
+        """
+        idle = self._busy_slots() < self.slots and self._fresh_rows() and not self.waits
+        waiting = self.submitted.values()
+        patient = any(r.deadline_s == NEVER or r.when_late is WhenLate.SERVE for r in waiting)
+        assert not idle or (patient and self.wake_at < NEVER)
 
     @invariant()
     def the_scheduler_knows_its_slots(self) -> None:
