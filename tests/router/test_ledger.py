@@ -355,7 +355,7 @@ def test_at_shutdown_kept_answers_are_sent_where_they_are_whole(rows: int, outco
 
 
 def test_a_row_that_ends_after_the_alarm_is_not_kept() -> None:
-    """The alarm rang while two rows ran; a third answer, unsure though it is, ends the wait and leaves no row behind."""
+    """The alarm rang while two rows ran; their answers, unsure or not, end the wait and leave no row behind."""
     bench = Bench(slots=2)
     latency = bench.scheduler.latency("scripted")
     bench.submit(rows=3)
