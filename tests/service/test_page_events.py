@@ -90,7 +90,12 @@ def test_one_welcome_is_made_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tabs that begin with the same family at the same tick share its making; the next edition has its own."""
     made: list[str | None] = []
     real = Feed.welcome
-    monkeypatch.setattr(Feed, "welcome", lambda feed, wanted: made.append(wanted) or real(feed, wanted))
+
+    def welcome(feed: Feed, wanted: str | None) -> Message:
+        made.append(wanted)
+        return real(feed, wanted)
+
+    monkeypatch.setattr(Feed, "welcome", welcome)
 
     async def scenario() -> list[Caller]:
         gateway, _, events = stream()
