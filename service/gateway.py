@@ -102,7 +102,7 @@ class Gateway:
         except (RepositoryError, OSError) as error:
             self.problems["repository"] = str(error)
             loaded = {}
-        if self.phase is not Phase.LOADING:
+        if not self._is_loading():
             return
         if not loaded:
             self.phase = Phase.BROKEN
@@ -133,6 +133,8 @@ class Gateway:
             Quotas(self.tenants.quotas, self.tenants.quota_of_others),
             fair=settings.fair_shares,
         )
+        if not self._is_loading():
+            return
         runner = BatchRunner(loaded)
         observers: list[Observer] = [self.metrics, self.statistics]
         if settings.memory_budget is not None:
@@ -165,10 +167,20 @@ class Gateway:
         self._settle_interpreter()
         if self.residency is not None:
             self.residency.begin(self.scheduler, self._dispatcher.tell)
-            for name in self.residency.appraisal.pinned & loaded.keys():
-                await self.residency.load_first(name)
+            await self._load_pinned(self.residency)
+            if not self._is_loading():
+                return
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
+
+    async def _load_pinned(self, residency: Residency) -> None:
+        for name in residency.appraisal.pinned & self.families.keys():
+            if self._is_loading():
+                await residency.load_first(name)
+
+    def _is_loading(self) -> bool:
+        """To be asked after each pause of `start`: a signal may have ended the loading meanwhile."""
+        return self.phase is Phase.LOADING
 
     def broke(self, problem: str) -> None:
         """Loading failed in a way nobody foresaw."""

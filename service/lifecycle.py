@@ -35,7 +35,7 @@ class Lifecycle:
         self._previous: dict[int, Previous] = {}
         self._signals = 0
         self._reload: Callable[[], Awaitable[object]] | None = None
-        self._reloading: asyncio.Task[None] | None = None
+        self._reloading: set[asyncio.Task[None]] = set()
 
     async def run(
         self,
@@ -86,7 +86,10 @@ class Lifecycle:
         signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(self._hung_up))
 
     def _hung_up(self) -> None:
-        self._reloading = asyncio.create_task(self._reload_settings())
+        # The event loop alone does not keep a task; two signals may come at once.
+        task = asyncio.create_task(self._reload_settings())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
 
     async def _reload_settings(self) -> None:
         try:
@@ -95,6 +98,8 @@ class Lifecycle:
         except (ProtocolError, OSError) as error:
             # What is wrong with them is theirs to see who sent the signal; requests go on.
             logger.error("SIGHUP: %s", error)
+        except Exception:
+            logger.exception("SIGHUP: settings could not be read again")
 
     def _signalled(self, number: int) -> None:
         """The first signal drains; a second one fails what is left and does not wait."""

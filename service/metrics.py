@@ -239,7 +239,11 @@ class Metrics(Collector):
             "pareto_latency_correction_ratio", "Observed over profiled seconds, as learnt.", labels=pair
         )
         for name, family in scheduler.families.items():
-            model = scheduler.latency(name)
+            try:
+                model = scheduler.latency(name)
+            except KeyError:
+                # It was unloaded meanwhile: scrapes run on a thread of their own.
+                continue
             for index, variant in enumerate(family.variants):
                 quality.add_metric((name, variant.name), variant.quality)
                 correction.add_metric((name, variant.name), model.correction(index))

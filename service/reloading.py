@@ -18,7 +18,7 @@ from service.settings import FamilySettings, Settings
 
 logger = logging.getLogger("pareto.reloading")
 
-AT_ONCE = frozenset({"tenants", "timeout_s", "default_priority", "margin", "drain_s", "admin"})
+AT_ONCE = frozenset({"tenants", "timeout_s", "default_priority", "margin", "drain_s", "admin", "page_samples"})
 """Settings of the gateway that are read at every use, or told to who uses them."""
 FAMILY_AT_ONCE = frozenset({"slo_ms", "timeout_ms", "when_late", "margin"})
 """Settings of a family likewise; the others have it loaded anew."""
@@ -38,34 +38,60 @@ class Reloading:
     async def reload(self) -> bytes:
         """Read and apply; returns JSON with `applied` and `needs_restart`, lists of settings by name.
 
-        Raises `ProtocolError` 400 for settings with a fault, which change nothing, and for a family that cannot be
-        loaded as they want it, after the others were applied.
+        Raises `ProtocolError` 400 for settings with a fault, which change nothing, and, after all else was applied, for
+        families that cannot be loaded as they want it: those keep their settings, and the next reload tries again.
         """
         async with self._turn:
             try:
                 wanted = await asyncio.to_thread(self._read)
             except SettingsError as error:
                 raise ProtocolError(400, "settings are not applied: " + "; ".join(str(error).splitlines())) from None
-            applied, restart = await self._apply(wanted)
+            applied, restart = self._apply(wanted)
+            failed = await self._apply_to_families(wanted, applied)
         logger.info("settings read again: applied %s; a restart is needed for %s", applied or "-", restart or "-")
+        if failed:
+            first = failed[0]
+            message = "; ".join(failure.message for failure in failed)
+            raise ProtocolError(first.status, message, reason=first.reason, retry_after_s=first.retry_after_s)
         return orjson.dumps({"applied": applied, "needs_restart": restart})
 
-    async def _apply(self, wanted: Settings) -> tuple[list[str], list[str]]:
+    def _apply(self, wanted: Settings) -> tuple[list[str], list[str]]:
         gateway = self._gateway
         now = gateway.settings
         changed = [name for name in Settings.model_fields if getattr(wanted, name) != getattr(now, name)]
         budget = {"memory_budget", "pinned"} if gateway.residency is not None and wanted.memory_budget else set()
-        possible = AT_ONCE | budget | {"families"}
-        restart = [name for name in changed if name not in possible]
+        possible = AT_ONCE | budget
+        restart = [name for name in changed if name not in possible and name != "families"]
         values: dict[str, Any] = {name: getattr(wanted, name) for name in changed if name in possible}
         gateway.apply(now.model_copy(update=values))
         if gateway.residency is not None and wanted.memory_budget is not None:
             gateway.residency.allow(budget_bytes(wanted.memory_budget), wanted.pinned)
-        applied = [name for name in changed if name in possible and name != "families"]
-        for name in sorted(now.families.keys() | wanted.families.keys()):
-            before, after = now.family(name), wanted.family(name)
+        return list(values), restart
+
+    async def _apply_to_families(self, wanted: Settings, applied: list[str]) -> list[ProtocolError]:
+        """One family after the other, so that one that fails keeps none from its own; appends to `applied`."""
+        failed: list[ProtocolError] = []
+        for name in sorted(self._gateway.settings.families.keys() | wanted.families.keys()):
+            before, after = self._gateway.settings.family(name), wanted.family(name)
             fields = [field for field in FamilySettings.model_fields if getattr(before, field) != getattr(after, field)]
-            applied += [f"families.{name}.{field}" for field in fields]
-            if set(fields) - FAMILY_AT_ONCE and name in gateway.families:
-                await self._control.load(name, again=True)
-        return applied, restart
+            if not fields:
+                continue
+            # Loading reads the settings, so they are there first, and gone again where it fails.
+            self._store(name, after)
+            try:
+                if set(fields) - FAMILY_AT_ONCE and name in self._gateway.families:
+                    await self._control.load(name, again=True)
+            except ProtocolError as error:
+                self._store(name, before)
+                failed.append(error)
+            except Exception:
+                self._store(name, before)
+                logger.exception("family %s: a fault that nobody foresaw", name)
+                failed.append(ProtocolError(500, f"failed to load {name!r}: see the log"))
+            else:
+                applied += [f"families.{name}.{field}" for field in fields]
+        return failed
+
+    def _store(self, family: str, own: FamilySettings) -> None:
+        settings = self._gateway.settings
+        self._gateway.apply(settings.model_copy(update={"families": {**settings.families, family: own}}))

@@ -7,20 +7,23 @@ milliseconds in which the old one's last answers go out, and then the new one ha
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import orjson
 
-from router.roster import Prepared
 from router.scheduler import Scheduler
 from service.gateway import Gateway, Phase
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.oip.errors import ProtocolError, malformed, shown
 from service.oip.metadata import IndexEntry
 from service.piecewise import PiecewiseFamily
-from variants.repository import RepositoryError
+from service.residency import Residency
+from variants.repository import Repository, RepositoryError
+from variants.session import ModelLoadError
+
+logger = logging.getLogger("pareto.repository")
 
 NOT_LOADED = "not loaded"
 UNLOADED = "unloaded"
@@ -49,7 +52,8 @@ class RepositoryControl:
         """Serve a family of the repository, by default its active revision; another `revision` is activated.
 
         What is served already is loaded anew only where it is to be `again`, as with other settings.
-        Raises `ProtocolError` 404 for a family that is not in the repository, 400 for one that cannot be loaded.
+        Raises `ProtocolError` 404 for a family that is not in the repository, 400 for one that cannot be loaded, 503
+        for one whose requests do not end, and 500 where the revision serves but could not be made the active one.
         """
         gateway = self._gateway
         async with self._turn:
@@ -59,18 +63,18 @@ class RepositoryControl:
                 old = gateway.families.get(name)
                 if old is not None and old.family.revision == wanted and not again:
                     await self._warm(name)
-                    return
-                self._loading.add(name)
-                new, piece = await asyncio.to_thread(gateway.read, name, wanted)
-                await self._replace(scheduler, new, piece)
-                if revision is not None:
-                    await asyncio.to_thread(repository.activate, name, revision)
-            except RepositoryError as error:
+                else:
+                    self._loading.add(name)
+                    new, piece = await asyncio.to_thread(gateway.read, name, wanted)
+                    await self._replace(scheduler, new, piece)
+                    self._unloaded.discard(name)
+                    self._changed()
+            except (RepositoryError, ModelLoadError) as error:
                 raise ProtocolError(400, f"failed to load {name!r}: {_without(error, repository.root)}") from None
             finally:
                 self._loading.discard(name)
-            self._unloaded.discard(name)
-            self._changed()
+            if revision is not None:
+                await self._activate(repository, name, revision)
 
     async def unload(self, name: str) -> None:
         """Answer what waits, then serve the family no longer. Raises `ProtocolError` 404 for one that is not served."""
@@ -84,13 +88,13 @@ class RepositoryControl:
                 gateway.tell(partial(scheduler.refuse_cold, name, missing))
             async with gateway.held(name) as quiet:
                 if not quiet and scheduler.in_use(name):
-                    raise ProtocolError(503, f"{name}: a batch still runs after the drain time", retry_after_s=1.0)
-                remove = partial(gateway.tell, partial(scheduler.remove, name))
-                if gateway.residency is None:
-                    remove()
-                else:
-                    await gateway.residency.exchange(name, None, remove)
-                gateway.take(name)
+                    raise _busy(name)
+
+                def remove(now: float) -> None:
+                    scheduler.remove(name, now)
+                    gateway.take(name)
+
+                await self._exchange(name, None, remove)
             self._unloaded.add(name)
             self._changed()
 
@@ -120,31 +124,61 @@ class RepositoryControl:
         if residency is not None and not await residency.load_first(name):
             raise RepositoryError(f"{name}: none of its variants can be loaded within the memory budget")
 
+    async def _activate(self, repository: Repository, name: str, revision: str) -> None:
+        """Have the next start serve that revision too."""
+        try:
+            if await asyncio.to_thread(repository.active, name) == revision:
+                return
+        except RepositoryError:
+            # A file that cannot be read is written anew.
+            pass
+        try:
+            await asyncio.to_thread(repository.activate, name, revision)
+        except RepositoryError as error:
+            fault = _without(error, repository.root)
+            logger.error("family %s: revision %s serves, but ACTIVE could not be written: %s", name, revision, fault)
+            raise ProtocolError(
+                500, f"{name}: revision {revision!r} serves until the next start: ACTIVE could not be written: {fault}"
+            ) from None
+
+    async def _exchange(self, name: str, piece: PiecewiseFamily | None, swap: Callable[[float], None]) -> None:
+        """Call `swap`, which changes scheduler and gateway in one step of the event loop, and tell the residency.
+
+        Raises `ProtocolError` 503 where requests of the family are not at their end.
+        """
+        gateway = self._gateway
+
+        def change(now: float) -> None:
+            try:
+                swap(now)
+            except ValueError as error:
+                logger.error("%s", error)
+                raise _busy(name) from error
+
+        tell = partial(gateway.tell, change)
+        if gateway.residency is None:
+            tell()
+        else:
+            await gateway.residency.exchange(name, piece, tell)
+
     async def _replace(self, scheduler: Scheduler, new: LoadedFamily, piece: PiecewiseFamily | None) -> None:
         gateway, name = self._gateway, new.name
         margin = gateway.settings.margin_of(name)
-        residency = gateway.residency
-        if piece is not None and residency is not None:
-            # Its smallest variant is there before it takes the old one's place.
-            first = next(iter(piece.loadable()), None)
-            if first is not None:
-                variant = new.family.variants[first].name
-                opened = await residency.in_thread(lambda: piece.open(variant))
-                piece.paths[variant] = opened.path
+        if piece is not None and gateway.residency is not None:
+            await _open_smallest(piece, gateway.residency)
         family = new.family if piece is None else piece.family()
         prepared = await asyncio.to_thread(scheduler.prepare, family, margin)
         async with gateway.held(name) as quiet:
             if not quiet:
                 raise RepositoryError(f"{name}: requests of the old revision have no answer after the drain time")
-            swap = partial(gateway.tell, partial(_swap, scheduler, prepared))
-            if residency is None:
-                gateway.put(new)
-                swap()
-            else:
-                await residency.exchange(name, piece, swap)
+
+            def swap(now: float) -> None:
+                scheduler.replace(prepared, now)
                 gateway.put(new)
 
-    def _ready(self, name: str) -> tuple[Any, Scheduler]:
+            await self._exchange(name, piece, swap)
+
+    def _ready(self, name: str) -> tuple[Repository, Scheduler]:
         gateway = self._gateway
         if gateway.phase is not Phase.READY or gateway.repository is None or gateway.scheduler is None:
             raise gateway.unavailable()
@@ -177,10 +211,30 @@ def read_load_request(body: bytes) -> str | None:
     return revision
 
 
-def _swap(scheduler: Scheduler, prepared: Prepared, now: float) -> None:
-    scheduler.replace(prepared, now)
+async def _open_smallest(piece: PiecewiseFamily, residency: Residency) -> None:
+    """Have the smallest variant that can be opened in memory before the family takes the old one's place.
+
+    Raises `RepositoryError` where there is none; what served before serves on then.
+    """
+    variants = piece.loaded.family.variants
+    while (first := next(iter(piece.loadable()), None)) is not None:
+        variant = variants[first].name
+        try:
+            opened = await residency.in_thread(partial(piece.open, variant))
+        except (ModelLoadError, RepositoryError):
+            # It is refused by name from now on, and logged.
+            if variant not in piece.refused:
+                raise
+            continue
+        piece.paths[variant] = opened.path
+        return
+    raise RepositoryError(f"none of its variants can be loaded ({'; '.join(piece.refused.values())})")
 
 
-def _without(error: RepositoryError, root: object) -> str:
+def _busy(name: str) -> ProtocolError:
+    return ProtocolError(503, f"{name}: a batch still runs after the drain time", retry_after_s=1.0)
+
+
+def _without(error: Exception, root: object) -> str:
     """What is wrong, without the folders of this machine."""
     return str(error).replace(f"{root}/", "")

@@ -314,7 +314,13 @@ class Settings(BaseSettings):
     page: bool = Field(
         default=True,
         description="Whether the gateway's own page is served at `/`. Everybody who reaches the port may read there "
-        "what is answered by whom and why, though not what was asked.",
+        "what is answered by whom and why, though not what was asked, and up to 24 labelled test rows of each family, "
+        "unless `page_samples` is off.",
+    )
+    page_samples: bool = Field(
+        default=True,
+        description="Whether the page offers the first 24 labelled test rows of each family to try. Turn it off where "
+        "those are not for everybody who reaches the port.",
     )
     comparison: Path | None = Field(
         default=None,

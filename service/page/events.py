@@ -7,6 +7,7 @@ without tabs nothing is made at all. A tab that reads too slowly misses ticks, a
 from __future__ import annotations
 
 import asyncio
+import logging
 from urllib.parse import parse_qs
 
 from service.exchange import Message, Receive, Scope, Send, read_body
@@ -15,9 +16,13 @@ from service.oip.errors import ProtocolError
 from service.page.feed import Feed
 from service.page.messages import encoded
 
+logger = logging.getLogger("pareto.page")
+
 TICK_S = 0.5
 MOST_TABS = 64
 LONGEST_NAME = 200
+SEND_S = 10.0
+"""A tab that has read nothing for so long, with the socket's buffers full, has its stream ended."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -37,7 +42,7 @@ class Events:
         self._tabs = 0
         self._ticking: asyncio.Task[None] | None = None
         self._next: asyncio.Future[None] | None = None
-        self._made: dict[str | None, bytes] = {}
+        self._made: dict[tuple[str | None, object], bytes] = {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one tab until it is closed. Raises `ProtocolError` 503 where there are too many."""
@@ -47,47 +52,64 @@ class Events:
             return
         if self._tabs >= MOST_TABS:
             raise ProtocolError(503, f"{MOST_TABS} pages are open already: close one", retry_after_s=5)
-        await read_body(receive, 0, None)
-        wanted = (parse_qs(scope["query_string"].decode("latin-1")).get("family") or [None])[0]
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        # Counted before the first pause, so that those who come at once are all counted.
         self._tabs += 1
-        gone = asyncio.ensure_future(receive())
         try:
-            await self._stream(wanted and wanted[:LONGEST_NAME], gone, send)
+            await read_body(receive, 0, None)
+            wanted = (parse_qs(scope["query_string"].decode("latin-1")).get("family") or [None])[0]
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            gone = asyncio.ensure_future(receive())
+            try:
+                await self._stream(wanted and wanted[:LONGEST_NAME], gone, send)
+            except TimeoutError:
+                logger.info("a page that has read nothing for %g s is let go", SEND_S)
+            finally:
+                gone.cancel()
         finally:
             self._tabs -= 1
-            gone.cancel()
 
     async def _stream(self, wanted: str | None, gone: asyncio.Future[Message], send: Send) -> None:
         told: tuple[object, ...] = ()
         family = None
+        self._begin()
         while not gone.done():
             edition = self._feed.edition()
             if edition != told:
                 family, told = self._feed.chosen(wanted), edition
-                content = encoded("welcome", self._feed.welcome(wanted))
+                content = self._welcome(family, edition)
             else:
                 content = self._tick(family)
             last = self._gateway.phase is Phase.DRAINING
-            await send({"type": "http.response.body", "body": content, "more_body": not last})
+            async with asyncio.timeout(SEND_S):
+                await send({"type": "http.response.body", "body": content, "more_body": not last})
             if last:
                 return
             await asyncio.wait((gone, self._due()), return_when=asyncio.FIRST_COMPLETED)
 
-    def _tick(self, family: str | None) -> bytes:
-        """The tick of this moment, made by the first tab that asks."""
-        content = self._made.get(family)
+    def _welcome(self, family: str | None, edition: object) -> bytes:
+        """The welcome of this moment, made by the first tab that asks: with a new edition all tabs do."""
+        content = self._made.get((family, edition))
         if content is None:
-            content = self._made[family] = encoded("tick", self._feed.tick(family))
+            content = self._made[family, edition] = encoded("welcome", self._feed.welcome(family))
+        return content
+
+    def _tick(self, family: str | None) -> bytes:
+        """The tick of this moment, likewise."""
+        content = self._made.get((family, None))
+        if content is None:
+            content = self._made[family, None] = encoded("tick", self._feed.tick(family))
         return content
 
     def _due(self) -> asyncio.Future[None]:
         """Done at the next tick."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
+        return self._next
+
+    def _begin(self) -> None:
+        """Have what is made forgotten at each tick from now on, while there are tabs."""
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._beat())
-        return self._next
 
     async def _beat(self) -> None:
         while self._tabs:

@@ -174,6 +174,8 @@ class Feed:
         latencies = self._latencies_ms(loaded.name)
         return {
             "name": loaded.name,
+            "revision": family.revision,
+            "samples": self._gateway.settings.page_samples,
             "description": manifest.description,
             "labels": manifest.labels[:100],
             "input": {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape},
@@ -197,7 +199,7 @@ class Feed:
         """Milliseconds of one row of the middle size class, as profiled and corrected by what is observed."""
         family = self._gateway.families[name].family
         scheduler = self._gateway.scheduler
-        model = scheduler.latency(name) if scheduler else None
+        model = scheduler.latency(name) if scheduler and name in scheduler.families else None
         middle = len(family.sizes) // 2
         return {
             variant.name: round(

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError
 from variants.repository import RepositoryError
 
@@ -24,25 +25,29 @@ KEPT_FAMILIES = 8
 
 
 class Samples:
-    """The first rows of the test part of each family, read when first asked for; of the last few families asked for."""
+    """The first rows of the test part of each family's served revision, read when first asked for; the last few are
+    kept.
+    """
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._kept: OrderedDict[str, tuple[NDArray[Any], NDArray[np.int64]]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[NDArray[Any], NDArray[np.int64]]] = OrderedDict()
 
     async def listed(self, family: str) -> bytes:
         """`{"rows": [{"label", "text" | "pixels"}, ...]}` as JSON. Raises `ProtocolError` 404."""
-        values, labels = await self._rows(family)
-        names = self._gateway.loaded(family).manifest.labels
+        loaded = self._loaded(family)
+        values, labels = await self._rows(loaded)
+        names = loaded.manifest.labels
         rows = [{"label": names[label], **_shown(row)} for row, label in zip(values, labels.tolist(), strict=True)]
         return orjson.dumps({"rows": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
 
     async def request(self, family: str, row: int) -> tuple[bytes, int]:
         """The body of an inference request with that row, raw, and the length of its JSON. Raises `ProtocolError`."""
-        values, _ = await self._rows(family)
+        loaded = self._loaded(family)
+        values, _ = await self._rows(loaded)
         if not 0 <= row < len(values):
             raise ProtocolError(404, f"row: expected 0 to {len(values) - 1}, got {row}")
-        (tensor,) = self._gateway.loaded(family).manifest.inputs
+        (tensor,) = loaded.manifest.inputs
         value = values[row]
         if isinstance(value, bytes):
             blob, shape = len(value).to_bytes(4, "little") + value, [1]
@@ -54,25 +59,30 @@ class Samples:
             "datatype": tensor.datatype,
             "parameters": {"binary_data_size": len(blob)},
         }
-        outputs = [{"name": output.name} for output in self._gateway.loaded(family).manifest.outputs]
+        outputs = [{"name": output.name} for output in loaded.manifest.outputs]
         head = orjson.dumps({"inputs": [described], "outputs": outputs})
         return head + blob, len(head)
 
-    async def _rows(self, family: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        found = self._kept.get(family)
+    def _loaded(self, family: str) -> LoadedFamily:
+        if not self._gateway.settings.page_samples:
+            raise ProtocolError(404, "samples are not shown here (`page_samples = false`)")
+        return self._gateway.loaded(family)
+
+    async def _rows(self, loaded: LoadedFamily) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        key = loaded.name, loaded.family.revision
+        found = self._kept.get(key)
         if found is None:
-            self._gateway.loaded(family)
-            found = await asyncio.to_thread(self._read, family)
-            self._kept[family] = found
+            found = await asyncio.to_thread(self._read, *key)
+            self._kept[key] = found
             if len(self._kept) > KEPT_FAMILIES:
                 self._kept.popitem(last=False)
         return found
 
-    def _read(self, family: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def _read(self, family: str, revision: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
         repository = self._gateway.repository
         assert repository is not None, "a replica that serves has one"
         try:
-            folder = repository.open(family)
+            folder = repository.open(family, revision)
             arrays = folder.samples()
         except RepositoryError:
             raise ProtocolError(404, f"{family}: has no samples to show") from None

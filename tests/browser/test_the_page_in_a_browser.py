@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -10,9 +11,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, expect
 
-from loadtests.servers import Server
+from loadtests.servers import Server, gateway, running
 from tests.browser.conftest import FAMILIES, Watched
 from tests.service.conftest import sign_body
+from tests.service.families import sign_model, write_family
+from variants.repository import Repository
 
 SERIOUS = ("serious", "critical")
 
@@ -50,6 +53,21 @@ def test_who_tries_it_is_answered(watched: Watched) -> None:
     page.keyboard.press("Home")
     expect(page.locator("#slo-said")).to_have_text("1 ms")
     expect(page.locator("#tries li").first).to_contain_text("1 ms")
+
+
+def test_without_samples_nothing_can_be_tried_and_the_page_says_so(browser: Browser, tmp_path: Path) -> None:
+    """With `page_samples = false` the page offers no rows and asks for none."""
+    write_family(Repository(tmp_path), "f", {"only": (sign_model(), 0.8)})
+    with running(gateway(tmp_path, {"PARETO_SLOTS": "1", "PARETO_PAGE_SAMPLES": "false"})) as server:
+        context = browser.new_context()
+        watched = Watched(context.new_page())
+        watched.watch()
+        watched.page.goto(server.url)
+        expect(watched.page.locator("#answer")).to_have_text("Samples are not shown here.")
+        expect(watched.page.locator("#sample")).to_be_hidden()
+        expect(watched.page.get_by_role("button", name="Ask")).to_be_disabled()
+        context.close()
+    assert [] == watched.complaints
 
 
 def test_dragging_asks_a_few_times_a_second_at_most(watched: Watched) -> None:

@@ -23,7 +23,7 @@ export class Try {
 
   begin(family, words) {
     this.words = words;
-    if (this.family?.name === family.name) return;
+    if (this.family?.name === family.name && this.family.revision === family.revision) return;
     this.family = family;
     this.rows = [];
     this.isText = family.input.datatype === "BYTES";
@@ -32,14 +32,19 @@ export class Try {
     byId("pixels").hidden = true;
     this.slo.value = String(Math.round(place(family.slo_ms)));
     this.sayLimit();
-    this.load(family.name);
+    this.kept = undefined;
+    byId("sample").parentElement.hidden = !family.samples;
+    byId("ask").disabled = !family.samples && !this.isText;
+    if (byId("ask").disabled) byId("answer").replaceChildren(html("p", { class: "soft" }, "Samples are not shown here."));
+    this.load(family);
   }
 
-  async load(name) {
+  async load(family) {
     const select = byId("sample");
     select.replaceChildren(html("option", { value: "" }, "none"));
-    const answer = await fetch(`page/samples?family=${encodeURIComponent(name)}`);
-    if (!answer.ok || this.family.name !== name) return;
+    if (!family.samples) return;
+    const answer = await fetch(`page/samples?family=${encodeURIComponent(family.name)}`);
+    if (!answer.ok || this.family !== family) return;
     this.rows = (await answer.json()).rows;
     const options = this.rows.map((row, index) => html("option", { value: String(index) }, row.text ? `${row.label}: ${row.text.slice(0, 60)}` : `sample ${index + 1}: ${row.label}`));
     if (this.isText) select.append(...options);
@@ -79,7 +84,7 @@ export class Try {
   }
 
   async ask() {
-    if (!this.family) return;
+    if (!this.family || byId("ask").disabled) return;
     if (this.asking) {
       this.again = true;
       return;
