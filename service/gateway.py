@@ -8,7 +8,7 @@ import itertools
 import logging
 import sys
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -135,30 +135,7 @@ class Gateway:
         )
         if not self._is_loading():
             return
-        runner = BatchRunner(loaded)
-        observers: list[Observer] = [self.metrics, self.statistics]
-        if settings.memory_budget is not None:
-            self.residency = Residency(self._pieces, budget_bytes(settings.memory_budget), settings.pinned, slots)
-            observers.append(self.residency)
-        if self.feed is not None:
-            observers.append(self.feed)
-        self._dispatcher = Dispatcher(
-            self.scheduler,
-            runner,
-            lambda done: [SlotThread(index, runner, done, core) for index, core in enumerate(slot_cores)],
-            observers,
-            inline_below_s=settings.inline_below_s,
-        )
-        if settings.audit_share > 0.0:
-            self._audits = Audits(
-                settings.audit_share,
-                self.quality,
-                self._audited,
-                self._dispatcher.submit,
-                self._dispatcher.cancel,
-                lambda: next(self._ids),
-                self.label,
-            )
+        self._dispatcher = self._driven(self.scheduler, loaded, slot_cores)
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
@@ -172,6 +149,37 @@ class Gateway:
                 return
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
+
+    def _driven(
+        self, scheduler: Scheduler, loaded: Mapping[str, LoadedFamily], slot_cores: Sequence[int | None]
+    ) -> Dispatcher:
+        """What drives the scheduler, and those who observe it."""
+        settings, runner = self.settings, BatchRunner(loaded)
+        observers: list[Observer] = [self.metrics, self.statistics]
+        if settings.memory_budget is not None:
+            budget = budget_bytes(settings.memory_budget)
+            self.residency = Residency(self._pieces, budget, settings.pinned, len(slot_cores))
+            observers.append(self.residency)
+        if self.feed is not None:
+            observers.append(self.feed)
+        dispatcher = Dispatcher(
+            scheduler,
+            runner,
+            lambda done: [SlotThread(index, runner, done, core) for index, core in enumerate(slot_cores)],
+            observers,
+            inline_below_s=settings.inline_below_s,
+        )
+        if settings.audit_share > 0.0:
+            self._audits = Audits(
+                settings.audit_share,
+                self.quality,
+                self._audited,
+                dispatcher.submit,
+                dispatcher.cancel,
+                lambda: next(self._ids),
+                self.label,
+            )
+        return dispatcher
 
     async def _load_pinned(self, residency: Residency) -> None:
         for name in residency.appraisal.pinned & self.families.keys():
