@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -19,7 +20,10 @@ class Answer(NamedTuple):
 def fetch(
     url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 10.0
 ) -> Answer:
-    """GET, or POST where there is a body. Raises `OSError` where nobody answers and `ValueError` for a bad address."""
+    """GET, or POST where there is a body.
+
+    Raises `OSError` where nobody answers, or not in HTTP, and `ValueError` for a bad address.
+    """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url[:80]!r} is not an http address")
     request = urllib.request.Request(url, body, dict(headers or {}))  # noqa: S310 - the scheme is checked above
@@ -31,3 +35,5 @@ def fetch(
             return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
     except urllib.error.URLError as error:
         raise error.reason if isinstance(error.reason, OSError) else OSError(str(error.reason)) from None
+    except http.client.HTTPException as error:
+        raise OSError(f"{url} does not speak HTTP: {error!r}") from None

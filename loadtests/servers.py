@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import SystemRandom
 from typing import IO
 
 import psutil
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT_S = 180.0
 STOP_LIMIT_S = 20.0
 LOG_LINES = 5
+PORTS = range(20000, 32000)
+"""Free ports are looked for here: below those that Linux hands out by itself."""
 _QUIET = {"BENTOML_DO_NOT_TRACK": "True"}
 
 
@@ -166,11 +169,18 @@ def pinned(cores: Sequence[int]) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody listens on.
+
+    Not one of those that the system hands out by itself: until the server listens there, any process could be given it.
+    """
+    for port in SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise ServerError(f"no free port from {PORTS.start} to {PORTS.stop - 1}")
 
 
 def _peer_model(models: Path, family: str, variant: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -210,3 +211,20 @@ def test_server_timing_is_read_in_seconds() -> None:
     """Stages the reader does not know and parts without a duration do no harm."""
     stages = oip.stage_seconds("queue;dur=0.5, cache;desc=hit, total;dur=12")
     assert {"queue": 0.0005, "total": 0.012} == stages
+
+
+def test_what_does_not_speak_http_is_no_answer() -> None:
+    """Somebody else listens on the port, and greets in another protocol."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"\xff\x00\x00\x00")
+
+        greeter = threading.Thread(target=greet)
+        greeter.start()
+        with pytest.raises(OSError, match="does not speak HTTP"):
+            fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        greeter.join()
