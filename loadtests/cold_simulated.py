@@ -1,9 +1,13 @@
-"""Placement in virtual time: the scheduler and the rule that serve, with scripted load times and memory."""
+"""Placement in virtual time: the scheduler and the placement that serve, with scripted load times and memory.
+
+What `service.appraisal` does before it plans (gains by the time that is left, the most rivals) and the pace of loading
+are left out.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,10 +16,11 @@ import numpy as np
 from loadtests.cold_workload import Visits
 from router.contract import NEVER, Dispatch, Family, Record, Request, Slot
 from router.latency import LatencyModel
-from router.placement import Load, Loadable, Placement, Spot, Step, Wanted
+from router.limits import Limits
+from router.placement import Load, Loadable, Placement, Spot, Step, Wanted, gains
 from router.policies import policy_named
 from router.popularity import Popularity
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 
 TIMEOUT_S = 30.0
 
@@ -61,7 +66,7 @@ class ColdSimulation:
         self._profile = LatencyModel(family)
         self._loaded: dict[str, set[int]] = {name: set() for name in names}
         self._popularity = Popularity()
-        self._events: list[tuple[float, int, partial[None]]] = []
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = 0
         self._loading = False
         self._evicted: list[tuple[str, set[int]]] = []
@@ -69,14 +74,9 @@ class ColdSimulation:
         self._loads = self._evictions = self._most_bytes = 0
         variants = family.variants
         first = min(range(len(variants)), key=lambda index: memory.bytes[variants[index].name])
-        order = [first, *(index for index in range(len(variants)) if index != first)]
-        best, self._gains = 0.0, dict[int, float]()
-        for index in order:
-            self._gains[index] = max(0.0, variants[index].quality - best)
-            best = max(best, variants[index].quality)
+        added = gains({index: variant.quality for index, variant in enumerate(variants)}, first)
         self._loadable = {
-            name: {i: Loadable((f"{name}/{variants[i].name}",), gain) for i, gain in self._gains.items()}
-            for name in names
+            name: {i: Loadable((f"{name}/{variants[i].name}",), gain) for i, gain in added.items()} for name in names
         }
         self._sizes = {f"{name}/{v.name}": memory.bytes[v.name] for name in names for v in variants}
 
@@ -86,7 +86,7 @@ class ColdSimulation:
         for number, (arrival_s, rank) in enumerate(zip(arrivals, visits.family.tolist(), strict=True)):
             self._at(arrival_s, partial(self._arrives, number, names[rank], slo_s))
         for tick in range(int(arrivals[-1]) + 1 if arrivals else 0):
-            self._at(float(tick), partial(self._consider))
+            self._at(float(tick), self._consider)
         records: list[Record] = []
         wake_at = NEVER
         while self._events or wake_at < NEVER:
@@ -100,7 +100,7 @@ class ColdSimulation:
                 self._at(now + self._draw_s(dispatch), partial(self._ends, dispatch))
         return Simulated(tuple(records), self._most_bytes, self._loads, self._evictions)
 
-    def _at(self, when_s: float, do: partial[None]) -> None:
+    def _at(self, when_s: float, do: Callable[[float], None]) -> None:
         self._count += 1
         heapq.heappush(self._events, (when_s, self._count, do))
 

@@ -23,7 +23,7 @@ from loadtests.live import LiveRunError
 from loadtests.report import write_json
 from loadtests.revision import commit_of
 from loadtests.routing_output import progress
-from loadtests.servers import ServerError
+from loadtests.servers import ServerError, add_cores
 from variants.repository import RepositoryError
 
 MIXES = (ZIPF, BURSTY, NOISY, OVERLOAD)
@@ -65,7 +65,10 @@ def publish(console: Console, outcomes: Sequence[Outcome], path: Path, title: st
     console.print(table)
     for goal in found:
         console.print(f"{'[green]met[/]    ' if goal.met else '[red]not met[/]'} {escape(goal.what)}: {goal.found}")
-    runs = [{**outcome._asdict(), "task": outcome.task._asdict()} for outcome in outcomes]
+    runs = [
+        {"task": outcome.task._asdict(), "requests": outcome.requests, **outcome.measured._asdict()}
+        for outcome in outcomes
+    ]
     told = f"{title}; {max(row.seeds for row in rows)} seeds; commit {commit_of()}."
     write_json(path, {"told": told, "goals": [goal._asdict() for goal in found], "runs": runs})
     path.with_suffix(".md").write_text(markdown(rows, found, told), encoding="utf-8")
@@ -83,9 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--live", action="store_true", help="serve copies of built families by real gateways instead")
     add("--models", type=Path, default=Path("models"))
     add("--load", type=float, default=1.0, help="live: all loads times this (default 1)")
-    add("--server-cores", type=int, nargs="*", default=[0, 1], help="none: not pinned (default 0 1)")
-    add("--slot-cores", type=int, nargs="*", default=[0], help="of those, where batches run; none: on all (default 0)")
-    add("--generator-cores", type=int, nargs="*", default=[1], help="none: not pinned (default 1)")
+    add_cores(parser)
     add("--out", type=Path, default=Path("loadtests/results"))
     return parser
 

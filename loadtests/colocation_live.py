@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,13 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from rich.console import Console
 
 from loadtests import servers
+from loadtests.cold_workload import write_copies
 from loadtests.colocation_families import SLOS_S, Arrivals, Member, draw
-from loadtests.colocation_runs import CONTENDERS, EDF, OURS, STATIC, Outcome, Task, mix_named
+from loadtests.colocation_runs import CONTENDERS, EDF, OURS, STATIC, Measured, Outcome, Task, mix_named
 from loadtests.colocation_score import Shared
 from loadtests.compare import profiled_family
 from loadtests.routing_output import progress
@@ -59,13 +57,8 @@ def copies(models: Path, count: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".colocation-", dir=models.parent) as folder:
         root = Path(folder)
         for number in range(count):
-            revision = source.open(SOURCES[number % len(SOURCES)])
-            name = f"{revision.manifest.name}-{number:02}"
-            target = root / name / revision.manifest.revision
-            shutil.copytree(revision.path, target, copy_function=_link)
-            for path in (target / "family.json", *sorted((target / "profiles").glob("*.json"))):
-                _rename(path, name)
-            (root / name / "ACTIVE").write_text(revision.manifest.revision + "\n", encoding="utf-8")
+            family = SOURCES[number % len(SOURCES)]
+            write_copies(source, family, root, [f"{family}-{number:02}"])
         yield root
 
 
@@ -109,7 +102,7 @@ def _outcome(
         console.print(f"[bold white on red] INVALID RUN [/] {task.contender}, {task.mix}, seed {task.seed}: {late}")
     shared = Shared.of(asked.member, sent.met, sent.right, len(families))
     fared = (shared.mean, shared.least, shared.jain)
-    return Outcome(task, len(asked), *shared.overall, *fared, math.nan, math.nan, neighbours)
+    return Outcome(task, len(asked), Measured(*shared.overall, *fared, math.nan, math.nan, neighbours))
 
 
 @contextmanager
@@ -136,7 +129,7 @@ def _gateways(
         for member in families:
             name = member.family.name
             alone = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=root.parent)))
-            shutil.copytree(root / name, alone / name, copy_function=_link)
+            write_copies(Repository(root), name, alone, [name])
             own = {**settings, "PARETO_FAMILIES": json.dumps({name: slos[name]})}
             server = stack.enter_context(servers.running(servers.gateway(alone, own), options.server_cores))
             ports.append(server.port)
@@ -184,20 +177,3 @@ def _sent(asked: Arrivals, families: Sequence[Member], ports: Sequence[int]) -> 
         met[index] = (results.fate == Fate.ANSWERED) & (results.latency_s <= part.slo_s)
         right[index] = results.label == member.samples.label[part.sample]
     return Sent(met, right, float(np.percentile(sending.lag_s, 99.0)))
-
-
-def _rename(path: Path, name: str) -> None:
-    """Give a manifest or a profile another family's name, in a file of its own."""
-    values = orjson.loads(path.read_bytes())
-    values["name" if "name" in values else "family"] = name
-    path.unlink()
-    path.write_bytes(orjson.dumps(values))
-
-
-def _link(source: str, target: str) -> str:
-    """A second name for the same bytes, or a copy where the disk has none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from loadtests.colocation_runs import BELOW, BURSTY, EDF, NOISY, OURS, PLAIN, STATIC, ZIPF, Outcome
+from loadtests.colocation_runs import BELOW, BURSTY, EDF, NOISY, OURS, PLAIN, STATIC, ZIPF, Measured, Outcome
+from loadtests.report import percent
 
 COLUMNS = ("families", "mix", "way to share", "attained", "least family", "Jain", "effective", "others, by burst", "us")
 _COLOURS = {OURS: "#D55E00", PLAIN: "#E69F00", STATIC: "#0072B2", EDF: "#999999"}
@@ -16,20 +17,13 @@ _COLOURS = {OURS: "#D55E00", PLAIN: "#E69F00", STATIC: "#0072B2", EDF: "#999999"
 
 
 class Row(NamedTuple):
-    """Means over seeds, as in `Outcome`."""
+    """Means over so many seeds."""
 
     families: int
     mix: str
     contender: str
     seeds: int
-    attainment: float
-    effective: float
-    mean: float
-    least: float
-    jain: float
-    decision_us: float
-    decision_p99_us: float
-    neighbours: float | None
+    means: Measured
 
 
 class Goal(NamedTuple):
@@ -48,29 +42,27 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
         grouped.setdefault((task.families, task.mix, task.contender), []).append(outcome)
     rows = []
     for (families, mix, contender), some in grouped.items():
-        moved = [one.neighbours for one in some if one.neighbours is not None]
-        rows.append(
-            Row(
-                families,
-                mix,
-                contender,
-                len(some),
-                fmean(one.attainment for one in some),
-                fmean(one.effective for one in some),
-                fmean(one.mean for one in some),
-                fmean(one.least for one in some),
-                fmean(one.jain for one in some),
-                fmean(one.decision_us for one in some),
-                fmean(one.decision_p99_us for one in some),
-                fmean(moved) if moved else None,
-            )
-        )
+        rows.append(Row(families, mix, contender, len(some), _means([one.measured for one in some])))
     return rows
 
 
+def _means(some: Sequence[Measured]) -> Measured:
+    moved = [one.neighbours for one in some if one.neighbours is not None]
+    return Measured(
+        fmean(one.attainment for one in some),
+        fmean(one.effective for one in some),
+        fmean(one.mean for one in some),
+        fmean(one.least for one in some),
+        fmean(one.jain for one in some),
+        fmean(one.decision_us for one in some),
+        fmean(one.decision_p99_us for one in some),
+        fmean(moved) if moved else None,
+    )
+
+
 def goals(rows: Sequence[Row]) -> list[Goal]:
-    """What issue and README promise of ours, family count by family count."""
-    by_key = {(row.families, row.mix, row.contender): row for row in rows}
+    """What is aimed at with ours, family count by family count."""
+    by_key = {(row.families, row.mix, row.contender): row.means for row in rows}
     found = []
     for count in sorted({row.families for row in rows}):
         for mix in BELOW:
@@ -99,16 +91,12 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
     return found
 
 
-def percent(share: float) -> str:
-    """With one decimal."""
-    return f"{100.0 * share:.1f} %"
-
-
 def cells(row: Row) -> tuple[str, ...]:
     """One row of the table, in the order of `COLUMNS`."""
-    moved = "" if row.neighbours is None else f"{100.0 * row.neighbours:+.2f}"
-    cost = "" if math.isnan(row.decision_us) else f"{row.decision_us:.0f}"
-    shown = (percent(row.attainment), percent(row.least), f"{row.jain:.3f}", percent(row.effective))
+    means = row.means
+    moved = "" if means.neighbours is None else f"{100.0 * means.neighbours:+.2f}"
+    cost = "" if math.isnan(means.decision_us) else f"{means.decision_us:.0f}"
+    shown = (percent(means.attainment), percent(means.least), f"{means.jain:.3f}", percent(means.effective))
     return (str(row.families), row.mix, row.contender, *shown, moved, cost)
 
 
@@ -131,7 +119,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes = figure.subplots(2, 1, sharex=True)
     wide = 0.8 / max(1, len(names))
     for index, name in enumerate(names):
-        own = {(row.families, row.mix): row for row in rows if row.contender == name}
+        own = {(row.families, row.mix): row.means for row in rows if row.contender == name}
         at = [place + (index - (len(names) - 1) / 2.0) * wide for place in range(len(places))]
         for axis, what in zip(axes, ("effective", "least"), strict=True):
             values = [100.0 * getattr(own[place], what) if place in own else 0.0 for place in places]

@@ -42,14 +42,12 @@ class Task(NamedTuple):
     duration_s: float
 
 
-class Outcome(NamedTuple):
-    """What came of a run: shares in [0, 1] of all requests, and over families; decisions in microseconds of CPU time.
+class Measured(NamedTuple):
+    """Shares in [0, 1] of all requests, and over families; decisions in microseconds of CPU time.
 
     `neighbours` is how much the attainment of all families but the one that bursts changed by its burst.
     """
 
-    task: Task
-    requests: int
     attainment: float
     effective: float
     mean: float
@@ -58,6 +56,14 @@ class Outcome(NamedTuple):
     decision_us: float
     decision_p99_us: float
     neighbours: float | None = None
+
+
+class Outcome(NamedTuple):
+    """What came of a run."""
+
+    task: Task
+    requests: int
+    measured: Measured
 
 
 def mix_named(name: str, families: int, duration_s: float) -> Mix:
@@ -86,7 +92,8 @@ def run(task: Task, machine: Machine = MACHINE) -> Outcome:
         loud = mix.burst.member
         neighbours = float(answered.met[asked.member != loud].mean() - before.met[quiet.member != loud].mean())
     overall = shared.overall
-    return Outcome(task, len(asked), *overall, shared.mean, shared.least, shared.jain, *decisions, neighbours)
+    measured = Measured(*overall, shared.mean, shared.least, shared.jain, *decisions, neighbours)
+    return Outcome(task, len(asked), measured)
 
 
 def run_all(tasks: Sequence[Task], workers: int, done: Callable[[], None] = lambda: None) -> list[Outcome]:
@@ -108,18 +115,13 @@ def _answered(
     task: Task, mix: Mix, asked: Arrivals, families: tuple[Member, ...], machine: Machine
 ) -> tuple[Answered, tuple[float, float]]:
     """The answers, and the median and the 99th percentile of a decision (not of static shares: there are many)."""
-    policies: dict[str, Policy] = {
-        OURS: Casc(),
-        PLAIN: Casc(),
-        STATIC: Casc(),
-        EDF: policy_named("maxbatch"),
-    }
-    if task.contender not in policies:
+    if task.contender not in CONTENDERS:
         raise ValueError(f"contender {task.contender!r}: expected one of {', '.join(CONTENDERS)}")
-    timed = stopwatch(policies[task.contender])
+    policy: Policy = policy_named("maxbatch") if task.contender == EDF else Casc()
     if task.contender == STATIC:
         part = shares(replace(mix, burst=None), len(families)).tolist()
-        return apart(asked, families, policies[STATIC], machine, task.seed, part), (float("nan"), float("nan"))
+        return apart(asked, families, policy, machine, task.seed, part), (float("nan"), float("nan"))
+    timed = stopwatch(policy)
     answered = together(asked, families, timed, machine, task.seed, fair=task.contender == OURS)
     decisions = timed.decisions(len(asked))
     return answered, (decisions.median_us, decisions.p99_us)

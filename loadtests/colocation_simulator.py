@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from loadtests.colocation_families import Arrivals, Member
 from loadtests.simulator import Machine, replay
 from router.contract import Dispatch, Family, Outcome, Record, Request, Slot
-from router.scheduler import Limits, Scheduler
+from router.limits import Limits
+from router.scheduler import Scheduler
 from router.view import Policy
 
 LIMITS = Limits(transit_s=0.0, ahead=0.7)

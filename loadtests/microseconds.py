@@ -143,8 +143,7 @@ async def _nobody(*_: object) -> None:
 def _body(gateway: Gateway, family: str) -> bytes:
     loaded = gateway.families[family]
     (tensor,) = loaded.manifest.inputs
-    assert gateway.repository is not None
-    row = gateway.repository.open(family).samples()[tensor.name][:1]
+    row = gateway.reader.repository.open(family).samples()[tensor.name][:1]
     given = {"name": tensor.name, "shape": list(row.shape), "datatype": tensor.datatype, "data": row.ravel().tolist()}
     return orjson.dumps({"inputs": [given]})
 

@@ -45,7 +45,7 @@ from loadtests.routing_setup import (
 )
 from loadtests.routing_simulated import Bench, Task, run_all
 from loadtests.routing_table import RunTable
-from loadtests.servers import ServerError
+from loadtests.servers import ServerError, add_cores
 from loadtests.traces import TraceError
 from variants.repository import RepositoryError
 
@@ -151,9 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--margin", type=float, help="planning margin (default: learnt, as the gateway does)")
     add("--slots", type=int, default=1, help="batches at a time (default 1)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="simulations at a time (default: cores)")
-    add("--server-cores", type=int, nargs="*", default=[0, 1], help="none: not pinned (default 0 1)")
-    add("--slot-cores", type=int, nargs="*", default=[0], help="of those, where batches run; none: on all (default 0)")
-    add("--generator-cores", type=int, nargs="*", default=[1], help="none: not pinned (default 1)")
+    add_cores(parser)
     add("--out", type=Path, default=Path("loadtests/results"))
     return parser
 

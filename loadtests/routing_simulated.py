@@ -19,8 +19,8 @@ from loadtests.suite import Trace, Yardsticks, draw
 from loadtests.workload import Workload
 from router.contract import Family, Item
 from router.latency import LatencyModel
+from router.limits import SERVING, Limits
 from router.policies import policy_named
-from router.scheduler import SERVING, Limits
 from router.view import CascadePolicy, Decision, Policy, PreparedPolicy, View
 
 LATER = ", later"

@@ -5,6 +5,7 @@ How the gateway and its peers are started stands here and nowhere else.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import socket
@@ -152,6 +153,14 @@ def running(command: Command, cores: Sequence[int] = ()) -> Iterator[Server]:
             yield server
         finally:
             server.stop()
+
+
+def add_cores(parser: argparse.ArgumentParser) -> None:
+    """The options that say which processor cores servers, their batches and the generator run on."""
+    add = parser.add_argument
+    add("--server-cores", type=int, nargs="*", default=[0, 1], help="none: not pinned (default 0 1)")
+    add("--slot-cores", type=int, nargs="*", default=[0], help="of those, where batches run; none: on all (default 0)")
+    add("--generator-cores", type=int, nargs="*", default=[1], help="none: not pinned (default 1)")
 
 
 @contextmanager

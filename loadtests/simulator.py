@@ -2,8 +2,9 @@
 
 It only moves the clock and keeps a heap of batches that run; every decision is the scheduler's. A batch takes its
 profiled median times seeded log-normal noise. What HTTP costs is added outside the scheduler, as it is live: the
-deadline counts from receipt, while the score counts from the intended start. HTTP also takes processor time: the event
-loop serves one request after the other, and while all slots are busy, each one makes a batch longer.
+deadline counts from receipt, while the score counts from the intended start. HTTP and
+decisions also take processor time: the event loop does one thing after the other, so that requests wait outside and
+batches that have ended are taken back late, and while all slots are busy what it does makes a batch longer.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from loadtests.traces import Seconds
 from loadtests.workload import Workload
 from router.contract import NEVER, Dispatch, Family, Outcome, Record, Request, Slot
 from router.latency import LatencyModel
-from router.scheduler import Limits, Scheduler
+from router.limits import Limits
+from router.scheduler import Scheduler
 from router.view import Policy
 
 FATES = {

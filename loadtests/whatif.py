@@ -25,8 +25,8 @@ from loadtests.simulator import Machine, simulate
 from loadtests.traces import Shape, TraceError, arrivals, recorded
 from loadtests.workload import SloMix, Workload
 from router.contract import Family
+from router.limits import Limits
 from router.policies import policy_named
-from router.scheduler import Limits
 
 MOST_REPLICAS = 64
 """Where the search for the fewest replicas ends."""

@@ -30,6 +30,20 @@ def wilson(hits: float, trials: float, z: float = Z) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1.0 + spread)), min(1.0, (middle + half) / (1.0 + spread))
 
 
+class Reading(NamedTuple):
+    """A share with its interval. `trials` is what comparisons count for, `expected` what was predicted, if anything.
+
+    All but `trials` are fractions in [0, 1].
+    """
+
+    share: float
+    low: float
+    high: float
+    trials: float
+    expected: float | None = None
+    drifts: bool = False
+
+
 class Share:
     """Hits among trials, both fading with a time constant of `window_s`."""
 
@@ -52,19 +66,10 @@ class Share:
         kept = math.exp(-max(0.0, now - self._since_s) / self._window_s)
         return self._hits * kept, self._trials * kept
 
-
-class Reading(NamedTuple):
-    """A share with its interval. `trials` is what comparisons count for, `expected` what was predicted, if anything.
-
-    All but `trials` are fractions in [0, 1].
-    """
-
-    share: float
-    low: float
-    high: float
-    trials: float
-    expected: float | None = None
-    drifts: bool = False
+    def reading(self, now: float) -> Reading:
+        """The share as it stands, with its interval; 0 without trials."""
+        hits, trials = self.at(now)
+        return Reading(hits / trials if trials else 0.0, *wilson(hits, trials), trials)
 
 
 class Expected(NamedTuple):
@@ -105,11 +110,9 @@ class Agreement:
 
     def reading(self, now: float) -> Reading:
         """The share as it stands."""
-        hits, trials = self._share.at(now)
-        low, high = wilson(hits, trials)
-        drifts = self._is_off(low, high) and now - self._off_since_s >= self._rules.hold_s
-        share = hits / trials if trials else 0.0
-        return Reading(share, low, high, trials, self.expected.share if self.expected else None, drifts)
+        found = self._share.reading(now)
+        drifts = self._is_off(found.low, found.high) and now - self._off_since_s >= self._rules.hold_s
+        return found._replace(expected=self.expected.share if self.expected else None, drifts=drifts)
 
     def _is_off(self, low: float, high: float) -> bool:
         if self.expected is None:

@@ -8,68 +8,32 @@ from __future__ import annotations
 from functools import partial
 
 from router.admission import cannot_finish, has_time_for, lowest_variant, spares, work_ahead
-from router.backlog import Backlog, LaneKey
+from router.backlog import LaneKey
 from router.contract import NEVER, Item, Outcome, Reason, Request, WhenLate
-from router.demand import Demand
 from router.fairness import Fairness
-from router.ledger import Ledger
+from router.limits import Limits
+from router.parts import Parts
 from router.pending import Pending
 from router.quotas import Account, Quotas
 from router.roster import Roster
-from router.slots import Slots
-from router.viewer import Known, Viewer
-from router.waiting import Waiting
+from router.viewer import Known
 
 
 class Gate:
-    """Lets requests into `waiting` and `ledger`, or refuses them. It reads the other parts of the scheduler.
+    """Lets requests in, or refuses them. It reads the other parts of the scheduler.
 
-    At most `backlog_rows` rows wait. Rows are planned to be answered `transit_s` before their deadline, at most a tenth
-    of the SLO. Without `fairness` shares mean nothing.
+    `limits` bounds the rows that wait and says how long before their deadline answers are planned to be ready. Without
+    `fairness` shares mean nothing.
     """
 
-    __slots__ = (
-        "_backlog",
-        "_backlog_rows",
-        "_demand",
-        "_families",
-        "_ledger",
-        "_roster",
-        "_slots",
-        "_transit_s",
-        "_viewer",
-        "_waiting",
-        "fairness",
-        "quotas",
-    )
+    __slots__ = ("_limits", "_parts", "_roster", "fairness", "quotas")
 
-    def __init__(
-        self,
-        families: dict[str, Known],
-        viewer: Viewer,
-        slots: Slots,
-        backlog: Backlog,
-        waiting: Waiting,
-        ledger: Ledger,
-        demand: Demand,
-        roster: Roster,
-        quotas: Quotas,
-        fairness: Fairness | None,
-        backlog_rows: int,
-        transit_s: float,
-    ) -> None:
-        self._families = families
-        self._viewer = viewer
-        self._slots = slots
-        self._backlog = backlog
-        self._waiting = waiting
-        self._ledger = ledger
-        self._demand = demand
+    def __init__(self, parts: Parts, roster: Roster, quotas: Quotas, fairness: Fairness | None, limits: Limits) -> None:
+        self._parts = parts
         self._roster = roster
+        self._limits = limits
         self.quotas = quotas
         self.fairness = fairness
-        self._backlog_rows = backlog_rows
-        self._transit_s = transit_s
 
     def take(self, request: Request, now: float) -> float | None:
         """Let a request in. Returns by when a policy must look at it, `None` where it is refused or waits for a load.
@@ -78,42 +42,43 @@ class Gate:
         """
         account = None if request.audit else self.quotas.account(request.tenant, now)
         if account is not None and (wait_s := account.wait_s(len(request.row_classes), now)):
-            self._ledger.refuse(request, Outcome.REJECTED_QUOTA, Reason.QUOTA, now, wait_s)
+            self._parts.ledger.refuse(request, Outcome.REJECTED_QUOTA, Reason.QUOTA, now, wait_s)
             return None
         state, lowest = self._answering(request, now)
         if state is None or lowest is None:
             self._take_cold(request, state, account, now)
             return None
         if len(request.row_classes) > self._room():
-            self._ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
+            self._parts.ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
             return None
         background, by_s = request.deadline_s == NEVER, self._planned_by_s(request)
-        if not background and cannot_finish(state.latency, request, lowest, self._slots.count, now):
+        if not background and cannot_finish(state.latency, request, lowest, self._parts.slots.count, now):
             if request.when_late is WhenLate.SHED:
-                self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
+                self._parts.ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return None
             background = True
         if not background:
-            refusal = self._refusal(request, state, lowest, now)
+            refusal = self._refusal(request, state, lowest, by_s, now)
             self._ask(request, state, lowest, by_s, now, admitted=refusal is None)
             if refusal is not None and request.when_late is WhenLate.SHED:
-                self._demand.observe(request, lowest, now)
-                self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
+                self._parts.demand.observe(request, lowest, now)
+                self._parts.ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
                 return None
             # Who wants an answer though it is late does not take the time of those who want it in time.
             background = refusal is not None
-        return self._enter(request, state, lowest, account, now, background=background)
+        return self._enter(request, state, lowest, by_s, account, now, background=background)
 
     def refuse_hopeless(self, request: Request, now: float) -> Reason | None:
         """See `Scheduler.refuse_hopeless`."""
         state, lowest = self._answering(request, now)
         if state is None or lowest is None or request.when_late is not WhenLate.SHED:
             return None
-        refusal = self._refusal(request, state, lowest, now)
+        by_s = self._planned_by_s(request)
+        refusal = self._refusal(request, state, lowest, by_s, now)
         if refusal is None:
             return None
-        self._ask(request, state, lowest, self._planned_by_s(request), now, admitted=False)
-        self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
+        self._ask(request, state, lowest, by_s, now, admitted=False)
+        self._parts.ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, refusal, now)
         return refusal
 
     def refuse_over_quota(self, request: Request, now: float) -> float:
@@ -121,74 +86,80 @@ class Gate:
         account = self.quotas.account(request.tenant, now)
         wait_s = 0.0 if account is None else account.wait_s(1, now)
         if wait_s:
-            self._ledger.refuse(request, Outcome.REJECTED_QUOTA, Reason.QUOTA, now, wait_s)
+            self._parts.ledger.refuse(request, Outcome.REJECTED_QUOTA, Reason.QUOTA, now, wait_s)
         return wait_s
 
     def loosen(self, key: LaneKey, item: Item, now: float) -> None:
         """A row may be answered by others than the variant that its caller keeps."""
-        pending = self._ledger.pending[item.request_id]
+        pending = self._parts.ledger.pending[item.request_id]
         _, lowest = self._answering(pending.request, now)
-        self._waiting.loosen(pending, key, item, item.lowest if lowest is None else lowest)
+        self._parts.waiting.loosen(pending, key, item, item.lowest if lowest is None else lowest)
 
     # Steps
 
     def _answering(self, request: Request, now: float) -> tuple[Known | None, int | None]:
         """The family that is asked for and the cheapest of its variants that may answer, `None` where there is none."""
-        state = self._families.get(request.family)
-        return state, lowest_variant(state.family, request, self._viewer.fresh_hints(now)) if state else None
+        state = self._parts.families.get(request.family)
+        return state, lowest_variant(state.family, request, self._parts.viewer.fresh_hints(now)) if state else None
 
     def _planned_by_s(self, request: Request) -> float:
         """When the answer is planned to be ready."""
-        return request.deadline_s - min(self._transit_s, 0.1 * (request.deadline_s - request.arrival_s))
+        return request.deadline_s - min(self._limits.transit_s, 0.1 * (request.deadline_s - request.arrival_s))
 
     def _room(self) -> int:
         """How many more rows may wait."""
-        return self._backlog_rows - self._backlog.rows - self._backlog.cold_rows
+        return self._limits.backlog_rows - self._parts.backlog.rows - self._parts.backlog.cold_rows
 
     def _take_cold(self, request: Request, state: Known | None, account: Account | None, now: float) -> None:
         """Nothing loaded may answer: wait for a load, if there can be one."""
         if state is None or not self._roster.is_cold(state.family, request):
-            self._ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
-        elif len(request.row_classes) > min(self._room(), self._roster.cold_room(self._backlog_rows)):
-            self._ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
+            self._parts.ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
+        elif len(request.row_classes) > min(self._room(), self._roster.cold_room(self._limits.backlog_rows)):
+            self._parts.ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
         else:
             _admit(self._roster.enter_cold(state.family, request, self._planned_by_s(request)), account, now)
 
     def _enter(
-        self, request: Request, state: Known, lowest: int, account: Account | None, now: float, *, background: bool
+        self,
+        request: Request,
+        state: Known,
+        lowest: int,
+        by_s: float,
+        account: Account | None,
+        now: float,
+        *,
+        background: bool,
     ) -> float:
         """Its rows wait from now on; returns what `take` does."""
-        by_s = self._planned_by_s(request)
-        pending = self._ledger.open(request)
+        pending = self._parts.ledger.open(request)
         _admit(pending, account, now)
         held = self._held(request, state, lowest, by_s, now)
-        self._waiting.enter(pending, lowest, by_s, background=background, held=held)
+        self._parts.waiting.enter(pending, lowest, by_s, background=background, held=held)
         first, classes = max(lowest, held), set(request.row_classes)
         latest_s = min(by_s - state.latency.planned_s(first, 1, size_class) for size_class in classes)
         if latest_s > now and not request.audit:
             # Impossible requests are refused; they must not make the policy fear for others of their kind.
-            self._demand.observe(request, lowest, now)
+            self._parts.demand.observe(request, lowest, now)
             pending.expected = True
         return NEVER if background else latest_s
 
     def _held(self, request: Request, state: Known, lowest: int, by_s: float, now: float) -> int:
         """Index of the variant that the caller keeps and that is in nobody's way, -1 where there is none."""
-        name = self._ledger.stickiness.held(request, now)
+        name = self._parts.ledger.stickiness.held(request, now)
         held = None if name is None else state.family.index(name)
         if held is None or held < lowest or held not in state.family.ladder:
             return -1
-        fits = has_time_for(held, request, self._families, self._backlog, self._slots, by_s, now)
+        fits = has_time_for(held, request, self._parts.families, self._parts.backlog, self._parts.slots, by_s, now)
         return held if fits else -1
 
-    def _loosen_all(self, request: Request, lowest: int, now: float) -> None:
+    def _loosen_all(self, request: Request, lowest: int, by_s: float, now: float) -> None:
         """Let all rows that wait for the variant of their caller go where this request has little time."""
-        by_s = self._planned_by_s(request)
-        if has_time_for(lowest, request, self._families, self._backlog, self._slots, by_s, now):
+        if has_time_for(lowest, request, self._parts.families, self._parts.backlog, self._parts.slots, by_s, now):
             return
-        for key, item in [(key, item) for key, items in self._backlog.lanes() if key.held for item in items]:
+        for key, item in [(key, item) for key, items in self._parts.backlog.lanes() if key.held for item in items]:
             self.loosen(key, item, now)
 
-    def _refusal(self, request: Request, state: Known, lowest: int, now: float) -> Reason | None:
+    def _refusal(self, request: Request, state: Known, lowest: int, by_s: float, now: float) -> Reason | None:
         """Why it is refused at once, or comes after all others: its time is over, or taken by others that go first even
         with everything at its cheapest, or others have a right to it.
 
@@ -196,18 +167,17 @@ class Gate:
         """
         if request.deadline_s == NEVER:
             return None
-        if len(self._ledger.stickiness):
-            self._loosen_all(request, lowest, now)
-        by_s = self._planned_by_s(request)
+        if self._parts.backlog.rows and len(self._parts.ledger.stickiness):
+            self._loosen_all(request, lowest, by_s, now)
         if by_s <= now:
             return Reason.DEADLINE_INFEASIBLE
-        if not self._backlog.rows:
+        if not self._parts.backlog.rows:
             return None
-        if all(dispatch.family != request.family for dispatch in self._slots.running):
+        if all(dispatch.family != request.family for dispatch in self._parts.slots.running):
             # Views do so only for families whose rows wait: one that is always refused would never recover.
             state.latency.relax(now)
-        count = self._slots.count
-        ahead = work_ahead(self._families, self._backlog, self._slots, request.urgency, by_s, now)
+        count = self._parts.slots.count
+        ahead = work_ahead(self._parts.families, self._parts.backlog, self._parts.slots, request.urgency, by_s, now)
         if not ahead.rows:
             # Whatever is believed of latencies: what is refused teaches nothing.
             return None

@@ -85,6 +85,7 @@ class Memory:
         """The family has changed: these are its tables from now on, if any."""
         self._tables = {name: table for name, table in self._tables.items() if name[0] != family}
         self._cascades.pop(family, None)
+        self._shares.pop(family, None)
         for table in tables:
             self._tables[family, table.size_class] = table
             self._cascades[family] = table.cascades

@@ -36,6 +36,20 @@ class Loadable(NamedTuple):
     gain: float
 
 
+def gains(qualities: Mapping[int, float], first: int) -> dict[int, float]:
+    """What each variant adds to the better of `first` and those before it; `first` adds the quality of its answer.
+
+    `qualities` is by index, in the order of the family. One that is no better adds nothing.
+    """
+    best = qualities[first]
+    found = {first: best}
+    for index, quality in qualities.items():
+        if index != first:
+            found[index] = max(0.0, quality - best)
+            best = max(best, quality)
+    return found
+
+
 class Wanted(NamedTuple):
     """A family, its variants worth loading by index, the one that takes least first, and how much it is wanted.
 
@@ -108,18 +122,19 @@ class Placement:
         ranks = dict(self._ranks(wanted, frozenset(held), frozenset(loading), sizes))
         order = sorted(ranks, key=lambda spot: (ranks[spot], spot))
         target = self._target(order, ranks, families, sizes, budget_bytes)
-        now = _Files(families, sizes, (*held, *loading))
+        files = _Files(families, sizes, (*held, *loading))
         steps: list[Step] = []
         # The smallest of a family goes last, whatever else it is worth.
-        spare = [spot for spot in reversed(order) if spot in set(held) - set(target)]
+        gone, there = set(held) - set(target), {*held, *loading}
+        spare = [spot for spot in reversed(order) if spot in gone]
         spare.sort(key=lambda spot: spot.variant == families[spot.family].smallest)
-        for spot in (None, *(spot for spot in target if spot not in held and spot not in set(loading))):
-            while spare and now.bytes_with(spot) > budget_bytes:
+        for spot in (None, *(spot for spot in target if spot not in there)):
+            while spare and files.bytes_with(spot) > budget_bytes:
                 evicted = spare.pop(0)
-                now.drop(evicted)
+                files.drop(evicted)
                 steps.append(Evict(evicted))
-            if spot is not None and now.bytes_with(spot) <= budget_bytes:
-                now.take(spot)
+            if spot is not None and files.bytes_with(spot) <= budget_bytes:
+                files.take(spot)
                 steps.append(Load(spot))
         return tuple(steps)
 

@@ -8,7 +8,7 @@ REMEMBERED_S = 300.0
 
 
 class Popularity:
-    """Rows a second by family. Remembers the number of families that it was asked about or told of, no more."""
+    """Rows a second by family. Remembers the families that it was told of until they are forgotten, no others."""
 
     __slots__ = ("_counts", "_remembered_s", "last_s")
 

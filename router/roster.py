@@ -12,16 +12,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from router.admission import lowest_variant, missing_variant
-from router.backlog import Backlog, LaneKey
+from router.backlog import LaneKey
 from router.contract import NEVER, Family, Item, Outcome, Reason, Request, WhenCold
-from router.demand import Demand
 from router.latency import LatencyModel
-from router.ledger import Ledger
+from router.parts import Parts
 from router.pending import Pending
-from router.slots import Slots
 from router.view import Policy, PreparedPolicy
-from router.viewer import Known, Viewer
-from router.waiting import Waiting
+from router.viewer import Known
 
 COLD_SHARE = 0.5
 """Cold rows take no more than this share of the backlog: they must not shut out those that can be answered."""
@@ -59,35 +56,17 @@ class Cold(NamedTuple):
 
 
 class Roster:
-    """Changes `families` and `margins`, which the scheduler and its views read, and moves the rows concerned."""
+    """Changes families and margins, which the scheduler and its views read, and moves the rows concerned."""
 
-    __slots__ = ("_backlog", "_demand", "_families", "_ledger", "_margins", "_policy", "_slots", "_viewer", "_waiting")
+    __slots__ = ("_parts", "_policy")
 
-    def __init__(
-        self,
-        families: dict[str, Known],
-        margins: dict[str, float | None],
-        policy: Policy,
-        viewer: Viewer,
-        slots: Slots,
-        backlog: Backlog,
-        waiting: Waiting,
-        ledger: Ledger,
-        demand: Demand,
-    ) -> None:
-        self._families = families
-        self._margins = margins
+    def __init__(self, parts: Parts, policy: Policy) -> None:
+        self._parts = parts
         self._policy = policy
-        self._viewer = viewer
-        self._slots = slots
-        self._backlog = backlog
-        self._waiting = waiting
-        self._ledger = ledger
-        self._demand = demand
 
     def prepare(self, family: Family, margin: float | None) -> Prepared:
         """What `change` needs. Reads only what never changes in place, so any thread may call it."""
-        known = self._families.get(family.name)
+        known = self._parts.families.get(family.name)
         same = known is not None and _answers_alike(known.family, family)
         latency = known.latency if known is not None and same else LatencyModel(family, margin)
         tables = None
@@ -101,13 +80,13 @@ class Roster:
         Raises `ValueError` where its variants are others and requests of the old ones have no outcome yet.
         """
         family, name = prepared.family, prepared.family.name
-        known = self._families.get(name)
+        known = self._parts.families.get(name)
         if known is not None and not _answers_alike(known.family, family) and self.is_busy(name):
             raise ValueError(f"family {name}: requests of revision {known.family.revision} have no outcome yet")
-        self._families[name] = Known(family, prepared.latency)
-        self._margins.setdefault(name, prepared.margin)
+        self._parts.families[name] = Known(family, prepared.latency)
+        self._parts.margins.setdefault(name, prepared.margin)
         if known is not None:
-            self._demand.relabel(known.family, family)
+            self._parts.demand.relabel(known.family, family)
             self._move_rows(family, now)
         return self._adopted(state, name, prepared.tables)
 
@@ -118,32 +97,32 @@ class Roster:
         """
         if self.in_use(name):
             raise ValueError(f"family {name}: a batch of it runs")
-        known = self._families[name]
-        for pending in [p for p in self._ledger.pending.values() if p.request.family == name]:
+        known = self._parts.families[name]
+        for pending in [p for p in self._parts.ledger.pending.values() if p.request.family == name]:
             if pending.unanswered:
-                self._ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
+                self._parts.ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
             else:
-                self._ledger.close(pending, Reason.NOT_LOADED, now)
-        self._demand.relabel(known.family, known.family.with_loaded(()))
-        del self._families[name]
-        self._margins.pop(name, None)
+                self._parts.ledger.close(pending, Reason.NOT_LOADED, now)
+        self._parts.demand.relabel(known.family, known.family.with_loaded(()))
+        del self._parts.families[name]
+        self._parts.margins.pop(name, None)
         return self._adopted(state, name, None)
 
     def set_margin(self, name: str, margin: float | None) -> None:
         """Plan with another margin for this family from now on; None learns it."""
-        self._margins[name] = margin
+        self._parts.margins[name] = margin
 
     def in_use(self, name: str) -> set[str]:
         """The variants of a family that batches run on or are about to; they must not be taken from memory."""
-        return {dispatch.variant for dispatch in self._slots.running if dispatch.family == name}
+        return {dispatch.variant for dispatch in self._parts.slots.running if dispatch.family == name}
 
     def busy(self) -> frozenset[str]:
         """The families of which requests have no outcome yet."""
-        return frozenset(pending.request.family for pending in self._ledger.pending.values())
+        return frozenset(pending.request.family for pending in self._parts.ledger.pending.values())
 
     def is_busy(self, name: str) -> bool:
         """Whether a family has requests without an outcome, or batches that run."""
-        return bool(self.in_use(name)) or any(p.request.family == name for p in self._ledger.pending.values())
+        return bool(self.in_use(name)) or any(p.request.family == name for p in self._parts.ledger.pending.values())
 
     def is_cold(self, family: Family, request: Request) -> bool:
         """Whether something that may answer the request could be loaded and is to be waited for.
@@ -156,20 +135,20 @@ class Roster:
         """A new request waits for something to be loaded."""
         missing = missing_variant(family, request)
         assert missing is not None, "asked after `is_cold`"
-        pending = self._ledger.open(request)
+        pending = self._parts.ledger.open(request)
         pending.cold = True
-        self._waiting.enter(pending, ~missing, by_s, background=False)
+        self._parts.waiting.enter(pending, ~missing, by_s, background=False)
         return pending
 
     def cold_room(self, backlog_rows: int) -> float:
         """How many more rows may wait for a load."""
-        return COLD_SHARE * backlog_rows - self._backlog.cold_rows
+        return COLD_SHARE * backlog_rows - self._parts.backlog.cold_rows
 
     def cold(self) -> Mapping[str, Cold]:
         """What waits for a load, by family."""
         found: dict[str, Cold] = {}
-        for key, items in self._backlog.cold():
-            since_s = min(self._ledger.pending[item.request_id].request.arrival_s for item in items)
+        for key, items in self._parts.backlog.cold():
+            since_s = min(self._parts.ledger.pending[item.request_id].request.arrival_s for item in items)
             before = found.get(key.family, Cold(0, since_s, ()))
             wants = Missing(~key.lowest, max(item.floor for item in items), key.pinned >= 0)
             missing = (*before.missing, wants)
@@ -178,22 +157,22 @@ class Roster:
 
     def refuse_cold(self, name: str, missing: Missing, now: float) -> None:
         """What waits for this waits in vain: nothing that would do can be loaded."""
-        for key, items in self._backlog.of(name):
+        for key, items in self._parts.backlog.of(name):
             if key.lowest == ~missing.variant and (key.pinned >= 0) == missing.pinned:
                 for item in items:
                     self._refuse(item, now)
 
     def _move_rows(self, family: Family, now: float) -> None:
-        hints = self._viewer.fresh_hints(now)
-        for key, items in self._backlog.of(family.name):
-            if key.at >= 0 and not (family.ladder and key.at in family.ladder[:-1]):
+        hints = self._parts.viewer.fresh_hints(now)
+        for key, items in self._parts.backlog.of(family.name):
+            if key.at >= 0 and key.at not in family.ladder[:-1]:
                 # No better answer is to be had any more.
                 for item in items:
                     pending = self._pending(item)
                     if pending is not None:
-                        self._waiting.leave(pending, key, item)
+                        self._parts.waiting.leave(pending, key, item)
                         if pending.settled():
-                            self._ledger.answer(pending, now)
+                            self._parts.ledger.answer(pending, now)
                 continue
             for item in items:
                 pending = self._pending(item)
@@ -207,16 +186,13 @@ class Roster:
 
     def _pending(self, item: Item) -> Pending | None:
         """The request of a row that still waits; another row may have ended it meanwhile."""
-        pending = self._ledger.pending.get(item.request_id)
+        pending = self._parts.ledger.pending.get(item.request_id)
         return pending if pending is not None and item.row in pending.queued else None
 
     def _cool(self, family: Family, pending: Pending, key: LaneKey, item: Item, now: float) -> None:
         """Nothing loaded may answer this row any more."""
-        if key.lowest >= 0 and not self.is_cold(family, pending.request):
-            self._refuse(item, now)
-            return
         missing = missing_variant(family, pending.request)
-        if missing is None:
+        if missing is None or (key.lowest >= 0 and not self.is_cold(family, pending.request)):
             self._refuse(item, now)
         elif key.lowest != ~missing:
             pending.cold, pending.expected = True, False
@@ -227,19 +203,19 @@ class Roster:
         pinned = -1 if pending.request.pinned is None else max(lowest, ~lowest)
         by_s, background = item.deadline_s, key.background
         if key.lowest < 0 <= lowest:
-            latency = self._families[family.name].latency
+            latency = self._parts.families[family.name].latency
             background = by_s == NEVER
             if not background and now + latency.planned_s(lowest, 1, item.size_class) >= by_s:
                 # Its own deadline is lost to the load. It is in as much of a hurry as if it had come now.
                 by_s = now + item.slo_s
         # Whoever keeps a variant keeps it no longer: the choice is another one.
         to = key._replace(pinned=pinned, lowest=lowest, background=background, held=False)
-        self._waiting.move(pending, key, item, to, item._replace(lowest=lowest, deadline_s=by_s))
+        self._parts.waiting.move(pending, key, item, to, item._replace(lowest=lowest, deadline_s=by_s))
 
     def _refuse(self, item: Item, now: float) -> None:
         pending = self._pending(item)
         if pending is not None:
-            self._ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
+            self._parts.ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
 
     def _adopted(self, state: object, name: str, tables: object | None) -> object:
         if isinstance(self._policy, PreparedPolicy):

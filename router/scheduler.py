@@ -17,7 +17,6 @@ Rules of the house:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from router.backlog import Backlog
 from router.contract import (
@@ -39,6 +38,8 @@ from router.fairness import Fairness
 from router.gate import Gate
 from router.latency import LatencyModel
 from router.ledger import Ledger
+from router.limits import Limits
+from router.parts import Parts
 from router.pending import Pending
 from router.quotas import Quota, Quotas
 from router.roster import Cold, Missing, Prepared, Roster
@@ -49,28 +50,6 @@ from router.waiting import Waiting
 
 RETRY_S = 0.05
 """A policy that lets a slot wait is asked again after this long at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`backlog_rows` bounds the rows that wait, `look_ahead` the rows of a lane that a policy sees.
-
-    Rows are planned to be answered `transit_s` before their deadline, at most a tenth of the SLO: it stands for what a
-    request spends outside, on its way in and back. `reply_margin_s` is how much earlier still a kept answer is sent: it
-    covers the lateness of the driver's timers. In the last `ahead` (0 to 1) of the seconds that a batch is planned to
-    take, some milliseconds at most, the next one of its slot may be decided, for its driver to have at hand; 0 waits
-    until it has ended.
-    """
-
-    backlog_rows: int = 4096
-    look_ahead: int = 32
-    reply_margin_s: float = 0.002
-    transit_s: float = 0.0
-    ahead: float = 0.0
-
-
-SERVING = Limits(transit_s=0.004, ahead=0.7)
-"""As the gateway has them by default."""
 
 
 class Scheduler:
@@ -109,10 +88,9 @@ class Scheduler:
         self._ledger = Ledger(self._backlog)
         self._pending = self._ledger.pending
         self._demand = Demand()
-        self._roster = Roster(
+        parts = Parts(
             self._families,
             own_margins,
-            policy,
             self._viewer,
             self._slots,
             self._backlog,
@@ -120,20 +98,9 @@ class Scheduler:
             self._ledger,
             self._demand,
         )
-        self._gate = Gate(
-            self._families,
-            self._viewer,
-            self._slots,
-            self._backlog,
-            self._waiting,
-            self._ledger,
-            self._demand,
-            self._roster,
-            quotas or Quotas(),
-            Fairness(self._slots.count, tenants) if fair else None,
-            self.limits.backlog_rows,
-            self.limits.transit_s,
-        )
+        self._roster = Roster(parts, policy)
+        fairness = Fairness(self._slots.count, tenants) if fair else None
+        self._gate = Gate(parts, self._roster, quotas or Quotas(), fairness, self.limits)
         self._wake_at = NEVER
         self._dispatches: list[Dispatch] = []
         """Started and not yet reported; survives a policy that raises after its first plan."""
@@ -154,7 +121,7 @@ class Scheduler:
         self._wake_at = now if self._slots.free else min(self._wake_at, start_by_s)
 
     def refuse_hopeless(self, request: Request, now: float) -> Reason | None:
-        """Refuse a request that `submit` would refuse on these terms whatever its rows; others are as if never seen.
+        """Refuse a request that `submit` would refuse on these terms whatever its rows; others are not counted.
 
         `request` has one row of the smallest size class. So who can tell early saves reading the rest of it. It is not
         counted as demand to plan for: what it would have asked for is not known. Returns why it is refused.

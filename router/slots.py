@@ -66,14 +66,14 @@ class Slots:
         A slot that is free later is given none: by then the first one may have room.
         """
         first = self._first(now)
-        if first is None or first.slot in self._next or self._opens_s(first) > now:
+        if first is None or self._opens_s(first) > now:
             return None
         return Soon(first.slot, self._end_s(first, now))
 
     def opens_s(self, now: float) -> float:
         """When that slot may be given a batch though it runs one; infinite where none may."""
         first = self._first(now)
-        return NEVER if first is None or first.slot in self._next else self._opens_s(first)
+        return NEVER if first is None else self._opens_s(first)
 
     def start(self, plan: Plan, at_s: float, now: float) -> Dispatch:
         """Give the plan's slot its batch, which begins now, or a busy one its next, expected to begin at `at_s`.
@@ -142,10 +142,11 @@ class Slots:
         return tuple(ended)
 
     def _first(self, now: float) -> Dispatch | None:
-        """The batch of the slot that is the first to have nothing left to run."""
+        """The batch of the slot that is the first to have nothing left to run; none where it has its next already."""
         if not self._ahead:
             return None
-        return min(self._running.values(), key=lambda batch: self._end_s(batch, now), default=None)
+        first = min(self._running.values(), key=lambda batch: self._end_s(batch, now), default=None)
+        return None if first is None or first.slot in self._next else first
 
     def _opens_s(self, dispatch: Dispatch) -> float:
         seconds = dispatch.predicted_s

@@ -1,8 +1,8 @@
 """Which variant a caller keeps for a while, so that equal questions in one session do not get different answers.
 
 The first answer begins a hold on the variant that gave it. It lasts `sticky_s` from then, however often the caller asks
-meanwhile: a hold that began in a busy moment does not stay for good. It is a wish: see `Scheduler.submit` for when a
-deadline goes before it.
+meanwhile: a hold that began in a busy moment does not stay for good. It is a wish: see
+`router.admission.has_time_for` for when a deadline goes before it.
 """
 
 from __future__ import annotations
@@ -43,12 +43,9 @@ class Stickiness:
 
     def answered(self, request: Request, variant: str, now: float) -> None:
         """A request was answered; a hold that lasts stays as it is, though this once another variant answered."""
-        if request.sticky_s <= 0.0 or request.pinned is not None:
+        if request.sticky_s <= 0.0 or request.pinned is not None or self.held(request, now) is not None:
             return
         caller = _caller(request)
-        hold = self._holds.get(caller)
-        if hold is not None and now < hold.until_s:
-            return
         self._holds.pop(caller, None)
         if len(self._holds) >= MOST_HOLDS:
             self._holds.popitem(last=False)

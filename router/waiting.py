@@ -49,13 +49,12 @@ class Waiting:
 
     def postpone(self, pending: Pending, key: LaneKey, item: Item) -> None:
         """A row that is late goes to the background."""
-        self._backlog.remove(key, (item,))
-        self._put(pending, key._replace(background=True), item)
+        self.move(pending, key, item, key._replace(background=True), item)
 
     def loosen(self, pending: Pending, key: LaneKey, item: Item, lowest: int) -> None:
         """A row that waits for the variant its caller keeps may be answered by `lowest` or a better one."""
-        self._backlog.remove(key, (item,))
-        self._put(pending, key._replace(pinned=-1, lowest=lowest, held=False), item._replace(lowest=lowest))
+        to = key._replace(pinned=-1, lowest=lowest, held=False)
+        self.move(pending, key, item, to, item._replace(lowest=lowest))
 
     def move(self, pending: Pending, key: LaneKey, item: Item, to: LaneKey, moved: Item) -> None:
         """A row goes on waiting in another lane, on other terms."""

@@ -33,7 +33,6 @@ class Appraisal:
         budget_bytes: int,
         pinned: Iterable[str],
         slots: int,
-        placement: Placement,
     ) -> None:
         self.budget_bytes = budget_bytes
         self.pinned = frozenset(pinned)
@@ -41,7 +40,7 @@ class Appraisal:
         self.allowed_bytes = 0.0
         self._pieces = pieces
         self._slots = slots
-        self._placement = placement
+        self._placement = Placement()
         self._overhead = Overhead()
         self._loadable: dict[str, dict[int, Loadable]] = {}
         self._row_s: dict[str, dict[int, float]] = {}
@@ -55,11 +54,11 @@ class Appraisal:
         pieces = dict(self._pieces)
         sizes = {file: size for piece in pieces.values() for file, size in piece.bytes.items()}
         held = [Spot(name, _index(piece, variant)) for name, piece in pieces.items() for variant in tuple(piece.paths)]
-        overhead = self._overhead.observe(resident_bytes(), sum(self.bytes_by_family().values()))
+        taken = sum(self.bytes_by_family().values())
+        overhead = self._overhead.observe(resident_bytes(), taken)
         # Opening a model takes its file's bytes once more for a moment.
         self.allowed_bytes = self.budget_bytes - overhead - max(sizes.values(), default=0)
         now = monotonic()
-        taken = sum(sizes[file] for file in {f for s in held for f in self._files(pieces, s)})
         if taken > FULL * self.allowed_bytes:
             # Of hundreds of families most are not even thought of: the rest cannot take the place of what is there.
             asked = nlargest(MOST_RIVALS, pieces, key=lambda name: self.popularity.per_s(name, now))
@@ -105,10 +104,6 @@ class Appraisal:
             if other is not None and smallest is not None:
                 fixed += other.size(other.loaded.family.variants[smallest].name)
         return fixed + piece.size(piece.loaded.family.variants[variant].name) <= self.allowed_bytes
-
-    def _files(self, pieces: Mapping[str, PiecewiseFamily], spot: Spot) -> tuple[str, ...]:
-        piece = pieces[spot.family]
-        return piece.keys(piece.loaded.family.variants[spot.variant].name)
 
     def _wanted(
         self, pieces: Mapping[str, PiecewiseFamily], cold: Mapping[str, Cold], busy: frozenset[str], now: float

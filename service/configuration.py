@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as UnreadableVariable
 
-from service.settings import PREFIX, FamilySettings, Settings, TenantSettings
+from service.scoped_settings import FamilySettings, TenantSettings
+from service.settings import PREFIX, Settings
 
 DEFAULT_FILE = Path("pareto.toml")
 """Read from the working directory when no other file is named."""

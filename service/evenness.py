@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from router.agreement import Share
 from router.contract import NEVER, Outcome, Record
 from router.fairness import jain
 
@@ -16,24 +16,11 @@ FORGOTTEN = 0.01
 """Requests, as far as they still count, below which a family is as if nobody asked for it."""
 
 
-class _Family:
-    __slots__ = ("judged", "met", "updated_s")
-
-    def __init__(self, now: float) -> None:
-        self.met = self.judged = 0.0
-        self.updated_s = now
-
-    def at(self, now: float) -> tuple[float, float]:
-        """Met and judged requests, as far as they still count."""
-        keep = math.exp(min(0.0, self.updated_s - now) / WINDOW_S)
-        return keep * self.met, keep * self.judged
-
-
 class Evenness:
     """Adds up records; families are those that records name, which are those that are served."""
 
     def __init__(self) -> None:
-        self._families: dict[str, _Family] = {}
+        self._families: dict[str, Share] = {}
         self._now = 0.0
 
     def add(self, record: Record) -> None:
@@ -41,17 +28,16 @@ class Evenness:
         if record.slo_s == NEVER or record.outcome is Outcome.CANCELLED:
             return
         now = self._now = max(self._now, record.finished_s)
-        family = self._families.get(record.family)
-        if family is None:
-            family = self._families[record.family] = _Family(now)
-        met, judged = family.at(now)
-        family.met, family.judged, family.updated_s = met + record.slo_met, judged + 1.0, now
+        share = self._families.get(record.family)
+        if share is None:
+            share = self._families[record.family] = Share(WINDOW_S)
+        share.add(int(record.slo_met), 1, now)
 
     def attainment(self) -> dict[str, float]:
         """By family, the share of its requests that met their SLO lately; those alone that somebody asked for."""
         shares = {}
-        for name, family in list(self._families.items()):
-            met, judged = family.at(self._now)
+        for name, share in list(self._families.items()):
+            met, judged = share.at(self._now)
             if judged > FORGOTTEN:
                 shares[name] = min(1.0, met / judged)
         return shares

@@ -1,7 +1,7 @@
 """Delayed ground truth: what was answered is remembered by request id until somebody says what was right.
 
 `POST /v2/models/{m}/feedback` with `{"answers": [{"id": "...", "labels": ["yes", 1, null]}]}`: for each row of that
-request the label's name or index, null where it is not known. Every answer is judged once.
+request the label's name or index, null where it is not known. An answer is judged once under each of its ids.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from router.agreement import Reading, Share, wilson
+from router.agreement import Share
 from service.oip.errors import ECHO_CHARACTERS, malformed, shown
 from service.work import Answer
 
@@ -110,15 +110,9 @@ class Feedback:
         for (family, variant), counts in list(self._counts.items()):
             yield family, variant, counts
 
-    @staticmethod
-    def reading(counts: Counts, now: float) -> Reading:
-        """Accuracy of late with its interval."""
-        hits, trials = counts.share.at(now)
-        return Reading(hits / trials if trials else 0.0, *wilson(hits, trials), trials)
-
     @property
     def remembered(self) -> int:
-        """Answers that can be judged."""
+        """Entries that are kept: an answer has one for each of its ids."""
         return len(self._given)
 
     def _count(self, family: str, variant: str, right: bool, now: float) -> None:

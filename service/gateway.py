@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -29,7 +28,7 @@ from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
 from service.feedback import Feedback
 from service.live_quality import LiveQuality
-from service.loading import LoadedFamily, cannot_be_loaded, load_family
+from service.loading import LoadedFamily, cannot_be_loaded
 from service.memory import budget_bytes
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
@@ -38,14 +37,14 @@ from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
 from service.preparing import is_long, prepare
+from service.reading import FamilyReader
 from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
 from service.statistics import Statistics
 from service.tenants import Tenants
 from service.work import Answer
-from variants.repository import Repository, RepositoryError
-from variants.session import SessionOptions
+from variants.repository import RepositoryError
 
 logger = logging.getLogger("pareto.gateway")
 
@@ -75,7 +74,8 @@ class Gateway:
         self.phase = Phase.LOADING
         self.families: dict[str, LoadedFamily] = {}
         self.problems: dict[str, str] = {}
-        self.repository: Repository | None = None
+        cascades = isinstance(self._policy, CascadePolicy)
+        self.reader = FamilyReader(lambda: self.settings, cascades=cascades)
         self.tenants = Tenants(settings)
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
@@ -98,7 +98,9 @@ class Gateway:
         try:
             # A thread of its own: the default pool's threads must start after the slots have got their cores.
             with ThreadPoolExecutor(1, "loading") as loading:
-                loaded = await asyncio.get_running_loop().run_in_executor(loading, self._load)
+                loaded = await asyncio.get_running_loop().run_in_executor(
+                    loading, self.reader.read_all, self._pieces, self.problems
+                )
         except (RepositoryError, OSError) as error:
             self.problems["repository"] = str(error)
             loaded = {}
@@ -412,49 +414,6 @@ class Gateway:
         if variant in known:
             raise ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
         raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
-
-    def read(self, name: str, revision: str | None = None) -> tuple[LoadedFamily, PiecewiseFamily | None]:
-        """Read a revision of a family, by default the active one, and load it where there is no memory budget.
-
-        It takes seconds and runs on any thread. Raises `RepositoryError`.
-        """
-        assert self.repository is not None, "called once loading has begun"
-        settings = self.settings
-        options = SessionOptions(threads=settings.threads_per_slot)
-        cascades = isinstance(self._policy, CascadePolicy)
-        wanted, stages = settings.load_of(name), settings.stages_of(name)
-        if settings.memory_budget is None:
-            loaded = load_family(
-                self.repository, name, options, wanted, stages=stages, cascades=cascades, revision=revision
-            )
-            return replace(loaded, family=replace(loaded.family, share=settings.share_of(name))), None
-        piece = PiecewiseFamily(
-            self.repository,
-            name,
-            options,
-            wanted,
-            stages=stages,
-            cascades=cascades,
-            when_cold=settings.family(name).when_cold,
-            share=settings.share_of(name),
-            revision=revision,
-        )
-        return piece.loaded, piece
-
-    def _load(self) -> dict[str, LoadedFamily]:
-        self.repository = Repository(self.settings.models)
-        loaded: dict[str, LoadedFamily] = {}
-        for name in self.repository.families():
-            try:
-                loaded[name], piece = self.read(name)
-                if piece is not None:
-                    self._pieces[name] = piece
-            except Exception as error:
-                self.problems[name] = str(error)
-                if not isinstance(error, RepositoryError):
-                    logger.exception("family %s: a fault that nobody foresaw", name)
-                logger.error("family %s is not served: %s", name, error)
-        return loaded
 
     def _tell_executors(self) -> None:
         """Say what profiles recommend where the settings leave slots and threads open; it is not followed by itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from router.agreement import Agreement, Reading, Rules, Share, expected_agreement, wilson
+from router.agreement import Agreement, Reading, Rules, Share, expected_agreement
 from router.contract import Family
 
 
@@ -66,5 +66,4 @@ class LiveQuality:
     def tenants(self, now: float) -> Iterator[tuple[str, str, Reading]]:
         """Family, tenant label and how often what it was answered agrees."""
         for (family, tenant), share in list(self._served.items()):
-            hits, trials = share.at(now)
-            yield family, tenant, Reading(hits / trials if trials else 0.0, *wilson(hits, trials), trials)
+            yield family, tenant, share.reading(now)

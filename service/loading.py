@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from router.contract import Family
 from service.oip.signature import Signature
 from service.paths import PathOpener, VariantPath, one_line, serves_stages
-from service.settings import Stages
+from service.scoped_settings import Stages
 from variants.evidence import read_evidence
 from variants.manifest import FamilyManifest, VariantManifest
 from variants.preparation import Preparer, Row, open_preparation

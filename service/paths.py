@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from service.settings import Stages
+from service.scoped_settings import Stages
 from variants.manifest import VariantManifest
 from variants.preparation import Preparer, Row
 from variants.repository import RevisionFolder

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 from router.contract import EVEN, Evidence, Family, Share, WhenCold
-from router.placement import Loadable
+from router.placement import Loadable, gains
 from service.lazy_preparer import LazyPreparer
 from service.loading import WARM_UP_ROWS, describe_family, load_family
 from service.paths import PathOpener, VariantPath
-from service.settings import Stages
+from service.scoped_settings import Stages
 from variants.evidence import read_evidence
 from variants.manifest import TextPreparation
 from variants.preparation import Row
@@ -108,14 +108,8 @@ class PiecewiseFamily:
         if not sound:
             return {}
         first = min(sound, key=lambda index: (self.size(variants[index].name), index))
-        best = variants[first].quality
-        found = {first: Loadable(self.keys(variants[first].name), best)}
-        for index in sound:
-            quality = variants[index].quality
-            if index != first:
-                found[index] = Loadable(self.keys(variants[index].name), max(0.0, quality - best))
-                best = max(best, quality)
-        return found
+        added = gains({index: variants[index].quality for index in sound}, first)
+        return {index: Loadable(self.keys(variants[index].name), gain) for index, gain in added.items()}
 
     def took(self, files: Iterable[str], factor: float) -> None:
         """Loading these files took so many times what they were thought to take."""

@@ -50,7 +50,7 @@ def _feedback(feedback: Feedback, now: float) -> Iterator[Metric]:
     for family, variant, counts in feedback.counts():
         rows.add_metric((family, variant), counts.rows)
         correct.add_metric((family, variant), counts.correct)
-        readings.append(((family, variant), Feedback.reading(counts, now)))
+        readings.append(((family, variant), counts.share.reading(now)))
     yield from (rows, correct)
     yield from _shares("pareto_feedback_accuracy", "Answered rows that were right as told", PAIR, readings)
     unknown = CounterMetricFamily(

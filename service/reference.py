@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from service.settings import PREFIX, FamilySettings, Settings, TenantSettings
+from service.scoped_settings import FamilySettings, TenantSettings
+from service.settings import PREFIX, Settings
 
 _NAMES = {
     "integer": "whole number",

@@ -14,7 +14,8 @@ from service.gateway import Gateway
 from service.memory import budget_bytes
 from service.oip.errors import ProtocolError
 from service.repository_control import RepositoryControl
-from service.settings import FamilySettings, Settings
+from service.scoped_settings import FamilySettings
+from service.settings import Settings
 
 logger = logging.getLogger("pareto.reloading")
 

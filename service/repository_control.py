@@ -65,7 +65,7 @@ class RepositoryControl:
                     await self._warm(name)
                 else:
                     self._loading.add(name)
-                    new, piece = await asyncio.to_thread(gateway.read, name, wanted)
+                    new, piece = await asyncio.to_thread(gateway.reader.read, name, wanted)
                     await self._replace(scheduler, new, piece)
                     self._unloaded.discard(name)
                     self._changed()
@@ -180,11 +180,12 @@ class RepositoryControl:
 
     def _ready(self, name: str) -> tuple[Repository, Scheduler]:
         gateway = self._gateway
-        if gateway.phase is not Phase.READY or gateway.repository is None or gateway.scheduler is None:
+        repository = gateway.reader.repository
+        if gateway.phase is not Phase.READY or gateway.scheduler is None:
             raise gateway.unavailable()
-        if name not in gateway.families and name not in gateway.repository.families():
+        if name not in gateway.families and name not in repository.families():
             raise ProtocolError(404, f"model {name[:80]!r} is not in the repository")
-        return gateway.repository, gateway.scheduler
+        return repository, gateway.scheduler
 
 
 def read_load_request(body: bytes) -> str | None:

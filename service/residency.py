@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Protocol, TypeVar
 
 from router.contract import BatchRecord, Record
-from router.placement import Load, Placement, Spot, Step
+from router.placement import Load, Spot, Step
 from router.roster import Cold, Missing
 from router.scheduler import Scheduler
 from service.appraisal import Appraisal
@@ -46,7 +46,7 @@ class Change(Protocol):
 
 
 class Residency:
-    """Keeps `pieces`, the families by name, within `budget_bytes`; all methods run on the event loop.
+    """Keeps `pieces`, the families by name, within `budget_bytes`; but for `_open`, its methods run on the event loop.
 
     `loads`, `failures` and `evictions` count; `load_s` has the seconds of loads, `cold_s` how long the first request of
     a cold family waited for its load.
@@ -58,10 +58,9 @@ class Residency:
         budget_bytes: int,
         pinned: Iterable[str],
         slots: int,
-        placement: Placement | None = None,
     ) -> None:
         self.pieces = pieces
-        self.appraisal = Appraisal(pieces, budget_bytes, pinned, slots, placement or Placement())
+        self.appraisal = Appraisal(pieces, budget_bytes, pinned, slots)
         self.loads = self.failures = self.evictions = 0
         self.load_s = Sums(LATENCY_EDGES)
         self.cold_s = Sums(LATENCY_EDGES)

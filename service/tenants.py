@@ -6,7 +6,8 @@ from router.contract import EVEN, Share
 from router.fairness import OTHERS
 from router.quotas import Quota
 from service.oip.terms import TermDefaults
-from service.settings import DEFAULT_TENANT, Settings, TenantSettings
+from service.scoped_settings import DEFAULT_TENANT, TenantSettings
+from service.settings import Settings
 
 NO_TENANT = TermDefaults().tenant
 """Whom requests belong to that name no tenant."""

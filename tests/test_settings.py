@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from router.contract import Share, WhenLate
+from router.limits import SERVING
 from router.policies import POLICIES
-from router.scheduler import SERVING
 from service.configuration import SOURCES, SettingsError, load_settings, reload_settings, sources
 from service.reference import settings_reference
-from service.settings import FamilySettings, Settings, TenantSettings
+from service.scoped_settings import FamilySettings, TenantSettings
+from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.build import build_one
+from service.commands.build import DEFAULT_FAMILY, build_one
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Config, Models, settings_from
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from service.settings import Settings
     from service.supervision import SupervisedServer
 
-DEFAULT_FAMILY = "sentiment"
 _SHORTEST_S = 5.0
 _ANSWERS_AFTER_S = 1.0
 """What an answer may take beyond its SLO to be counted as late, not as missing."""

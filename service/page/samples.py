@@ -79,10 +79,8 @@ class Samples:
         return found
 
     def _read(self, family: str, revision: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        repository = self._gateway.repository
-        assert repository is not None, "a replica that serves has one"
         try:
-            folder = repository.open(family, revision)
+            folder = self._gateway.reader.repository.open(family, revision)
             arrays = folder.samples()
         except RepositoryError:
             raise ProtocolError(404, f"{family}: has no samples to show") from None

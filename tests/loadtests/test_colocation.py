@@ -12,7 +12,19 @@ from loadtests import colocation
 from loadtests.colocation_families import Burst, Mix, draw, members, shares
 from loadtests.colocation_live import copies
 from loadtests.colocation_report import goals, rows_of
-from loadtests.colocation_runs import CONTENDERS, NOISY, OURS, OVERLOAD, PLAIN, STATIC, ZIPF, Outcome, Task, run
+from loadtests.colocation_runs import (
+    CONTENDERS,
+    NOISY,
+    OURS,
+    OVERLOAD,
+    PLAIN,
+    STATIC,
+    ZIPF,
+    Measured,
+    Outcome,
+    Task,
+    run,
+)
 from loadtests.colocation_score import Shared
 from loadtests.colocation_simulator import slower
 from loadtests.samples import read_samples
@@ -74,13 +86,13 @@ def test_every_way_to_share_answers(contender: str) -> None:
     """With little to do, all of them answer nearly everything."""
     outcome = run(Task(3, ZIPF, contender, 1, 0.5))
     assert outcome.requests > 100
-    assert outcome.attainment > (0.5 if contender == STATIC else 0.95)
-    assert outcome.effective <= outcome.attainment
+    assert outcome.measured.attainment > (0.5 if contender == STATIC else 0.95)
+    assert outcome.measured.effective <= outcome.measured.attainment
 
 
 def test_a_loud_neighbour_is_quieter_with_fair_shares() -> None:
     """The same burst costs the others less attainment than without shares."""
-    fair, plain = (run(Task(4, NOISY, contender, 1, 1.2)).neighbours for contender in (OURS, PLAIN))
+    fair, plain = (run(Task(4, NOISY, contender, 1, 1.2)).measured.neighbours for contender in (OURS, PLAIN))
     assert fair is not None
     assert plain is not None
     assert plain < -0.01
@@ -89,7 +101,7 @@ def test_a_loud_neighbour_is_quieter_with_fair_shares() -> None:
 
 def test_overload_is_shared_more_evenly() -> None:
     """The family that fares worst fares better with shares."""
-    fair, plain = (run(Task(4, OVERLOAD, contender, 1, 0.8)) for contender in (OURS, PLAIN))
+    fair, plain = (run(Task(4, OVERLOAD, contender, 1, 0.8)).measured for contender in (OURS, PLAIN))
     assert fair.least > plain.least
 
 
@@ -101,7 +113,7 @@ def test_an_unknown_way_to_share_is_named() -> None:
 
 def outcome(contender: str, effective: float, least: float = 0.99, neighbours: float | None = None) -> Outcome:
     task = Task(4, NOISY if neighbours is not None else ZIPF, contender, 1, 1.0)
-    return Outcome(task, 100, 0.995, effective, 0.995, least, 1.0, 120.0, 200.0, neighbours)
+    return Outcome(task, 100, Measured(0.995, effective, 0.995, least, 1.0, 120.0, 200.0, neighbours))
 
 
 def test_goals_are_judged() -> None:

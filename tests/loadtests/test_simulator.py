@@ -15,9 +15,9 @@ from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import Reason
 from router.latency import table
+from router.limits import Limits
 from router.policies import policy_named
 from router.policies.fixed import Fixed
-from router.scheduler import Limits
 from tests.scripted import FAMILY, SAMPLES
 
 EXACT = Machine(noise=0.0)

@@ -26,8 +26,8 @@ from loadtests.whatif import (
 )
 from loadtests.whatif_plot import draw_forecasts
 from loadtests.workload import SloMix, Workload
+from router.limits import Limits
 from router.policies import policy_named
-from router.scheduler import Limits
 from tests.scripted import FAMILY, SAMPLES
 
 EXACT = Machine(noise=0.0)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from router.contract import NEVER, Dispatch, Family, Record, Request, Slot
 from router.latency import LatencyModel
+from router.limits import Limits
 from router.policies import policy_named
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 
 MARGIN_S = 0.002
 """Kept answers go out so long before the deadline."""

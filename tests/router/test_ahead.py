@@ -6,8 +6,9 @@ import pytest
 
 from router.contract import NEVER, Dispatch, Family, Outcome, Reason, Request, Slot, VariantProfile
 from router.latency import table
+from router.limits import Limits
 from router.policies import policy_named
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 from router.view import Decision, Plan, View
 
 QUICK = Family("quick", (VariantProfile("only", 0.9, table((1, 8), (0.010, 0.080))),), max_batch=8)

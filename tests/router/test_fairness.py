@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import Family, Outcome, Reason, Record, Request, Share, Slot, VariantProfile, WhenLate
+from router.contract import EVEN, Family, Outcome, Reason, Record, Request, Share, Slot, VariantProfile, WhenLate
 from router.fairness import MOST_FLOWS, WINDOW_S, Fairness, Flows, allotment, jain, water_level
 from router.latency import LatencyModel, table
 from router.policies import policy_named
@@ -17,7 +17,6 @@ from router.scheduler import Scheduler
 ASKS = st.lists(
     st.tuples(st.floats(0.0, 3.0), st.builds(Share, st.floats(0.1, 5.0), st.floats(0.0, 0.1))), min_size=1, max_size=10
 )
-EVEN = Share()
 
 
 @given(ASKS, st.floats(0.5, 4.0))

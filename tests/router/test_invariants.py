@@ -14,9 +14,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from router.admission import lowest_variant
 from router.contract import NEVER, Dispatch, Evidence, Family, Outcome, Reason, Request, Slot, VariantProfile, WhenLate
 from router.latency import table
+from router.limits import Limits
 from router.policies import policy_named
 from router.quotas import Quota, Quotas
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 
 BASELINES = (
     "slack-fraction",

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from router.contract import NEVER, Dispatch, Escalation, Outcome, Poll, Reason, Record, Request, Slot, WhenLate
-from router.scheduler import Limits, Scheduler
+from router.limits import Limits
+from router.scheduler import Scheduler
 from tests.scripted import FAMILY, STAGED, TwoSteps
 
 MARGIN_S = 0.002

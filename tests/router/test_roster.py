@@ -21,9 +21,10 @@ from router.contract import (
     WhenLate,
 )
 from router.latency import table
+from router.limits import Limits
 from router.policies import policy_named
 from router.roster import COLD_SHARE, Missing
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 
 FAMILY = Family(
     "f",

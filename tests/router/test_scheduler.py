@@ -18,9 +18,10 @@ from router.contract import (
     WhenLate,
 )
 from router.latency import table
+from router.limits import Limits
 from router.policies import policy_named
 from router.policies.slack_fraction import SlackFraction
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 from router.view import Policy
 
 FAMILY = Family(

@@ -14,7 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.gateway import Gateway
-from service.settings import Settings, Stages
+from service.scoped_settings import Stages
+from service.settings import Settings
 from tests.scripted import TwoSteps
 from tests.service.conftest import eventually
 from tests.service.families import write_chain

@@ -20,7 +20,8 @@ from service.page.samples import Samples
 from service.paths import PathOpener
 from service.reloading import Reloading
 from service.repository_control import RepositoryControl
-from service.settings import FamilySettings, Settings
+from service.scoped_settings import FamilySettings
+from service.settings import Settings
 from tests.service.families import sign_model, write_family
 from variants.repository import Repository, RepositoryError
 from variants.session import ModelLoadError

@@ -25,8 +25,9 @@ from router.contract import (
     VariantProfile,
 )
 from router.latency import LatencyModel, table
+from router.limits import Limits
 from router.policies import policy_named
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 from router.view import Decision, Plan, Policy, View
 from service.dispatcher import Dispatcher, Observer
 from service.runner import BatchRunner, Done

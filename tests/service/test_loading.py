@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from service import loading
 from service.loading import LoadedFamily, load_family
-from service.settings import Stages
+from service.scoped_settings import Stages
 from tests.service.families import chain_models, sign_model, write_chain, write_family
 from variants.atomic import sha256_of
 from variants.repository import Repository, RepositoryError, RevisionFolder

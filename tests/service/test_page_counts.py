@@ -23,6 +23,7 @@ FAMILY = Family("f", (VariantProfile("q", 0.7, table((1,), (0.001,))), VariantPr
 
 def record(**values: object) -> Record:
     """A request that `q` answered alone in time, but for these values."""
+    # Unformatted: one value a line would be a page.
     usual: dict[str, object] = {
         "request_id": 1, "family": "f", "revision": "1", "variant": "q", "row_variants": ("q",), "path": ("q",),
         "outcome": Outcome.SERVED, "reason": Reason.FITS_SLACK, "rows": 1, "arrival_s": 1.0, "finished_s": 1.01,

@@ -17,8 +17,9 @@ from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import BatchRecord, Dispatch, Escalation, Family, Record, Request, Slot
 from router.latency import LatencyModel
+from router.limits import Limits
 from router.policies import policy_named
-from router.scheduler import Limits, Scheduler
+from router.scheduler import Scheduler
 from router.view import Policy
 from service.dispatcher import Dispatcher
 from service.runner import BatchRunner, Done

@@ -242,7 +242,8 @@ def publish_words(repository: Repository, fields: dict[str, Any]) -> RevisionFol
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Steps of a millisecond lose more at the barriers than a second core gives."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

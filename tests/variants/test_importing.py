@@ -212,7 +212,7 @@ def test_rows_are_scaled_as_said(repository: Repository, tmp_path: Path) -> None
     samples = save_samples(tmp_path, x=ROWS * 8 + 3, label=label)
     options = ImportOptions(recipes=(), mean=3.0, scale=8.0, slo_s=0.25, description="scaled")
     manifest = imported(repository, model.path, samples, options).manifest
-    assert (3.0, 8.0) == (manifest.preparation.mean, manifest.preparation.scale)  # type: ignore[union-attr]
+    assert (3.0, 8.0) == (manifest.preparation.mean, manifest.preparation.scale)  # type: ignore[union-attr]  # of tensors
     assert (0.25, "scaled") == (manifest.default_slo_s, manifest.description)
     assert manifest.variant("fp32").quality.value > 0.99
 

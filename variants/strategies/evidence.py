@@ -29,8 +29,8 @@ TEACHING = Teaching(FitSettings(epochs=30, batch=256, rate=3e-3, weight_decay=0.
 
 def workbench() -> Workbench:
     """Return where strategies work on the family `fashion`, with the networks that its build keeps."""
-    found = open_workbench(load_family("fashion"), cache_folder(), _say)
-    return Workbench(found.trainer, found.test, log=_say)
+    found = open_workbench(load_family("fashion"), cache_folder(), say)
+    return Workbench(found.trainer, found.test, log=say)
 
 
 def original(rung: str) -> Original:
@@ -104,10 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     at = workbench()
     for name in [given.only] if given.only else RUNS:
-        _say(f"{name}:")
+        say(f"{name}:")
         reports = RUNS[name](at, range(given.seeds))
-        _say(table(reports))
-        _say(summary(reports))
+        say(table(reports))
+        say(summary(reports))
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -115,7 +115,8 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f}{ends}"
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line at once: what is told takes hours."""
     print(line, file=sys.stdout, flush=True)  # noqa: T201 - it is a command
 
 

@@ -14,7 +14,6 @@ In both, a control ("patient") learns for as long from as many changed sentences
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from variants.families.sentiment.workbench import SentenceWorkbench, open_senten
 from variants.recipes.consistent_distillation import ConsistentDistillation
 from variants.recipes.supervised import Supervised
 from variants.sources import cache_folder
-from variants.strategies.evidence import summary
+from variants.strategies.evidence import say, summary
 from variants.strategies.report import StrategyReport, table
 from variants.training.settings import FitSettings
 from variants.training.text_augmentation import TokenDropout
@@ -79,18 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=SETTINGS.epochs, help="how long the small network is taught")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="pareto-sentences-") as folder:
-        at = open_sentences(*FAMILIES[given.family], cache_folder(), Path(folder), _say)
+        at = open_sentences(*FAMILIES[given.family], cache_folder(), Path(folder), say)
         settings = replace(SETTINGS, epochs=given.epochs)
         runs = []
         for seed in range(given.seeds):
             runs.append(reports(at, given.layers, seed, settings))
-            _say(f"seed {seed}:\n{table(runs[-1])}")
+            say(f"seed {seed}:\n{table(runs[-1])}")
     for found in zip(*runs, strict=True):
-        _say(f"{found[0].strategy}:\n{summary(found)}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stdout, flush=True)  # noqa: T201 - it is a command
+        say(f"{found[0].strategy}:\n{summary(found)}")
 
 
 if __name__ == "__main__":

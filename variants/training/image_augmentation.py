@@ -110,7 +110,7 @@ class Mixup:
         if targets.dim() == 1:
             targets = nn.functional.one_hot(targets, self.classes).float()
         # Beta from two gammas: torch's own Beta takes no generator.
-        gammas = torch._standard_gamma(torch.full((2, len(images)), self.alpha), generator=generator)  # noqa: SLF001
+        gammas = torch._standard_gamma(torch.full((2, len(images)), self.alpha), generator=generator)  # noqa: SLF001 - see above
         share = gammas[0] / gammas.sum(dim=0).clamp(min=1e-30)
         partner = torch.randperm(len(images), generator=generator)
         kept = _per_row(share, images)
