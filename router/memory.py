@@ -10,6 +10,7 @@ from router.demand import DemandClass, DemandKey
 from router.fluid import Budget, Forecast, Hull, Hulls
 from router.latency import LatencyModel
 from router.outlook import Ahead, Outlook, kind_of
+from router.slots import MOST_AHEAD_S
 from router.view import Lane, View
 from router.worth import Table
 
@@ -42,6 +43,8 @@ class Memory:
         self.forecast = Forecast()
         self.rows_to_come: list[tuple[float, float]] = []
         """SLO and likely seconds at its cheapest of an expected row, of each class but those with an odd short SLO."""
+        self.load = 0.0
+        """Seconds that a second's expected rows take at their cheapest, over those of all slots."""
         self._follow = follow
         self._cascades: dict[str, Cascades] = {}
         self._tables: dict[tuple[str, int], Table] = {}
@@ -159,6 +162,16 @@ class Memory:
             self._unblocked = spare, min(waits, default=NEVER) if per_s > 0.0 else NEVER
         return self._unblocked[1]
 
+    def short_turn_s(self, share: float) -> float:
+        """How long a slot may be taken in overload, so that who arrives meanwhile is in time within `share` of an SLO.
+
+        Who arrives last waits for a batch that was decided ahead, too. Infinite while there is time for all.
+        """
+        if self.load <= 1.0:
+            return NEVER
+        waits = (share * slo_s - 2.0 * row_s for slo_s, row_s in self.rows_to_come)
+        return min(waits, default=NEVER) - MOST_AHEAD_S
+
     def _read(self, view: View, lanes: tuple[Lane, ...], now: float) -> None:
         """Read the forecast."""
         self._forecast_s, self._unblocked = now, None
@@ -184,11 +197,13 @@ class Memory:
         else:
             self.shortest_s = min(waiting, default=0.1)
         self.longest_s = max(waiting, default=0.1)
-        self.rows_to_come = [
-            (known.slo_s, self._tables[known.key.family, known.key.size_class].row_s(known.key.lowest))
-            for known in classes
-            if known.slo_s >= self.shortest_s
-        ]
+        self.rows_to_come = [(known.slo_s, self._row_s(known)) for known in classes if known.slo_s >= self.shortest_s]
+        asked_s = [known.rate_per_s * self._row_s(known) for known in classes]
+        self.load = sum(asked_s) / (len(view.free_slots) + len(view.busy_until_s))
+
+    def _row_s(self, known: DemandClass) -> float:
+        """Likely seconds of an expected row at its cheapest."""
+        return self._tables[known.key.family, known.key.size_class].row_s(known.key.lowest)
 
     def _freshen(self) -> None:
         """Bring some of the hulls up to date whose seconds have changed."""

@@ -400,3 +400,19 @@ def test_decisions_are_repeatable(rule: LookAhead) -> None:
             log.append(decision)
         logs.append(log)
     assert logs[0] == logs[1]
+
+
+@BOTH
+@pytest.mark.parametrize(("slo_s", "most"), [(0.1, 8), (0.03, 8), (0.02, 3)])
+def test_in_overload_batches_leave_time_for_short_slos(rule: LookAhead, slo_s: float, most: int) -> None:
+    """The slot is held for three fifths of an SLO that a fifth of the rows to come have, less what goes before them."""
+    queue = lane([0.001 * (20 + number / 4) for number in range(32)])._replace(depth=200, last_deadline_s=0.1)
+    coming = demand(400)
+    for number in range(100):
+        coming.observe(Request(1000 + number, "f", (0,), 0.0, slo_s, NEVER), 0, 0.0)
+    decision = decided(rule, view(queue, demand=coming))
+    assert not decision.late
+    name, rows = chosen(decision)
+    assert "small" == name
+    assert 1 <= rows <= most
+    assert (rows == 8) is (most == 8)
