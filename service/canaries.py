@@ -56,7 +56,8 @@ class Canaries:
         self.decided: Callable[[Tryout], None] = lambda _: None
         self._spare: SpareTime | None = None
         self._comparing: set[asyncio.Task[None]] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self.retiring: set[asyncio.Task[None]] = set()
+        """Those that unload what a trial has left."""
 
     def begin(self, spare: SpareTime) -> None:
         """Compare in this spare time from now on."""
@@ -143,8 +144,8 @@ class Canaries:
         logger.log(level, "family %s: trial of revision %s ended: %s%s", model, report.revision, state, said)
         self.give_up(trial.loaded.family.name)
         task = asyncio.get_running_loop().create_task(self._retire(trial.loaded))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self.retiring.add(task)
+        task.add_done_callback(self.retiring.discard)
 
     def forget(self, model: str) -> None:
         """The model is served no longer."""
@@ -164,7 +165,7 @@ class Canaries:
 
     def close(self) -> None:
         """Nothing is unloaded any more either."""
-        for task in (*self._comparing, *self._retiring):
+        for task in (*self._comparing, *self.retiring):
             task.cancel()
 
     # Steps
@@ -202,7 +203,7 @@ class Canaries:
 
     async def _answer_again(self, trial: Tryout, like: VariantProfile, label: int, row: Inputs) -> None:
         """The new revision answered a caller: ask the old one."""
-        loaded = self._gateway.families.get(trial.report.model)
+        loaded = self._gateway.revision(trial.report.model, trial.report.serving)
         copy = await self._copy(loaded, like, row) if loaded is not None else None
         old = None if copy is None else await copy
         if old is None or not old.record.variant:

@@ -53,6 +53,8 @@ class ProtocolPages:
                 need(method, "POST")
                 self._control.allow()
                 asked = read_load_request(await read_body(receive, INDEX_LIMIT_BYTES, None))
+                if wanted == "unload" and asked.trial is not None:
+                    raise ProtocolError(400, "a trial begins with load; what ends it is /admin/canaries/NAME/rollback")
                 if wanted == "unload":
                     await self._control.unload(name)
                 elif asked.trial is not None and asked.revision is not None:

@@ -64,7 +64,7 @@ class RepositoryControl:
         gateway = self._gateway
         repository, scheduler = self.ready(name)
         try:
-            wanted: str = revision or await asyncio.to_thread(repository.active, name)
+            wanted = revision if revision else await asyncio.to_thread(repository.active, name)
             old = gateway.families.get(name)
             if old is not None and old.family.revision == wanted and not again:
                 await self._warm(name)
