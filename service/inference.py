@@ -97,7 +97,7 @@ class InferenceHandler:
                 request.binary_default,
                 _decision(record),
             )
-            echoed += self._decision_headers(record)
+            echoed += self._decision_headers(record, loaded)
             if headers.load_metrics:
                 echoed.append((REPORT_HEADER, self._load_report(headers.load_metrics)))
             content_type = JSON
@@ -121,10 +121,10 @@ class InferenceHandler:
         finally:
             self._inflight_bytes -= held_bytes
 
-    def _decision_headers(self, record: Record) -> RawHeaders:
-        """What is said of the decision; while a trial runs, also which revision answered."""
-        said = _decision_headers(record)
-        if record.family in self._gateway.canaries.trials:
+    def _decision_headers(self, record: Record, loaded: LoadedFamily) -> RawHeaders:
+        """What is said of the decision; while a trial runs, or where one has just ended, also which revision answered."""
+        said, gateway = _decision_headers(record), self._gateway
+        if record.family in gateway.canaries.trials or gateway.families.get(record.family) is not loaded:
             said.append((b"x-revision", record.revision.encode()))
         return said
 

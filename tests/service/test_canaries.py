@@ -112,9 +112,12 @@ def test_a_good_revision_takes_over(server: Server, http: httpx.Client, reposito
     told = trial(http)
     assert told["answers"] >= 20
     assert (0, "good", "1") == (told["disagreed"], told["revision"], told["serving"])
-    text = http.get("/metrics").text
-    assert 'pareto_canary_state{model="f",state="promoted"} 1.0' in text
-    assert "@" not in text
+    assert 'pareto_canary_state{model="f",state="promoted"} 1.0' in http.get("/metrics").text
+    with http.stream("GET", "/events?family=f") as page:
+        welcome = next(line for line in page.iter_lines() if line.startswith("data: "))
+    index = http.post("/v2/repository/index").text
+    told_everywhere = [http.get("/metrics").text, http.get("/v2/models/stats").text, index, welcome]
+    assert not any("@" in text for text in told_everywhere)
 
 
 @pytest.mark.parametrize(("revision", "state"), [("opposite", "disagrees"), ("failing", "disagrees"), ("slow", "slow")])
