@@ -6,8 +6,8 @@
    never gets there; what it refuses or fails on is answered by the old one.
 3. Both are compared by what callers got: a row that one answered is answered again by the other in spare time, with the
    variant that is its counterpart.
-4. Of a canary, requests are timed from arrival to answer. Of a shadow, both revisions answer a copy in spare time, and
-   the seconds that they compute are compared: copies wait behind everybody, so their waiting says nothing.
+4. Timed are the seconds from the first batch to the answer, not those in the queue: a slow revision makes both wait.
+   Of a shadow, both revisions answer a copy in spare time, so that what is timed was treated alike.
 5. Whatever ends a trial, requests on their way at the new revision get their answers from it before it is unloaded.
 """
 
@@ -88,7 +88,7 @@ class Canaries:
             return
         trial.report.answers += 1
         if not record.cold and not pinned:
-            trial.answered(True, record.total_s)
+            trial.answered(True, record.compute_s)
         like, label = self._variant(trial.loaded, record), int(answer.answers.labels[0])
         self._compare(trial, self._answer_again(trial, like, label, _first_row(inputs)))
         self._look(trial)
@@ -117,7 +117,7 @@ class Canaries:
             return
         if not trial.canary.trial.shadow:
             if not record.cold and not pinned:
-                trial.answered(False, record.total_s)
+                trial.answered(False, record.compute_s)
         elif trial.canary.copies(name):
             label = int(answer.answers.labels[0])
             self._compare(trial, self._shadow(trial, loaded, self._variant(loaded, record), label, _first_row(inputs)))

@@ -122,7 +122,7 @@ class InferenceHandler:
             self._inflight_bytes -= held_bytes
 
     def _decision_headers(self, record: Record, loaded: LoadedFamily) -> RawHeaders:
-        """What is said of the decision; while a trial runs, or where one has just ended, also which revision answered."""
+        """What is said of the decision; while a trial runs, and of who was on trial, also which revision answered."""
         said, gateway = _decision_headers(record), self._gateway
         if record.family in gateway.canaries.trials or gateway.families.get(record.family) is not loaded:
             said.append((b"x-revision", record.revision.encode()))

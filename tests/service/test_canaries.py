@@ -22,6 +22,8 @@ FAILS = -10.0
 """A second value on which the revision `failing` has no answer."""
 QUICK_RULES = {"canary_share": 0.5, "canary_answers": 20, "canary_regression": 0.5}
 """Some ten comparisons tell a revision that always disagrees from one that never does."""
+SLOW = {"canary_usual": 0.8, "canary_slowdown": 4.9}
+"""One of which all are slower than a fifth of the old one's is found after some five."""
 NEVER_SLOW = {"canary_usual": 0.9, "canary_slowdown": 9.9}
 """Only a revision of which 99 answers of 100 are slow is: a busy machine must not decide these tests."""
 
@@ -34,7 +36,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     revisions: dict[str, dict[str, Any]] = {
         "good": both,
         "opposite": {"quick": (sign_model(opposite=True), 0.8), "best": (sign_model(1, opposite=True), 0.9)},
-        "slow": {"quick": (sign_model(300), 0.8)},
+        "slow": {"quick": (sign_model(80), 0.8)},
         "failing": {"quick": (sign_model(limit=5.0), 0.8), "best": (sign_model(1, limit=5.0), 0.9)},
         "fewer": {"quick": (sign_model(), 0.8)},
         "1": both,
@@ -126,7 +128,7 @@ def test_a_bad_revision_is_rolled_back(
 ) -> None:
     """One that answers otherwise, one that fails, and one that is slow; all callers are answered, then by the old."""
     second = FAILS if revision == "failing" else 0.0
-    rules = QUICK_RULES if state == "slow" else {**QUICK_RULES, **NEVER_SLOW}
+    rules = {**QUICK_RULES, **(SLOW if state == "slow" else NEVER_SLOW)}
     with asked_all_the_time(server, second) as seen:
         eventually(lambda: len(seen) > 20, "requests flow")
         load(http, revision=revision, **rules).raise_for_status()
