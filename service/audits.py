@@ -1,31 +1,23 @@
 """Audits: some answers of quick variants are given again by the best one when nobody else wants the time, and compared.
 
 Which ones depends on the request's id alone. An audit is a request of the gateway's own: of one row, without a
-deadline, after everything else in urgency, and given up where there is no spare capacity for it. No user's counter
-knows of it.
+deadline, after everything else in urgency, and given up where there is no spare capacity for it
+(`service.spare_time`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
-from router.contract import NEVER, Family, Request
+from router.contract import Family, Request
 from router.sampling import fraction
 from service.live_quality import LiveQuality
+from service.spare_time import SpareTime, Submit
 from service.work import Answer
 from variants.preparation import Row
-
-MOST_RUNNING = 16
-"""Audits that wait or run; more are skipped."""
-TIMEOUT_S = 30.0
-"""For so long an audit waits for spare capacity."""
-URGENCY = 1000
-"""After every priority that a caller can have."""
-
-Submit = Callable[[Request, Sequence[Row]], "asyncio.Future[Answer]"]
 
 
 class Audits:
@@ -49,13 +41,9 @@ class Audits:
         self._share = share
         self._quality = quality
         self._family = family
-        self._submit = submit
-        self._cancel = cancel
-        self._next_id = next_id
+        self._spare = SpareTime(submit, cancel, next_id)
         self._label = label
         self._compared = compared
-        self._running: dict[int, str] = {}
-        """Families by the ids of audits."""
         self._stopped = False
 
     def consider(self, request: Request, name: str, row: Row, answer: Answer) -> None:
@@ -68,13 +56,11 @@ class Audits:
     def stop(self) -> None:
         """Give up what waits, and take up nothing more: the replica drains."""
         self._stopped = True
-        for number in list(self._running):
-            self._cancel(number)
+        self._spare.stop()
 
     def give_up(self, family: str) -> None:
         """Give up what waits of one family: others wait for all of its requests to end."""
-        for number in [number for number, name in self._running.items() if name == family]:
-            self._cancel(number)
+        self._spare.give_up(family)
 
     def _audit(self, request: Request, row: Row, answer: Answer) -> None:
         family = self._family(request.family)
@@ -84,30 +70,13 @@ class Audits:
         if answer.record.row_variants[0] == best:
             self._compare(family, best, request, answer, int(answer.answers.labels[0]))
             return
-        if len(self._running) >= MOST_RUNNING:
+        if self._spare.room() < 1:
             self._quality.skip(family.name)
             return
-        now = monotonic()
-        audit = Request(
-            self._next_id(),
-            family.name,
-            request.row_classes[:1],
-            now,
-            NEVER,
-            now + TIMEOUT_S,
-            urgency=URGENCY,
-            tenant="",
-            pinned=best,
-            revision=family.revision,
-            audit=True,
-        )
-        self._running[audit.id] = family.name
-        self._submit(audit, [row]).add_done_callback(partial(self._done, audit.id, family, request, answer))
+        audit = self._spare.ask(family, best, request.row_classes[0], row)
+        audit.add_done_callback(partial(self._done, family, request, answer))
 
-    def _done(
-        self, number: int, family: Family, request: Request, answer: Answer, future: asyncio.Future[Answer]
-    ) -> None:
-        self._running.pop(number, None)
+    def _done(self, family: Family, request: Request, answer: Answer, future: asyncio.Future[Answer]) -> None:
         if future.cancelled() or not (audit := future.result()).record.variant:
             self._quality.skip(family.name)
             return

@@ -14,6 +14,8 @@ from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from service.canary_control import CanaryControl
+from service.eligibility import check_variant
 from service.exchange import (
     JSON,
     ClientGone,
@@ -38,6 +40,7 @@ from service.repository_control import RepositoryControl
 logger = logging.getLogger("pareto.dataplane")
 
 RELOAD_PATH = "/admin/reload"
+CANARIES_PATH = "/admin/canaries"
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -60,7 +63,8 @@ class DataPlane:
         self._inference = InferenceHandler(gateway)
         self.control = RepositoryControl(gateway, self.index_paths)
         self._reloading = Reloading(gateway, self.control)
-        self._pages = ProtocolPages(gateway, self.control)
+        self._canaries = CanaryControl(gateway, self.control)
+        self._pages = ProtocolPages(gateway, self.control, self._canaries)
         self._own_page = Pages(gateway, gateway.feed) if gateway.feed is not None else None
         self._fixed: dict[str, Handler] = {
             "/metrics": self._metrics,
@@ -69,6 +73,7 @@ class DataPlane:
             "/readyz": self._ready,
             "/v2/health/live": self._live,
             "/v2/health/ready": self._ready,
+            CANARIES_PATH: self._trials,
         }
         if self._own_page is not None:
             self._fixed.update(dict.fromkeys(self._own_page.paths, self._own_page.handle))
@@ -113,6 +118,11 @@ class DataPlane:
                 await handler(scope, receive, send)
                 return
             parts = path.split("/")
+            if path.startswith(CANARIES_PATH) and len(parts) == 5 and parts[4] in ("promote", "rollback"):
+                need(method, "POST")
+                self.control.allow()
+                await send_whole(send, 200, await self._canaries.act(parts[3], parts[4]), JSON)
+                return
             if parts[:2] != ["", "v2"]:
                 raise ProtocolError(404, f"no such path: {path[:80]!r}")
             if method == "POST" and parts[-1] == "infer":
@@ -158,7 +168,7 @@ class DataPlane:
             case ["models", name, "infer"]:
                 self._gateway.loaded(name)
             case ["models", name, "versions", version, "infer"]:
-                self._gateway.variant(self._gateway.loaded(name), version)
+                check_variant(self._gateway.loaded(name), version)
             case _:
                 raise ProtocolError(404, f"no such path: {'/'.join(parts)[:80]!r}")
         raise ProtocolError(404, f"no such path: {'/'.join(parts)[:80]!r}")
@@ -166,6 +176,9 @@ class DataPlane:
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         text = await asyncio.to_thread(self._gateway.metrics.exposition)
         await send_whole(send, 200, text, CONTENT_TYPE_LATEST.encode())
+
+    async def _trials(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, 200, self._canaries.listed(), JSON)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 200, b'{"live":true}', JSON)

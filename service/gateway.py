@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
-import sys
-from bisect import bisect_left
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,38 +16,43 @@ from typing import Any
 from numpy.typing import NDArray
 
 from router.agreement import Rules
-from router.contract import NEVER, Family, Reason, Request, Slot
+from router.contract import Family, Outcome, Reason, Request, Slot, WhenLate
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
+from service.asked import Asked, new_request
 from service.audits import Audits
+from service.canaries import Canaries
+from service.canary_trial import Tryout
 from service.dispatcher import Dispatcher, Observer
+from service.eligibility import check_request
 from service.exchange import Receive
 from service.feedback import Feedback
+from service.hidden_families import Unmasked, falls_back, model_of, unmasked
 from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.memory import budget_bytes
 from service.metrics import Metrics
-from service.oip.errors import ProtocolError, malformed
+from service.oip.errors import ProtocolError
 from service.oip.terms import TermDefaults, Terms
 from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
-from service.preparing import is_long, prepare
+from service.preparing import prepared, size_classes
 from service.reading import FamilyReader
 from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
+from service.settling import settle_interpreter, tell_executors
+from service.spare_time import SpareTime
 from service.statistics import Statistics
 from service.tenants import Tenants
 from service.work import Answer
+from variants.preparation import Rows
 from variants.repository import RepositoryError
 
 logger = logging.getLogger("pareto.gateway")
-
-URGENCY_LEVELS = 10
-"""Priorities 1 (most urgent) to 10; larger ones count as 10."""
 
 
 class Phase(Enum):
@@ -79,6 +82,7 @@ class Gateway:
         self.tenants = Tenants(settings)
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
+        self.canaries = Canaries(self)
         self._audits: Audits | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
@@ -142,8 +146,8 @@ class Gateway:
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
             self.statistics.expect(name, [variant.name for variant in family.family.variants])
-        self._tell_executors()
-        self._settle_interpreter()
+        tell_executors(settings, loaded)
+        settle_interpreter(settings.switch_interval_s)
         if self.residency is not None:
             self.residency.begin(self.scheduler, self._dispatcher.tell)
             await self._load_pinned(self.residency)
@@ -153,17 +157,18 @@ class Gateway:
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
 
     def _driven(
-        self, scheduler: Scheduler, loaded: Mapping[str, LoadedFamily], slot_cores: Sequence[int | None]
+        self, scheduler: Scheduler, loaded: dict[str, LoadedFamily], slot_cores: Sequence[int | None]
     ) -> Dispatcher:
         """What drives the scheduler, and those who observe it."""
-        settings, runner = self.settings, BatchRunner(loaded)
-        observers: list[Observer] = [self.metrics, self.statistics]
+        # As `self.families`, and the revisions on trial under their hidden names; both change in place.
+        settings, runner = self.settings, BatchRunner(ChainMap(loaded, self.canaries.families))
+        observers: list[Observer] = [Unmasked(self.metrics), Unmasked(self.statistics)]
         if settings.memory_budget is not None:
             budget = budget_bytes(settings.memory_budget)
             self.residency = Residency(self._pieces, budget, settings.pinned, len(slot_cores))
             observers.append(self.residency)
         if self.feed is not None:
-            observers.append(self.feed)
+            observers.append(Unmasked(self.feed))
         dispatcher = Dispatcher(
             scheduler,
             runner,
@@ -175,12 +180,13 @@ class Gateway:
             self._audits = Audits(
                 settings.audit_share,
                 self.quality,
-                self._audited,
+                self.for_spare_time,
                 dispatcher.submit,
                 dispatcher.cancel,
                 lambda: next(self._ids),
                 self.label,
             )
+        self.canaries.begin(SpareTime(dispatcher.submit, dispatcher.cancel, lambda: next(self._ids)))
         return dispatcher
 
     async def _load_pinned(self, residency: Residency) -> None:
@@ -203,8 +209,7 @@ class Gateway:
         self.phase = Phase.DRAINING
         if self._dispatcher is None:
             return
-        if self._audits is not None:
-            self._audits.stop()
+        self._stop_spare_time()
         if not await self._dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._close()
@@ -212,11 +217,16 @@ class Gateway:
     def abandon(self) -> None:
         """Fail what is left, at once: somebody does not want to wait for the drain."""
         self.phase = Phase.DRAINING
-        if self._audits is not None:
-            self._audits.stop()
+        self._stop_spare_time()
         self._close()
 
+    def _stop_spare_time(self) -> None:
+        self.canaries.stop()
+        if self._audits is not None:
+            self._audits.stop()
+
     def _close(self) -> None:
+        self.canaries.close()
         if self._dispatcher is not None:
             self._dispatcher.close()
         if self.residency is not None:
@@ -231,41 +241,68 @@ class Gateway:
         variant: str | None = None,
         receive: Receive | None = None,
         name: str = "",
-    ) -> Answer:
+    ) -> tuple[Answer, LoadedFamily]:
         """Answer one request: prepare, queue, run. Floating-point `inputs` are finite.
 
         `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. `name` is the request's id,
-        by which it is drawn for an audit. Raises `ProtocolError` for what is wrong with the request itself and for a
-        replica that takes none; any other end is in the record.
+        by which it is drawn for an audit or a trial. Returns the answer and the revision that gave it. Raises
+        `ProtocolError` for what is wrong with the request itself and for a replica that takes none; any other end is
+        in the record.
         """
+        asked = Asked(inputs, terms, arrival_s, variant, receive, name or str(next(self._ids)))
+        trial: Tryout | None = None
+        tried: Answer | None = None
         while True:
             if family in self._held:
                 await self._held[family].wait()
             loaded = self.loaded(family)
-            if variant is not None:
-                self.variant(loaded, variant)
-            if terms.min_accuracy > 0.0:
-                _check_floor(loaded, variant, terms.min_accuracy)
-            long = is_long(loaded, inputs)
-            rows = await asyncio.to_thread(prepare, loaded, inputs) if long else prepare(loaded, inputs)
+            check_request(loaded, variant, terms.min_accuracy)
+            if trial is None and self.canaries.trials:
+                trial = self.canaries.trial_for(loaded, variant, terms.min_accuracy, asked.drawn_by)
+                if trial is not None:
+                    tried = await self._try(trial, asked)
+                    if tried is not None and not falls_back(tried.record):
+                        return tried._replace(record=unmasked(tried.record)), trial.loaded
+                    if tried is not None and tried.record.outcome is Outcome.FAILED:
+                        # The time that this took is not the caller's fault.
+                        asked = asked._replace(terms=terms._replace(when_late=WhenLate.SERVE))
+                    continue
+            rows = await prepared(loaded, inputs)
             if family not in self._held and self.families.get(family) is loaded:
                 break
-        sizes = loaded.family.sizes
-        last = len(sizes) - 1
-        row_classes = tuple([min(bisect_left(sizes, tokens), last) for tokens in rows.sizes])
-        request = self._request(loaded, row_classes, terms, arrival_s, variant)
-        if self._dispatcher is None or self.phase is not Phase.READY:
-            raise self.unavailable()
-        pending = self._dispatcher.submit(request, rows.values, receive)
-        if self.residency is not None:
-            self.residency.asked(family, len(row_classes))
-        answer = await pending
+        request, answer = await self._answered(loaded, rows, asked)
+        if trial is not None:
+            self.canaries.fell_back(trial, tried.record if tried is not None else None, answer.record)
+            return answer, loaded
+        if self.canaries.trials:
+            self.canaries.served(loaded, inputs, asked.drawn_by, variant is not None, answer)
         if self._audits is not None:
-            self._audits.consider(request, name or str(request.id), rows.values[0], answer)
+            self._audits.consider(request, asked.name, rows.values[0], answer)
+        return answer, loaded
+
+    async def _try(self, trial: Tryout, asked: Asked) -> Answer | None:
+        """Ask the revision on trial; `None` where the trial has ended meanwhile or the rows are refused."""
+        try:
+            rows = await prepared(trial.loaded, asked.inputs)
+        except ProtocolError:
+            return None
+        if not self.canaries.is_running(trial):
+            return None
+        _, answer = await self._answered(trial.loaded, rows, asked)
+        self.canaries.tried(trial, asked.inputs, asked.variant is not None, answer)
         return answer
 
-    def _audited(self, family: str) -> Family | None:
-        """A family for the audits; none while its requests are held."""
+    async def _answered(self, loaded: LoadedFamily, rows: Rows, asked: Asked) -> tuple[Request, Answer]:
+        request = self._request(loaded, size_classes(loaded, rows), asked.terms, asked.arrival_s, asked.variant)
+        if self._dispatcher is None or self.phase is not Phase.READY:
+            raise self.unavailable()
+        pending = self._dispatcher.submit(request, rows.values, asked.receive)
+        if self.residency is not None:
+            self.residency.asked(request.family, len(request.row_classes))
+        return request, await pending
+
+    def for_spare_time(self, family: str) -> Family | None:
+        """A family as work in spare time may ask it; none while its requests are held."""
         scheduler = self.scheduler
         return None if scheduler is None or family in self._held else scheduler.families.get(family)
 
@@ -303,25 +340,8 @@ class Gateway:
         arrival_s: float,
         variant: str | None,
     ) -> Request:
-        deadline_s = NEVER if terms.slo_s is None else arrival_s + min(terms.slo_s, terms.timeout_s)
-        own = self.tenants.of(terms.tenant)
-        return Request(
-            next(self._ids),
-            loaded.name,
-            row_classes,
-            arrival_s,
-            deadline_s,
-            arrival_s + terms.timeout_s,
-            terms.min_accuracy,
-            min(terms.priority or own.priority or self.settings.default_priority, URGENCY_LEVELS),
-            terms.tenant,
-            terms.service_class,
-            variant,
-            terms.when_late,
-            loaded.family.revision,
-            own.sticky_s,
-            terms.session,
-        )
+        number, settings, tenants = next(self._ids), self.settings, self.tenants
+        return new_request(number, loaded, row_classes, terms, arrival_s, variant, settings, tenants)
 
     def loaded(self, family: str) -> LoadedFamily:
         """The family of that name. Raises `ProtocolError` 404 for an unknown one, 503 while none is served."""
@@ -354,14 +374,20 @@ class Gateway:
         """
         assert self._dispatcher is not None, "called once requests are taken"
         released = self._held[family] = asyncio.Event()
+        # What waits for spare time would have everybody wait for it.
+        self.canaries.give_up(family)
         if self._audits is not None:
-            # They would wait for spare time, and everybody for them.
             self._audits.give_up(family)
         try:
-            yield await self._dispatcher.quiet(family, self.settings.drain_s)
+            yield await self.quiet(family)
         finally:
             del self._held[family]
             released.set()
+
+    async def quiet(self, family: str) -> bool:
+        """Wait until a family has no requests and batches left; false where it has some after the drain time."""
+        assert self._dispatcher is not None, "called once requests are taken"
+        return await self._dispatcher.quiet(family, self.settings.drain_s)
 
     def tell(self, change: Callable[[float], None]) -> None:
         """Let the scheduler know of something; see `Dispatcher.tell`."""
@@ -377,8 +403,8 @@ class Gateway:
         if scheduler is not None:
             scheduler.set_quotas(self.tenants.quotas, self.tenants.quota_of_others, monotonic())
             scheduler.set_shares(self.tenants.shares)
-            for name in self.families:
-                scheduler.set_margin(name, settings.margin_of(name))
+            for name in (*self.families, *self.canaries.families):
+                scheduler.set_margin(name, settings.margin_of(model_of(name)))
 
     def put(self, loaded: LoadedFamily) -> None:
         """Serve this revision of a family from now on."""
@@ -386,6 +412,12 @@ class Gateway:
         self._defaults.pop(loaded.name, None)
         self.problems.pop(loaded.name, None)
         self.statistics.expect(loaded.name, [variant.name for variant in loaded.family.variants])
+
+    def revision(self, family: str, revision: str) -> LoadedFamily | None:
+        """A revision of a family that serves or is on trial; none where it does neither any more."""
+        trial = self.canaries.trials.get(family)
+        served = [self.families.get(family), None if trial is None else trial.loaded]
+        return next((one for one in served if one is not None and one.family.revision == revision), None)
 
     def take(self, family: str) -> None:
         """Serve a family no longer."""
@@ -402,48 +434,3 @@ class Gateway:
         }
         reason = "draining" if self.phase is Phase.DRAINING else "not_ready"
         return ProtocolError(503, said.get(self.phase, "not ready"), reason=reason, retry_after_s=1.0)
-
-    def variant(self, loaded: LoadedFamily, variant: str) -> None:
-        """Check that a variant can be pinned. Raises `ProtocolError` 404 saying why it cannot."""
-        if variant not in loaded.refused and loaded.family.index(variant) is not None:
-            return
-        known = {v.name for v in loaded.manifest.variants}
-        served = f"served are {', '.join(v.name for v in loaded.family.variants if v.name not in loaded.refused)}"
-        if variant in loaded.refused:
-            raise ProtocolError(404, f"version {variant!r} of {loaded.name} is refused: its files are broken; {served}")
-        if variant in known:
-            raise ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
-        raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
-
-    def _tell_executors(self) -> None:
-        """Say what profiles recommend where the settings leave slots and threads open; it is not followed by itself."""
-        if not self.settings.model_fields_set.isdisjoint(("slots", "threads_per_slot")):
-            return
-        for name, family in self.families.items():
-            if (measured := family.executors) is not None:
-                logger.info(
-                    "family %s: measured best here are slots = %d and threads_per_slot = %d; serving with %d and %d",
-                    name,
-                    measured.recommended_slots,
-                    measured.recommended_threads,
-                    self.settings.slot_count,
-                    self.settings.threads_per_slot,
-                )
-
-    def _settle_interpreter(self) -> None:
-        """Keep the garbage collector and the interpreter's thread switching out of the way of requests."""
-        sys.setswitchinterval(self.settings.switch_interval_s)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
-
-
-def _check_floor(loaded: LoadedFamily, variant: str | None, floor: float) -> None:
-    """Raise `ProtocolError` 400 for a floor that the pinned variant, or every variant, misses."""
-    family = loaded.family
-    index = family.rungs[-1] if variant is None else family.index(variant)
-    assert index is not None, "the pinned variant is loaded"
-    best = family.variants[index]
-    if floor > best.quality:
-        whose = f"the best of {family.name}" if variant is None else f"that of {variant}"
-        raise malformed("min_accuracy", f"at most {best.quality:.4f}, {whose}", f"{floor:g}")

@@ -79,9 +79,8 @@ class InferenceHandler:
                 request = self._decode(loaded, body, headers)
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
             name = echoed[0][1].decode()
-            answer = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive, name)
+            answer, loaded = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive, name)
             record = answer.record
-            loaded = self._that_answered(loaded, record)
             if record.outcome is not Outcome.SERVED and record.outcome is not Outcome.SERVED_LATE:
                 if record.outcome is Outcome.CANCELLED:
                     return
@@ -98,7 +97,7 @@ class InferenceHandler:
                 request.binary_default,
                 _decision(record),
             )
-            echoed += _decision_headers(record)
+            echoed += self._decision_headers(record, loaded)
             if headers.load_metrics:
                 echoed.append((REPORT_HEADER, self._load_report(headers.load_metrics)))
             content_type = JSON
@@ -122,9 +121,12 @@ class InferenceHandler:
         finally:
             self._inflight_bytes -= held_bytes
 
-    def _that_answered(self, loaded: LoadedFamily, record: Record) -> LoadedFamily:
-        """Another revision may have taken the place of the one for which the request was read."""
-        return loaded if record.revision == loaded.family.revision else self._gateway.loaded(loaded.name)
+    def _decision_headers(self, record: Record, loaded: LoadedFamily) -> RawHeaders:
+        """What is said of the decision; while a trial runs, and of who was on trial, also which revision answered."""
+        said, gateway = _decision_headers(record), self._gateway
+        if record.family in gateway.canaries.trials or gateway.families.get(record.family) is not loaded:
+            said.append((b"x-revision", record.revision.encode()))
+        return said
 
     def _echoes(self, headers: RequestHeaders) -> RawHeaders:
         """What every answer to the request says of it, its id first."""

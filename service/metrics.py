@@ -17,7 +17,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from router.contract import NEVER, BatchRecord, Outcome, Record
+from service.canary_metrics import collect_canaries
 from service.evenness import Evenness
+from service.hidden_families import is_hidden, model_of
 from service.memory import resident_bytes
 from service.quality_metrics import collect_quality
 from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers, Sums
@@ -118,10 +120,10 @@ class Metrics(Collector):
         sums.rows += len(dispatch.items)
         sums.prediction.add(dispatch.predicted_s / busy_s if busy_s > 0.0 else 1.0)
         at = dispatch.items[0].at
-        if at >= 0 and dispatch.family in self._gateway.families:
+        loaded = self._gateway.revision(dispatch.family, dispatch.revision) if at >= 0 else None
+        if loaded is not None:
             # The rows of a batch share a lane, and so the variant that answered them before.
-            before = self._gateway.families[dispatch.family].family.variants[at].name
-            triple = (dispatch.family, before, dispatch.variant)
+            triple = (dispatch.family, loaded.family.variants[at].name, dispatch.variant)
             self._escalated[triple] = self._escalated.get(triple, 0) + len(dispatch.items)
 
     def collect(self) -> Iterator[Metric]:
@@ -135,6 +137,7 @@ class Metrics(Collector):
         yield from self._collect_batches()
         yield from self._collect_state()
         yield from collect_quality(self._gateway.quality, self._gateway.feedback)
+        yield from collect_canaries(self._gateway.canaries)
 
     def _collect_requests(self) -> Iterator[Metric]:
         labels = ("model", "variant", "outcome", "reason", "tenant")
@@ -239,6 +242,9 @@ class Metrics(Collector):
             "pareto_latency_correction_ratio", "Observed over profiled seconds, as learnt.", labels=pair
         )
         for name, family in scheduler.families.items():
+            if is_hidden(name):
+                # A revision on trial has variants of the same names.
+                continue
             try:
                 model = scheduler.latency(name)
             except KeyError:
@@ -256,7 +262,10 @@ class Metrics(Collector):
         yield _gauge("pareto_memory_budget_bytes", "Resident memory that is allowed.", residency.appraisal.budget_bytes)
         yield _gauge("pareto_memory_resident_bytes", "Resident memory of this process.", resident_bytes())
         models = GaugeMetricFamily("pareto_model_bytes", "What loaded variants are thought to take.", labels=("model",))
+        held: dict[str, int] = {}
         for name, size in residency.appraisal.bytes_by_family().items():
+            held[model_of(name)] = held.get(model_of(name), 0) + size
+        for name, size in held.items():
             models.add_metric((name,), size)
         yield models
         ended = CounterMetricFamily("pareto_model_loads", "Variants that were loaded, or not.", labels=("result",))

@@ -33,7 +33,7 @@ class Opened(NamedTuple):
 
 
 class PiecewiseFamily:
-    """One revision of a family, by default the active one.
+    """One revision of a family, by default the active one, known to the scheduler by its name or an `alias`.
 
     Its methods take from milliseconds to seconds and are called on the loading thread. `loaded` is what serves it;
     `loaded.paths` has the variants in memory and is changed in place. Reading needs manifest and profile alone; where
@@ -53,6 +53,7 @@ class PiecewiseFamily:
         when_cold: WhenCold = WhenCold.WAIT,
         share: Share = EVEN,
         revision: str | None = None,
+        alias: str | None = None,
     ) -> None:
         self._folder = repository.open(name, revision)
         self._options = options
@@ -65,7 +66,7 @@ class PiecewiseFamily:
             described = replace(whole, paths={}, preparer=self.preparer)
         assert profile is not None, "what was measured is kept, or `load_family` has said why not"
         self.paths: dict[str, VariantPath] = {}
-        family = replace(described.family, when_cold=when_cold, share=share, evidence=None)
+        family = replace(described.family, name=alias or name, when_cold=when_cold, share=share, evidence=None)
         self.refused: dict[str, str] = dict(described.refused)
         self.loaded = replace(described, paths=self.paths, family=family, refused=self.refused)
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)
@@ -76,16 +77,16 @@ class PiecewiseFamily:
         for variant in family.variants:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
             for table, file in zip(names, self._files(variant.name), strict=True):
-                least = self._least[f"{name}/{file}"] = self._folder.file(file).stat().st_size
-                self.bytes[f"{name}/{file}"] = max(tables[table].memory_bytes, least)
+                least = self._least[f"{self.name}/{file}"] = self._folder.file(file).stat().st_size
+                self.bytes[f"{self.name}/{file}"] = max(tables[table].memory_bytes, least)
         if isinstance(self.loaded.manifest.preparation, TextPreparation):
             size = self._folder.file(self.loaded.manifest.preparation.tokenizer_file).stat().st_size
             self.bytes[self._tokenizer] = 8 * size
 
     @property
     def name(self) -> str:
-        """The family's name."""
-        return self.loaded.name
+        """What the scheduler calls the family: its name, or the alias that it was given."""
+        return self.loaded.family.name
 
     def family(self, without: Iterable[str] = ()) -> Family:
         """What the scheduler is to know of it: all variants, and those in memory as loaded, `without` some.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +26,18 @@ def prepare(loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
         return loaded.preparer.prepare(inputs, known_finite=True)
     except InputError as error:
         raise ProtocolError(400, str(error)) from None
+
+
+async def prepared(loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> Rows:
+    """As `prepare`, in a thread where it would hold up the event loop."""
+    return await asyncio.to_thread(prepare, loaded, inputs) if is_long(loaded, inputs) else prepare(loaded, inputs)
+
+
+def size_classes(loaded: LoadedFamily, rows: Rows) -> tuple[int, ...]:
+    """The size class of each row; what is longer than the largest belongs to that one."""
+    sizes = loaded.family.sizes
+    last = len(sizes) - 1
+    return tuple([min(bisect_left(sizes, tokens), last) for tokens in rows.sizes])
 
 
 def is_long(loaded: LoadedFamily, inputs: Mapping[str, NDArray[Any]]) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from time import monotonic
 
 from service import SERVER_NAME, __version__
+from service.canary_control import CanaryControl
+from service.eligibility import check_variant
 from service.exchange import Receive, Send, read_body, send_whole
 from service.gateway import Gateway
+from service.load_request import read_load_request
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError
 from service.oip.metadata import (
@@ -17,7 +20,7 @@ from service.oip.metadata import (
     server_metadata,
 )
 from service.oip.statistics import statistics_body
-from service.repository_control import RepositoryControl, read_load_request
+from service.repository_control import RepositoryControl
 
 PLATFORM = "onnxruntime_onnx"
 INDEX_LIMIT_BYTES = 64 * 1024
@@ -34,9 +37,10 @@ class WrongMethodError(ProtocolError):
 class ProtocolPages:
     """Answers everything under `/v2` but inference and the server's own health."""
 
-    def __init__(self, gateway: Gateway, control: RepositoryControl) -> None:
+    def __init__(self, gateway: Gateway, control: RepositoryControl, canaries: CanaryControl) -> None:
         self._gateway = gateway
         self._control = control
+        self._canaries = canaries
 
     async def handle(self, method: str, parts: list[str], receive: Receive, send: Send) -> None:
         """Answer `/v2/` + parts. Raises `ProtocolError` 404 or 405 for what is not there."""
@@ -48,11 +52,15 @@ class ProtocolPages:
             case ["repository", "models", name, "load" | "unload" as wanted]:
                 need(method, "POST")
                 self._control.allow()
-                revision = read_load_request(await read_body(receive, INDEX_LIMIT_BYTES, None))
-                if wanted == "load":
-                    await self._control.load(name, revision)
-                else:
+                asked = read_load_request(await read_body(receive, INDEX_LIMIT_BYTES, None))
+                if wanted == "unload" and asked.trial is not None:
+                    raise ProtocolError(400, "a trial begins with load; what ends it is /admin/canaries/NAME/rollback")
+                if wanted == "unload":
                     await self._control.unload(name)
+                elif asked.trial is not None and asked.revision is not None:
+                    await self._canaries.start(name, asked.revision, asked.trial)
+                else:
+                    await self._control.load(name, asked.revision)
                 content = b"{}"
             case ["models", name, "feedback"]:
                 need(method, "POST")
@@ -87,7 +95,7 @@ class ProtocolPages:
         need(method, "GET")
         loaded = self._gateway.loaded(name)
         if variant is not None:
-            self._gateway.variant(loaded, variant)
+            check_variant(loaded, variant)
         if rest == ["ready"]:
             if variant is not None and variant not in loaded.paths:
                 raise ProtocolError(400, f"version {variant!r} of {name} is not in memory")

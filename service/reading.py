@@ -26,10 +26,13 @@ class FamilyReader:
         self._settings = settings
         self._cascades = cascades
 
-    def read(self, name: str, revision: str | None = None) -> tuple[LoadedFamily, PiecewiseFamily | None]:
+    def read(
+        self, name: str, revision: str | None = None, alias: str | None = None
+    ) -> tuple[LoadedFamily, PiecewiseFamily | None]:
         """Read a revision of a family, by default the active one, and load it where there is no memory budget.
 
-        It takes seconds and runs on any thread. Raises `RepositoryError`.
+        With an `alias`, that is what the scheduler is to call it. It takes seconds and runs on any thread. Raises
+        `RepositoryError`.
         """
         settings, cascades = self._settings(), self._cascades
         options = SessionOptions(threads=settings.threads_per_slot)
@@ -38,7 +41,7 @@ class FamilyReader:
             loaded = load_family(
                 self.repository, name, options, wanted, stages=stages, cascades=cascades, revision=revision
             )
-            return replace(loaded, family=replace(loaded.family, share=share)), None
+            return replace(loaded, family=replace(loaded.family, name=alias or name, share=share)), None
         piece = PiecewiseFamily(
             self.repository,
             name,
@@ -49,6 +52,7 @@ class FamilyReader:
             when_cold=settings.family(name).when_cold,
             share=share,
             revision=revision,
+            alias=alias,
         )
         return piece.loaded, piece
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
-import orjson
-
 from router.scheduler import Scheduler
+from service.canary_trial import State
 from service.gateway import Gateway, Phase
 from service.loading import LoadedFamily, cannot_be_loaded
-from service.oip.errors import ProtocolError, malformed, shown
+from service.oip.errors import ProtocolError
 from service.oip.metadata import IndexEntry
 from service.piecewise import PiecewiseFamily
-from service.residency import Residency
+from service.swapping import busy, exchange, open_smallest, without_folder
 from variants.repository import Repository, RepositoryError
 from variants.session import ModelLoadError
 
@@ -39,7 +39,8 @@ class RepositoryControl:
     def __init__(self, gateway: Gateway, changed: Callable[[], None]) -> None:
         self._gateway = gateway
         self._changed = changed
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        """Who changes what is served holds it."""
         self._unloaded: set[str] = set()
         self._loading: set[str] = set()
 
@@ -55,32 +56,36 @@ class RepositoryControl:
         Raises `ProtocolError` 404 for a family that is not in the repository, 400 for one that cannot be loaded, 503
         for one whose requests do not end, and 500 where the revision serves but could not be made the active one.
         """
+        async with self.turn:
+            await self.load_in_turn(name, revision, again=again)
+
+    async def load_in_turn(self, name: str, revision: str | None = None, *, again: bool = False) -> None:
+        """As `load`, for who holds the turn."""
         gateway = self._gateway
-        async with self._turn:
-            repository, scheduler = self._ready(name)
-            try:
-                wanted = revision or await asyncio.to_thread(repository.active, name)
-                old = gateway.families.get(name)
-                if old is not None and old.family.revision == wanted and not again:
-                    await self._warm(name)
-                else:
-                    self._loading.add(name)
-                    new, piece = await asyncio.to_thread(gateway.reader.read, name, wanted)
-                    await self._replace(scheduler, new, piece)
-                    self._unloaded.discard(name)
-                    self._changed()
-            except (RepositoryError, ModelLoadError) as error:
-                raise ProtocolError(400, f"failed to load {name!r}: {_without(error, repository.root)}") from None
-            finally:
-                self._loading.discard(name)
-            if revision is not None:
-                await self._activate(repository, name, revision)
+        repository, scheduler = self.ready(name)
+        try:
+            wanted = revision if revision else await asyncio.to_thread(repository.active, name)
+            old = gateway.families.get(name)
+            if old is not None and old.family.revision == wanted and not again:
+                await self._warm(name)
+            else:
+                self._loading.add(name)
+                new, piece = await self._read(name, wanted)
+                await self._replace(scheduler, new, piece)
+                self._unloaded.discard(name)
+                self._changed()
+        except (RepositoryError, ModelLoadError) as error:
+            raise ProtocolError(400, f"failed to load {name!r}: {without_folder(error, repository.root)}") from None
+        finally:
+            self._loading.discard(name)
+        if revision is not None:
+            await self._activate(repository, name, revision)
 
     async def unload(self, name: str) -> None:
         """Answer what waits, then serve the family no longer. Raises `ProtocolError` 404 for one that is not served."""
         gateway = self._gateway
-        async with self._turn:
-            _, scheduler = self._ready(name)
+        async with self.turn:
+            _, scheduler = self.ready(name)
             if name not in gateway.families:
                 raise ProtocolError(404, f"model {name[:80]!r} is not loaded")
             waits = scheduler.cold().get(name)
@@ -88,13 +93,14 @@ class RepositoryControl:
                 gateway.tell(partial(scheduler.refuse_cold, name, missing))
             async with gateway.held(name) as quiet:
                 if not quiet and scheduler.in_use(name):
-                    raise _busy(name)
+                    raise busy(name)
 
                 def remove(now: float) -> None:
                     scheduler.remove(name, now)
                     gateway.take(name)
 
-                await self._exchange(name, None, remove)
+                await exchange(gateway, name, None, remove)
+            gateway.canaries.forget(name)
             self._unloaded.add(name)
             self._changed()
 
@@ -135,37 +141,26 @@ class RepositoryControl:
         try:
             await asyncio.to_thread(repository.activate, name, revision)
         except RepositoryError as error:
-            fault = _without(error, repository.root)
+            fault = without_folder(error, repository.root)
             logger.error("family %s: revision %s serves, but ACTIVE could not be written: %s", name, revision, fault)
             raise ProtocolError(
                 500, f"{name}: revision {revision!r} serves until the next start: ACTIVE could not be written: {fault}"
             ) from None
 
-    async def _exchange(self, name: str, piece: PiecewiseFamily | None, swap: Callable[[float], None]) -> None:
-        """Call `swap`, which changes scheduler and gateway in one step of the event loop, and tell the residency.
-
-        Raises `ProtocolError` 503 where requests of the family are not at their end.
-        """
+    async def _read(self, name: str, revision: str) -> tuple[LoadedFamily, PiecewiseFamily | None]:
+        """From the repository; as it is in memory for its trial, where it is not loaded and dropped piece by piece."""
         gateway = self._gateway
-
-        def change(now: float) -> None:
-            try:
-                swap(now)
-            except ValueError as error:
-                logger.error("%s", error)
-                raise _busy(name) from error
-
-        tell = partial(gateway.tell, change)
-        if gateway.residency is None:
-            tell()
-        else:
-            await gateway.residency.exchange(name, piece, tell)
+        trial = gateway.canaries.trials.get(name)
+        if trial is None or trial.report.revision != revision or not trial.is_shared:
+            return await asyncio.to_thread(gateway.reader.read, name, revision)
+        family = replace(trial.loaded.family, name=name, share=gateway.settings.share_of(name))
+        return replace(trial.loaded, family=family), None
 
     async def _replace(self, scheduler: Scheduler, new: LoadedFamily, piece: PiecewiseFamily | None) -> None:
         gateway, name = self._gateway, new.name
         margin = gateway.settings.margin_of(name)
         if piece is not None and gateway.residency is not None:
-            await _open_smallest(piece, gateway.residency)
+            await open_smallest(piece, gateway.residency)
         family = new.family if piece is None else piece.family()
         prepared = await asyncio.to_thread(scheduler.prepare, family, margin)
         async with gateway.held(name) as quiet:
@@ -175,10 +170,16 @@ class RepositoryControl:
             def swap(now: float) -> None:
                 scheduler.replace(prepared, now)
                 gateway.put(new)
+                promoted = gateway.canaries.revision(name) == new.family.revision
+                end = (
+                    (State.PROMOTED, "") if promoted else (State.STOPPED, f"revision {new.family.revision} was loaded")
+                )
+                gateway.canaries.end(name, *end)
 
-            await self._exchange(name, piece, swap)
+            await exchange(gateway, name, piece, swap)
 
-    def _ready(self, name: str) -> tuple[Repository, Scheduler]:
+    def ready(self, name: str) -> tuple[Repository, Scheduler]:
+        """Raise `ProtocolError` 503 while nothing is served, 404 for a family that there is not."""
         gateway = self._gateway
         repository = gateway.reader.repository
         if gateway.phase is not Phase.READY or gateway.scheduler is None:
@@ -186,56 +187,3 @@ class RepositoryControl:
         if name not in gateway.families and name not in repository.families():
             raise ProtocolError(404, f"model {name[:80]!r} is not in the repository")
         return repository, gateway.scheduler
-
-
-def read_load_request(body: bytes) -> str | None:
-    """The revision that `POST /v2/repository/models/{m}/load` asks for by the parameter `revision`, if any.
-
-    Raises `ProtocolError` 400 for a body that is no object, for Triton's parameters that are not supported, and for a
-    revision that is no text.
-    """
-    if not body:
-        return None
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise malformed("body", "JSON or nothing", str(error)[:200]) from None
-    parameters = document.get("parameters", {}) if type(document) is dict else document
-    if type(parameters) is not dict:
-        raise malformed("parameters", "an object", shown(parameters))
-    unknown = sorted(set(parameters) - {"revision", "unload_dependents"})
-    if unknown:
-        raise malformed("parameters", "`revision` alone", shown(unknown[0]))
-    revision = parameters.get("revision")
-    if revision is not None and type(revision) is not str:
-        raise malformed("parameters.revision", "a name", shown(revision))
-    return revision
-
-
-async def _open_smallest(piece: PiecewiseFamily, residency: Residency) -> None:
-    """Have the smallest variant that can be opened in memory before the family takes the old one's place.
-
-    Raises `RepositoryError` where there is none; what served before serves on then.
-    """
-    variants = piece.loaded.family.variants
-    while (first := next(iter(piece.loadable()), None)) is not None:
-        variant = variants[first].name
-        try:
-            opened = await residency.in_thread(partial(piece.open, variant))
-        except (ModelLoadError, RepositoryError):
-            # It is refused by name from now on, and logged.
-            if variant not in piece.refused:
-                raise
-            continue
-        piece.paths[variant] = opened.path
-        return
-    raise RepositoryError(f"none of its variants can be loaded ({'; '.join(piece.refused.values())})")
-
-
-def _busy(name: str) -> ProtocolError:
-    return ProtocolError(503, f"{name}: a batch still runs after the drain time", retry_after_s=1.0)
-
-
-def _without(error: Exception, root: object) -> str:
-    """What is wrong, without the folders of this machine."""
-    return str(error).replace(f"{root}/", "")

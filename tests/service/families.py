@@ -33,15 +33,16 @@ Answered = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """True labels, predicted labels and confidences, each [n]."""
 
 
-def sign_model(matrix_products: int = 0) -> onnx.ModelProto:
-    """Logits [-x0, x0] of x FP32 [n, 4], after that many products of large matrices for each row.
+def sign_model(matrix_products: int = 0, limit: float = 1e6, *, opposite: bool = False) -> onnx.ModelProto:
+    """Logits [-x0, x0] of x FP32 [n, 4], or the `opposite`, after that many products of large matrices for each row.
 
-    A value of x1 under -1e6 gives logits that are not finite: a model that fails on an input it should take.
+    A value of x1 under -`limit` gives logits that are not finite: a model that fails on an input it should take.
     """
+    first = 1 if opposite else -1
     initial = [
-        numpy_helper.from_array(np.array([[-1, 1], [0, 0], [0, 0], [0, 0]], np.float32), "w"),
+        numpy_helper.from_array(np.array([[first, -first], [0, 0], [0, 0], [0, 0]], np.float32), "w"),
         numpy_helper.from_array(np.array([0, 1, 0, 0], np.float32).reshape(4, 1), "pick"),
-        numpy_helper.from_array(np.array([1e6 + 1], np.float32), "limit"),
+        numpy_helper.from_array(np.array([limit + 1], np.float32), "limit"),
         numpy_helper.from_array(np.zeros((4, WIDTH * 16), np.float32), "widen"),
         numpy_helper.from_array(np.array([-1, WIDTH], np.int64), "tall"),
         numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32), "square"),
@@ -121,6 +122,8 @@ def write_family(
     evidence: Mapping[str, Answered] | None = None,
     stages: Mapping[str, onnx.ModelProto] | None = None,
     paths: Mapping[str, tuple[str, ...]] | None = None,
+    revision: str = "1",
+    labels: tuple[str, str] = ("no", "yes"),
 ) -> None:
     """Publish a family of (model, accuracy) by variant name; input `x` FP32 [-1, 4], labels `no` and `yes`.
 
@@ -156,7 +159,7 @@ def write_family(
         np.savez(staging / "samples.npz", x=rows, label=label)
         manifest = FamilyManifest(
             name=name,
-            revision="1",
+            revision=revision,
             description="The sign of the first of four numbers.",
             inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 4)),),
             outputs=(
@@ -164,7 +167,7 @@ def write_family(
                 TensorSpec(name="confidence", datatype="FP32", shape=(-1,)),
                 TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 2)),
             ),
-            labels=("no", "yes"),
+            labels=labels,
             preparation=TensorPreparation(),
             max_batch=4,
             default_slo_s=default_slo_s,

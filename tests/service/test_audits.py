@@ -18,9 +18,10 @@ from router.contract import Request
 from router.policies import policy_named
 from router.sampling import fraction
 from router.view import Policy
-from service.audits import MOST_RUNNING, Audits
+from service.audits import Audits
 from service.live_quality import LiveQuality
 from service.settings import Settings
+from service.spare_time import MOST_RUNNING
 from service.work import Answer
 from tests.queued import FAMILY
 from tests.scripted import TwoSteps

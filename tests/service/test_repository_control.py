@@ -185,8 +185,10 @@ def test_tenants_are_read_again(folder: Path, changing: Server) -> None:
 
 
 def test_changes_are_closed_by_default(server: Server) -> None:
-    """403, and what to do about it; the index stays open."""
-    for path in ("/v2/repository/models/sign/load", "/v2/repository/models/sign/unload", "/admin/reload"):
+    """403, and what to do about it; the index and how trials stand stay open."""
+    model, trial = "/v2/repository/models/sign", "/admin/canaries/sign"
+    for path in (f"{model}/load", f"{model}/unload", "/admin/reload", f"{trial}/promote", f"{trial}/rollback"):
         answer = httpx.post(server.url + path, timeout=30.0)
         assert (403, True) == (answer.status_code, "admin = true" in answer.json()["error"])
     assert 200 == httpx.post(server.url + "/v2/repository/index", timeout=30.0).status_code
+    assert [] == httpx.get(server.url + "/admin/canaries", timeout=30.0).json()

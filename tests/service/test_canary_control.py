@@ -1,0 +1,355 @@
+"""Trials that end amid something else: the scheduler is left with what serves, and nobody loses an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from router.canary import Trial, Verdict
+from router.contract import Outcome, Reason, Record
+from router.scheduler import Scheduler
+from service.canary_control import CanaryControl
+from service.canary_trial import State, counterpart
+from service.gateway import Gateway, Phase
+from service.hidden_families import Unmasked, falls_back, hidden_name, is_hidden, model_of
+from service.load_request import LoadRequest, read_load_request
+from service.oip.errors import ProtocolError
+from service.oip.terms import TermDefaults, Terms
+from service.reloading import Reloading
+from service.repository_control import RepositoryControl
+from service.scoped_settings import FamilySettings
+from service.settings import Settings
+from service.work import Answer
+from tests.queued import FAMILY
+from tests.service.families import sign_model, write_family
+from tests.service.test_feedback import answered
+from variants.repository import Repository, RepositoryError
+
+BUDGETS = pytest.mark.parametrize("budget", [None, "8GiB"])
+ALL = Trial(share=0.999, answers=10**6)
+DEFAULTS = TermDefaults(10.0, 30.0)
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The family `f` in revisions 1, 2 and 3, alike and with profiles."""
+    root = tmp_path_factory.mktemp("trials")
+    repository = Repository(root)
+    write_family(repository, "f", {"quick": (sign_model(), 0.8), "slow": (sign_model(20), 0.9)}, revision="1")
+    asyncio.run(_started(Settings(models=root, slots=1), lambda gateway, canaries, control: _nothing()))
+    for revision in ("2", "3", "renamed"):
+        shutil.copytree(root / "f" / "1", root / "f" / revision)
+        manifest = root / "f" / revision / "family.json"
+        text = manifest.read_text(encoding="utf-8").replace('"revision": "1"', f'"revision": "{revision}"')
+        manifest.write_text(text.replace('"yes"', '"up"') if revision == "renamed" else text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def models(profiled: Path, tmp_path: Path) -> Path:
+    """A copy of them that a test may change."""
+    return shutil.copytree(profiled, tmp_path / "models")
+
+
+Scenario = Callable[[Gateway, CanaryControl, RepositoryControl], Awaitable[None]]
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _started(settings: Settings, scenario: Scenario) -> None:
+    gateway = Gateway(settings)
+    await gateway.start()
+    assert Phase.READY is gateway.phase
+    control = RepositoryControl(gateway, lambda: None)
+    try:
+        await scenario(gateway, CanaryControl(gateway, control), control)
+    finally:
+        gateway.abandon()
+
+
+def serve(models: Path, budget: str | None, scenario: Scenario) -> None:
+    """Run a scenario with a gateway that is ready."""
+    asyncio.run(_started(Settings(models=models, slots=1, memory_budget=budget), scenario))
+
+
+async def ask(gateway: Gateway, name: str = "one", variant: str | None = None, tenant: str = "") -> tuple[Answer, str]:
+    """The answer to one row, and the revision that gave it."""
+    terms = Terms(10.0, 30.0, 0.0, 0, DEFAULTS.when_late, tenant or DEFAULTS.tenant, "default")
+    rows = {"x": np.array([[1, 0, 0, 0]], np.float32)}
+    answer, loaded = await gateway.infer("f", rows, terms, asyncio.get_running_loop().time(), variant, None, name)
+    assert "f" == answer.record.family
+    return answer, loaded.family.revision
+
+
+async def settled(gateway: Gateway) -> dict[str, str]:
+    """The revisions that the scheduler knows, once those that end are gone."""
+    scheduler = gateway.scheduler
+    assert scheduler is not None
+    await asyncio.gather(*gateway.canaries.retiring)
+    assert {} == gateway.canaries.families
+    return {name: family.revision for name, family in scheduler.families.items()}
+
+
+def state(gateway: Gateway) -> State:
+    return gateway.canaries.reports["f"].state
+
+
+@BUDGETS
+def test_requests_at_the_revision_on_trial_get_their_answers_from_it(models: Path, budget: str | None) -> None:
+    """Ten that wait and run when it is rolled back are answered by it, the next one by the old one."""
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        del control
+        await canaries.start("f", "2", ALL)
+        flying = [asyncio.create_task(ask(gateway, f"r-{number}", "slow")) for number in range(10)]
+        await asyncio.sleep(0)
+        canaries.roll_back("f")
+        after = await ask(gateway, "late")
+        ended = await asyncio.gather(*flying)
+        assert {Outcome.SERVED} == {answer.record.outcome for answer, _ in [*ended, after]}
+        assert ({"2"}, "1") == ({revision for _, revision in ended}, after[1])
+        assert ({"f": "1"}, State.STOPPED) == (await settled(gateway), state(gateway))
+
+    serve(models, budget, scenario)
+
+
+async def _load_third(canaries: CanaryControl, control: RepositoryControl) -> None:
+    await control.load("f", "3")
+
+
+async def _load_tried(canaries: CanaryControl, control: RepositoryControl) -> None:
+    await control.load("f", "2")
+
+
+async def _load_again(canaries: CanaryControl, control: RepositoryControl) -> None:
+    await control.load("f", again=True)
+
+
+async def _load_active(canaries: CanaryControl, control: RepositoryControl) -> None:
+    await control.load("f")
+
+
+async def _try_third(canaries: CanaryControl, control: RepositoryControl) -> None:
+    await canaries.start("f", "3", ALL)
+
+
+async def _load_nothing(canaries: CanaryControl, control: RepositoryControl) -> None:
+    with pytest.raises(ProtocolError, match="no revision"):
+        await control.load("f", "nobody")
+
+
+async def _try_nothing(canaries: CanaryControl, control: RepositoryControl) -> None:
+    with pytest.raises(ProtocolError, match="no revision"):
+        await canaries.start("f", "nobody", ALL)
+
+
+@BUDGETS
+@pytest.mark.parametrize(
+    ("act", "serving", "trial"),
+    [
+        (_load_third, "3", ("2", State.STOPPED)),
+        (_load_tried, "2", ("2", State.PROMOTED)),
+        (_load_again, "1", ("2", State.STOPPED)),
+        (_load_active, "1", ("2", State.RUNNING)),
+        (_try_third, "1", ("3", State.RUNNING)),
+        (_load_nothing, "1", ("2", State.RUNNING)),
+        (_try_nothing, "1", ("2", State.RUNNING)),
+    ],
+)
+def test_what_else_is_loaded_ends_a_trial_or_does_not(
+    models: Path,
+    budget: str | None,
+    act: Callable[[CanaryControl, RepositoryControl], Awaitable[None]],
+    serving: str,
+    trial: tuple[str, State],
+) -> None:
+    """Requests that come all the while are answered; at most one revision is on trial afterwards."""
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        await canaries.start("f", "2", ALL)
+        flying = [asyncio.create_task(ask(gateway, f"r-{number}")) for number in range(10)]
+        await asyncio.sleep(0)
+        await act(canaries, control)
+        ended = await asyncio.gather(*flying)
+        assert {Outcome.SERVED} == {answer.record.outcome for answer, _ in ended}
+        report = gateway.canaries.reports["f"]
+        assert (serving, trial) == (gateway.families["f"].family.revision, (report.revision, report.state))
+        assert (report.state is State.RUNNING) == ("f" in gateway.canaries.trials)
+        assert (await ask(gateway))[1] == (trial[0] if report.state is State.RUNNING else serving)
+        gateway.canaries.end("f", State.STOPPED)
+        assert {"f": serving} == await settled(gateway)
+
+    serve(models, budget, scenario)
+
+
+@BUDGETS
+def test_unloading_and_draining_end_trials(models: Path, budget: str | None) -> None:
+    """Nothing of a trial is left with the family, and a replica drains with one running."""
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        await canaries.start("f", "2", ALL)
+        await control.unload("f")
+        assert ({}, {}) == (gateway.canaries.reports, await settled(gateway))
+        with pytest.raises(ProtocolError, match="not loaded"):
+            await canaries.start("f", "2", ALL)
+        await control.load("f", "1")
+        await canaries.start("f", "2", ALL)
+        flying = [asyncio.create_task(ask(gateway, f"r-{number}", "slow")) for number in range(5)]
+        await asyncio.sleep(0)
+        await gateway.drain()
+        assert {Outcome.SERVED} == {answer.record.outcome for answer, _ in await asyncio.gather(*flying)}
+
+    serve(models, budget, scenario)
+
+
+def test_an_answer_comes_with_the_revision_that_gave_it(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also to a request that was read for another one and waited for the swap: labels are those of who answered."""
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        waiting: list[asyncio.Task[tuple[Answer, str]]] = []
+        quiet = gateway.quiet
+
+        async def asked_meanwhile(family: str) -> bool:
+            waiting.append(asyncio.create_task(ask(gateway)))
+            await asyncio.sleep(0)
+            return await quiet(family)
+
+        monkeypatch.setattr(gateway, "quiet", asked_meanwhile)
+        await control.load("f", "renamed")
+        answer, revision = await waiting[0]
+        assert ("renamed", "renamed") == (revision, answer.record.revision)
+
+    serve(models, None, scenario)
+
+
+def test_a_trial_that_is_rolled_back_before_its_promotion_is_not_promoted(models: Path) -> None:
+    """Whoever is first decides: the verdict comes while something else is loaded, and then somebody rolls back."""
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        await canaries.start("f", "2", ALL)
+        trial = gateway.canaries.trials["f"]
+        async with control.turn:
+            trial.canary.verdict = Verdict.PROMOTED
+            canaries._conclude(trial)
+            await asyncio.sleep(0)
+            canaries.roll_back("f")
+        await asyncio.gather(*canaries._concluding)
+        assert {"f": "1"} == await settled(gateway)
+        assert ("1", State.STOPPED) == (gateway.families["f"].family.revision, state(gateway))
+
+    serve(models, None, scenario)
+
+
+@pytest.mark.parametrize(("broken", "left"), [("prepare", ("1", State.FAILED)), ("activate", ("2", State.PROMOTED))])
+def test_a_promotion_that_fails(models: Path, monkeypatch: pytest.MonkeyPatch, broken: str, left: object) -> None:
+    """One that cannot take its place leaves the old one, and says so; one that is only not active serves."""
+
+    def fail(*_: object) -> None:
+        raise RepositoryError("read-only")
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        await canaries.start("f", "2", ALL)
+        monkeypatch.setattr(Scheduler if broken == "prepare" else Repository, broken, fail)
+        trial = gateway.canaries.trials["f"]
+        trial.canary.verdict = Verdict.PROMOTED
+        canaries._conclude(trial)
+        await asyncio.gather(*canaries._concluding)
+        assert left == (gateway.families["f"].family.revision, state(gateway))
+        assert (broken == "prepare") == ("read-only" in gateway.canaries.reports["f"].why)
+        assert Outcome.SERVED is (await ask(gateway))[0].record.outcome
+
+    serve(models, None, scenario)
+
+
+def test_settings_that_are_read_again_hold_for_the_trial(models: Path) -> None:
+    """A margin is told to both; what has the family loaded anew ends the trial."""
+    usual = Settings(models=models, slots=1)
+    wanted = iter([FamilySettings(margin=2.0), FamilySettings(margin=2.0, load=("quick",))])
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        await canaries.start("f", "2", ALL)
+        reloading = Reloading(gateway, control, lambda: usual.model_copy(update={"families": {"f": next(wanted)}}))
+        await reloading.reload()
+        assert State.RUNNING is state(gateway)
+        await reloading.reload()
+        assert State.STOPPED is state(gateway)
+        assert {"f": "1"} == await settled(gateway)
+
+    serve(models, None, scenario)
+
+
+RECORD = answered(1).record
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "expected"),
+    [
+        (Outcome.SERVED, Reason.BEST_VALUE, False),
+        (Outcome.SERVED_LATE, Reason.LATE, False),
+        (Outcome.FAILED, Reason.EXECUTOR_ERROR, True),
+        (Outcome.FAILED, Reason.SHUTDOWN, False),
+        (Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, True),
+        (Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, True),
+        (Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, True),
+        (Outcome.REJECTED_QUOTA, Reason.QUOTA, False),
+        (Outcome.EXPIRED, Reason.TIMEOUT, False),
+        (Outcome.CANCELLED, Reason.CLIENT_GONE, False),
+    ],
+)
+def test_what_falls_back_is_told_of_once(outcome: Outcome, reason: Reason, expected: bool) -> None:
+    """The revision's own faults fall back, the caller's doing does not; observers read the model's name."""
+    seen: list[Record] = []
+
+    class Observer:
+        def observe(self, records: Sequence[Record], _: object) -> None:
+            seen.extend(records)
+
+    hidden = hidden_name("f", "2", 7)
+    record = RECORD._replace(family=hidden, outcome=outcome, reason=reason)
+    public = record._replace(family="f")
+    Unmasked(Observer()).observe([record, public], [])
+    assert (expected, [public] * (1 if expected else 2)) == (falls_back(record), seen)
+    assert ("f", True, False) == (model_of(hidden), is_hidden(hidden), is_hidden("f"))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "name", "quality", "expected"),
+    [
+        ((0, 1, 2), "large", 0.1, "large"),
+        ((0, 1), "large", 0.9, "middle"),
+        ((0, 2), "other", 0.7, "small"),
+        ((), "large", 0.9, None),
+    ],
+)
+def test_a_counterpart_has_the_same_name_or_the_nearest_quality(
+    loaded: tuple[int, ...], name: str, quality: float, expected: str | None
+) -> None:
+    """Of what is loaded."""
+    like = replace(FAMILY.variants[0], name=name, quality=quality)
+    assert expected == counterpart(FAMILY.with_loaded(loaded), like)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, LoadRequest()),
+        ({"revision": "2", "unload_dependents": True}, LoadRequest("2")),
+        ({"revision": "2", "canary_share": 0.1}, LoadRequest("2", Trial(0.1))),
+        (
+            {"revision": "2", "canary_shadow": True, "canary_answers": 5},
+            LoadRequest("2", Trial(shadow=True, answers=5)),
+        ),
+    ],
+)
+def test_what_a_load_request_asks_for(parameters: dict[str, object], expected: LoadRequest) -> None:
+    """With any rule of a trial, one is to begin; what is not said is as `Trial` has it."""
+    assert expected == read_load_request(orjson.dumps({"parameters": parameters}))
