@@ -89,7 +89,7 @@ class Appraisal:
 
     def choice(self, piece: PiecewiseFamily, missing: Missing) -> int | None:
         """The variant to load for rows that wait: of those that will do, the one that takes least memory."""
-        variants = piece.loaded.family.variants
+        variants = piece.believed
         if missing.pinned:
             return missing.variant if missing.variant in self.variants(piece) else None
         do = (index for index in self.variants(piece) if variants[index].quality >= missing.floor)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
-import sys
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import Enum
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from numpy.typing import NDArray
 
-from router.agreement import Rules
+from router.agreement import Rules, corrected
 from router.contract import NEVER, Family, Reason, Request, Slot
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
 from service.audits import Audits
+from service.correction import Correction, Lost
 from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
 from service.feedback import Feedback
@@ -41,6 +41,7 @@ from service.reading import FamilyReader
 from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
+from service.settling import settle_interpreter, tell_executors
 from service.statistics import Statistics
 from service.tenants import Tenants
 from service.work import Answer
@@ -79,6 +80,7 @@ class Gateway:
         self.tenants = Tenants(settings)
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
+        self.correction: Correction | None = None
         self._audits: Audits | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
@@ -142,13 +144,15 @@ class Gateway:
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
             self.statistics.expect(name, [variant.name for variant in family.family.variants])
-        self._tell_executors()
-        self._settle_interpreter()
+        tell_executors(settings, loaded)
+        settle_interpreter(settings.switch_interval_s)
         if self.residency is not None:
             self.residency.begin(self.scheduler, self._dispatcher.tell)
             await self._load_pinned(self.residency)
             if not self._is_loading():
                 return
+        if self.correction is not None:
+            self.correction.begin()
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
 
@@ -171,6 +175,8 @@ class Gateway:
             observers,
             inline_below_s=settings.inline_below_s,
         )
+        if settings.correct_quality:
+            self.correction = Correction(self.quality, self._measured, self._believe)
         if settings.audit_share > 0.0:
             self._audits = Audits(
                 settings.audit_share,
@@ -180,6 +186,7 @@ class Gateway:
                 dispatcher.cancel,
                 lambda: next(self._ids),
                 self.label,
+                compared=self.correction.compared if self.correction is not None else None,
             )
         return dispatcher
 
@@ -217,6 +224,8 @@ class Gateway:
         self._close()
 
     def _close(self) -> None:
+        if self.correction is not None:
+            self.correction.stop()
         if self._dispatcher is not None:
             self._dispatcher.close()
         if self.residency is not None:
@@ -268,6 +277,24 @@ class Gateway:
         """A family for the audits; none while its requests are held."""
         scheduler = self.scheduler
         return None if scheduler is None or family in self._held else scheduler.families.get(family)
+
+    def _measured(self, family: str) -> Family | None:
+        """A family that is served, as it was measured."""
+        loaded = self.families.get(family)
+        return None if loaded is None else loaded.family
+
+    async def _believe(self, measured: Family, lost: Lost) -> bool:
+        """See `service.correction.Believe`."""
+        scheduler = self.scheduler
+        assert scheduler is not None, "called once requests are taken"
+        if self.residency is not None:
+            return await self.residency.believe(measured, lost)
+        prepared = await asyncio.to_thread(lambda: scheduler.prepare(corrected(measured, lost)))
+        # Another one may have been loaded meanwhile.
+        served = self._measured(measured.name) is measured
+        if served:
+            self.tell(partial(scheduler.replace, prepared))
+        return served
 
     def label(self, tenant: str) -> str:
         """A tenant in metrics, as the settings are now."""
@@ -414,28 +441,6 @@ class Gateway:
         if variant in known:
             raise ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
         raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
-
-    def _tell_executors(self) -> None:
-        """Say what profiles recommend where the settings leave slots and threads open; it is not followed by itself."""
-        if not self.settings.model_fields_set.isdisjoint(("slots", "threads_per_slot")):
-            return
-        for name, family in self.families.items():
-            if (measured := family.executors) is not None:
-                logger.info(
-                    "family %s: measured best here are slots = %d and threads_per_slot = %d; serving with %d and %d",
-                    name,
-                    measured.recommended_slots,
-                    measured.recommended_threads,
-                    self.settings.slot_count,
-                    self.settings.threads_per_slot,
-                )
-
-    def _settle_interpreter(self) -> None:
-        """Keep the garbage collector and the interpreter's thread switching out of the way of requests."""
-        sys.setswitchinterval(self.settings.switch_interval_s)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
 
 
 def _check_floor(loaded: LoadedFamily, variant: str | None, floor: float) -> None:

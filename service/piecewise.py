@@ -9,8 +9,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
-from router.contract import EVEN, Evidence, Family, Share, WhenCold
+from router.agreement import corrected
+from router.contract import EVEN, Evidence, Family, Share, VariantProfile, WhenCold
 from router.placement import Loadable, gains
+from service.correction import Lost
 from service.lazy_preparer import LazyPreparer
 from service.loading import WARM_UP_ROWS, describe_family, load_family
 from service.paths import PathOpener, VariantPath
@@ -67,6 +69,8 @@ class PiecewiseFamily:
         self.paths: dict[str, VariantPath] = {}
         family = replace(described.family, when_cold=when_cold, share=share, evidence=None)
         self.refused: dict[str, str] = dict(described.refused)
+        self.lost: Lost = {}
+        """What its variants are believed to have lost since they were measured."""
         self.loaded = replace(described, paths=self.paths, family=family, refused=self.refused)
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)
         tables = {**profile.variants, **profile.stages}
@@ -95,7 +99,12 @@ class PiecewiseFamily:
         whole = self.loaded.family
         held = self.paths.keys() - set(without)
         family = whole.with_loaded(index for index, variant in enumerate(whole.variants) if variant.name in held)
-        return replace(family, evidence=self._evidence) if len(family.ladder) > 1 else family
+        return corrected(replace(family, evidence=self._evidence) if len(family.ladder) > 1 else family, self.lost)
+
+    @property
+    def believed(self) -> tuple[VariantProfile, ...]:
+        """The variants as they are believed to be, whether in memory or not."""
+        return corrected(self.loaded.family, self.lost).variants
 
     def loadable(self) -> Mapping[int, Loadable]:
         """The variants that are not refused, by index: the one that takes least memory first, then as they are.
@@ -103,7 +112,7 @@ class PiecewiseFamily:
         What a variant adds is what it is better than the better of the first one and all cheaper ones. One that is no
         better adds nothing: it is loaded where there is room to spare, and for who pins it.
         """
-        variants = self.loaded.family.variants
+        variants = self.believed
         sound = [index for index, variant in enumerate(variants) if variant.name not in self.refused]
         if not sound:
             return {}

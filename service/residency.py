@@ -4,7 +4,8 @@ Opening a model, checking its files, warming it and making the policy's tables h
 swaps what is ready. A variant that is to go is taken from the scheduler first and dropped once no batch uses it.
 
 The budget is held against what the process really uses: what models may take is the budget less everything else, as
-measured before every step.
+measured before every step. What is believed of variants (`service.correction`) changes between two steps, so that
+neither undoes the other.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
 
-from router.contract import BatchRecord, Record
+from router.contract import BatchRecord, Family, Record
 from router.placement import Load, Spot, Step
 from router.roster import Cold, Missing
 from router.scheduler import Scheduler
 from service.appraisal import Appraisal
+from service.correction import Lost
 from service.memory import give_back, resident_bytes
 from service.piecewise import Opened, PiecewiseFamily
 from service.sums import LATENCY_EDGES, Sums
@@ -132,6 +134,19 @@ class Residency:
                 await self.in_thread(lambda: _drop(old, tuple(old.paths)))
         self._wanted.set()
 
+    async def believe(self, measured: Family, lost: Lost) -> bool:
+        """See `service.correction.Believe`. Later loads and unloads carry it on."""
+        async with self._stepping:
+            piece = self.pieces.get(measured.name)
+            if piece is None or piece.loaded.family is not measured:
+                return False
+            piece.lost = lost
+            self.appraisal.forget(measured.name)
+            await self._swap(piece)
+        # What is worth its memory may be another one.
+        self._wanted.set()
+        return True
+
     async def _run(self) -> None:
         pause_s = TICK_S
         while True:
@@ -191,11 +206,15 @@ class Residency:
 
     async def _load(self, spot: Spot) -> None:
         piece, variant = self.pieces[spot.family], self._variant(spot)
+        assert self._scheduler is not None, "begun"
         self.loading = spot
         try:
             opened = await self.in_thread(lambda: self._open(piece, variant))
             piece.paths[variant] = opened.path
+            waits = self._scheduler.cold().get(piece.name)
             await self._swap(piece)
+            if waits is not None:
+                self.cold_s.add(monotonic() - waits.since_s)
         except (ModelLoadError, RepositoryError):
             # It is refused by name from now on, and logged.
             self.failures += 1
@@ -237,9 +256,6 @@ class Residency:
         assert self._tell is not None, "begun"
         scheduler = self._scheduler
         prepared = await self.in_thread(lambda: scheduler.prepare(piece.family(without)))
-        waits = scheduler.cold().get(piece.name) if not without else None
-        if waits is not None:
-            self.cold_s.add(monotonic() - waits.since_s)
         self._tell(partial(scheduler.replace, prepared))
 
     def _variant(self, spot: Spot) -> str:
