@@ -78,7 +78,7 @@ def test_a_variant_that_drifts_is_believed_less_until_it_does_no_more(
             client.post(f"/v2/repository/models/chain/{change}").raise_for_status()
         ask(client, rows[:1], prefix="again")
         eventually(lambda: believed(client, variant="small") < was - 0.1, "the drift is believed again")
-        ask(client, rows_of(600, seed=7), prefix="sound")
+        ask(client, rows_of(400, seed=7), prefix="sound")
         eventually(lambda: believed(client, variant="small") == pytest.approx(was), "it drifts no more")
         assert variant_for(client, floor) == "small"
 
