@@ -15,10 +15,11 @@ from router.placement import Loadable, gains
 from service.correction import Lost
 from service.lazy_preparer import LazyPreparer
 from service.loading import WARM_UP_ROWS, describe_family, load_family
+from service.memory import resident_bytes
 from service.paths import PathOpener, VariantPath
 from service.scoped_settings import Stages
+from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
 from variants.evidence import read_evidence
-from variants.manifest import TextPreparation
 from variants.preparation import Row
 from variants.profiles import load_profile
 from variants.repository import Repository, RepositoryError
@@ -28,10 +29,11 @@ logger = logging.getLogger("pareto.loading")
 
 
 class Opened(NamedTuple):
-    """A variant that was opened and warmed, in `seconds`."""
+    """A variant that was opened and warmed, in `seconds`; its models made memory grow by `gained_bytes`."""
 
     path: VariantPath
     seconds: float
+    gained_bytes: int
 
 
 class PiecewiseFamily:
@@ -75,16 +77,19 @@ class PiecewiseFamily:
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)
         tables = {**profile.variants, **profile.stages}
         self.bytes: dict[str, int] = {}
-        """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk."""
+        """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk.
+
+        And the tokenizer, by a name that all families have which share it.
+        """
         self._least: dict[str, int] = {}
         for variant in family.variants:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
             for table, file in zip(names, self._files(variant.name), strict=True):
                 least = self._least[f"{name}/{file}"] = self._folder.file(file).stat().st_size
                 self.bytes[f"{name}/{file}"] = max(tables[table].memory_bytes, least)
-        if isinstance(self.loaded.manifest.preparation, TextPreparation):
-            size = self._folder.file(self.loaded.manifest.preparation.tokenizer_file).stat().st_size
-            self.bytes[self._tokenizer] = 8 * size
+        self._tokenizer = tokenizer_name(self._folder)
+        if self._tokenizer is not None:
+            self.bytes[self._tokenizer] = tokenizer_bytes(self._folder)
 
     @property
     def name(self) -> str:
@@ -121,17 +126,25 @@ class PiecewiseFamily:
         return {index: Loadable(self.keys(variants[index].name), gain) for index, gain in added.items()}
 
     def took(self, files: Iterable[str], factor: float) -> None:
-        """Loading these files took so many times what they were thought to take."""
+        """Loading these models took so many times what they were thought to take."""
         self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in files}
 
     def size(self, variant: str) -> int:
         """What a variant alone is thought to take in memory, bytes."""
         return sum(self.bytes[file] for file in self.keys(variant))
 
+    def sizes(self, variant: int) -> dict[str, int]:
+        """Its files, with what each is thought to take in memory."""
+        return {file: self.bytes[file] for file in self.keys(self.loaded.family.variants[variant].name)}
+
     def keys(self, variant: str) -> tuple[str, ...]:
         """The files of a variant as `bytes` calls them."""
         files = tuple(f"{self.name}/{file}" for file in self._files(variant))
-        return (*files, self._tokenizer) if self._tokenizer in self.bytes else files
+        return files if self._tokenizer is None else (*files, self._tokenizer)
+
+    def models(self, variant: str) -> tuple[str, ...]:
+        """Those of the files that are models, which no other family has."""
+        return tuple(file for file in self.keys(variant) if file != self._tokenizer)
 
     def open(self, variant: str) -> Opened:
         """Read, check, open and warm one variant; stages that another one has in memory are shared.
@@ -141,6 +154,8 @@ class PiecewiseFamily:
         started_s = time.perf_counter()
         manifest = self.loaded.manifest.variant(variant)
         try:
+            self.preparer.open()
+            before = resident_bytes()
             broken = self._folder.broken_files(self.loaded.manifest.files_of(manifest))
             if broken:
                 raise RepositoryError("; ".join(f"{path}: {fault}" for path, fault in broken.items()))
@@ -152,7 +167,7 @@ class PiecewiseFamily:
             logger.error("family %s: variant %s is refused: %s", self.name, variant, error)
             self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")
             raise
-        return Opened(path, time.perf_counter() - started_s)
+        return Opened(path, time.perf_counter() - started_s, max(0, resident_bytes() - before))
 
     def drop(self, variant: str) -> None:
         """Forget a variant that no batch uses."""
@@ -160,10 +175,6 @@ class PiecewiseFamily:
         if not self.paths:
             self.preparer.close()
             self.__dict__.pop("_evidence", None)
-
-    @property
-    def _tokenizer(self) -> str:
-        return f"{self.name}/tokenizer"
 
     @cached_property
     def _evidence(self) -> Evidence | None:

@@ -24,7 +24,8 @@ from router.roster import Cold, Missing
 from router.scheduler import Scheduler
 from service.appraisal import Appraisal
 from service.correction import Lost
-from service.memory import give_back, resident_bytes
+from service.lazy_preparer import LazyPreparer
+from service.memory import give_back
 from service.piecewise import Opened, PiecewiseFamily
 from service.sums import LATENCY_EDGES, Sums
 from variants.repository import RepositoryError
@@ -34,6 +35,8 @@ logger = logging.getLogger("pareto.residency")
 
 TICK_S = 1.0
 """Without cold requests, what is loaded is looked at this often."""
+UNUSED_S = 10.0
+"""For so long after a request, a tokenizer stays for the next one though nothing of its family is in memory."""
 MEASURED_SHARE = 0.5
 """What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
 
@@ -163,9 +166,18 @@ class Residency:
                         # What nobody waits for is loaded at half the pace: a cold request is to find the thread free.
                         pause_s = monotonic() - started_s
                         break
+                await self._close_tokenizers()
             except Exception:
                 # Requests go on with what is loaded.
                 logger.exception("what is in memory could not be changed")
+
+    async def _close_tokenizers(self) -> None:
+        """Close those that requests have opened for families of which nothing was loaded, as of those refused."""
+        async with self._stepping:
+            assert self._scheduler is not None, "begun"
+            unused = self.appraisal.unused(self._scheduler.cold(), monotonic() - UNUSED_S)
+            if unused:
+                await self.in_thread(lambda: _close(unused))
 
     def _is_waited_for(self) -> bool:
         return self._scheduler is not None and self._scheduler.cold_rows > 0
@@ -194,14 +206,8 @@ class Residency:
         assert self._scheduler is not None, "begun"
         promised = {step.spot for step in steps if isinstance(step, Load)}
         for name, waits in cold.items():
-            piece = self.pieces.get(name)
             for missing in waits.missing if waits.rows else ():
-                choice = self.appraisal.choice(piece, missing) if piece is not None else None
-                if piece is not None and choice is not None:
-                    possible = Spot(name, choice) in promised or self.appraisal.ever_fits(piece, choice)
-                else:
-                    possible = False
-                if not possible:
+                if not self.appraisal.can_load(name, missing, promised):
                     self._tell(partial(self._scheduler.refuse_cold, name, missing))
 
     async def _load(self, spot: Spot) -> None:
@@ -228,14 +234,12 @@ class Residency:
 
     def _open(self, piece: PiecewiseFamily, variant: str) -> Opened:
         """On the loading thread: open it, and learn what it takes."""
-        new = [file for file in piece.keys(variant) if all(file not in piece.keys(held) for held in piece.paths)]
-        before = resident_bytes()
+        new = [file for file in piece.models(variant) if all(file not in piece.models(held) for held in piece.paths)]
         opened = piece.open(variant)
-        gained = max(0, resident_bytes() - before)
         believed = sum(piece.bytes[file] for file in new)
         if believed:
             # Freed memory that is used again does not show: what it takes is not believed to halve at once.
-            factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
+            factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(opened.gained_bytes / believed, 0.5), 4.0)
             piece.took(new, factor)
         return opened
 
@@ -260,6 +264,12 @@ class Residency:
 
     def _variant(self, spot: Spot) -> str:
         return self.pieces[spot.family].loaded.family.variants[spot.variant].name
+
+
+def _close(preparers: Iterable[LazyPreparer]) -> None:
+    for preparer in preparers:
+        preparer.close()
+    give_back()
 
 
 def _drop(piece: PiecewiseFamily, variants: Iterable[str]) -> None:
