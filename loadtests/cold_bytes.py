@@ -33,7 +33,7 @@ MB = 1e6
 def grown(models: Path, family: str, count: int, *, shared: bool) -> list[float]:
     """Bytes by which memory grew with each copy but the first, which brings what all need."""
     if not shared:
-        service.lazy_preparer.open_shared = open_preparation
+        setattr(service.lazy_preparer, "open_shared", open_preparation)  # noqa: B010 - a name of that module's own
     with tempfile.TemporaryDirectory() as folder:
         write_copies(Repository(models), family, Path(folder), names := family_names(count))
         repository = Repository(Path(folder))
