@@ -12,9 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from time import monotonic
 
+from router.agreement import corrected
 from router.contract import Family
+from router.scheduler import Scheduler
 from service.live_quality import LiveQuality
 
 logger = logging.getLogger("pareto.correction")
@@ -28,6 +31,22 @@ Lost = Mapping[str, float]
 """By variant, the share in (0, 1] by which it is believed to be right less often than measured; others lost nothing."""
 Believe = Callable[[Family, Lost], Awaitable[bool]]
 """Has the scheduler believe that of a family, given as it was measured; false where another one is served by now."""
+
+
+Change = Callable[[Callable[[float], None]], None]
+"""Calls a change of the scheduler with the time, on the event loop; see `service.dispatcher.Dispatcher.tell`."""
+
+
+async def believe_at_once(
+    scheduler: Scheduler, tell: Change, measured: Callable[[str], Family | None], family: Family, lost: Lost
+) -> bool:
+    """`Believe` where nothing else changes a family that is loaded; the tables are made off the event loop."""
+    prepared = await asyncio.to_thread(lambda: scheduler.prepare(corrected(family, lost)))
+    # Another one may have been loaded meanwhile.
+    served = measured(family.name) is family
+    if served:
+        tell(partial(scheduler.replace, prepared))
+    return served
 
 
 class Correction:

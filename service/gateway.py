@@ -16,14 +16,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from router.agreement import Rules, corrected
+from router.agreement import Rules
 from router.contract import NEVER, Family, Reason, Request, Slot
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
 from service.audits import Audits
-from service.correction import Correction, Lost
+from service.correction import Believe, Correction, believe_at_once
 from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
 from service.feedback import Feedback
@@ -176,7 +176,10 @@ class Gateway:
             inline_below_s=settings.inline_below_s,
         )
         if settings.correct_quality:
-            self.correction = Correction(self.quality, self._measured, self._believe)
+            believe: Believe = partial(believe_at_once, scheduler, dispatcher.tell, self._measured)
+            if self.residency is not None:
+                believe = self.residency.believe
+            self.correction = Correction(self.quality, self._measured, believe)
         if settings.audit_share > 0.0:
             self._audits = Audits(
                 settings.audit_share,
@@ -282,19 +285,6 @@ class Gateway:
         """A family that is served, as it was measured."""
         loaded = self.families.get(family)
         return None if loaded is None else loaded.family
-
-    async def _believe(self, measured: Family, lost: Lost) -> bool:
-        """See `service.correction.Believe`."""
-        scheduler = self.scheduler
-        assert scheduler is not None, "called once requests are taken"
-        if self.residency is not None:
-            return await self.residency.believe(measured, lost)
-        prepared = await asyncio.to_thread(lambda: scheduler.prepare(corrected(measured, lost)))
-        # Another one may have been loaded meanwhile.
-        served = self._measured(measured.name) is measured
-        if served:
-            self.tell(partial(scheduler.replace, prepared))
-        return served
 
     def label(self, tenant: str) -> str:
         """A tenant in metrics, as the settings are now."""

@@ -27,13 +27,15 @@ from variants.session import ModelLoadError, Session, SessionOptions
 
 logger = logging.getLogger("pareto.loading")
 
+MEASURED_SHARE = 0.5
+"""What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
+
 
 class Opened(NamedTuple):
-    """A variant that was opened and warmed, in `seconds`; its models made memory grow by `gained_bytes`."""
+    """A variant that was opened and warmed, in `seconds`."""
 
     path: VariantPath
     seconds: float
-    gained_bytes: int
 
 
 class PiecewiseFamily:
@@ -125,10 +127,6 @@ class PiecewiseFamily:
         added = gains({index: variants[index].quality for index in sound}, first)
         return {index: Loadable(self.keys(variants[index].name), gain) for index, gain in added.items()}
 
-    def took(self, files: Iterable[str], factor: float) -> None:
-        """Loading these models took so many times what they were thought to take."""
-        self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in files}
-
     def size(self, variant: str) -> int:
         """What a variant alone is thought to take in memory, bytes."""
         return sum(self.bytes[file] for file in self.keys(variant))
@@ -142,14 +140,11 @@ class PiecewiseFamily:
         files = tuple(f"{self.name}/{file}" for file in self._files(variant))
         return files if self._tokenizer is None else (*files, self._tokenizer)
 
-    def models(self, variant: str) -> tuple[str, ...]:
-        """Those of the files that are models, which no other family has."""
-        return tuple(file for file in self.keys(variant) if file != self._tokenizer)
-
     def open(self, variant: str) -> Opened:
         """Read, check, open and warm one variant; stages that another one has in memory are shared.
 
-        Raises `ModelLoadError`, `RepositoryError` for one that cannot be served; it is refused from then on.
+        What it takes in memory is learnt from that. Raises `ModelLoadError`, `RepositoryError` for one that cannot be
+        served; it is refused from then on.
         """
         started_s = time.perf_counter()
         manifest = self.loaded.manifest.variant(variant)
@@ -167,7 +162,8 @@ class PiecewiseFamily:
             logger.error("family %s: variant %s is refused: %s", self.name, variant, error)
             self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")
             raise
-        return Opened(path, time.perf_counter() - started_s, max(0, resident_bytes() - before))
+        self._took(variant, resident_bytes() - before)
+        return Opened(path, time.perf_counter() - started_s)
 
     def drop(self, variant: str) -> None:
         """Forget a variant that no batch uses."""
@@ -175,6 +171,16 @@ class PiecewiseFamily:
         if not self.paths:
             self.preparer.close()
             self.__dict__.pop("_evidence", None)
+
+    def _took(self, variant: str, gained: int) -> None:
+        """Memory grew by so many bytes as the models of a variant were loaded that others in memory do not have."""
+        held = {file for name in self.paths for file in self.keys(name)} | {self._tokenizer}
+        new = [file for file in self.keys(variant) if file not in held]
+        believed = sum(self.bytes[file] for file in new)
+        if believed:
+            # Freed memory that is used again does not show: what it takes is not believed to halve at once.
+            factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
+            self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in new}
 
     @cached_property
     def _evidence(self) -> Evidence | None:

@@ -26,7 +26,7 @@ from service.appraisal import Appraisal
 from service.correction import Lost
 from service.lazy_preparer import LazyPreparer
 from service.memory import give_back
-from service.piecewise import Opened, PiecewiseFamily
+from service.piecewise import PiecewiseFamily
 from service.sums import LATENCY_EDGES, Sums
 from variants.repository import RepositoryError
 from variants.session import ModelLoadError
@@ -37,8 +37,6 @@ TICK_S = 1.0
 """Without cold requests, what is loaded is looked at this often."""
 UNUSED_S = 10.0
 """For so long after a request, a tokenizer stays for the next one though nothing of its family is in memory."""
-MEASURED_SHARE = 0.5
-"""What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
 
 Result = TypeVar("Result")
 
@@ -51,7 +49,7 @@ class Change(Protocol):
 
 
 class Residency:
-    """Keeps `pieces`, the families by name, within `budget_bytes`; but for `_open`, its methods run on the event loop.
+    """Keeps `pieces`, the families by name, within `budget_bytes`; its methods run on the event loop.
 
     `loads`, `failures` and `evictions` count; `load_s` has the seconds of loads, `cold_s` how long the first request of
     a cold family waited for its load.
@@ -215,7 +213,7 @@ class Residency:
         assert self._scheduler is not None, "begun"
         self.loading = spot
         try:
-            opened = await self.in_thread(lambda: self._open(piece, variant))
+            opened = await self.in_thread(partial(piece.open, variant))
             piece.paths[variant] = opened.path
             waits = self._scheduler.cold().get(piece.name)
             await self._swap(piece)
@@ -231,17 +229,6 @@ class Residency:
         self.loads += 1
         self.load_s.add(opened.seconds)
         logger.info("family %s: %s is loaded (%.0f ms)", spot.family, variant, opened.seconds * 1e3)
-
-    def _open(self, piece: PiecewiseFamily, variant: str) -> Opened:
-        """On the loading thread: open it, and learn what it takes."""
-        new = [file for file in piece.models(variant) if all(file not in piece.models(held) for held in piece.paths)]
-        opened = piece.open(variant)
-        believed = sum(piece.bytes[file] for file in new)
-        if believed:
-            # Freed memory that is used again does not show: what it takes is not believed to halve at once.
-            factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(opened.gained_bytes / believed, 0.5), 4.0)
-            piece.took(new, factor)
-        return opened
 
     async def _evict(self, name: str, variants: Sequence[str]) -> None:
         piece = self.pieces[name]
