@@ -1,4 +1,4 @@
-"""What a replica does once, when its families are loaded and before it takes requests."""
+"""The last steps of a start: what is said of the machine, and the interpreter kept out of the way of requests."""
 
 from __future__ import annotations
 
