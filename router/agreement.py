@@ -9,6 +9,7 @@ many variants, again and again, would find chance deviations otherwise.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -130,11 +131,11 @@ def expected_agreement(family: Family, variant: str, reference: str) -> Expected
     return Expected(float(same.mean()), len(same)) if len(same) else None
 
 
-def corrected(family: Family, lost: dict[str, float]) -> Family:
-    """The family as if each variant were right less often by the share that `lost` gives, in [0, 1].
+def corrected(family: Family, lost: Mapping[str, float]) -> Family:
+    """The family, as it was measured, as if each variant were right less often by the share that `lost` gives.
 
-    Its evidence changes with it, because cascades are planned from that: of the rows that it had right, evenly spread
-    over its confidences, so many count as wrong.
+    Shares are in [0, 1]; variants that it does not have are ignored. Its evidence changes with it, because cascades are
+    planned from that: of the rows that a variant had right, evenly spread over its confidences, so many count as wrong.
     """
     if not lost:
         return family
@@ -155,4 +156,5 @@ def corrected(family: Family, lost: dict[str, float]) -> Family:
 
 
 def _less(variant: VariantProfile, lost: float) -> VariantProfile:
-    return replace(variant, quality=max(0.0, variant.quality - max(0.0, lost)))
+    lost = min(max(0.0, lost), variant.quality)
+    return replace(variant, quality=variant.quality - lost, lost=lost) if lost else variant

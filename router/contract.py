@@ -176,7 +176,10 @@ class LatencyTable:
 
 @dataclass(frozen=True, slots=True)
 class VariantProfile:
-    """What the router knows of a variant. `stages` is its path; a whole graph is a path of one stage."""
+    """What the router knows of a variant. `stages` is its path; a whole graph is a path of one stage.
+
+    `quality` is what it is believed to be worth now: what was measured less `lost`, see `router.agreement.corrected`.
+    """
 
     name: str
     quality: float
@@ -184,6 +187,12 @@ class VariantProfile:
     stages: tuple[str, ...] = ("whole",)
     memory_bytes: int = 0
     batch_invariant: bool = True
+    lost: float = 0.0
+
+    @property
+    def measured(self) -> float:
+        """The quality that was measured when the variant was built."""
+        return self.quality + self.lost
 
 
 class Share(NamedTuple):

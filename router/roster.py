@@ -1,5 +1,7 @@
 """Which families there are and what of them is loaded, and what a change of that means for rows that wait.
 
+What variants are believed to be worth may change as well; whoever waits for at least so much is judged by that anew.
+
 A change is made in two steps: `prepare`, on any thread, makes whatever takes milliseconds; the rest is quick enough for
 the thread of requests. What is learnt of latencies outlives a change of what is loaded. Rows that nothing loaded may
 answer are cold: no policy sees them, and they wait until something that may answer them is loaded, which they are then
@@ -225,10 +227,10 @@ class Roster:
 
 
 def _answers_alike(one: Family, other: Family) -> bool:
-    """Whether they differ in nothing but what is loaded."""
-    return (one.revision, one.variants, one.sizes, one.max_batch) == (
-        other.revision,
-        other.variants,
-        other.sizes,
-        other.max_batch,
-    )
+    """Whether they differ in nothing but what is loaded and how good variants are believed to be."""
+    return _outline(one) == _outline(other)
+
+
+def _outline(family: Family) -> tuple[object, ...]:
+    variants = [(variant.name, variant.stages, variant.latency) for variant in family.variants]
+    return family.revision, family.sizes, family.max_batch, variants

@@ -191,7 +191,7 @@ class Scheduler:
         first = dispatch.items[0]
         ran_s = observed_s if run_s is None else run_s
         state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, dispatch.start)
-        quality = state.family.variants[variant].quality
+        quality = state.family.variants[variant].measured
         kept: list[int] = []
         for place, item in enumerate(dispatch.items):
             pending = self._pending.get(item.request_id)
@@ -245,7 +245,7 @@ class Scheduler:
             self._gate.fairness.change(tenants)
 
     def prepare(self, family: Family, margin: float | None = None) -> Prepared:
-        """What `replace` takes, for a new family, another revision, or one of which other variants are loaded.
+        """What `replace` takes, for a new family, another revision, other variants loaded or another belief.
 
         It takes milliseconds, and any thread may call it. `margin` is the planning margin of a family that is new.
         """

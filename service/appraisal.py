@@ -5,7 +5,8 @@ Called on the loading thread and on the event loop: it reads what the other chan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from heapq import nlargest
 from time import monotonic
 
@@ -13,6 +14,7 @@ from router.latency import LatencyModel
 from router.placement import Loadable, Placement, Spot, Step, Wanted
 from router.popularity import Popularity
 from router.roster import Cold, Missing
+from service.lazy_preparer import LazyPreparer
 from service.memory import Overhead, resident_bytes
 from service.piecewise import PiecewiseFamily
 
@@ -68,13 +70,15 @@ class Appraisal:
         return self._placement.plan(wanted, sizes, held, (), self.allowed_bytes)
 
     def bytes_by_family(self) -> dict[str, int]:
-        """What the models of each family that has some in memory are thought to take."""
-        held = {}
-        for name, piece in list(self._pieces.items()):
-            files = {file for variant in tuple(piece.paths) for file in piece.keys(variant)}
-            if files:
-                held[name] = sum(piece.bytes[file] for file in files)
-        return held
+        """What each family is thought to take that has something in memory; what several share is shared out evenly."""
+        taken = {
+            name: {file: piece.bytes[file] for variant in tuple(piece.paths) for file in piece.keys(variant)}
+            for name, piece in list(self._pieces.items())
+        }
+        users = Counter(file for files in taken.values() for file in files)
+        return {
+            name: sum(size // users[file] for file, size in files.items()) for name, files in taken.items() if files
+        }
 
     def variants(self, piece: PiecewiseFamily) -> dict[int, Loadable]:
         """What of a family can be loaded, the smallest first."""
@@ -89,21 +93,39 @@ class Appraisal:
 
     def choice(self, piece: PiecewiseFamily, missing: Missing) -> int | None:
         """The variant to load for rows that wait: of those that will do, the one that takes least memory."""
-        variants = piece.loaded.family.variants
+        variants = piece.believed
         if missing.pinned:
             return missing.variant if missing.variant in self.variants(piece) else None
         do = (index for index in self.variants(piece) if variants[index].quality >= missing.floor)
         return min(do, key=lambda index: (piece.size(variants[index].name), index), default=None)
 
-    def ever_fits(self, piece: PiecewiseFamily, variant: int) -> bool:
+    def can_load(self, name: str, missing: Missing, promised: Container[Spot]) -> bool:
+        """Whether rows that wait for this wait for something: what is to be loaded next, or fits at all."""
+        piece = self._pieces.get(name)
+        choice = None if piece is None else self.choice(piece, missing)
+        if piece is None or choice is None:
+            return False
+        return Spot(name, choice) in promised or self._fits(piece, choice)
+
+    def unused(self, cold: Container[str], since_s: float) -> list[LazyPreparer]:
+        """Tokenizers that requests have opened of families with nothing in memory, that nobody has asked for since."""
+        asked_s = self.popularity.last_s
+        return [
+            piece.preparer
+            for name, piece in self._pieces.items()
+            if piece.preparer.holds_tokenizer and not piece.paths and name not in cold
+            if asked_s.get(name, 0.0) <= since_s
+        ]
+
+    def _fits(self, piece: PiecewiseFamily, variant: int) -> bool:
         """Whether a variant fits beside what is pinned."""
-        fixed = 0
+        sizes = piece.sizes(variant)
         for name in self.pinned - {piece.name}:
             other = self._pieces.get(name)
             smallest = next(iter(self.variants(other)), None) if other is not None else None
             if other is not None and smallest is not None:
-                fixed += other.size(other.loaded.family.variants[smallest].name)
-        return fixed + piece.size(piece.loaded.family.variants[variant].name) <= self.allowed_bytes
+                sizes |= other.sizes(smallest)
+        return sum(sizes.values()) <= self.allowed_bytes
 
     def _wanted(
         self, pieces: Mapping[str, PiecewiseFamily], cold: Mapping[str, Cold], busy: frozenset[str], now: float

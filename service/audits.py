@@ -36,7 +36,7 @@ class Audits:
         cancel: Callable[[int], None],
         next_id: Callable[[], int],
         label: Callable[[str], str],
-        compared: Callable[[str], None] = lambda _: None,
+        compared: Callable[[str], None] | None = None,
     ) -> None:
         self._share = share
         self._quality = quality
@@ -87,4 +87,5 @@ class Audits:
         if first != best:
             self._quality.compare(family, first, answer.first_label == label, now)
         self._quality.serve(family.name, self._label(request.tenant), int(answer.answers.labels[0]) == label, now)
-        self._compared(family.name)
+        if self._compared is not None:
+            self._compared(family.name)

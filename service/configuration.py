@@ -98,7 +98,10 @@ def reload_settings() -> Settings:
         settings = Settings.model_validate(_merged({} if path is None else _read_toml(path), said["above"]))
     except ValidationError as error:
         raise SettingsError("\n".join(_fault(detail, said["above"], path) for detail in error.errors())) from None
-    return settings.model_copy(update={"models": Path(said["folder"]) / settings.models})
+    # As `Settings.environment` has told them to this process: relative ones start where the command was given.
+    folder, comparison = Path(said["folder"]), settings.comparison
+    absolute = {"models": folder / settings.models, "comparison": comparison and folder / comparison}
+    return settings.model_copy(update=absolute)
 
 
 def _settings_file(config: Path | None) -> Path | None:

@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from service.added_headers import adding
 from service.canary_control import CanaryControl
 from service.eligibility import check_variant
 from service.exchange import (
@@ -160,7 +161,7 @@ class DataPlane:
 
         if scope["path"] == NATIVE_PAGE:
             scope = {**scope, "path": "/", "raw_path": b"/"}
-        await self._inner(scope, whole, send)
+        await self._inner(scope, whole, adding(send))
 
     async def _misdirected(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         """An inference path outside the table: say what is wrong with it."""

@@ -162,13 +162,19 @@ async def send_whole(
         await send({"type": "http.response.body", "body": content})
 
 
+def refusal_headers(error: ProtocolError) -> RawHeaders:
+    """Why a request was dropped, and when to come back, in whole seconds; nothing for one that was wrong."""
+    said: RawHeaders = []
+    if error.reason:
+        said.append((b"x-request-dropped-reason", error.reason.encode()))
+    if error.retry_after_s is not None:
+        said.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
+    return said
+
+
 async def send_error(send: Send, error: ProtocolError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send a refusal: `{"error": ...}`, why in `x-request-dropped-reason`, and when to come back."""
-    extra = list(headers)
-    if error.reason:
-        extra.append((b"x-request-dropped-reason", error.reason.encode()))
+    extra = [*headers, *refusal_headers(error)]
     if error.status == REQUEST_TIMEOUT:
         extra.append((b"connection", b"close"))
-    if error.retry_after_s is not None:
-        extra.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
     await send_whole(send, error.status, body(error.message), headers=extra)

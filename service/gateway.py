@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import Enum
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -25,6 +26,7 @@ from service.asked import Asked, new_request
 from service.audits import Audits
 from service.canaries import Canaries
 from service.canary_trial import Tryout
+from service.correction import Believe, Correction, believe_at_once
 from service.dispatcher import Dispatcher, Observer
 from service.eligibility import check_request
 from service.exchange import Receive
@@ -83,6 +85,7 @@ class Gateway:
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
         self.canaries = Canaries(self)
+        self.correction: Correction | None = None
         self._audits: Audits | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
@@ -153,6 +156,8 @@ class Gateway:
             await self._load_pinned(self.residency)
             if not self._is_loading():
                 return
+        if self.correction is not None:
+            self.correction.begin()
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
 
@@ -176,6 +181,11 @@ class Gateway:
             observers,
             inline_below_s=settings.inline_below_s,
         )
+        if settings.correct_quality:
+            believe: Believe = partial(believe_at_once, scheduler, dispatcher.tell, self._measured)
+            if self.residency is not None:
+                believe = self.residency.believe
+            self.correction = Correction(self.quality, self._measured, believe)
         if settings.audit_share > 0.0:
             self._audits = Audits(
                 settings.audit_share,
@@ -185,6 +195,7 @@ class Gateway:
                 dispatcher.cancel,
                 lambda: next(self._ids),
                 self.label,
+                compared=self.correction.compared if self.correction is not None else None,
             )
         self.canaries.begin(SpareTime(dispatcher.submit, dispatcher.cancel, lambda: next(self._ids)))
         return dispatcher
@@ -226,6 +237,8 @@ class Gateway:
             self._audits.stop()
 
     def _close(self) -> None:
+        if self.correction is not None:
+            self.correction.stop()
         self.canaries.close()
         if self._dispatcher is not None:
             self._dispatcher.close()
@@ -305,6 +318,11 @@ class Gateway:
         """A family as work in spare time may ask it; none while its requests are held."""
         scheduler = self.scheduler
         return None if scheduler is None or family in self._held else scheduler.families.get(family)
+
+    def _measured(self, family: str) -> Family | None:
+        """A family that is served, as it was measured."""
+        loaded = self.families.get(family)
+        return None if loaded is None else loaded.family
 
     def label(self, tenant: str) -> str:
         """A tenant in metrics, as the settings are now."""

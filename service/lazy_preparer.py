@@ -1,4 +1,4 @@
-"""A tokenizer that is opened when it is needed: hundreds of registered families must not hold one each."""
+"""A tokenizer that is held while something of its family is in memory, or is asked for: hundreds are registered."""
 
 from __future__ import annotations
 
@@ -8,23 +8,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.shared_tokenizers import open_shared
 from variants.manifest import TensorPreparation
-from variants.preparation import Answers, Feeds, Preparer, Row, Rows, decode, open_preparation
+from variants.preparation import Answers, Feeds, Preparer, Row, Rows, decode
 from variants.repository import RevisionFolder
 
 
 class LazyPreparer:
-    """As the `Preparer` that it opens at its first use. Any thread may use it; what is opened twice is dropped once."""
+    """As the `Preparer` that it opens at its first use, shared with families that have the same. Any thread may use it.
+
+    Whoever loads a variant opens it before, so that no request does.
+    """
 
     def __init__(self, folder: RevisionFolder) -> None:
         self._folder = folder
         self._cheap = isinstance(folder.manifest.preparation, TensorPreparation)
-        self._opened: Preparer | None = open_preparation(folder) if self._cheap else None
+        self._opened: Preparer | None = open_shared(folder) if self._cheap else None
 
     @property
     def is_open(self) -> bool:
         """Whether the next call is quick."""
         return self._opened is not None
+
+    @property
+    def holds_tokenizer(self) -> bool:
+        """Whether there is something to close."""
+        return self._opened is not None and not self._cheap
+
+    def open(self) -> Preparer:
+        """Hold what prepares the rows from now on. Raises `RepositoryError` where it cannot be read."""
+        opened = self._opened
+        if opened is None:
+            opened = self._opened = open_shared(self._folder)
+        return opened
 
     def close(self) -> None:
         """Forget the tokenizer until it is needed again."""
@@ -33,18 +49,12 @@ class LazyPreparer:
 
     def prepare(self, inputs: Mapping[str, NDArray[Any]], *, known_finite: bool = False) -> Rows:
         """See `variants.preparation.Preparer`."""
-        return self._preparer().prepare(inputs, known_finite=known_finite)
+        return self.open().prepare(inputs, known_finite=known_finite)
 
     def collate(self, rows: Sequence[Row]) -> Feeds:
         """See `variants.preparation.Preparer`."""
-        return self._preparer().collate(rows)
+        return self.open().collate(rows)
 
     def decode(self, logits: NDArray[np.float32], temperature: float) -> Answers:
         """See `variants.preparation.Preparer`."""
         return decode(logits, temperature)
-
-    def _preparer(self) -> Preparer:
-        opened = self._opened
-        if opened is None:
-            opened = self._opened = open_preparation(self._folder)
-        return opened

@@ -51,16 +51,20 @@ class LiveQuality:
         for (family, variant), agreement in list(self._agreements.items()):
             yield family, variant, agreement.reading(now)
 
-    def lost(self, family: str, now: float) -> dict[str, float]:
-        """By how much each variant that drifts agrees less often than expected, in (0, 1].
+    def lost(self, family: Family, now: float) -> dict[str, float]:
+        """By how much each variant of this revision that drifts agrees less often than expected, in (0, 1].
 
         That is what it is believed to be right less often: where it newly differs from the best variant, it is the one
         that is wrong.
         """
         found: dict[str, float] = {}
-        for name, variant, (share, _, _, _, expected, drifts) in self.variants(now):
-            if name == family and drifts and expected is not None and share < expected:
-                found[variant] = expected - share
+        for variant in family.variants:
+            agreement = self._agreements.get((family.name, variant.name))
+            if agreement is None or agreement.reference[0] != family.revision:
+                continue
+            share, _, _, _, expected, drifts = agreement.reading(now)
+            if drifts and expected is not None and share < expected:
+                found[variant.name] = expected - share
         return found
 
     def tenants(self, now: float) -> Iterator[tuple[str, str, Reading]]:

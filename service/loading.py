@@ -14,9 +14,10 @@ from router.contract import Family
 from service.oip.signature import Signature
 from service.paths import PathOpener, VariantPath, one_line, serves_stages
 from service.scoped_settings import Stages
+from service.shared_tokenizers import open_shared
 from variants.evidence import read_evidence
 from variants.manifest import FamilyManifest, VariantManifest
-from variants.preparation import Preparer, Row, open_preparation
+from variants.preparation import Preparer, Row
 from variants.profiles import Executors, FamilyProfile, load_profile, save_profile, to_router_family
 from variants.profiling import profile_family
 from variants.repository import Repository, RepositoryError, RevisionFolder
@@ -164,7 +165,7 @@ class _Loading:
         self._name = folder.manifest.name
         self._options = options
         self._report = report
-        self._preparer = open_preparation(folder)
+        self._preparer = open_shared(folder)
         self._refused: dict[str, str] = {}
 
     def load(self, wanted: Sequence[str] | None, stages: Stages, *, cascades: bool) -> LoadedFamily:

@@ -238,6 +238,9 @@ class Metrics(Collector):
         yield _gauge("pareto_slots_busy", "Executor slots that run a batch.", scheduler.busy_slots)
         pair = ("model", "variant")
         quality = GaugeMetricFamily("pareto_variant_quality_ratio", "Measured quality of a variant.", labels=pair)
+        believed = GaugeMetricFamily(
+            "pareto_variant_believed_quality_ratio", "What a variant is believed to be worth now.", labels=pair
+        )
         correction = GaugeMetricFamily(
             "pareto_latency_correction_ratio", "Observed over profiled seconds, as learnt.", labels=pair
         )
@@ -251,9 +254,10 @@ class Metrics(Collector):
                 # It was unloaded meanwhile: scrapes run on a thread of their own.
                 continue
             for index, variant in enumerate(family.variants):
-                quality.add_metric((name, variant.name), variant.quality)
+                quality.add_metric((name, variant.name), variant.measured)
+                believed.add_metric((name, variant.name), variant.quality)
                 correction.add_metric((name, variant.name), model.correction(index))
-        yield from (quality, correction)
+        yield from (quality, believed, correction)
 
     def _collect_memory(self) -> Iterator[Metric]:
         residency, scheduler = self._gateway.residency, self._gateway.scheduler

@@ -16,6 +16,8 @@ from bentoml.exceptions import BentoMLException, InternalServerError, InvalidArg
 from numpy.typing import NDArray
 
 from router.contract import Escalation, Outcome
+from service.added_headers import add
+from service.exchange import refusal_headers
 from service.gateway import Gateway
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError, dropped, malformed
@@ -63,6 +65,7 @@ def bind(gateway: Gateway) -> None:
 
 
 def _error(error: ProtocolError) -> BentoMLException:
+    add(refusal_headers(error))
     return _BY_STATUS.get(error.status, InternalServerError)(error.message)
 
 
@@ -104,7 +107,7 @@ class NativeApi:
             raise _error(error) from None
         record = answer.record
         if record.outcome not in (Outcome.SERVED, Outcome.SERVED_LATE):
-            raise _error(dropped(record.outcome, record.reason))
+            raise _error(dropped(record.outcome, record.reason, record.retry_after_s or 1.0))
         return _body(loaded, answer)
 
     @bentoml.api  # type: ignore[untyped-decorator]  # BentoML's decorator has no types

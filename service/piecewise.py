@@ -9,20 +9,26 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
-from router.contract import EVEN, Evidence, Family, Share, WhenCold
+from router.agreement import corrected
+from router.contract import EVEN, Evidence, Family, Share, VariantProfile, WhenCold
 from router.placement import Loadable, gains
+from service.correction import Lost
 from service.lazy_preparer import LazyPreparer
 from service.loading import WARM_UP_ROWS, describe_family, load_family
+from service.memory import resident_bytes
 from service.paths import PathOpener, VariantPath
 from service.scoped_settings import Stages
+from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
 from variants.evidence import read_evidence
-from variants.manifest import TextPreparation
 from variants.preparation import Row
 from variants.profiles import load_profile
 from variants.repository import Repository, RepositoryError
 from variants.session import ModelLoadError, Session, SessionOptions
 
 logger = logging.getLogger("pareto.loading")
+
+MEASURED_SHARE = 0.5
+"""What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
 
 
 class Opened(NamedTuple):
@@ -68,20 +74,25 @@ class PiecewiseFamily:
         self.paths: dict[str, VariantPath] = {}
         family = replace(described.family, name=alias or name, when_cold=when_cold, share=share, evidence=None)
         self.refused: dict[str, str] = dict(described.refused)
+        self.lost: Lost = {}
+        """What its variants are believed to have lost since they were measured."""
         self.loaded = replace(described, paths=self.paths, family=family, refused=self.refused)
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)
         tables = {**profile.variants, **profile.stages}
         self.bytes: dict[str, int] = {}
-        """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk."""
+        """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk.
+
+        And the tokenizer, by a name that all families have which share it.
+        """
         self._least: dict[str, int] = {}
         for variant in family.variants:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
             for table, file in zip(names, self._files(variant.name), strict=True):
                 least = self._least[f"{self.name}/{file}"] = self._folder.file(file).stat().st_size
                 self.bytes[f"{self.name}/{file}"] = max(tables[table].memory_bytes, least)
-        if isinstance(self.loaded.manifest.preparation, TextPreparation):
-            size = self._folder.file(self.loaded.manifest.preparation.tokenizer_file).stat().st_size
-            self.bytes[self._tokenizer] = 8 * size
+        self._tokenizer = tokenizer_name(self._folder)
+        if self._tokenizer is not None:
+            self.bytes[self._tokenizer] = tokenizer_bytes(self._folder)
 
     @property
     def name(self) -> str:
@@ -96,7 +107,12 @@ class PiecewiseFamily:
         whole = self.loaded.family
         held = self.paths.keys() - set(without)
         family = whole.with_loaded(index for index, variant in enumerate(whole.variants) if variant.name in held)
-        return replace(family, evidence=self._evidence) if len(family.ladder) > 1 else family
+        return corrected(replace(family, evidence=self._evidence) if len(family.ladder) > 1 else family, self.lost)
+
+    @property
+    def believed(self) -> tuple[VariantProfile, ...]:
+        """The variants as they are believed to be, whether in memory or not."""
+        return corrected(self.loaded.family, self.lost).variants
 
     def loadable(self) -> Mapping[int, Loadable]:
         """The variants that are not refused, by index: the one that takes least memory first, then as they are.
@@ -104,7 +120,7 @@ class PiecewiseFamily:
         What a variant adds is what it is better than the better of the first one and all cheaper ones. One that is no
         better adds nothing: it is loaded where there is room to spare, and for who pins it.
         """
-        variants = self.loaded.family.variants
+        variants = self.believed
         sound = [index for index, variant in enumerate(variants) if variant.name not in self.refused]
         if not sound:
             return {}
@@ -112,27 +128,30 @@ class PiecewiseFamily:
         added = gains({index: variants[index].quality for index in sound}, first)
         return {index: Loadable(self.keys(variants[index].name), gain) for index, gain in added.items()}
 
-    def took(self, files: Iterable[str], factor: float) -> None:
-        """Loading these files took so many times what they were thought to take."""
-        self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in files}
-
     def size(self, variant: str) -> int:
         """What a variant alone is thought to take in memory, bytes."""
         return sum(self.bytes[file] for file in self.keys(variant))
 
+    def sizes(self, variant: int) -> dict[str, int]:
+        """Its files, with what each is thought to take in memory."""
+        return {file: self.bytes[file] for file in self.keys(self.loaded.family.variants[variant].name)}
+
     def keys(self, variant: str) -> tuple[str, ...]:
         """The files of a variant as `bytes` calls them."""
         files = tuple(f"{self.name}/{file}" for file in self._files(variant))
-        return (*files, self._tokenizer) if self._tokenizer in self.bytes else files
+        return files if self._tokenizer is None else (*files, self._tokenizer)
 
     def open(self, variant: str) -> Opened:
         """Read, check, open and warm one variant; stages that another one has in memory are shared.
 
-        Raises `ModelLoadError`, `RepositoryError` for one that cannot be served; it is refused from then on.
+        What it takes in memory is learnt from that. Raises `ModelLoadError`, `RepositoryError` for one that cannot be
+        served; it is refused from then on.
         """
         started_s = time.perf_counter()
         manifest = self.loaded.manifest.variant(variant)
         try:
+            self.preparer.open()
+            before = resident_bytes()
             broken = self._folder.broken_files(self.loaded.manifest.files_of(manifest))
             if broken:
                 raise RepositoryError("; ".join(f"{path}: {fault}" for path, fault in broken.items()))
@@ -144,6 +163,7 @@ class PiecewiseFamily:
             logger.error("family %s: variant %s is refused: %s", self.name, variant, error)
             self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")
             raise
+        self._took(variant, resident_bytes() - before)
         return Opened(path, time.perf_counter() - started_s)
 
     def drop(self, variant: str) -> None:
@@ -153,9 +173,15 @@ class PiecewiseFamily:
             self.preparer.close()
             self.__dict__.pop("_evidence", None)
 
-    @property
-    def _tokenizer(self) -> str:
-        return f"{self.name}/tokenizer"
+    def _took(self, variant: str, gained: int) -> None:
+        """Memory grew by so many bytes as the models of a variant were loaded that others in memory do not have."""
+        held = {file for name in self.paths for file in self.keys(name)} | {self._tokenizer}
+        new = [file for file in self.keys(variant) if file not in held]
+        believed = sum(self.bytes[file] for file in new)
+        if believed:
+            # Freed memory that is used again does not show: what it takes is not believed to halve at once.
+            factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
+            self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in new}
 
     @cached_property
     def _evidence(self) -> Evidence | None:

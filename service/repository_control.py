@@ -52,7 +52,8 @@ class RepositoryControl:
     async def load(self, name: str, revision: str | None = None, *, again: bool = False) -> None:
         """Serve a family of the repository, by default its active revision; another `revision` is activated.
 
-        What is served already is loaded anew only where it is to be `again`, as with other settings.
+        What is served already is loaded anew only where it is to be `again`, as with other settings; that leaves the
+        revision that serves, which is not the active one where that could not be written.
         Raises `ProtocolError` 404 for a family that is not in the repository, 400 for one that cannot be loaded, 503
         for one whose requests do not end, and 500 where the revision serves but could not be made the active one.
         """
@@ -64,8 +65,10 @@ class RepositoryControl:
         gateway = self._gateway
         repository, scheduler = self.ready(name)
         try:
-            wanted = revision if revision else await asyncio.to_thread(repository.active, name)
             old = gateway.families.get(name)
+            wanted = revision or (old.family.revision if again and old is not None else "")
+            if not wanted:
+                wanted = await asyncio.to_thread(repository.active, name)
             if old is not None and old.family.revision == wanted and not again:
                 await self._warm(name)
             else:

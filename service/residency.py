@@ -4,7 +4,8 @@ Opening a model, checking its files, warming it and making the policy's tables h
 swaps what is ready. A variant that is to go is taken from the scheduler first and dropped once no batch uses it.
 
 The budget is held against what the process really uses: what models may take is the budget less everything else, as
-measured before every step.
+measured before every step. What is believed of variants (`service.correction`) changes between two steps, so that
+neither undoes the other.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
 
-from router.contract import BatchRecord, Record
+from router.contract import BatchRecord, Family, Record
 from router.placement import Load, Spot, Step
 from router.roster import Cold, Missing
 from router.scheduler import Scheduler
 from service.appraisal import Appraisal
-from service.memory import give_back, resident_bytes
-from service.piecewise import Opened, PiecewiseFamily
+from service.correction import Lost
+from service.lazy_preparer import LazyPreparer
+from service.memory import give_back
+from service.piecewise import PiecewiseFamily
 from service.sums import LATENCY_EDGES, Sums
 from variants.repository import RepositoryError
 from variants.session import ModelLoadError
@@ -32,8 +35,8 @@ logger = logging.getLogger("pareto.residency")
 
 TICK_S = 1.0
 """Without cold requests, what is loaded is looked at this often."""
-MEASURED_SHARE = 0.5
-"""What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
+UNUSED_S = 10.0
+"""For so long after a request, a tokenizer stays for the next one though nothing of its family is in memory."""
 
 Result = TypeVar("Result")
 
@@ -46,7 +49,7 @@ class Change(Protocol):
 
 
 class Residency:
-    """Keeps `pieces`, the families by name, within `budget_bytes`; but for `_open`, its methods run on the event loop.
+    """Keeps `pieces`, the families by name, within `budget_bytes`; its methods run on the event loop.
 
     `loads`, `failures` and `evictions` count; `load_s` has the seconds of loads, `cold_s` how long the first request of
     a cold family waited for its load.
@@ -132,6 +135,19 @@ class Residency:
                 await self.in_thread(lambda: _drop(old, tuple(old.paths)))
         self._wanted.set()
 
+    async def believe(self, measured: Family, lost: Lost) -> bool:
+        """See `service.correction.Believe`. Later loads and unloads carry it on."""
+        async with self._stepping:
+            piece = self.pieces.get(measured.name)
+            if piece is None or piece.loaded.family is not measured:
+                return False
+            piece.lost = lost
+            self.appraisal.forget(measured.name)
+            await self._swap(piece)
+        # What is worth its memory may be another one.
+        self._wanted.set()
+        return True
+
     async def _run(self) -> None:
         pause_s = TICK_S
         while True:
@@ -148,9 +164,18 @@ class Residency:
                         # What nobody waits for is loaded at half the pace: a cold request is to find the thread free.
                         pause_s = monotonic() - started_s
                         break
+                await self._close_tokenizers()
             except Exception:
                 # Requests go on with what is loaded.
                 logger.exception("what is in memory could not be changed")
+
+    async def _close_tokenizers(self) -> None:
+        """Close those that requests have opened for families of which nothing was loaded, as of those refused."""
+        async with self._stepping:
+            assert self._scheduler is not None, "begun"
+            unused = self.appraisal.unused(self._scheduler.cold(), monotonic() - UNUSED_S)
+            if unused:
+                await self.in_thread(lambda: _close(unused))
 
     def _is_waited_for(self) -> bool:
         return self._scheduler is not None and self._scheduler.cold_rows > 0
@@ -179,23 +204,21 @@ class Residency:
         assert self._scheduler is not None, "begun"
         promised = {step.spot for step in steps if isinstance(step, Load)}
         for name, waits in cold.items():
-            piece = self.pieces.get(name)
             for missing in waits.missing if waits.rows else ():
-                choice = self.appraisal.choice(piece, missing) if piece is not None else None
-                if piece is not None and choice is not None:
-                    possible = Spot(name, choice) in promised or self.appraisal.ever_fits(piece, choice)
-                else:
-                    possible = False
-                if not possible:
+                if not self.appraisal.can_load(name, missing, promised):
                     self._tell(partial(self._scheduler.refuse_cold, name, missing))
 
     async def _load(self, spot: Spot) -> None:
         piece, variant = self.pieces[spot.family], self._variant(spot)
+        assert self._scheduler is not None, "begun"
         self.loading = spot
         try:
-            opened = await self.in_thread(lambda: self._open(piece, variant))
+            opened = await self.in_thread(partial(piece.open, variant))
             piece.paths[variant] = opened.path
+            waits = self._scheduler.cold().get(piece.name)
             await self._swap(piece)
+            if waits is not None:
+                self.cold_s.add(monotonic() - waits.since_s)
         except (ModelLoadError, RepositoryError):
             # It is refused by name from now on, and logged.
             self.failures += 1
@@ -206,19 +229,6 @@ class Residency:
         self.loads += 1
         self.load_s.add(opened.seconds)
         logger.info("family %s: %s is loaded (%.0f ms)", spot.family, variant, opened.seconds * 1e3)
-
-    def _open(self, piece: PiecewiseFamily, variant: str) -> Opened:
-        """On the loading thread: open it, and learn what it takes."""
-        new = [file for file in piece.keys(variant) if all(file not in piece.keys(held) for held in piece.paths)]
-        before = resident_bytes()
-        opened = piece.open(variant)
-        gained = max(0, resident_bytes() - before)
-        believed = sum(piece.bytes[file] for file in new)
-        if believed:
-            # Freed memory that is used again does not show: what it takes is not believed to halve at once.
-            factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
-            piece.took(new, factor)
-        return opened
 
     async def _evict(self, name: str, variants: Sequence[str]) -> None:
         piece = self.pieces[name]
@@ -237,13 +247,16 @@ class Residency:
         assert self._tell is not None, "begun"
         scheduler = self._scheduler
         prepared = await self.in_thread(lambda: scheduler.prepare(piece.family(without)))
-        waits = scheduler.cold().get(piece.name) if not without else None
-        if waits is not None:
-            self.cold_s.add(monotonic() - waits.since_s)
         self._tell(partial(scheduler.replace, prepared))
 
     def _variant(self, spot: Spot) -> str:
         return self.pieces[spot.family].loaded.family.variants[spot.variant].name
+
+
+def _close(preparers: Iterable[LazyPreparer]) -> None:
+    for preparer in preparers:
+        preparer.close()
+    give_back()
 
 
 def _drop(piece: PiecewiseFamily, variants: Iterable[str]) -> None:

@@ -150,6 +150,11 @@ class Settings(BaseSettings):
         "measured when it was built.",
     )
     drift_s: float = Field(default=300.0, ge=0, description="And has been so for this long, seconds.")
+    correct_quality: bool = Field(
+        default=False,
+        description="Whether a variant that drifts is believed to be worth what it lost less, by everything that "
+        "chooses among variants (docs/quality.md). Needs an `audit_share`.",
+    )
     feedback_bytes: int = Field(
         default=8 * 1024 * 1024,
         ge=0,
@@ -235,6 +240,12 @@ class Settings(BaseSettings):
             raise ValueError("slot_cores: a slot on one core runs one thread; threads_per_slot must be 1")
         if self.max_body_bytes > self.max_inflight_bytes:
             raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
+        return self
+
+    @model_validator(mode="after")
+    def _drift_is_found(self) -> Self:
+        if self.correct_quality and not self.audit_share:
+            raise ValueError("correct_quality: audits find what is to be corrected; set an audit_share above 0")
         return self
 
     @model_validator(mode="after")

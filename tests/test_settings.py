@@ -308,14 +308,26 @@ def test_settings_are_read_again_where_they_came_from(tmp_path: Path) -> None:
     file.write_text('policy = "fluid"\nbacklog = 5000\nmodels = "m"\n', encoding="utf-8")
     with mock.patch.dict(os.environ, {"PARETO_TENANTS": "a,b"}):
         told = sources(file, {"policy": "casc", "host": None})
-    file.write_text('policy = "fluid"\nbacklog = 6000\nmodels = "m"\n', encoding="utf-8")
+    file.write_text('policy = "fluid"\nbacklog = 6000\nmodels = "m"\ncomparison = "c.json"\n', encoding="utf-8")
     with mock.patch.dict(os.environ, {SOURCES: told, "PARETO_CONFIG": ""}):
         settings = reload_settings()
         file.write_text("backlog = 0\n", encoding="utf-8")
         with pytest.raises(SettingsError, match=r"backlog .*greater than or equal to 1, got 0"):
             reload_settings()
     assert ("casc", 6000, ["a", "b"]) == (settings.policy, settings.backlog, list(settings.tenants))
-    assert Path.cwd() / "m" == settings.models
+    assert (Path.cwd() / "m", Path.cwd() / "c.json") == (settings.models, settings.comparison)
+
+
+def test_settings_that_nobody_changed_are_read_again_as_they_were(tmp_path: Path) -> None:
+    """Relative paths and unset ones too: what the server was started with is what it finds in the file."""
+    file = tmp_path / "own.toml"
+    for text in ('models = "m"\ncomparison = "c.json"\n', "slots = 1\n"):
+        file.write_text(text, encoding="utf-8")
+        environment = load_settings(file).environment()
+        told = sources(file)
+        with mock.patch.dict(os.environ, {**environment, SOURCES: told}):
+            started, again = load_settings(), reload_settings()
+        assert (started.comparison, started.models.absolute()) == (again.comparison, again.models)
 
 
 @pytest.mark.parametrize("budget", ["2GiB", "60%", "1048576"])

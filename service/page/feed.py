@@ -137,9 +137,11 @@ class Feed:
         )
 
     def edition(self) -> tuple[object, ...]:
-        """Differs where a page has to begin anew: another phase, other families, revisions or variants."""
+        """Differs where a page has to begin anew: another phase, other families, revisions, variants or beliefs."""
         families = self._gateway.families.values()
-        return self._gateway.phase, *((one.name, one.family.revision, len(one.paths)) for one in families)
+        correction = self._gateway.correction
+        changes = correction.changes if correction is not None else 0
+        return self._gateway.phase, changes, *((one.name, one.family.revision, len(one.paths)) for one in families)
 
     def _history(self, name: str) -> History | None:
         """That of a family that is served, with what is known of its revision; None for another one."""
@@ -172,6 +174,8 @@ class Feed:
         family, manifest = loaded.family, loaded.manifest
         (tensor,) = manifest.inputs
         latencies = self._latencies_ms(loaded.name)
+        scheduler = self._gateway.scheduler
+        believed = family if scheduler is None else scheduler.families.get(loaded.name, family)
         return {
             "name": loaded.name,
             "revision": family.revision,
@@ -185,9 +189,10 @@ class Feed:
                 {
                     "name": variant.name,
                     "quality": variant.quality,
+                    "believed": believed.variants[index].quality,
                     "latency_ms": latencies[variant.name],
                     "memory_bytes": variant.memory_bytes,
-                    "on_ladder": index in family.ladder,
+                    "on_ladder": index in believed.rungs,
                 }
                 for index, variant in enumerate(family.variants)
             ],

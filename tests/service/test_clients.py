@@ -14,7 +14,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from loadtests.servers import Server
+from loadtests.servers import Server, gateway, running
 from variants.repository import Repository
 
 KSERVE = Path(sys.prefix) / "kserve" / "bin" / "python"
@@ -150,6 +150,19 @@ def test_the_native_api_keeps_the_protocols_statuses(client: httpx.Client, name:
     response = client.post("/classify", json=body)
     # The driver may see before the start that a timeout so short cannot be kept.
     assert response.status_code in ((429, 504) if status == 504 else (status,))
+
+
+def test_the_native_api_says_when_to_come_back(models: Path) -> None:
+    """A row in fifty seconds, and one at once: the second is told so; what is wrong with a request will stay so."""
+    quotas = {"PARETO_SLOTS": "1", "PARETO_TENANTS": '{"default": {"rate": 0.02, "burst": 1}}'}
+    body = {"model": "sign", "rows": [[1.0, 0.0, 0.0, 0.0]], "variant": "quick"}
+    with running(gateway(models, quotas)) as server, httpx.Client(base_url=server.url, timeout=30.0) as client:
+        wrong = client.post("/classify", json={**body, "model": "nobody"})
+        assert (wrong.status_code, "retry-after" in wrong.headers) == (404, False)
+        assert client.post("/classify", json=body).status_code == 200
+        refused = client.post("/classify", json=body)
+    assert (refused.status_code, refused.headers["x-request-dropped-reason"]) == (429, "quota")
+    assert 40 <= int(refused.headers["retry-after"]) <= 50
 
 
 def test_the_native_api_answers_late_where_asked(client: httpx.Client) -> None:

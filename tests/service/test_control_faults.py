@@ -120,10 +120,30 @@ def test_a_revision_that_cannot_be_made_active_serves_and_is_said(
             with pytest.raises(ProtocolError, match=r"'second' serves.*ACTIVE.*read-only") as caught:
                 await control.load("a", "second")
         assert (500, ["second"]) == (caught.value.status, changes)
+        other = gateway.settings.model_copy(update={"families": {"a": FamilySettings(load=("quick",))}})
+        await Reloading(gateway, control, lambda: other).reload()
+        assert (["second"] * 2, {"quick"}) == (changes, set(gateway.families["a"].paths))
         await control.load("a", "second")
         assert "second" == Repository(models).active("a")
 
     serve(models, None, scenario)
+
+
+@BUDGETS
+def test_a_floor_holds_at_once(models: Path, budget: str | None) -> None:
+    """The family's least accuracy is read at every use: nothing is loaded anew for it."""
+    usual = Settings(models=models, slots=1, memory_budget=budget)
+    floored = usual.model_copy(update={"families": {"a": FamilySettings(min_accuracy=0.85)}})
+
+    async def scenario(gateway: Gateway) -> None:
+        before = gateway.families["a"]
+        assert gateway.defaults("a").min_accuracy == 0.0
+        control = RepositoryControl(gateway, fail)
+        said = orjson.loads(await Reloading(gateway, control, lambda: floored).reload())
+        assert {"applied": ["families.a.min_accuracy"], "needs_restart": []} == said
+        assert (before, 0.85) == (gateway.families["a"], gateway.defaults("a").min_accuracy)
+
+    serve(models, budget, scenario)
 
 
 @pytest.mark.parametrize(("broken", "left"), [({"quick"}, ["slow"]), ({"quick", "slow"}, [])])

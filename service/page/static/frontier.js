@@ -141,7 +141,8 @@ export class Frontier {
   tabulate(share) {
     fillTable(this.table, ["variant", "quality", "ms, 1 row", "memory", "share of answers"], this.family.variants.map((variant) => [
       variant.on_ladder ? variant.name : `${variant.name} (answers only who names it)`,
-      percent(variant.quality), milliseconds(this.latency[variant.name]), megabytes(variant.memory_bytes), percent(share[variant.name] ?? 0),
+      variant.believed < variant.quality ? `${percent(variant.quality)}, now about ${percent(variant.believed)}` : percent(variant.quality),
+      milliseconds(this.latency[variant.name]), megabytes(variant.memory_bytes), percent(share[variant.name] ?? 0),
     ]));
     for (const name of this.family.not_loaded) {
       this.table.tBodies[0].append(html("tr", {}, html("th", { scope: "row" }, name), html("td", { colspan: 4 }, this.family.refused[name] ? "refused: its files are broken" : "not loaded")));
