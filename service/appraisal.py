@@ -14,7 +14,7 @@ from router.placement import Loadable, Placement, Spot, Step, Wanted
 from router.popularity import Popularity
 from router.roster import Cold, Missing
 from service.memory import Overhead, resident_bytes
-from service.piecewise import PiecewiseFamily
+from service.piecewise import PiecewiseFamily, is_table
 
 FULL = 0.9
 MOST_RIVALS = 32
@@ -54,10 +54,11 @@ class Appraisal:
         pieces = dict(self._pieces)
         sizes = {file: size for piece in pieces.values() for file, size in piece.bytes.items()}
         held = [Spot(name, _index(piece, variant)) for name, piece in pieces.items() for variant in tuple(piece.paths)]
-        taken = sum(self.bytes_by_family().values())
+        taken = sum(sizes[file] for file in self.files_held())
         overhead = self._overhead.observe(resident_bytes(), taken)
-        # Opening a model takes its file's bytes once more for a moment.
-        self.allowed_bytes = self.budget_bytes - overhead - max(sizes.values(), default=0)
+        # Opening a model takes its file's bytes once more for a moment; a lookup table is read into its place.
+        twice = max((size for file, size in sizes.items() if not is_table(file)), default=0)
+        self.allowed_bytes = self.budget_bytes - overhead - twice
         now = monotonic()
         if taken > FULL * self.allowed_bytes:
             # Of hundreds of families most are not even thought of: the rest cannot take the place of what is there.
@@ -67,8 +68,13 @@ class Appraisal:
         wanted = self._wanted(pieces, cold, busy, now)
         return self._placement.plan(wanted, sizes, held, (), self.allowed_bytes)
 
+    def files_held(self) -> set[str]:
+        """What is in memory, as `PiecewiseFamily.bytes` calls it: of lookup tables that families share, once."""
+        pieces = list(self._pieces.values())
+        return {file for piece in pieces for variant in tuple(piece.paths) for file in piece.keys(variant)}
+
     def bytes_by_family(self) -> dict[str, int]:
-        """What the models of each family that has some in memory are thought to take."""
+        """What the models of each family that has some in memory are thought to take, with all that it shares."""
         held = {}
         for name, piece in list(self._pieces.items()):
             files = {file for variant in tuple(piece.paths) for file in piece.keys(variant)}
@@ -97,13 +103,13 @@ class Appraisal:
 
     def ever_fits(self, piece: PiecewiseFamily, variant: int) -> bool:
         """Whether a variant fits beside what is pinned."""
-        fixed = 0
+        taken = _sizes(piece, variant)
         for name in self.pinned - {piece.name}:
             other = self._pieces.get(name)
             smallest = next(iter(self.variants(other)), None) if other is not None else None
             if other is not None and smallest is not None:
-                fixed += other.size(other.loaded.family.variants[smallest].name)
-        return fixed + piece.size(piece.loaded.family.variants[variant].name) <= self.allowed_bytes
+                taken |= _sizes(other, smallest)
+        return sum(taken.values()) <= self.allowed_bytes
 
     def _wanted(
         self, pieces: Mapping[str, PiecewiseFamily], cold: Mapping[str, Cold], busy: frozenset[str], now: float
@@ -126,6 +132,12 @@ class Appraisal:
             last_s = self.popularity.last_s.get(name, 0.0)
             found.append(Wanted(name, per_s, variants, since_s, name in busy, name in self.pinned, last_s))
         return found
+
+
+def _sizes(piece: PiecewiseFamily, variant: int) -> dict[str, int]:
+    """What a variant takes, by file."""
+    name = piece.loaded.family.variants[variant].name
+    return {file: piece.bytes[file] for file in piece.keys(name)}
 
 
 def _index(piece: PiecewiseFamily, variant: str) -> int:

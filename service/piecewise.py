@@ -25,6 +25,15 @@ from variants.session import ModelLoadError, Session, SessionOptions
 logger = logging.getLogger("pareto.loading")
 
 
+_TABLE = "table:"
+"""Before the SHA-256 of a lookup table: no family is called so."""
+
+
+def is_table(file: str) -> bool:
+    """Whether a key of `PiecewiseFamily.bytes` is that of a lookup table, which families may share."""
+    return file.startswith(_TABLE)
+
+
 class Opened(NamedTuple):
     """A variant that was opened and warmed, in `seconds`."""
 
@@ -71,13 +80,19 @@ class PiecewiseFamily:
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)
         tables = {**profile.variants, **profile.stages}
         self.bytes: dict[str, int] = {}
-        """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk."""
+        """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk.
+
+        Of lookup tables, exactly what they take, by a key that is the same in all families.
+        """
         self._least: dict[str, int] = {}
         for variant in family.variants:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
             for table, file in zip(names, self._files(variant.name), strict=True):
-                least = self._least[f"{name}/{file}"] = self._folder.file(file).stat().st_size
-                self.bytes[f"{name}/{file}"] = max(tables[table].memory_bytes, least)
+                shared = self._tables(file)
+                least = self._folder.size_bytes(file) - sum(shared.values())
+                self._least[f"{name}/{file}"] = least
+                self.bytes[f"{name}/{file}"] = max(tables[table].memory_bytes - sum(shared.values()), least)
+                self.bytes |= shared
         if isinstance(self.loaded.manifest.preparation, TextPreparation):
             size = self._folder.file(self.loaded.manifest.preparation.tokenizer_file).stat().st_size
             self.bytes[self._tokenizer] = 8 * size
@@ -112,8 +127,9 @@ class PiecewiseFamily:
         return {index: Loadable(self.keys(variants[index].name), gain) for index, gain in added.items()}
 
     def took(self, files: Iterable[str], factor: float) -> None:
-        """Loading these files took so many times what they were thought to take."""
-        self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in files}
+        """Loading these files took so many times what they were thought to take. Of lookup tables that is known."""
+        estimated = [file for file in files if not is_table(file)]
+        self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in estimated}
 
     def size(self, variant: str) -> int:
         """What a variant alone is thought to take in memory, bytes."""
@@ -121,8 +137,10 @@ class PiecewiseFamily:
 
     def keys(self, variant: str) -> tuple[str, ...]:
         """The files of a variant as `bytes` calls them."""
-        files = tuple(f"{self.name}/{file}" for file in self._files(variant))
-        return (*files, self._tokenizer) if self._tokenizer in self.bytes else files
+        files = self._files(variant)
+        tables = dict.fromkeys(table for file in files for table in self._tables(file))
+        keys = (*(f"{self.name}/{file}" for file in files), *tables)
+        return (*keys, self._tokenizer) if self._tokenizer in self.bytes else keys
 
     def open(self, variant: str) -> Opened:
         """Read, check, open and warm one variant; stages that another one has in memory are shared.
@@ -132,7 +150,9 @@ class PiecewiseFamily:
         started_s = time.perf_counter()
         manifest = self.loaded.manifest.variant(variant)
         try:
-            broken = self._folder.broken_files(self.loaded.manifest.files_of(manifest))
+            # Tables are checked when they are read, which those in memory are not again.
+            files = set(self.loaded.manifest.files_of(manifest)) - self.loaded.manifest.table_files
+            broken = self._folder.broken_files(files)
             if broken:
                 raise RepositoryError("; ".join(f"{path}: {fault}" for path, fault in broken.items()))
             opener = PathOpener(
@@ -166,6 +186,10 @@ class PiecewiseFamily:
             files = {stage.name: stage.file for stage in self.loaded.manifest.stages}
             return tuple(files[stage] for stage in manifest.stages)
         return (manifest.model_file,)
+
+    def _tables(self, file: str) -> dict[str, int]:
+        """The lookup tables of a graph file as `bytes` calls them, and what they take."""
+        return {f"{_TABLE}{t.sha256}": t.size_bytes for t in self.loaded.manifest.parts_of(file).tables}
 
     def _sessions(self) -> dict[str, Session]:
         """Those in memory, by file."""

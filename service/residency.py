@@ -23,7 +23,7 @@ from router.roster import Cold, Missing
 from router.scheduler import Scheduler
 from service.appraisal import Appraisal
 from service.memory import give_back, resident_bytes
-from service.piecewise import Opened, PiecewiseFamily
+from service.piecewise import Opened, PiecewiseFamily, is_table
 from service.sums import LATENCY_EDGES, Sums
 from variants.repository import RepositoryError
 from variants.session import ModelLoadError
@@ -209,11 +209,12 @@ class Residency:
 
     def _open(self, piece: PiecewiseFamily, variant: str) -> Opened:
         """On the loading thread: open it, and learn what it takes."""
-        new = [file for file in piece.keys(variant) if all(file not in piece.keys(held) for held in piece.paths)]
+        new = set(piece.keys(variant)) - self.appraisal.files_held()
         before = resident_bytes()
         opened = piece.open(variant)
-        gained = max(0, resident_bytes() - before)
-        believed = sum(piece.bytes[file] for file in new)
+        tables = sum(piece.bytes[file] for file in new if is_table(file))
+        gained = max(0, resident_bytes() - before - tables)
+        believed = sum(piece.bytes[file] for file in new) - tables
         if believed:
             # Freed memory that is used again does not show: what it takes is not believed to halve at once.
             factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
