@@ -9,7 +9,7 @@ They are ONNX external data: a graph and its folder can be opened by any tool. `
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -81,16 +81,3 @@ class TableFile(NamedTuple):
 def shared_file(sha256: str) -> str:
     """Return the path of a shared file relative to the revision's folder."""
     return f"{GRAPHS_FOLDER}/{SHARED_FOLDER}/{sha256}.bin"
-
-
-def own_bytes(files: Mapping[str, Iterable[str]], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Return by name the bytes of those of its `files` that no other name has; `sizes` are bytes by file."""
-    sets = {name: set(of_it) for name, of_it in files.items()}
-    return {
-        name: sum(
-            sizes.get(file, 0)
-            for file in mine
-            if not any(file in theirs for other, theirs in sets.items() if other != name)
-        )
-        for name, mine in sets.items()
-    }
