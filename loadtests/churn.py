@@ -12,7 +12,7 @@ import argparse
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def churn(
     root: Path,
     names: Sequence[str],
-    messages: Sequence[tuple[dict[str, str], bytes]],
+    messages: Sequence[tuple[Mapping[str, str], bytes]],
     room_bytes: int,
     loads: int,
     limit_s: float,

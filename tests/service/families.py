@@ -188,7 +188,7 @@ def looking_up(factor: float = 1.0) -> onnx.ModelProto:
         helper.make_node("Reshape", ["rows", "flat"], ["flat_rows"]),
         helper.make_node("MatMul", ["flat_rows", "head"], ["logits"]),
     ]
-    initial = {
+    initial: dict[str, NDArray[Any]] = {
         "begin": np.array([0], np.int64),
         "end": np.array([1], np.int64),
         "columns": np.array([1], np.int64),

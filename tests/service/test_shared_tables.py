@@ -1,4 +1,4 @@
-"""Lookup tables that variants and families share are in memory once, count once, and go with the last that uses them."""
+"""Lookup tables of variants and families are in memory once, count once, and go with the last that uses them."""
 
 from __future__ import annotations
 
