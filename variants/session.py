@@ -99,7 +99,8 @@ def open_session(path: Path, options: SessionOptions | None = None, tables: Sequ
     except Exception as error:  # onnxruntime raises a dozen unrelated types for a bad file
         raise ModelLoadError(f"{path}: cannot be opened as a model: {_one_line(error)}") from error
     load_s = time.perf_counter() - started_s
-    memory_bytes = max(0, process.memory_info().rss - resident_bytes) + sum(file.table.size_bytes for file in tables)
+    memory_bytes = max(0, process.memory_info().rss - resident_bytes)
+    memory_bytes += sum({file.table.sha256: file.table.size_bytes for file in tables}.values())
     return Session(path, inference, load_s, memory_bytes, tuple(held.values()))
 
 

@@ -54,8 +54,8 @@ class SharedParts(_Frozen):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The paths of the files, relative to the revision's folder."""
-        return tuple(shared_file(sha256) for sha256 in (*self.weights, *(table.sha256 for table in self.tables)))
+        """The paths of the files, relative to the revision's folder; each once."""
+        return tuple(map(shared_file, dict.fromkeys((*self.weights, *(table.sha256 for table in self.tables)))))
 
 
 NOTHING_SHARED = SharedParts()

@@ -51,11 +51,6 @@ def hold_tables(files: Sequence[TableFile]) -> dict[str, HeldTable]:
     return found
 
 
-def is_held(table: LookupTable) -> bool:
-    """Whether the table is in memory."""
-    return _key(table) in _held
-
-
 def _key(table: LookupTable) -> tuple[str, str, tuple[int, ...]]:
     return table.sha256, table.datatype, table.shape
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from weakref import ref
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from tests.service.families import looking_up, share_family, write_family
 from variants.repository import Repository
 from variants.session import ModelLoadError, SessionOptions
 from variants.shared_sizes import own_bytes, repeated_table_bytes
-from variants.tables import is_held
+from variants.tables import hold_tables
 
 TABLE_BYTES = 600 * 32 * 4
 NAMES = ("first", "second", "third")
@@ -41,19 +42,19 @@ def test_variants_and_families_hold_a_table_together(alike: Path) -> None:
     """It is one file among those held, takes what it takes, and is gone with the last variant."""
     pieces = {name: piece(alike, name) for name in NAMES[:2]}
     appraisal = Appraisal(pieces, 2**40, (), 1)
-    (table,) = pieces["first"].loaded.manifest.parts_of("graphs/small.onnx").tables
     opened = [("first", "small"), ("first", "large"), ("second", "small")]
     for name, variant in opened:
         pieces[name].paths[variant] = pieces[name].open(variant).path
+    table = ref(hold_tables(Repository(alike).open("first").tables("graphs/small.onnx"))["table"])
     held = appraisal.files_held()
     assert 4 == len(held)
     assert [TABLE_BYTES] == [pieces["second"].bytes[file] for file in held if is_table(file)]
     for name, variant in opened:
         assert pieces[name].size(variant) >= TABLE_BYTES + pieces[name].bytes[f"{name}/graphs/{variant}.onnx"]
-        assert is_held(table)
+        assert table() is not None
         pieces[name].drop(variant)
     assert set() == appraisal.files_held()
-    assert not is_held(table)
+    assert table() is None
 
 
 def test_what_a_load_took_does_not_change_a_table(alike: Path) -> None:
