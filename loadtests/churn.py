@@ -1,7 +1,7 @@
 """Does memory stay where it is while variants come and go? (`make bench-churn`).
 
-Copies of one real family are asked for in turn by one client, in a budget that has room for a few of them: every round
-loads and unloads each. Reported are the resident memory of the process that serves in tenths of the run, what it grew
+Copies of one real family are asked for in turn by one client, one variant after the other by name, in a budget that has
+room for few of them: almost every request is cold, loads that variant and unloads others. Reported are the resident memory of the process that serves in tenths of the run, what it grew
 by with every load (a line through the second half, in which the allocator has found its size), and the most that it was
 over the budget.
 """
@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--family", default="sentiment")
-    parser.add_argument("--families", type=int, default=12)
-    parser.add_argument("--room", type=float, default=3.0, help="whole families that the budget has room for")
+    parser.add_argument("--families", type=int, default=6)
+    parser.add_argument("--room", type=float, default=1.5, help="whole families that the budget has room for")
     parser.add_argument("--loads", type=int, default=200, help="variants to load before it ends")
     parser.add_argument("--one-base", action="store_true", help="the copies share their lookup tables")
     parser.add_argument("--seconds", type=float, default=600.0, help="end after that in any case")
@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     messages = [oip.infer_message(samples, row % len(samples)) for row in range(64)]
     with tempfile.TemporaryDirectory(dir=given.models.resolve().parent) as folder:
         write_copies(repository, given.family, Path(folder), names, one_base=given.one_base)
-        found = churn(Path(folder), names, messages, room_bytes, given.loads, given.seconds)
+        paths = [oip.infer_path(name, variant) for variant in sizes for name in names]
+        found = churn(Path(folder), paths, messages, room_bytes, given.loads, given.seconds)
     Console().print(as_table(found))
     if given.output:
         write_json(given.output, {**found._asdict(), "excess": found.excess})
@@ -91,13 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def churn(
     root: Path,
-    names: Sequence[str],
+    paths: Sequence[str],
     messages: Sequence[tuple[Mapping[str, str], bytes]],
     room_bytes: int,
     loads: int,
     limit_s: float,
 ) -> Churned:
-    """Ask for the families in turn until so many variants were loaded. Raises `httpx.HTTPError` on a refusal."""
+    """Ask at `paths` in turn until so many variants were loaded. Raises `httpx.HTTPError` on a refusal."""
     with running(gateway(root, {"PARETO_MEMORY_BUDGET": "1MiB", "PARETO_STAGES": "off"})) as server:
         empty_bytes = resident_bytes(server)
     budget_bytes = empty_bytes + room_bytes
@@ -108,8 +109,7 @@ def churn(
         with sampled:
             while sampled.loads < loads and time.monotonic() - started_s < limit_s:
                 headers, body = messages[requests % len(messages)]
-                path = oip.infer_path(names[requests % len(names)])
-                client.post(path, content=body, headers=headers).raise_for_status()
+                client.post(paths[requests % len(paths)], content=body, headers=headers).raise_for_status()
                 requests += 1
                 if requests % ASK_METRICS_EVERY == 0:
                     sampled.loads = counted(server, "pareto_model_loads_total")
