@@ -1,9 +1,9 @@
 """Does memory stay where it is while variants come and go? (`make bench-churn`).
 
 Copies of one real family are asked for in turn by one client, one variant after the other by name, in a budget that has
-room for few of them: almost every request is cold, loads that variant and unloads others. Reported are the resident memory of the process that serves in tenths of the run, what it grew
-by with every load (a line through the second half, in which the allocator has found its size), and the most that it was
-over the budget.
+room for few of them: almost every request is cold, loads that variant and unloads others. Reported are the resident
+memory of the process that serves in tenths of the run, what it grew by with every load (a line through the second half,
+in which the allocator has found its size), and the most that it was over the budget.
 """
 
 from __future__ import annotations
