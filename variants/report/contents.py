@@ -163,6 +163,9 @@ def _difference(manifest: FamilyManifest, variant: str) -> float | None:
 
 def _counted(folder: RevisionFolder, variant: VariantManifest) -> int | None:
     """Count the MACs of a variant of an older build; None where the tools of building are not installed."""
+    if folder.manifest.parts_of(variant.model_file).files:
+        # Builds that share weights count; where they did not, it cannot be done.
+        return None
     try:
         from variants.macs import count_macs  # noqa: PLC0415 - needs onnx, which serving machines lack
     except ModuleNotFoundError:
