@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold bench-colocation bench-drift page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -58,6 +58,10 @@ bench-routing: $(STAMPS)/dev ## which policy gets most right in time, simulated 
 bench-cold: $(STAMPS)/dev ## hundreds of families in the memory of a few dozen, ARGS="--live" live as well (MODELS, ARGS)
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.cold $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-churn: $(STAMPS)/dev ## resident memory while 200 variants come and go in a small budget (MODELS, ARGS)
+	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.churn $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-colocation: $(STAMPS)/dev ## many families on one machine: who gets what, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.colocation $(if $(MODELS),--models $(MODELS)) $(ARGS)

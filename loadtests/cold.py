@@ -190,7 +190,7 @@ def live(
         count = len(visits.arrival_s)
         workload = Workload(visits.arrival_s, np.full(count, slo_s), np.zeros(count, np.int64))
         sender = Sender(address.host, address.port or 80, requests)
-        with _Watch(_worker(server)) as watch:
+        with _Watch(serving_process(server)) as watch:
             began_s, _ = sender.run(workload)
         return score_live(sender, visits, began_s, slo_s, watch.most_bytes / budget_bytes, given)
 
@@ -267,7 +267,8 @@ class _Watch:
             self.most_bytes = max(self.most_bytes, self._process.memory_info().rss)
 
 
-def _worker(server: Server) -> psutil.Process:
+def serving_process(server: Server) -> psutil.Process:
+    """The one of its processes that has the models."""
     (worker,) = [p for p in server.tree() if any("worker.service" in argument for argument in p.cmdline())]
     return worker
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +38,12 @@ def family_names(count: int) -> list[str]:
     return [f"copy{rank:04d}" for rank in range(count)]
 
 
-def write_copies(source: Repository, family: str, root: Path, names: list[str]) -> None:
+def write_copies(source: Repository, family: str, root: Path, names: list[str], *, one_base: bool = False) -> None:
     """Publish copies of a family's active revision under other names; large files are hard links where they can be.
 
-    Raises `RepositoryError` where the family cannot be read.
+    Copies stand for families that have nothing to do with each other, so their lookup tables are not shared in memory,
+    but with `one_base`: then they stand for families that were made from one model, whose tables they kept. Raises
+    `RepositoryError` where the family cannot be read.
     """
     folder = source.open(family).path
     for name in names:
@@ -53,6 +56,8 @@ def write_copies(source: Repository, family: str, root: Path, names: list[str]) 
             if path.name == MANIFEST_FILE or path.parent.name == PROFILES_FOLDER:
                 document = json.loads(path.read_text(encoding="utf-8"))
                 document["name" if path.name == MANIFEST_FILE else "family"] = name
+                if not one_base:
+                    _let_nobody_share(document)
                 copied.write_text(json.dumps(document), encoding="utf-8")
                 continue
             try:
@@ -60,3 +65,10 @@ def write_copies(source: Repository, family: str, root: Path, names: list[str]) 
             except OSError:
                 shutil.copyfile(path, copied)
         (root / name / ACTIVE_FILE).write_text(f"{folder.name}\n", encoding="utf-8")
+
+
+def _let_nobody_share(document: dict[str, Any]) -> None:
+    """Make lookup tables ordinary weights, of which every session has its own."""
+    for parts in document.get("graphs", {}).values():
+        parts["weights"] = [*parts["weights"], *(table["sha256"] for table in parts["tables"])]
+        parts["tables"] = []

@@ -16,7 +16,7 @@ from router.popularity import Popularity
 from router.roster import Cold, Missing
 from service.lazy_preparer import LazyPreparer
 from service.memory import Overhead, resident_bytes
-from service.piecewise import PiecewiseFamily
+from service.piecewise import PiecewiseFamily, is_table
 
 FULL = 0.9
 MOST_RIVALS = 32
@@ -56,10 +56,11 @@ class Appraisal:
         pieces = dict(self._pieces)
         sizes = {file: size for piece in pieces.values() for file, size in piece.bytes.items()}
         held = [Spot(name, _index(piece, variant)) for name, piece in pieces.items() for variant in tuple(piece.paths)]
-        taken = sum(self.bytes_by_family().values())
+        taken = sum(sizes[file] for file in self.files_held())
         overhead = self._overhead.observe(resident_bytes(), taken)
-        # Opening a model takes its file's bytes once more for a moment.
-        self.allowed_bytes = self.budget_bytes - overhead - max(sizes.values(), default=0)
+        # Opening a model takes its file's bytes once more for a moment; a lookup table is read into its place.
+        twice = max((size for file, size in sizes.items() if not is_table(file)), default=0)
+        self.allowed_bytes = self.budget_bytes - overhead - twice
         now = monotonic()
         if taken > FULL * self.allowed_bytes:
             # Of hundreds of families most are not even thought of: the rest cannot take the place of what is there.
@@ -68,6 +69,11 @@ class Appraisal:
             pieces = {name: piece for name, piece in pieces.items() if name in thought_of}
         wanted = self._wanted(pieces, cold, busy, now)
         return self._placement.plan(wanted, sizes, held, (), self.allowed_bytes)
+
+    def files_held(self) -> set[str]:
+        """What is in memory, as `PiecewiseFamily.bytes` calls it: of lookup tables that families share, once."""
+        pieces = list(self._pieces.values())
+        return {file for piece in pieces for variant in tuple(piece.paths) for file in piece.keys(variant)}
 
     def bytes_by_family(self) -> dict[str, int]:
         """What each family is thought to take that has something in memory; what several share is shared out evenly."""

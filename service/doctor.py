@@ -16,6 +16,7 @@ from service.settings import Settings
 from variants.fingerprint import available_cores, machine_fingerprint
 from variants.profiling import load_profile
 from variants.repository import Repository, RepositoryError, RevisionFolder
+from variants.shared_sizes import repeated_table_bytes
 
 _INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp")
 _SPARE_MEMORY_BYTES = 512 * 1024**2
@@ -119,11 +120,13 @@ def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
 
 def _loaded_bytes(folder: RevisionFolder, settings: Settings) -> int:
     wanted = settings.load_of(folder.manifest.name)
-    return sum(
-        variant.size_bytes
+    chosen = [
+        variant
         for variant in folder.manifest.variants
         if (variant.load_by_default if wanted is None else variant.name in wanted)
-    )
+    ]
+    repeated_bytes = repeated_table_bytes(folder.manifest, [variant.name for variant in chosen])
+    return sum(variant.size_bytes for variant in chosen) - repeated_bytes
 
 
 def _memory(needed_bytes: int) -> Finding:

@@ -70,7 +70,8 @@ class PathOpener:
     def _session(self, file: str) -> Session:
         session = self._opened.get(file)
         if session is None:
-            session = self._opened[file] = open_session(self._folder.file(file), self._options)
+            path, tables = self._folder.file(file), self._folder.tables(file)
+            session = self._opened[file] = open_session(path, self._options, tables)
         return session
 
     def _try(self, path: VariantPath, batch: Sequence[Row]) -> None:

@@ -24,11 +24,21 @@ from variants.preparation import Row
 from variants.profiles import load_profile
 from variants.repository import Repository, RepositoryError
 from variants.session import ModelLoadError, Session, SessionOptions
+from variants.tables import tables_bytes
 
 logger = logging.getLogger("pareto.loading")
 
 MEASURED_SHARE = 0.5
 """What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
+
+
+_TABLE = "table:"
+"""Before the SHA-256 of a lookup table: no family is called so."""
+
+
+def is_table(file: str) -> bool:
+    """Whether a key of `PiecewiseFamily.bytes` is that of a lookup table, which families may share."""
+    return file.startswith(_TABLE)
 
 
 class Opened(NamedTuple):
@@ -82,14 +92,17 @@ class PiecewiseFamily:
         self.bytes: dict[str, int] = {}
         """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk.
 
-        And the tokenizer, by a name that all families have which share it.
+        And tokenizers, and of lookup tables exactly what they take, by names that all have which share them.
         """
         self._least: dict[str, int] = {}
         for variant in family.variants:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
             for table, file in zip(names, self._files(variant.name), strict=True):
-                least = self._least[f"{self.name}/{file}"] = self._folder.file(file).stat().st_size
-                self.bytes[f"{self.name}/{file}"] = max(tables[table].memory_bytes, least)
+                shared = self._tables(file)
+                least = self._folder.size_bytes(file) - sum(shared.values())
+                self._least[f"{self.name}/{file}"] = least
+                self.bytes[f"{self.name}/{file}"] = max(tables[table].memory_bytes - sum(shared.values()), least)
+                self.bytes |= shared
         self._tokenizer = tokenizer_name(self._folder)
         if self._tokenizer is not None:
             self.bytes[self._tokenizer] = tokenizer_bytes(self._folder)
@@ -138,8 +151,10 @@ class PiecewiseFamily:
 
     def keys(self, variant: str) -> tuple[str, ...]:
         """The files of a variant as `bytes` calls them."""
-        files = tuple(f"{self.name}/{file}" for file in self._files(variant))
-        return files if self._tokenizer is None else (*files, self._tokenizer)
+        files = self._files(variant)
+        tables = dict.fromkeys(table for file in files for table in self._tables(file))
+        keys = (*(f"{self.name}/{file}" for file in files), *tables)
+        return keys if self._tokenizer is None else (*keys, self._tokenizer)
 
     def open(self, variant: str) -> Opened:
         """Read, check, open and warm one variant; stages that another one has in memory are shared.
@@ -151,8 +166,10 @@ class PiecewiseFamily:
         manifest = self.loaded.manifest.variant(variant)
         try:
             self.preparer.open()
-            before = resident_bytes()
-            broken = self._folder.broken_files(self.loaded.manifest.files_of(manifest))
+            before = _models_bytes()
+            # Tables are checked when they are read, which those in memory are not again.
+            files = set(self.loaded.manifest.files_of(manifest)) - self.loaded.manifest.table_files
+            broken = self._folder.broken_files(files)
             if broken:
                 raise RepositoryError("; ".join(f"{path}: {fault}" for path, fault in broken.items()))
             opener = PathOpener(
@@ -163,7 +180,7 @@ class PiecewiseFamily:
             logger.error("family %s: variant %s is refused: %s", self.name, variant, error)
             self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")
             raise
-        self._took(variant, resident_bytes() - before)
+        self._took(variant, _models_bytes() - before)
         return Opened(path, time.perf_counter() - started_s)
 
     def drop(self, variant: str) -> None:
@@ -174,9 +191,12 @@ class PiecewiseFamily:
             self.__dict__.pop("_evidence", None)
 
     def _took(self, variant: str, gained: int) -> None:
-        """Memory grew by so many bytes as the models of a variant were loaded that others in memory do not have."""
+        """Memory grew by so many bytes as the models of a variant were loaded that others in memory do not have.
+
+        What lookup tables take is known.
+        """
         held = {file for name in self.paths for file in self.keys(name)} | {self._tokenizer}
-        new = [file for file in self.keys(variant) if file not in held]
+        new = [file for file in self.keys(variant) if file not in held and not is_table(file)]
         believed = sum(self.bytes[file] for file in new)
         if believed:
             # Freed memory that is used again does not show: what it takes is not believed to halve at once.
@@ -194,6 +214,10 @@ class PiecewiseFamily:
             return tuple(files[stage] for stage in manifest.stages)
         return (manifest.model_file,)
 
+    def _tables(self, file: str) -> dict[str, int]:
+        """The lookup tables of a graph file as `bytes` calls them, and what they take."""
+        return {f"{_TABLE}{t.sha256}": t.size_bytes for t in self.loaded.manifest.parts_of(file).tables}
+
     def _sessions(self) -> dict[str, Session]:
         """Those in memory, by file."""
         paths = self.paths.items()
@@ -206,3 +230,8 @@ class PiecewiseFamily:
             return self.preparer.prepare(inputs).values
         except (RepositoryError, ValueError, TypeError):
             return ()
+
+
+def _models_bytes() -> int:
+    """Resident memory without lookup tables, which may be in memory for others already."""
+    return resident_bytes() - tables_bytes()

@@ -39,6 +39,8 @@ from variants.repository import Repository
 from variants.revision import RevisionFolder
 from variants.scores import SCORES_FILE, save_scores
 from variants.selection import select
+from variants.shared_parts import NOTHING_MOVED
+from variants.sharing import share_weights
 from variants.sources import cache_folder
 from variants.spec import (
     STAGES_FOLDER,
@@ -111,6 +113,7 @@ class _Build:
         self._created = datetime.datetime.now(datetime.UTC)
         # Two builds may start in one second.
         self._revision = f"{self._created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        self._moved = NOTHING_MOVED
         self._facts: dict[str, str | float] = {"seed": float(self._spec.seed), "onnxruntime": version("onnxruntime")}
 
     def run(self, repository: Repository, profile_mode: ProfileMode) -> RevisionFolder:
@@ -141,6 +144,9 @@ class _Build:
         if not variants:
             raise BuildError(f"{self._spec.name}: no variant gives finite logits to all held-out rows")
 
+        self._remove_stages_but({stage for variant in variants for stage in variant.stages})
+        variants = self._share(variants)
+
         self._progress.begin(BuildStage.PROFILE)
         draft = RevisionFolder(self._context.staging, self._manifest(variants))
         profile = profile_family(draft, mode=profile_mode, progress=self._progress.advance)
@@ -153,7 +159,6 @@ class _Build:
             {name: table.median_s[middle][0] for name, table in profile.variants.items()},
             {name: assessment.scores for name, assessment in assessments.items()},
         )
-        self._remove_stages_but({stage for variant in chosen for stage in variant.stages})
         self._facts |= {f"seconds.{stage}": round(seconds, 2) for stage, seconds in self._progress.seconds.items()}
         published = repository.publish(self._manifest(chosen), self._context.staging)
         self._progress.end()
@@ -215,7 +220,15 @@ class _Build:
             raise BuildError(f"{self._spec.name}: variant {made.name}: {first_fault(error)}") from error
 
     def _manifest(self, variants: Sequence[VariantManifest]) -> FamilyManifest:
-        return draft_manifest(self._spec, self._revision, self._created, variants, self._facts)
+        return draft_manifest(self._spec, self._revision, self._created, variants, self._facts, self._moved)
+
+    def _share(self, variants: Sequence[VariantManifest]) -> list[VariantManifest]:
+        """Store once what the variants and their stages share; return the variants with the files as they are now."""
+        stages = {stage.name: stage.file for stage in self._manifest(variants).stages}
+        files = {variant.name: variant.model_file for variant in variants}
+        self._moved = share_weights(self._context.staging, files, stages)
+        now = self._moved.files
+        return [v.model_copy(update={"model_file": now.get(v.model_file, v.model_file)}) for v in variants]
 
     def _save_samples(self, samples: LabelledRows) -> None:
         arrays: Mapping[str, Any] = {name: _without_objects(values) for name, values in samples.inputs.items()}

@@ -16,11 +16,12 @@ from variants.manifest import MANIFEST_FILE, NAME_PATTERN, PROFILES_FOLDER
 from variants.preparation import LOGITS, Feeds, Preparer, Row
 from variants.recipes.artifact import EXPORT, Artifact
 from variants.session import Session, open_session
+from variants.shared_parts import GRAPHS_FOLDER
 from variants.spec import STAGES_FOLDER, BuildContext, BuildError, Candidate, Dataset
 
 PARITY_ROWS = 16
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_TAKEN = frozenset({STAGES_FOLDER, PROFILES_FOLDER, MANIFEST_FILE})
+_TAKEN = frozenset({STAGES_FOLDER, GRAPHS_FOLDER, PROFILES_FOLDER, MANIFEST_FILE})
 """Names in the revision's folder that no variant can have."""
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from variants.manifest import FamilyManifest, StageManifest, VariantManifest, first_fault
 from variants.preparation import LOGITS
+from variants.shared_parts import NOTHING_MOVED, Moved
 from variants.spec import STAGES_FOLDER, BuildError, FamilySpec
 from variants.tasks import CLASSIFICATION
 
@@ -28,9 +29,11 @@ def draft_manifest(
     created: datetime.datetime,
     variants: Sequence[VariantManifest],
     facts: Mapping[str, str | float],
+    moved: Moved = NOTHING_MOVED,
 ) -> FamilyManifest:
     """Return the manifest of a revision that is not published yet. Raises `pydantic.ValidationError`."""
     stages = dict.fromkeys(stage for variant in variants for stage in variant.stages)
+    stage_files = {stage: f"{STAGES_FOLDER}/{stage}.onnx" for stage in stages}
     return FamilyManifest(
         name=spec.name,
         revision=revision,
@@ -44,7 +47,8 @@ def draft_manifest(
         max_batch=spec.max_batch,
         default_slo_s=spec.default_slo_s,
         variants=tuple(variants),
-        stages=tuple(StageManifest(name=name, file=f"{STAGES_FOLDER}/{name}.onnx") for name in stages),
+        stages=tuple(StageManifest(name=name, file=moved.files.get(file, file)) for name, file in stage_files.items()),
+        graphs=moved.graphs,
         created=created,
         source=spec.source,
         licence=spec.licence,

@@ -57,7 +57,11 @@ def compare_executors(
         variant = folder.manifest.variant(name)
         one, many = (
             batch_work(
-                open_session(folder.file(variant.model_file), SessionOptions(threads=threads)),
+                open_session(
+                    folder.file(variant.model_file),
+                    SessionOptions(threads=threads),
+                    folder.tables(variant.model_file),
+                ),
                 preparer,
                 variant.temperature,
             )

@@ -65,7 +65,8 @@ def serve_alone(folder: RevisionFolder, variant: str, options: SessionOptions) -
     large, middle = classes[-1], classes[len(classes) // 2]
     before_bytes = psutil.Process().memory_info().rss
     _forget_the_peak()
-    session = open_session(folder.file(manifest.variant(variant).model_file), options)
+    file = manifest.variant(variant).model_file
+    session = open_session(folder.file(file), options, folder.tables(file))
     loaded_bytes = psutil.Process().memory_info().rss
     work = batch_work(session, preparer, manifest.variant(variant).temperature)
     for _ in range(ROUNDS):

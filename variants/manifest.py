@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from variants.measurements import Fraction, Invariance, Quality, Training
+from variants.shared_parts import NOTHING_SHARED, Sha256, SharedParts, shared_file
 
 __all__ = [
     "ACTIVE_FILE",
@@ -100,7 +101,7 @@ class FileEntry(_Frozen):
     """One file of the revision, by its path relative to the revision's folder."""
 
     path: RelativePath
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     size_bytes: Annotated[int, Field(ge=0)]
 
 
@@ -116,8 +117,8 @@ class VariantManifest(_Frozen):
 
     `lineage` tells from which model through which steps it came. `stages` names, in order, the stages of the chain
     that form the same network as `model_file`; empty if there is no such chain. Logits are divided by `temperature`
-    before the softmax. `parameters` counts weights; `size_bytes` is the size of `model_file`. `counterpart` names the
-    exit of a chain that this variant is the separately trained form of.
+    before the softmax. `parameters` counts weights; `size_bytes` is the size of `model_file` with all that it keeps in
+    shared files. `counterpart` names the exit of a chain that this variant is the separately trained form of.
 
     Unknown in revisions of older builds: `macs`, the multiplications with addition of one row of the middle size class;
     `training`; `scores_file`, the score of every row of the test part (`variants.scores`), without which it is served
@@ -169,8 +170,9 @@ class FamilyManifest(_Frozen):
     `outputs` are among those that a classifier answers: `label` BYTES [-1], `confidence` FP32 [-1] and `probabilities`
     FP32 [-1, k], k labels.
     `sizes` are the ascending upper bounds of the size classes in tokens, (1,) for tensor families; the last one holds
-    the longest row that preparation makes. `files` lists every file of the revision but `family.json` and the
-    profiles; it is empty only before the revision is published.
+    the longest row that preparation makes. `graphs` has what graph files keep in files that others refer to as well; a
+    graph that is not there is whole in its own file, as all are in revisions of older builds. `files` lists every file
+    of the revision but `family.json` and the profiles; it is empty only before the revision is published.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -187,6 +189,7 @@ class FamilyManifest(_Frozen):
     default_slo_s: Annotated[float, Field(gt=0.0)]
     variants: Annotated[tuple[VariantManifest, ...], Field(min_length=1)]
     stages: tuple[StageManifest, ...] = ()
+    graphs: Mapping[RelativePath, SharedParts] = Field(default_factory=dict)
     files: tuple[FileEntry, ...] = ()
     created: AwareDatetime
     source: str = ""
@@ -203,9 +206,19 @@ class FamilyManifest(_Frozen):
     def files_of(self, variant: VariantManifest) -> tuple[str, ...]:
         """Return the paths of all files that the variant cannot be served without."""
         stage_files = {stage.name: stage.file for stage in self.stages}
-        shared = (self.preparation.tokenizer_file,) if isinstance(self.preparation, TextPreparation) else ()
-        stages = tuple(stage_files[name] for name in variant.stages)
-        return (variant.model_file, variant.calibration_file, *stages, *shared)
+        tokenizer = (self.preparation.tokenizer_file,) if isinstance(self.preparation, TextPreparation) else ()
+        graphs = (variant.model_file, *(stage_files[name] for name in variant.stages))
+        parts = dict.fromkeys(part for graph in graphs for part in self.parts_of(graph).files)
+        return (*graphs, variant.calibration_file, *parts, *tokenizer)
+
+    @property
+    def table_files(self) -> frozenset[str]:
+        """The paths of all lookup tables."""
+        return frozenset(shared_file(table.sha256) for parts in self.graphs.values() for table in parts.tables)
+
+    def parts_of(self, graph: str) -> SharedParts:
+        """Return what a graph file keeps in files that others refer to as well."""
+        return self.graphs.get(graph, NOTHING_SHARED)
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

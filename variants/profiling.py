@@ -73,12 +73,10 @@ def profile_family(
     preparer = open_preparation(folder)
     rows = rows_by_class(folder, preparer)
     chains = longest_chains(manifest.variant(name).stages for name in names)
-    wholes = {name: open_session(folder.file(manifest.variant(name).model_file), options) for name in names}
-    stages = {
-        stage.name: open_session(folder.file(stage.file), options)
-        for stage in manifest.stages
-        if any(stage.name in chain for chain in chains)
-    }
+    files = {name: manifest.variant(name).model_file for name in names}
+    stage_files = {s.name: s.file for s in manifest.stages if any(s.name in chain for chain in chains)}
+    wholes = {name: open_session(folder.file(file), options, folder.tables(file)) for name, file in files.items()}
+    stages = {name: open_session(folder.file(file), options, folder.tables(file)) for name, file in stage_files.items()}
     paths = [{name: batch_work(session, preparer, _temperature(manifest, name))} for name, session in wholes.items()]
     paths += [_chain_works({name: stages[name] for name in chain}, preparer) for chain in chains]
     plan = _PLANS[mode].up_to(manifest.max_batch)
@@ -87,8 +85,9 @@ def profile_family(
     fingerprint = machine_fingerprint(options.threads)
     spreads = [usual_spread([s for cell, s in measured.items() if cell.batch == batch]) for batch in plan.batches]
 
-    def table(cells_of: str, session: Session) -> VariantTable:
-        return _table(cells_of, measured, len(manifest.sizes), plan.batches, spreads, session)
+    def table(cells_of: str, session: Session, file: str) -> VariantTable:
+        memory_bytes = max(session.memory_bytes, folder.size_bytes(file))
+        return _table(cells_of, measured, len(manifest.sizes), plan.batches, spreads, session.load_s, memory_bytes)
 
     return FamilyProfile(
         family=manifest.name,
@@ -98,8 +97,8 @@ def profile_family(
         taken=datetime.now(UTC),
         mode=mode,
         threads=options.threads,
-        variants={name: table(name, session) for name, session in wholes.items()},
-        stages={name: table(_STAGE + name, session) for name, session in stages.items()},
+        variants={name: table(name, session, files[name]) for name, session in wholes.items()},
+        stages={name: table(_STAGE + name, session, stage_files[name]) for name, session in stages.items()},
     )
 
 
@@ -169,7 +168,8 @@ def _table(
     classes: int,
     batches: tuple[int, ...],
     spreads: Sequence[float],
-    session: Session,
+    load_s: float,
+    memory_bytes: int,
 ) -> VariantTable:
     cells = [[measured[Cell(cells_of, size_class, batch)] for batch in batches] for size_class in range(classes)]
     columns = [quantiles(row, spreads) for row in cells]
@@ -179,8 +179,8 @@ def _table(
         tail_s=tuple(tuple(tails) for _, tails in columns),
         samples=tuple(tuple(len(cell) for cell in row) for row in cells),
         p99_s=tuple(tuple(map(percentile_99, row, tails)) for row, (_, tails) in zip(cells, columns, strict=True)),
-        load_s=session.load_s,
-        memory_bytes=max(session.memory_bytes, session.path.stat().st_size),
+        load_s=load_s,
+        memory_bytes=memory_bytes,
     )
 
 

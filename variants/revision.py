@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from variants.atomic import sha256_of
 from variants.manifest import SAMPLES_FILE, FamilyManifest, FileEntry
+from variants.shared_parts import TableFile, shared_file
 
 
 class RepositoryError(Exception):
@@ -49,6 +50,16 @@ class RevisionFolder:
         if not path.resolve().is_relative_to(self.path.resolve()):
             raise RepositoryError(f"{path}: leads out of the revision's folder")
         return path
+
+    def tables(self, graph: str) -> tuple[TableFile, ...]:
+        """Return the lookup tables of a graph file, which sessions share. Raises `RepositoryError` as `file` does."""
+        return tuple(
+            TableFile(self.file(shared_file(table.sha256)), table) for table in self.manifest.parts_of(graph).tables
+        )
+
+    def size_bytes(self, graph: str) -> int:
+        """Return the bytes of a graph file and of all that it keeps in shared files. Raises `OSError`."""
+        return sum(self.file(path).stat().st_size for path in (graph, *self.manifest.parts_of(graph).files))
 
     def broken_files(self, only: Collection[str] | None = None) -> Mapping[str, str]:
         """Read every file, or `only` some; return what is wrong with those that differ from the manifest, by path."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 import onnxruntime
 import psutil
 from numpy.typing import NDArray
+
+from variants.shared_parts import TableFile
+from variants.tables import HeldTable, hold_tables
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -39,13 +42,18 @@ class Session:
     """An opened model.
 
     `load_s` is how long opening took, `memory_bytes` how much resident memory the process gained by it (0 where the
-    model fitted into memory that the process had already).
+    model fitted into memory that the process had already), and what its `tables` take, whoever else uses them.
     """
 
-    __slots__ = ("_output_list", "_run", "input_names", "load_s", "memory_bytes", "output_names", "path")
+    __slots__ = ("_output_list", "_run", "_tables", "input_names", "load_s", "memory_bytes", "output_names", "path")
 
     def __init__(
-        self, path: Path, inference: onnxruntime.InferenceSession, load_s: float = 0.0, memory_bytes: int = 0
+        self,
+        path: Path,
+        inference: onnxruntime.InferenceSession,
+        load_s: float = 0.0,
+        memory_bytes: int = 0,
+        tables: Sequence[HeldTable] = (),
     ) -> None:
         self.path = path
         self.input_names: tuple[str, ...] = tuple(node.name for node in inference.get_inputs())
@@ -54,6 +62,8 @@ class Session:
         self.memory_bytes = memory_bytes
         self._run = inference.run
         self._output_list = list(self.output_names)
+        # onnxruntime looks up in them and does not own them.
+        self._tables = tuple(tables)
 
     def run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """Return every output by name for inputs by name. Releases the interpreter lock while the model runs.
@@ -63,8 +73,12 @@ class Session:
         return dict(zip(self.output_names, self._run(self._output_list, feeds), strict=True))
 
 
-def open_session(path: Path, options: SessionOptions | None = None) -> Session:
-    """Open a model file for inference on the CPU. Raises `ModelLoadError` naming the file where that fails."""
+def open_session(path: Path, options: SessionOptions | None = None, tables: Sequence[TableFile] = ()) -> Session:
+    """Open a model file for inference on the CPU; its `tables` are held once for all sessions of the process.
+
+    Where it has tables that are not given, it gets copies of its own. Raises `ModelLoadError` naming the file where
+    opening fails.
+    """
     options = options or SessionOptions()
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
@@ -75,14 +89,19 @@ def open_session(path: Path, options: SessionOptions | None = None) -> Session:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     process = psutil.Process()
-    resident_bytes = process.memory_info().rss
     started_s = time.perf_counter()
     try:
+        held = hold_tables(tables)
+        for name, table in held.items():
+            settings.add_initializer(name, table.value)
+        resident_bytes = process.memory_info().rss
         inference = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen unrelated types for a bad file
         raise ModelLoadError(f"{path}: cannot be opened as a model: {_one_line(error)}") from error
     load_s = time.perf_counter() - started_s
-    return Session(path, inference, load_s, max(0, process.memory_info().rss - resident_bytes))
+    memory_bytes = max(0, process.memory_info().rss - resident_bytes)
+    memory_bytes += sum({file.table.sha256: file.table.size_bytes for file in tables}.values())
+    return Session(path, inference, load_s, memory_bytes, tuple(held.values()))
 
 
 def _one_line(error: BaseException) -> str:

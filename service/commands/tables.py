@@ -86,7 +86,7 @@ def print_frontier(report: Report) -> None:
     manifest = report.manifest
     table = Table(title=f"{manifest.name}, revision {manifest.revision}", title_justify="left")
     table.add_column("variant")
-    for column in (f"{report.metric} %", "ms, 1 row", "MB", "peak MB", "MMACs"):
+    for column in (f"{report.metric} %", "ms, 1 row", "MB", "own MB", "peak MB", "MMACs"):
         table.add_column(column, justify="right")
     for column in ("Pareto frontier", "tied with", "loaded"):
         table.add_column(column)
@@ -97,6 +97,7 @@ def print_frontier(report: Report) -> None:
             f"{point.quality * 100:.1f} ± {point.standard_error * 100:.1f}",
             f"{point.latency_s * 1e3:.3g}",
             _megabytes(point.size_bytes),
+            _megabytes(line.own_bytes),
             _megabytes(line.footprint.peak_bytes) if line.footprint else "",
             f"{line.macs / 1e6:.3g}" if line.macs is not None else "",
             line.verdict,

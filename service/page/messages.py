@@ -10,6 +10,7 @@ import orjson
 from router.contract import NEVER
 from service.loading import LoadedFamily
 from service.page.tally import Decision, Second, Tally, quantile_s
+from variants.shared_sizes import repeated_table_bytes
 
 Message = dict[str, Any]
 
@@ -22,12 +23,13 @@ def encoded(event: str, said: Message) -> bytes:
 def family_card(loaded: LoadedFamily) -> Message:
     """What the table of families says of one."""
     variants = loaded.family.variants
+    repeated_bytes = repeated_table_bytes(loaded.manifest, [variant.name for variant in variants])
     return {
         "name": loaded.name,
         "variants": [variant.name for variant in variants],
         "of": len(loaded.manifest.variants),
         "best": max(variant.quality for variant in variants),
-        "memory_bytes": sum(variant.memory_bytes for variant in variants),
+        "memory_bytes": sum(variant.memory_bytes for variant in variants) - repeated_bytes,
         "refused": len(loaded.refused),
     }
 

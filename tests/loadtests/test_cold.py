@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loadtests.churn import Held, slope_bytes
 from loadtests.cold import score_simulated
 from loadtests.cold_simulated import ColdSimulation, Memory, Simulated
 from loadtests.cold_workload import Visits, family_names, write_copies, zipf_visits
 from router.contract import Family, VariantProfile
 from router.latency import table
 from router.placement import Placement
-from tests.service.families import sign_model, write_family
+from tests.service.families import looking_up, share_family, sign_model, write_family
 from variants.repository import Repository
 
 FAMILY = Family(
@@ -82,3 +83,31 @@ def test_copies_are_families_of_their_own(tmp_path: Path) -> None:
         assert (name, {}) == (json.loads((folder.path / "family.json").read_text())["name"], dict(folder.verify()))
         model = folder.file("quick/model.onnx")
         assert model.samefile(Repository(tmp_path / "one").open("sign").file("quick/model.onnx"))
+
+
+@pytest.mark.parametrize(("one_base", "tables"), [(True, 1), (False, 0)])
+def test_copies_share_tables_only_with_one_base(tmp_path: Path, *, one_base: bool, tables: int) -> None:
+    """Copies that stand for families of their own have the table as a weight of each session; all files are there."""
+    source = Repository(tmp_path / "source")
+    write_family(source, "one", {"only": (looking_up(), 0.8)})
+    share_family(source, "one")
+    write_copies(source, "one", tmp_path / "copies", ["copy"], one_base=one_base)
+    folder = Repository(tmp_path / "copies").open("copy")
+    assert {} == folder.verify()
+    parts = folder.manifest.parts_of("graphs/only.onnx")
+    assert (tables, 1 - tables, 1) == (len(parts.tables), len(parts.weights), len(parts.files))
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ([], 0.0),
+        ([Held(0, 5), Held(0, 9), Held(0, 7)], 0.0),
+        ([Held(loads, 1000 + 30 * loads) for loads in range(10)], 30.0),
+        ([*(Held(loads, 999_999 * loads) for loads in range(10)), *(Held(loads, 7) for loads in range(10, 20))], 0.0),
+    ],
+    ids=["nothing", "no loads", "a leak", "only at first"],
+)
+def test_growth_with_a_load(held: list[Held], expected: float) -> None:
+    """The line through the second half of what was seen."""
+    assert expected == pytest.approx(slope_bytes(held))

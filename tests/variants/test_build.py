@@ -456,3 +456,31 @@ def test_an_unknown_family_names_the_known() -> None:
     """A name that is neither built in nor a file is answered with what there is."""
     with pytest.raises(BuildError, match=r"'sentimant' is not a family: .*digits, fashion, sentiment"):
         load_family("sentimant")
+
+
+def test_what_variants_share_is_stored_once(
+    sides: FamilySpec, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two variants of the same weights refer to one file; a third one stays whole; nothing is left behind."""
+    monkeypatch.setattr("variants.sharing.LEAST_BYTES", WEIGHTS.nbytes)
+
+    def twice(context: BuildContext, data: Dataset) -> Iterator[Candidate]:
+        for candidate in sides.build(context, data):
+            yield candidate
+            if candidate.name == "exact":
+                yield replace(candidate, name="again")
+
+    revision = build(replace(sides, build=twice), repository)
+    files = {variant.name: variant.model_file for variant in revision.manifest.variants}
+    shared = {"exact": "graphs/exact.onnx", "again": "graphs/again.onnx"}
+    assert {**shared, "blurred": "blurred/model.onnx"} == files
+    parts = [revision.manifest.parts_of(files[name]).files for name in ("exact", "again")]
+    assert parts[0] == parts[1] != ()
+    assert {} == revision.verify()
+    held = revision.file(parts[0][0])
+    assert WEIGHTS.nbytes == held.stat().st_size
+    assert {held.relative_to(revision.path).as_posix(), *files.values()} == {
+        entry.path for entry in revision.manifest.files if entry.path.endswith((".onnx", ".bin"))
+    }
+    held.write_bytes(bytes(WEIGHTS.nbytes))
+    assert {"exact", "again"} == revision.verify().keys()

@@ -19,6 +19,7 @@ from variants.report.lineage import Step, lineage_tree
 from variants.revision import RevisionFolder
 from variants.scores import Scores, read_scores
 from variants.selection import not_competing
+from variants.shared_sizes import own_bytes
 
 DEFAULT_WATTS_PER_CORE = 4.0
 """About what a busy core of a large server processor draws: its rated power over its cores."""
@@ -31,7 +32,8 @@ class Line:
     """One variant: what it is, what it gives, what it costs, and whether it is worth having.
 
     `verdict` is its place in the frontier, `ties` the variants it cannot be told from, `why` the reason for being
-    loaded by default or not. `logit_difference` is the largest that the build saw between its logits and those of the
+    loaded by default or not. `own_bytes` is what its graph takes on the disk that no other one refers to; `point` has
+    the size of the whole. `logit_difference` is the largest that the build saw between its logits and those of the
     original model on the same rows; None where there was no original to compare with.
     """
 
@@ -43,6 +45,7 @@ class Line:
     verdict: str
     ties: tuple[str, ...]
     why: str
+    own_bytes: int
     logit_difference: float | None = None
 
 
@@ -148,6 +151,7 @@ def _line(folder: RevisionFolder, profile: FamilyProfile, point: ParetoPoint, fo
         verdict=verdict(point, found),
         ties=found.tied_with(point.name),
         why=variant.notes or (usual if variant.load_by_default else ""),
+        own_bytes=own_bytes(folder.manifest)[point.name],
         logit_difference=_difference(folder.manifest, point.name),
     )
 
@@ -159,6 +163,9 @@ def _difference(manifest: FamilyManifest, variant: str) -> float | None:
 
 def _counted(folder: RevisionFolder, variant: VariantManifest) -> int | None:
     """Count the MACs of a variant of an older build; None where the tools of building are not installed."""
+    if folder.manifest.parts_of(variant.model_file).files:
+        # Builds that share weights count; where they did not, it cannot be done.
+        return None
     try:
         from variants.macs import count_macs  # noqa: PLC0415 - needs onnx, which serving machines lack
     except ModuleNotFoundError:

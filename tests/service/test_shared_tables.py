@@ -1,0 +1,124 @@
+"""Lookup tables of variants and families are in memory once, count once, and go with the last that uses them."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from weakref import ref
+
+import httpx
+import pytest
+
+from loadtests.servers import gateway, running
+from router.roster import Missing
+from service.appraisal import Appraisal
+from service.piecewise import PiecewiseFamily, is_table
+from tests.service.conftest import sign_body
+from tests.service.families import looking_up, share_family, write_family
+from variants.repository import Repository
+from variants.session import ModelLoadError, SessionOptions
+from variants.shared_sizes import own_bytes, repeated_table_bytes
+from variants.tables import hold_tables
+
+TABLE_BYTES = 600 * 32 * 4
+NAMES = ("first", "second", "third")
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three families of two variants each, all with the same table; profiles are taken once."""
+    root = tmp_path_factory.mktemp("alike")
+    repository = Repository(root)
+    for number, name in enumerate(NAMES, 1):
+        write_family(repository, name, {"small": (looking_up(number), 0.8), "large": (looking_up(3.0 + number), 0.9)})
+        share_family(repository, name)
+        piece(root, name)
+    return root
+
+
+def piece(root: Path, name: str) -> PiecewiseFamily:
+    return PiecewiseFamily(Repository(root), name, SessionOptions(), None, stages="off", cascades=False)
+
+
+def test_variants_and_families_hold_a_table_together(alike: Path) -> None:
+    """It is one file among those held, takes what it takes, and is gone with the last variant."""
+    pieces = {name: piece(alike, name) for name in NAMES[:2]}
+    appraisal = Appraisal(pieces, 2**40, (), 1)
+    opened = [("first", "small"), ("first", "large"), ("second", "small")]
+    for name, variant in opened:
+        pieces[name].paths[variant] = pieces[name].open(variant).path
+    table = ref(hold_tables(Repository(alike).open("first").tables("graphs/small.onnx"))["table"])
+    held = appraisal.files_held()
+    assert 4 == len(held)
+    assert [TABLE_BYTES] == [pieces["second"].bytes[file] for file in held if is_table(file)]
+    for name, variant in opened:
+        assert pieces[name].size(variant) >= TABLE_BYTES + pieces[name].bytes[f"{name}/graphs/{variant}.onnx"]
+        assert table() is not None
+        pieces[name].drop(variant)
+    assert set() == appraisal.files_held()
+    assert table() is None
+
+
+def test_what_a_load_took_does_not_change_a_table(alike: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size is known; that of the graph beside it is an estimate."""
+    family = piece(alike, "first")
+    before = dict(family.bytes)
+    resident = itertools.count(0, 10**9)
+    monkeypatch.setattr("service.piecewise.resident_bytes", lambda: next(resident))
+    family.open("small")
+    changed = {file for file in before if family.bytes[file] != before[file]}
+    assert {"first/graphs/small.onnx"} == changed
+
+
+def test_room_for_a_shared_table_is_asked_for_once(alike: Path) -> None:
+    """Beside a pinned family, one with the same table needs only what is its own."""
+    pieces = {name: piece(alike, name) for name in NAMES[:2]}
+    appraisal = Appraisal(pieces, 0, ("first",), 1)
+    both = {file: size for family in pieces.values() for file, size in family.bytes.items()}
+    needed = sum(both[file] for name in NAMES[:2] for file in pieces[name].keys("small") if not is_table(file))
+    appraisal.allowed_bytes = needed + TABLE_BYTES
+    assert appraisal.can_load("second", Missing(0), ())
+    appraisal.allowed_bytes -= 1
+    assert not appraisal.can_load("second", Missing(0), ())
+
+
+def test_sizes_say_what_is_shared(alike: Path) -> None:
+    """A variant's size is the whole, its own part is less by the table, and a table counts once in memory."""
+    manifest = Repository(alike).open("first").manifest
+    own = own_bytes(manifest)
+    for variant in manifest.variants:
+        assert variant.size_bytes > TABLE_BYTES > own[variant.name] > 0
+    assert TABLE_BYTES == repeated_table_bytes(manifest, ["small", "large"])
+    assert 0 == repeated_table_bytes(manifest, ["small"])
+
+
+def test_a_damaged_table_refuses_its_variants_by_name(alike: Path, tmp_path: Path) -> None:
+    """Whoever opens it is told which file is wrong; a family that has the table from another one's file is not."""
+    repository = Repository(tmp_path)
+    write_family(repository, "sick", {"only": (looking_up(), 0.8)})
+    share_family(repository, "sick")
+    damaged = piece(tmp_path, "sick")
+    (file,) = (repository.open("sick").path / "graphs" / "shared").iterdir()
+    file.write_bytes(bytes(TABLE_BYTES))
+    with pytest.raises(ModelLoadError, match=file.name):
+        damaged.open("only")
+    assert f"graphs/shared/{file.name}" in damaged.refused["only"]
+    assert "graphs" in repository.open("sick").verify()["only"]
+    sound = piece(alike, "third")
+    sound.paths["small"] = sound.open("small").path
+
+
+def test_families_that_share_answer_within_a_budget(alike: Path) -> None:
+    """Over a socket: loaded as they are asked for, each answers with its own weights behind the one table."""
+    settings = {"PARETO_SLOTS": "1", "PARETO_MEMORY_BUDGET": "8GiB"}
+    with running(gateway(alike, settings)) as server, httpx.Client(base_url=server.url, timeout=60.0) as client:
+        confident = []
+        for name in NAMES:
+            for variant in ("small", "large"):
+                path = f"/v2/models/{name}/versions/{variant}/infer"
+                answer = client.post(path, json=sign_body(1.0)).raise_for_status().json()
+                given = {output["name"]: output["data"] for output in answer["outputs"]}
+                assert ["yes"] == given["label"]
+                confident.append(round(given["confidence"][0], 4))
+        # Logits of plus and minus f: the softmax of the larger one is 1 / (1 + exp(-2 f)).
+        assert sorted(set(confident)) == sorted({0.8808, 0.982, 0.9975, 0.9997, 1.0})

@@ -1,0 +1,29 @@
+"""What variants take that share parts: each by itself, and all together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from variants.manifest import FamilyManifest
+
+
+def own_bytes(manifest: FamilyManifest) -> Mapping[str, int]:
+    """Return by variant what its graph takes on the disk that no other graph refers to, stages included.
+
+    `VariantManifest.size_bytes` has the whole. Of a published revision only.
+    """
+    graphs = (*(variant.model_file for variant in manifest.variants), *(stage.file for stage in manifest.stages))
+    files = {graph: {graph, *manifest.parts_of(graph).files} for graph in graphs}
+    users = Counter(file for needed in files.values() for file in needed)
+    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+    return {
+        variant.name: sum(sizes[file] for file in files[variant.model_file] if users[file] == 1)
+        for variant in manifest.variants
+    }
+
+
+def repeated_table_bytes(manifest: FamilyManifest, variants: Iterable[str]) -> int:
+    """Return how much more memory the lookup tables of these variants would take, were they not held once."""
+    tables = [table for name in variants for table in manifest.parts_of(manifest.variant(name).model_file).tables]
+    return sum(table.size_bytes for table in tables) - sum({t.sha256: t.size_bytes for t in tables}.values())
