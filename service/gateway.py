@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
-import sys
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from router.agreement import Rules
-from router.contract import NEVER, Family, Reason, Request, Slot
+from router.contract import NEVER, Family, Hints, Reason, Request, Slot
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
@@ -26,13 +24,16 @@ from router.view import CascadePolicy, Policy
 from service.audits import Audits
 from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
+from service.executor_advice import tell_executors
 from service.feedback import Feedback
+from service.interpreter import settle_interpreter
 from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.memory import budget_bytes
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError, malformed
 from service.oip.terms import TermDefaults, Terms
+from service.outer_loop import OuterLoopReader, outer_loop_of
 from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
@@ -85,6 +86,7 @@ class Gateway:
         self.feed = Feed(self) if settings.page else None
         self.scheduler: Scheduler | None = None
         self.residency: Residency | None = None
+        self.outer_loop: OuterLoopReader | None = None
         self._dispatcher: Dispatcher | None = None
         self._held: dict[str, asyncio.Event] = {}
         self._defaults: dict[str, TermDefaults] = {}
@@ -142,13 +144,16 @@ class Gateway:
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
             self.statistics.expect(name, [variant.name for variant in family.family.variants])
-        self._tell_executors()
-        self._settle_interpreter()
+        tell_executors(settings, loaded)
+        settle_interpreter(settings.switch_interval_s)
         if self.residency is not None:
             self.residency.begin(self.scheduler, self._dispatcher.tell)
             await self._load_pinned(self.residency)
             if not self._is_loading():
                 return
+        self.outer_loop = outer_loop_of(self)
+        if self.outer_loop is not None:
+            self.outer_loop.start()
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
 
@@ -217,6 +222,8 @@ class Gateway:
         self._close()
 
     def _close(self) -> None:
+        if self.outer_loop is not None:
+            self.outer_loop.stop()
         if self._dispatcher is not None:
             self._dispatcher.close()
         if self.residency is not None:
@@ -368,6 +375,15 @@ class Gateway:
         assert self._dispatcher is not None, "called once requests are taken"
         self._dispatcher.tell(change)
 
+    def slo_targets(self) -> dict[str, float]:
+        """The share of requests to be in time of each family that is served."""
+        return {name: self.settings.family(name).slo_target for name in list(self.families)}
+
+    def advise(self, hints: Hints) -> None:
+        """Let the scheduler go by this advice until it is too old."""
+        if self.scheduler is not None:
+            self.scheduler.set_hints(hints)
+
     def apply(self, settings: Settings) -> None:
         """Go on with other settings; those that need a restart are as before in them."""
         self.settings = settings
@@ -414,28 +430,6 @@ class Gateway:
         if variant in known:
             raise ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
         raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
-
-    def _tell_executors(self) -> None:
-        """Say what profiles recommend where the settings leave slots and threads open; it is not followed by itself."""
-        if not self.settings.model_fields_set.isdisjoint(("slots", "threads_per_slot")):
-            return
-        for name, family in self.families.items():
-            if (measured := family.executors) is not None:
-                logger.info(
-                    "family %s: measured best here are slots = %d and threads_per_slot = %d; serving with %d and %d",
-                    name,
-                    measured.recommended_slots,
-                    measured.recommended_threads,
-                    self.settings.slot_count,
-                    self.settings.threads_per_slot,
-                )
-
-    def _settle_interpreter(self) -> None:
-        """Keep the garbage collector and the interpreter's thread switching out of the way of requests."""
-        sys.setswitchinterval(self.settings.switch_interval_s)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
 
 
 def _check_floor(loaded: LoadedFamily, variant: str | None, floor: float) -> None:

@@ -35,6 +35,7 @@ FAMILY_SETTINGS = st.builds(
     weight=st.floats(0.001, 1000),
     guaranteed_share=st.floats(0, 0.3),
     min_accuracy=st.floats(0, 1),
+    slo_target=st.floats(0.5, 0.999),
 )
 TENANT_SETTINGS = st.builds(
     TenantSettings,
