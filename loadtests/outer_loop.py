@@ -1,8 +1,8 @@
 """What the outer loop does to attainment and effective accuracy: on calm and disturbed days, and with a lying Prometheus.
 
-`python -m loadtests.outer_loop` simulates a compressed day, seed by seed the same for every arm, and prints differences
-to a gateway without an outer loop. `--live` runs a real gateway under a real Prometheus (`loadtests.outer_loop_live`).
-`--margins` prints instead what constant factors on the learnt margin do: is there anything to be had at all?
+`python -m loadtests.outer_loop` simulates a compressed day, seed by seed the same for every arm, and prints
+differences to a gateway without an outer loop. `--live` runs a real gateway under a real Prometheus
+(`loadtests.outer_loop_live`). `--margins` prints instead what constant factors on the learnt margin do: is there anything to be had at all?
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rich.table import Table
 
 from loadtests.calibration import TYPICAL
 from loadtests.compare import profiled_family
+from loadtests.live import LiveRunError
 from loadtests.outer_loop_live import add_live_options, run_live_loop
 from loadtests.outer_loop_played import AdvisedScheduler, Cadence, PlayedPrometheus, Truth
 from loadtests.samples import Samples, read_samples
@@ -108,7 +109,7 @@ class Run(NamedTuple):
 
 
 def simulated(bench: Bench, day: Day, arm: Arm, seed: int) -> Run:
-    """One day of one arm. All arms get the same requests, and batches take the same seconds as far as they are alike."""
+    """One day of one arm. All arms get the same requests, and batches the same noise one after the other."""
     machine = replace(bench.machine, stragglers=day.stragglers)
     duration_s = bench.duration_s * day.share
     workload = draw(day.trace, bench.yardsticks, duration_s, seed, len(bench.samples))
@@ -132,7 +133,7 @@ def simulated(bench: Bench, day: Day, arm: Arm, seed: int) -> Run:
 
 
 def table(runs: Sequence[Run], arms: Sequence[Arm]) -> Table:
-    """Each arm's mean by day; in brackets the points that it differs from no outer loop: mean, least and most of seeds."""
+    """Each arm's mean by day, and the points by which it differs from no outer loop."""
     by_key = {(run.day, run.arm, run.seed): run for run in runs}
     result = Table(title="against no outer loop, seed by seed: mean (least, most)")
     result.add_column("day")
@@ -163,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run_live_loop(options, console)
         else:
             _simulate(options, console)
-    except (RepositoryError, ServerError, TraceError, OSError, ValueError) as error:
+    except (LiveRunError, RepositoryError, ServerError, TraceError, OSError, ValueError) as error:
         console.print(f"[red]outer loop:[/] {escape(str(error))}")
         sys.exit(1)
 
@@ -188,7 +189,8 @@ def _simulate(options: argparse.Namespace, console: Console) -> None:
     console.print(table(runs, arms))
     console.print(
         f"{family.name}, {options.seeds} seeds of {options.duration:g} s at most; target {bench.target:.1%}; windows of "
-        f"{CADENCE.short_s:g} and {CADENCE.long_s:g} s, read every {CADENCE.every_s:g} s: a day's, {COMPRESSED:g} times as fast"
+        f"{CADENCE.short_s:g} and {CADENCE.long_s:g} s, read every {CADENCE.every_s:g} s: {COMPRESSED:g} times as fast "
+        "as by default"
     )
 
 

@@ -1,7 +1,7 @@
 """A Prometheus for the simulator: scrapes the counters of a simulated gateway, and answers as late as a real one.
 
-It keeps one row of counters for each scrape and takes shares over the windows from them, so what the rule is given is as
-old and as coarse as live. It can also be away, or lie.
+It keeps one row of counters for each scrape and takes shares over the windows from them, so what the rule is given is
+as old and as coarse as live. It can also be away, or lie.
 """
 
 from __future__ import annotations
