@@ -1,8 +1,9 @@
-"""What the outer loop does to attainment and effective accuracy: on calm and disturbed days, and with a lying Prometheus.
+"""What the outer loop does to attainment and effective accuracy: on calm and disturbed days, under a lying Prometheus.
 
 `python -m loadtests.outer_loop` simulates a compressed day, seed by seed the same for every arm, and prints
 differences to a gateway without an outer loop. `--live` runs a real gateway under a real Prometheus
-(`loadtests.outer_loop_live`). `--margins` prints instead what constant factors on the learnt margin do: is there anything to be had at all?
+(`loadtests.outer_loop_live`). `--margins` prints instead what constant factors on the learnt margin do: whether there
+is anything to be had at all.
 """
 
 from __future__ import annotations
@@ -188,8 +189,8 @@ def _simulate(options: argparse.Namespace, console: Console) -> None:
         runs = list(pool.map(partial(_run, bench), cases))
     console.print(table(runs, arms))
     console.print(
-        f"{family.name}, {options.seeds} seeds of {options.duration:g} s at most; target {bench.target:.1%}; windows of "
-        f"{CADENCE.short_s:g} and {CADENCE.long_s:g} s, read every {CADENCE.every_s:g} s: {COMPRESSED:g} times as fast "
+        f"{family.name}, {options.seeds} seeds of {options.duration:g} s at most; target {bench.target:.1%}; windows "
+        f"of {CADENCE.short_s:g} and {CADENCE.long_s:g} s, read every {CADENCE.every_s:g} s: {COMPRESSED:g} times as fast "
         "as by default"
     )
 
@@ -209,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         "--noise",
         type=float,
         default=0.1,
-        help="standard deviation of the logarithm of a batch's seconds (default 0.1)",
+        help="standard deviation of log seconds of batches (default 0.1)",
     )
     add("--days", nargs="*", default=(), help=f"some of: {', '.join(day.name for day in DAYS)} (default: all)")
     add("--jobs", type=int, default=2, help="processes (default 2)")

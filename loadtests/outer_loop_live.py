@@ -1,7 +1,7 @@
 """The outer loop live: a real gateway under a real Prometheus, beside a neighbour that takes its core now and then.
 
-Gateways with and without `prometheus_url` take turns on the same workload (A B, B A, ...), so that a machine that drifts
-favours neither. Each run has a gateway and a Prometheus of its own, which scrapes both arms' gateways alike.
+Gateways with and without `prometheus_url` take turns on the same workload (A B, B A, ...), so that a machine that
+drifts favours neither. Each run has a gateway and a Prometheus of its own, which scrapes both arms' gateways alike.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def run_live_loop(options: argparse.Namespace, console: Console) -> None:
             said = "no reading" if one.caution is None else f"caution {one.caution:.2f}"
             faults = f", not valid: {'; '.join(one.score.faults)}" if one.score.faults else ""
             console.print(
-                f"{repeat + 1}: {'with' if read else 'without'} outer loop: in time {one.score.attainment:.2%}, effective "
-                f"accuracy {one.score.effective_accuracy:.2%}, {said}{faults}"
+                f"{repeat + 1}: {'with' if read else 'without'} outer loop: in time {one.score.attainment:.2%}, "
+                f"effective accuracy {one.score.effective_accuracy:.2%}, {said}{faults}"
             )
     console.print(_table(runs))
 
