@@ -190,8 +190,8 @@ def _simulate(options: argparse.Namespace, console: Console) -> None:
     console.print(table(runs, arms))
     console.print(
         f"{family.name}, {options.seeds} seeds of {options.duration:g} s at most; target {bench.target:.1%}; windows "
-        f"of {CADENCE.short_s:g} and {CADENCE.long_s:g} s, read every {CADENCE.every_s:g} s: {COMPRESSED:g} times as fast "
-        "as by default"
+        f"of {CADENCE.short_s:g} and {CADENCE.long_s:g} s, read every {CADENCE.every_s:g} s: {COMPRESSED:g} times as "
+        "fast as by default"
     )
 
 
