@@ -181,13 +181,16 @@ def _simulate(options: argparse.Namespace, console: Console) -> None:
     bench = Bench(family, samples, machine, measure(family, samples, machine), options.duration)
     arms = MARGINS if options.margins else ARMS
     days = [day for day in DAYS if not options.days or day.name in options.days]
-    cases = [(day, arm, seed) for day in days for arm in arms for seed in range(options.seeds)]
-    if not cases:
+    if not days:
         raise ValueError(f"--days: expected some of {', '.join(day.name for day in DAYS)}")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-        runs = list(pool.map(partial(_run, bench), cases))
-    console.print(table(runs, arms))
+        by_day = [
+            pool.map(partial(_run, bench), [(day, arm, seed) for arm in arms for seed in range(options.seeds)])
+            for day in days
+        ]
+        for runs in by_day:
+            console.print(table(list(runs), arms))
     console.print(
         f"{family.name}, {options.seeds} seeds of {options.duration:g} s at most; target {bench.target:.1%}; windows "
         f"of {CADENCE.short_s:g} and {CADENCE.long_s:g} s, read every {CADENCE.every_s:g} s: {COMPRESSED:g} times as "

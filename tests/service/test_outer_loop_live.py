@@ -16,6 +16,7 @@ from service.settings import Settings
 from tests.service.conftest import eventually, sign_body
 from tests.service.families import sign_model, write_family
 from tests.service.inprocess import serving
+from tests.service.test_page import events
 from variants.repository import Repository
 
 HOPELESS = {"x-slo-latency-ms": "0.01"}
@@ -91,6 +92,9 @@ def test_a_burning_budget_makes_the_gateway_careful_until_the_server_is_gone(set
             eventually(careful, "caution is in force")
             assert 1.0 == metric(client, "pareto_outer_loop_fresh")
             assert (metric(client, "pareto_outer_loop_burn_ratio", model="sign", window="short") or 0.0) > 1.0
+            stream = events(client, "?family=sign")
+            assert next(said["caution"] for kind, said in stream if kind == "tick") > 1.0
+            stream.close()  # type: ignore[attr-defined]  # a generator is an iterator with more
             scraper.server.stop()
             eventually(lambda: metric(client, "pareto_outer_loop_fresh") == 0.0, "the advice is forgotten")
             assert 1.0 == caution(client)
