@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def publish(console: Console, outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     """Print the table and the goals, and write both, the runs and a picture."""
     rows = rows_of(outcomes)
+    if not rows:
+        raise LiveRunError("no valid run: is something else using these cores?")
     found = goals(rows)
     table = Table(title=f"{title}: means over seeds", title_justify="left")
     for column in COLUMNS:
@@ -66,10 +68,18 @@ def publish(console: Console, outcomes: Sequence[Outcome], path: Path, title: st
     for goal in found:
         console.print(f"{'[green]met[/]    ' if goal.met else '[red]not met[/]'} {escape(goal.what)}: {goal.found}")
     runs = [
-        {"task": outcome.task._asdict(), "requests": outcome.requests, **outcome.measured._asdict()}
+        {
+            "task": outcome.task._asdict(),
+            "requests": outcome.requests,
+            "valid": outcome.valid,
+            **outcome.measured._asdict(),
+        }
         for outcome in outcomes
     ]
-    told = f"{title}; {max(row.seeds for row in rows)} seeds; commit {commit_of()}."
+    valid = sum(outcome.valid for outcome in outcomes)
+    told = (
+        f"{title}; {max(row.seeds for row in rows)} seeds; {valid} of {len(outcomes)} runs valid; commit {commit_of()}."
+    )
     write_json(path, {"told": told, "goals": [goal._asdict() for goal in found], "runs": runs})
     path.with_suffix(".md").write_text(markdown(rows, found, told), encoding="utf-8")
     draw(rows, path.with_suffix(".png"))
@@ -85,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=os.cpu_count() or 1, help="simulations at a time (default: cores)")
     add("--live", action="store_true", help="serve copies of built families by real gateways instead")
     add("--models", type=Path, default=Path("models"))
+    add(
+        "--sources", nargs="+", default=["sentiment"], metavar="FAMILY", help="live: copied in turn (default sentiment)"
+    )
     add("--load", type=float, default=1.0, help="live: all loads times this (default 1)")
     add_cores(parser)
     add("--out", type=Path, default=Path("loadtests/results"))

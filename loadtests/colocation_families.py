@@ -36,18 +36,18 @@ class Member:
     samples: Samples
     slo_s: float
     request_s: float = 0.0
-    """What a request costs beside the model, seconds."""
+    """What a request costs beside the model, seconds, on a core of its own."""
 
     @property
     def row_s(self) -> float:
-        """Seconds of a request at its cheapest, as profiled, in batches of at most half an SLO."""
+        """Profiled seconds of a request at its cheapest, in batches of at most half an SLO; at least `request_s`."""
         latency, cheapest = LatencyModel(self.family), self.family.ladder[0]
         class_s = []
         for size_class in range(len(self.family.sizes)):
             seconds = [latency.median_s(cheapest, batch, size_class) for batch in range(1, self.family.max_batch + 1)]
             fitting = [s / (index + 1) for index, s in enumerate(seconds) if index == 0 or s <= 0.5 * self.slo_s]
             class_s.append(min(fitting))
-        return self.request_s + float(np.array(class_s)[self.samples.size_class].mean())
+        return max(self.request_s, float(np.array(class_s)[self.samples.size_class].mean()))
 
 
 @cache

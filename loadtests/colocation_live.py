@@ -36,10 +36,15 @@ from loadtests.sender import Sender, go_first, prepared, read_answers
 from loadtests.workload import Workload
 from variants.repository import Repository
 
-SOURCES = ("digits", "sentiment")
-REQUEST_S = 0.0007
-"""Of processor time for a request beside the model, about: loads count it."""
+REQUEST_S = 0.0013
+"""Of processor time of gateway and sender for a request beside the model, about, on a core of their own: no family is
+asked more often than that allows."""
+LEAST_S = 3.0 * REQUEST_S
+"""Variants that answer a long row in less are left out: bursts of ten times as many requests would overrun the core of
+the event loop, whatever the router does."""
 MOST_GATEWAYS = 16
+TRIES = 3
+"""A workload whose requests leave late says nothing of the gateway: it is sent again."""
 
 
 class Sent(NamedTuple):
@@ -51,13 +56,13 @@ class Sent(NamedTuple):
 
 
 @contextmanager
-def copies(models: Path, count: int) -> Iterator[Path]:
-    """A repository with so many families: copies of `SOURCES` in turn, hard-linked where the disk can."""
+def copies(models: Path, sources: Sequence[str], count: int) -> Iterator[Path]:
+    """A repository with so many families: copies of the sources in turn, hard-linked where the disk can."""
     source = Repository(models)
     with tempfile.TemporaryDirectory(prefix=".colocation-", dir=models.parent) as folder:
         root = Path(folder)
         for number in range(count):
-            family = SOURCES[number % len(SOURCES)]
+            family = sources[number % len(sources)]
             write_copies(source, family, root, [f"{family}-{number:02}"])
         yield root
 
@@ -66,7 +71,7 @@ def live(options: argparse.Namespace, mixes: Sequence[str], console: Console) ->
     """All runs. Raises what the command tells in one line."""
     outcomes = []
     for count in options.families:
-        with copies(options.models, count) as root:
+        with copies(options.models, options.sources, count) as root:
             families = _members(root, options.server_cores)
             for contender in CONTENDERS:
                 if contender == STATIC and count > MOST_GATEWAYS:
@@ -86,23 +91,32 @@ def live(options: argparse.Namespace, mixes: Sequence[str], console: Console) ->
 def _outcome(
     options: argparse.Namespace, task: Task, families: tuple[Member, ...], ports: Sequence[int], console: Console
 ) -> Outcome:
-    """One workload, sent; where a family bursts in it, also without the burst."""
+    """One workload, sent; where a family bursts in it, also without the burst. Sent again where it left late."""
+    for _ in range(TRIES):
+        outcome, lag_s = _tried(options, task, families, ports)
+        if lag_s <= MAX_LAG_P99_S:
+            return outcome
+        late = f"requests left {lag_s * 1e3:.1f} ms late (99th percentile)"
+        console.print(f"[bold white on red] INVALID RUN [/] {task.contender}, {task.mix}, seed {task.seed}: {late}")
+    return outcome._replace(valid=False)
+
+
+def _tried(
+    options: argparse.Namespace, task: Task, families: tuple[Member, ...], ports: Sequence[int]
+) -> tuple[Outcome, float]:
     mix = mix_named(task.mix, len(families), task.duration_s)
     mix = replace(mix, load=mix.load * options.load)
     asked = draw(mix, families, 1, task.duration_s, task.seed)
     sent = _send(asked, families, ports, options.generator_cores)
-    neighbours = None
+    neighbours, lag_s = None, sent.lag_p99_s
     if mix.burst is not None:
         quiet = draw(mix.quiet, families, 1, task.duration_s, task.seed)
         before = _send(quiet, families, ports, options.generator_cores)
-        loud = mix.burst.member
+        loud, lag_s = mix.burst.member, max(lag_s, before.lag_p99_s)
         neighbours = float(sent.met[asked.member != loud].mean() - before.met[quiet.member != loud].mean())
-    if sent.lag_p99_s > MAX_LAG_P99_S:
-        late = f"requests left {sent.lag_p99_s * 1e3:.1f} ms late (99th percentile)"
-        console.print(f"[bold white on red] INVALID RUN [/] {task.contender}, {task.mix}, seed {task.seed}: {late}")
     shared = Shared.of(asked.member, sent.met, sent.right, len(families))
     fared = (shared.mean, shared.least, shared.jain)
-    return Outcome(task, len(asked), Measured(*shared.overall, *fared, math.nan, math.nan, neighbours))
+    return Outcome(task, len(asked), Measured(*shared.overall, *fared, math.nan, math.nan, neighbours)), lag_s
 
 
 @contextmanager
@@ -110,7 +124,14 @@ def _gateways(
     root: Path, families: Sequence[Member], contender: str, options: argparse.Namespace
 ) -> Iterator[list[int]]:
     """The port of each family's gateway, for as long as the block runs."""
-    slos = {member.family.name: {"slo_ms": member.slo_s * 1e3} for member in families}
+    own = {
+        member.family.name: {
+            "slo_ms": member.slo_s * 1e3,
+            "load": [variant.name for variant in member.family.variants],
+            "stages": "off",
+        }
+        for member in families
+    }
     settings = {
         "PARETO_CONFIG": "",
         "PARETO_SLOTS": "1",
@@ -118,7 +139,7 @@ def _gateways(
         "PARETO_LOG_LEVEL": "error",
         "PARETO_POLICY": "maxbatch" if contender == EDF else "casc",
         "PARETO_FAIR_SHARES": "true" if contender == OURS else "false",
-        "PARETO_FAMILIES": json.dumps(slos),
+        "PARETO_FAMILIES": json.dumps(own),
     }
     with ExitStack() as stack:
         if contender != STATIC:
@@ -130,20 +151,27 @@ def _gateways(
             name = member.family.name
             alone = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=root.parent)))
             write_copies(Repository(root), name, alone, [name])
-            own = {**settings, "PARETO_FAMILIES": json.dumps({name: slos[name]})}
-            server = stack.enter_context(servers.running(servers.gateway(alone, own), options.server_cores))
+            single = {**settings, "PARETO_FAMILIES": json.dumps({name: own[name]})}
+            server = stack.enter_context(servers.running(servers.gateway(alone, single), options.server_cores))
             ports.append(server.port)
         yield ports
 
 
 def _members(root: Path, cores: Sequence[int]) -> tuple[Member, ...]:
-    """The families of a repository, with the variants that are loaded by default."""
+    """The families of a repository, with the variants that are loaded by default and not too quick.
+
+    Raises `ValueError` for a family without such variants.
+    """
     repository = Repository(root)
     found = []
     for number, name in enumerate(repository.families()):
         folder = repository.open(name)
         loaded = [variant.name for variant in folder.manifest.variants if variant.load_by_default]
         family = profiled_family(folder, loaded, cores, staged=False)
+        slow = [variant.name for variant in family.variants if variant.latency.median_s[-1][0] >= LEAST_S]
+        if not slow:
+            raise ValueError(f"{name}: each of its variants answers a row in less than {LEAST_S * 1e3:g} ms")
+        family = profiled_family(folder, slow, cores, staged=False)
         found.append(Member(family, read_samples(folder), SLOS_S[number % len(SLOS_S)], REQUEST_S))
     return tuple(found)
 

@@ -35,9 +35,11 @@ class Goal(NamedTuple):
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
-    """One row for each number of families, mix and way to share, in the order in which they were run."""
+    """One row for each number of families, mix and way to share that has a valid run, in the order of the runs."""
     grouped: dict[tuple[int, str, str], list[Outcome]] = {}
     for outcome in outcomes:
+        if not outcome.valid:
+            continue
         task = outcome.task
         grouped.setdefault((task.families, task.mix, task.contender), []).append(outcome)
     rows = []
@@ -84,7 +86,7 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
         if noisy is not None and noisy.neighbours is not None:
             lost = -100.0 * noisy.neighbours
             found.append(Goal(f"{count} families: a burst costs others under 0.5 points", f"{lost:.2f}", lost < 0.5))
-        if calm is not None:
+        if calm is not None and not math.isnan(calm.decision_us):
             found.append(
                 Goal(f"{count} families: a decision in 300 us", f"{calm.decision_us:.0f}", calm.decision_us <= 300)
             )

@@ -59,11 +59,12 @@ class Measured(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a run."""
+    """What came of a run; one that is not `valid` is not counted."""
 
     task: Task
     requests: int
     measured: Measured
+    valid: bool = True
 
 
 def mix_named(name: str, families: int, duration_s: float) -> Mix:

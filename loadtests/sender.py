@@ -119,7 +119,10 @@ class Sender:
             connection = free.pop()
             if connection.fileno() < 0:
                 continue
-            if not select.select([connection], [], [], 0.0)[0]:
+            # Not `select`, which knows no files beyond the first 1024.
+            asked = select.poll()
+            asked.register(connection, select.POLLIN)
+            if not asked.poll(0):
                 return connection
             # Closed, or it says something that nobody asked for.
             self._lost(connection.fileno())

@@ -116,6 +116,13 @@ def outcome(contender: str, effective: float, least: float = 0.99, neighbours: f
     return Outcome(task, 100, Measured(0.995, effective, 0.995, least, 1.0, 120.0, 200.0, neighbours))
 
 
+def test_a_run_that_is_not_valid_does_not_count() -> None:
+    """Means are of the others."""
+    late = outcome(OURS, 0.1)._replace(valid=False)
+    (row,) = rows_of([outcome(OURS, 0.85), late])
+    assert (1, 0.85) == (row.seeds, row.means.effective)
+
+
 def test_goals_are_judged() -> None:
     """A gain of 1.5 points, an even attainment, a decision of 120 us; a neighbour that costs 0.7 points is too loud."""
     found = goals(rows_of([outcome(OURS, 0.85), outcome(STATIC, 0.835), outcome(OURS, 0.8, neighbours=-0.007)]))
@@ -132,12 +139,11 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
     assert "static shares" in (tmp_path / "colocation.md").read_text()
 
 
-def test_copies_are_families_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_are_families_of_their_own(tmp_path: Path) -> None:
     """Whole revisions under other names, whose files are verified as ever."""
     models = tmp_path / "models"
     write_family(Repository(models), "sign", {"quick": (sign_model(), 0.8)})
-    monkeypatch.setattr("loadtests.colocation_live.SOURCES", ("sign",))
-    with copies(models, 3) as root:
+    with copies(models, ["sign"], 3) as root:
         repository = Repository(root)
         assert ("sign-00", "sign-01", "sign-02") == repository.families()
         assert len(read_samples(repository.open("sign-01"))) > 0

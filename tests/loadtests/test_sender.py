@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -118,3 +119,14 @@ def _with_inputs() -> Samples:
         SAMPLES.predicted,
         SAMPLES.confidence,
     )
+
+
+def test_more_files_than_select_knows_may_be_open() -> None:
+    """Connections numbered beyond 1024 are used again like any other."""
+    with ExitStack() as stack:
+        port = stack.enter_context(server(whole(BODY)))
+        sender = Sender("127.0.0.1", port, [b"GET / HTTP/1.1\r\n\r\n"] * 8)
+        for _ in range(1100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        sender.run(workload(8), connections=1)
+    assert all(seen is not None for seen in sender.seen)
