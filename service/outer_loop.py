@@ -105,9 +105,10 @@ class OuterLoopReader:
         vector = await self._prometheus.query(self._expression)
         targets = self._targets()
         answer = answer_of(vector, targets.keys(), self._max_age_s)
-        if vector.evaluated_s <= self._evaluated_s:
+        before_s, self._evaluated_s = self._evaluated_s, vector.evaluated_s
+        if vector.evaluated_s <= before_s:
+            # Its clock may also have been set back: then only this one is lost.
             raise ReadingError(Result.STALE, "it repeats an earlier answer: is there a cache in front of it?")
-        self._evaluated_s = vector.evaluated_s
         self.rejected.update(answer.rejected)
         hints = self._rule.read(answer.readings, targets, self._clock())
         self._count_changes({} if self._hints is None else self._hints.caution, hints.caution)
@@ -130,9 +131,9 @@ class OuterLoopReader:
             self._failed(error.result, str(error))
         except Exception:
             # It must neither end the loop nor fill the log.
-            if self._last_fault is not Result.MALFORMED:
+            if self._last_fault is not Result.INTERNAL_ERROR:
                 logger.exception("a reading failed in a way that nobody foresaw")
-            self._failed(Result.MALFORMED, "see above")
+            self._failed(Result.INTERNAL_ERROR, "see above")
         else:
             self.results[Result.TAKEN] += 1
             if self._last_fault is not None:

@@ -63,7 +63,7 @@ def expression(windows: Windows, match: str, host: str) -> str:
         "short": f"{missed(short)} and on (model) {enough}",
         "long": missed(long),
         "downgraded": f"clamp(({best} - {served}) / ({best} - {worst} > 0), 0, 1)",
-        "cpu": f"max({waiting} * on (instance) {here})",
+        "cpu": f"clamp_max(max({waiting} * on (instance) {here}), 1)",
         "gpu": f'max(avg_over_time(DCGM_FI_DEV_GPU_UTIL{{Hostname="{name}"}}{short})) / 100',
         "age": f"time() - max(timestamp(pareto_slo_target_ratio{braces}))",
     }

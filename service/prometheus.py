@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Mapping
 from enum import StrEnum
@@ -31,6 +32,8 @@ class Result(StrEnum):
     MALFORMED = "malformed"
     STALE = "stale"
     """The server's own numbers are old: it has not scraped this fleet for a while, or repeats an answer."""
+    INTERNAL_ERROR = "internal_error"
+    """A fault of ours."""
 
 
 class ReadingError(Exception):
@@ -64,6 +67,8 @@ class Prometheus:
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = url.rstrip("/") + "/api/v1/query"
         self._timeout_s = timeout_s
+        # It would log a line for each reading, with the credentials in it.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._client: httpx.AsyncClient | None = None
 
     @property

@@ -6,7 +6,10 @@ import asyncio
 import json
 import logging
 import math
+import shutil
+import subprocess
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ import pytest
 from router.contract import Hints
 from router.outer_loop import FamilyReading, Rule
 from service.outer_loop import OuterLoopReader
-from service.outer_loop_queries import Windows, answer_of
+from service.outer_loop_queries import Windows, answer_of, expression
 from service.prometheus import MOST_BYTES, Prometheus, Result, Sample, Vector
 
 UP = Rule().up
@@ -170,10 +173,12 @@ def test_advice_grows_old() -> None:
         return reader
 
     reader = asyncio.run(taken_once())
-    assert reader.hints is not None
-    now[0] += 61.0
+    found: list[Hints | None] = []
+    for later_s in (60.0, 1.0):
+        now[0] += later_s
+        found.append(reader.hints)
+    assert ({"f": UP}, None) == (found[0] and found[0].caution, found[1])
     assert 61.0 == reader.age_s
-    assert not reader.hints
 
 
 def test_a_server_that_is_away_is_told_once_and_tried_ever_more_seldom(caplog: pytest.LogCaptureFixture) -> None:
@@ -199,7 +204,7 @@ def test_a_server_that_is_away_is_told_once_and_tried_ever_more_seldom(caplog: p
 
 
 def test_what_nobody_foresaw_does_not_end_the_loop() -> None:
-    """A fault in what takes the advice is counted like any other."""
+    """A fault of ours, in what takes the advice, is counted as that."""
 
     def broken(hints: Hints) -> None:
         raise RuntimeError("not today")
@@ -213,4 +218,59 @@ def test_what_nobody_foresaw_does_not_end_the_loop() -> None:
         server.close()
         return reader
 
-    assert {Result.MALFORMED: 1} == dict(asyncio.run(attempt()).results)
+    assert {Result.INTERNAL_ERROR: 1} == dict(asyncio.run(attempt()).results)
+
+
+EXPRESSION_TEST = """
+rule_files: []
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'pareto_slo_target_ratio{model="f",job="g"}', values: "0.99x60"}
+      - {series: 'pareto_slo_judged_total{model="f",variant="a",instance="1",job="g"}', values: "0+100x60"}
+      - {series: 'pareto_slo_met_total{model="f",variant="a",instance="1",job="g"}', values: "0+98x60"}
+      - {series: 'pareto_slo_judged_total{model="f",variant="",instance="2",job="g"}', values: "0+100x60"}
+      - {series: 'pareto_slo_judged_total{model="f",variant="",instance="1",job="others"}', values: "0+900x60"}
+      - {series: 'pareto_slo_judged_total{model="shut",variant="",job="g"}', values: "0+100x60"}
+      - {series: 'pareto_slo_judged_total{model="few",variant="",job="g"}', values: "0+3x60"}
+      - {series: 'pareto_slo_judged_total{model="idle",variant="",job="g"}', values: "7x60"}
+      - {series: 'pareto_variant_quality_ratio{model="f",variant="a",job="g"}', values: "0.8x60"}
+      - {series: 'pareto_variant_quality_ratio{model="f",variant="b",job="g"}', values: "0.9x60"}
+      - {series: 'pareto_variant_quality_ratio{model="shut",variant="only",job="g"}', values: "0.9x60"}
+      - {series: 'pareto_request_latency_seconds_count{model="f",variant="a",job="g"}', values: "0+100x60"}
+      - {series: 'pareto_served_quality_sum_total{model="f",variant="a",job="g"}', values: "0+82x60"}
+      - {series: 'node_pressure_cpu_waiting_seconds_total{instance="h:9100",job="node"}', values: "0+15x60"}
+      - {series: 'node_pressure_cpu_waiting_seconds_total{instance="h:9100",job="node2"}', values: "0+15x60"}
+      - {series: 'node_uname_info{instance="h:9100",job="node",nodename="here"}', values: "1x60"}
+      - {series: 'node_uname_info{instance="h:9100",job="node2",nodename="here"}', values: "1x60"}
+      - {series: 'node_pressure_cpu_waiting_seconds_total{instance="o:9100",job="node"}', values: "0+60x60"}
+      - {series: 'node_uname_info{instance="o:9100",job="node",nodename="there"}', values: "1x60"}
+      - {series: 'DCGM_FI_DEV_GPU_UTIL{Hostname="here",gpu="0"}', values: "75x60"}
+      - {series: 'DCGM_FI_DEV_GPU_UTIL{Hostname="there",gpu="0"}', values: "99x60"}
+    promql_expr_test:
+      - expr: round(EXPRESSION, 0.001)
+        eval_time: 30m
+        exp_samples:
+          - {labels: '{model="f", signal="short"}', value: 0.51}
+          - {labels: '{model="shut", signal="short"}', value: 1}
+          - {labels: '{model="f", signal="long"}', value: 0.51}
+          - {labels: '{model="shut", signal="long"}', value: 1}
+          - {labels: '{model="few", signal="long"}', value: 1}
+          - {labels: '{model="f", signal="downgraded"}', value: 0.8}
+          - {labels: '{signal="cpu"}', value: 0.25}
+          - {labels: '{signal="gpu"}', value: 0.75}
+          - {labels: '{signal="age"}', value: 0}
+"""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")
+def test_the_expression_means_what_its_signals_say(tmp_path: Path) -> None:
+    """Two replicas are one fleet, another one stays out; families shut, idle or with few requests; two exporters of a
+    host do no harm, and other hosts do not count.
+    """
+    asked = expression(Windows(300, 1200), 'job="g"', "here")
+    file = tmp_path / "expression_test.yml"
+    file.write_text(EXPRESSION_TEST.replace("EXPRESSION", asked.replace("\\", "\\\\")))
+    checked = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
