@@ -68,8 +68,8 @@ DAYS = (
     Day("calm, tight SLO", Trace("calm tight", "diurnal", 0.5, "middle", _BURSTS, _TIGHT)),
     Day("stragglers", Trace("stragglers", "diurnal", 0.6, "middle", _BURSTS), 0.02),
     Day("stragglers, busy", Trace("stragglers busy", "diurnal", 1.0, "middle", _BURSTS), 0.02),
-    Day("overload", Trace("overload", "poisson", 1.1), 0.0, 0.1),
-    Day("overload, stragglers", Trace("overload stragglers", "poisson", 1.1), 0.02, 0.1),
+    Day("overload", Trace("overload", "poisson", 1.5), 0.0, 0.1),
+    Day("overload, stragglers", Trace("overload stragglers", "poisson", 1.5), 0.02, 0.1),
 )
 
 
