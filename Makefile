@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -68,6 +68,8 @@ bench-colocation: $(STAMPS)/dev ## many families on one machine: who gets what, 
 
 bench-drift: $(STAMPS)/dev ## a variant that has drifted, believed to have or not, simulated (ARGS)
 	@$(BIN)/python -m loadtests.drifted $(ARGS)
+bench-outer-loop: $(STAMPS)/dev ## what reading Prometheus brings, simulated or with ARGS="--live" live (MODELS, ARGS)
+	@$(BIN)/python -m loadtests.outer_loop $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 page-cost: $(STAMPS)/dev ## what open tabs of the gateway's page cost the server (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))

@@ -121,15 +121,17 @@ def simulate(
     limits: Limits | None = None,
     margin: float | None = None,
     truth: Family | None = None,
+    make: Callable[..., Scheduler] = Scheduler,
 ) -> Simulation:
     """Run the workload to its end. The same arguments and the same state of `rng` give the same simulation.
 
     `margin` replaces the scheduler's default planning margin. `truth` has the profile that the machine keeps to where
-    the scheduler's is wrong: the same variants in the same order. Each request carries its index as id.
+    the scheduler's is wrong: the same variants in the same order. `make` makes the scheduler, from what `Scheduler`
+    takes. Each request carries its index as id.
     """
     margins = None if margin is None else {family.name: margin}
     slots = tuple(Slot(index) for index in range(machine.slots))
-    scheduler = Scheduler([family], slots, policy, limits, margins)
+    scheduler = make([family], slots, policy, limits, margins)
     outbound_s = _outbound(machine, len(workload), rng)
     requests = _requests(workload, family, samples, machine)
 

@@ -323,16 +323,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What the slow outer loop believes; advice with an age, never needed.
+    """What the slow outer loop believes (`router.outer_loop`); advice with an age, never needed.
 
-    `margin` (at least 1.0) replaces the planning margin on predicted seconds, `floors` raises the least quality of a
-    family, `weights` scales what a family's accuracy is worth to policies that weigh families against each other.
-    Older than `max_age_s`, it is as if absent.
+    All by family. `caution` (at least 1) multiplies the planning margin on predicted seconds, learnt or set; `floors`
+    raises the least quality; `weights` scales what a family's accuracy is worth to policies that weigh families against
+    each other. Older than `max_age_s`, it is as if absent.
     """
 
     issued_s: float
     max_age_s: float = 60.0
-    margin: float | None = None
+    caution: Mapping[str, float] = field(default_factory=dict)
     floors: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
 

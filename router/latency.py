@@ -18,6 +18,7 @@ others run.
 A plan must hold for most batches, not for half of them: seconds are planned at a quantile of what is observed over what
 was expected. The quantile is tracked by stochastic approximation (Robbins and Monro, 1951): up by `SPREAD_STEP` times
 `QUANTILE` after a batch that took longer, down by the rest after one that did not. A margin that somebody sets stands.
+Either is multiplied by the caution that the outer loop advises: it sees over hours what is forgotten here in seconds.
 
 What a batch costs beside the model (handing it to its slot and back) does not grow with the model, so it is learnt
 apart, as seconds: multiplied into the factors it would make a 20 us model look ten times slower than it is. Its mean
@@ -84,6 +85,7 @@ class LatencyModel:
     __slots__ = (
         "_arrays",
         "_calm",
+        "_caution",
         "_factors",
         "_faded_s",
         "_full_row_s",
@@ -100,6 +102,7 @@ class LatencyModel:
 
     def __init__(self, family: Family, margin: float | None = None) -> None:
         self._margin = margin
+        self._caution = 1.0
         self._spread = SPREAD
         self._median = tuple(
             tuple(_dense(v.latency.batches, row, family.max_batch) for row in v.latency.median_s)
@@ -243,12 +246,12 @@ class LatencyModel:
     @property
     def margin(self) -> float:
         """Planned over expected seconds."""
-        return self._spread if self._margin is None else self._margin
+        return self._caution * (self._spread if self._margin is None else self._margin)
 
-    def set_margin(self, margin: float | None) -> None:
-        """Plan with another margin from now on, or with the learnt one."""
-        if margin != self._margin:
-            self._margin = margin
+    def set_margin(self, margin: float | None, caution: float = 1.0) -> None:
+        """Plan with another margin from now on, or with the learnt one; `caution` (at least 1) multiplies it."""
+        if (margin, caution) != (self._margin, self._caution):
+            self._margin, self._caution = margin, caution
             self._refactor()
 
     def _refactor(self) -> None:

@@ -109,6 +109,6 @@ class Viewer:
         running = {dispatch.family for dispatch in slots.running}
         for name in {key.family for key, _ in backlog.lanes()}:
             latency = self._families[name].latency
-            latency.set_margin(hints.margin if hints is not None and hints.margin else self._margins[name])
+            latency.set_margin(self._margins[name], hints.caution.get(name, 1.0) if hints is not None else 1.0)
             if name not in running:
                 latency.relax(now)

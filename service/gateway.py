@@ -17,7 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from router.agreement import Rules
-from router.contract import Family, Outcome, Reason, Request, Slot, WhenLate
+from router.contract import Family, Hints, Outcome, Reason, Request, Slot, WhenLate
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
@@ -30,14 +30,17 @@ from service.correction import Believe, Correction, believe_at_once
 from service.dispatcher import Dispatcher, Observer
 from service.eligibility import check_request
 from service.exchange import Receive
+from service.executor_advice import tell_executors
 from service.feedback import Feedback
 from service.hidden_families import Unmasked, falls_back, model_of, unmasked
+from service.interpreter import settle_interpreter
 from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.memory import budget_bytes
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError
 from service.oip.terms import TermDefaults, Terms
+from service.outer_loop import OuterLoopReader, outer_loop_of
 from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
@@ -46,7 +49,6 @@ from service.reading import FamilyReader
 from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
-from service.settling import settle_interpreter, tell_executors
 from service.spare_time import SpareTime
 from service.statistics import Statistics
 from service.tenants import Tenants
@@ -92,6 +94,7 @@ class Gateway:
         self.feed = Feed(self) if settings.page else None
         self.scheduler: Scheduler | None = None
         self.residency: Residency | None = None
+        self.outer_loop: OuterLoopReader | None = None
         self._dispatcher: Dispatcher | None = None
         self._held: dict[str, asyncio.Event] = {}
         self._defaults: dict[str, TermDefaults] = {}
@@ -158,6 +161,9 @@ class Gateway:
                 return
         if self.correction is not None:
             self.correction.begin()
+        self.outer_loop = outer_loop_of(self)
+        if self.outer_loop is not None:
+            self.outer_loop.start()
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
 
@@ -240,6 +246,8 @@ class Gateway:
         if self.correction is not None:
             self.correction.stop()
         self.canaries.close()
+        if self.outer_loop is not None:
+            self.outer_loop.stop()
         if self._dispatcher is not None:
             self._dispatcher.close()
         if self.residency is not None:
@@ -411,6 +419,15 @@ class Gateway:
         """Let the scheduler know of something; see `Dispatcher.tell`."""
         assert self._dispatcher is not None, "called once requests are taken"
         self._dispatcher.tell(change)
+
+    def slo_targets(self) -> dict[str, float]:
+        """The share of requests to be in time of each family that is served."""
+        return {name: self.settings.family(name).slo_target for name in list(self.families)}
+
+    def advise(self, hints: Hints) -> None:
+        """Let the scheduler go by this advice until it is too old."""
+        if self.scheduler is not None:
+            self.scheduler.set_hints(hints)
 
     def apply(self, settings: Settings) -> None:
         """Go on with other settings; those that need a restart are as before in them."""

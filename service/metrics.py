@@ -21,6 +21,7 @@ from service.canary_metrics import collect_canaries
 from service.evenness import Evenness
 from service.hidden_families import is_hidden, model_of
 from service.memory import resident_bytes
+from service.outer_loop_metrics import collect_outer_loop
 from service.quality_metrics import collect_quality
 from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers, Sums
 
@@ -138,6 +139,7 @@ class Metrics(Collector):
         yield from self._collect_state()
         yield from collect_quality(self._gateway.quality, self._gateway.feedback)
         yield from collect_canaries(self._gateway.canaries)
+        yield from collect_outer_loop(self._gateway.outer_loop, self._gateway.slo_targets())
 
     def _collect_requests(self) -> Iterator[Metric]:
         labels = ("model", "variant", "outcome", "reason", "tenant")

@@ -21,7 +21,7 @@ logger = logging.getLogger("pareto.reloading")
 
 AT_ONCE = frozenset({"tenants", "timeout_s", "default_priority", "margin", "drain_s", "admin", "page_samples"})
 """Settings of the gateway that are read at every use, or told to who uses them."""
-FAMILY_AT_ONCE = frozenset({"slo_ms", "timeout_ms", "when_late", "min_accuracy", "margin"})
+FAMILY_AT_ONCE = frozenset({"slo_ms", "slo_target", "timeout_ms", "when_late", "min_accuracy", "margin"})
 """Settings of a family likewise; the others have it loaded anew."""
 
 

@@ -47,6 +47,13 @@ class FamilySettings(BaseModel):
         description="What becomes of a request whose SLO can no longer be met: `shed` answers 429 at once, "
         "`serve` answers late with the cheapest variant.",
     )
+    slo_target: float = Field(
+        default=0.99,
+        ge=0.5,
+        le=0.99999,
+        description="Share of the requests with an SLO that are to be answered in time; the rest is the error budget "
+        "that alerts and the outer loop go by (docs/prometheus.md).",
+    )
     load: Names | None = Field(
         default=None,
         min_length=1,

@@ -17,6 +17,7 @@ from router.contract import Share
 from router.limits import Limits
 from router.policies import policy_named
 from service.memory import parse_budget
+from service.prometheus_settings import HttpUrl, LabelMatchers
 from service.scoped_settings import Cores, FamilySettings, Margin, Names, Positive, Stages, Tenants
 
 PREFIX = "PARETO_"
@@ -209,6 +210,34 @@ class Settings(BaseSettings):
         description="A file that `pareto demo` writes, shown on the page: what fixed variants would have made of the "
         "traffic.",
     )
+    prometheus_url: HttpUrl | None = Field(
+        default=None,
+        description="A Prometheus server that scrapes the gateway and its fleet, `http://host:9090`: what it knows of "
+        "hours makes planning more careful while an error budget burns (docs/prometheus.md). Default: none is asked.",
+    )
+    prometheus_every_s: float = Field(default=15.0, ge=0.1, le=300, description="It is asked this often, seconds.")
+    prometheus_short_s: int = Field(
+        default=300,
+        ge=2,
+        le=86400,
+        description="The window that says whether a budget still burns, seconds; at least two scrapes.",
+    )
+    prometheus_long_s: int = Field(
+        default=3600,
+        ge=2,
+        le=30 * 86400,
+        description="The window that says whether it matters, seconds; not shorter than the other one.",
+    )
+    prometheus_match: LabelMatchers | None = Field(
+        default=None,
+        description='Label matchers of this fleet\'s series, `namespace="prod",job="pareto-gateway"`, where the server '
+        "knows other fleets with families of the same names.",
+    )
+    prometheus_host: str | None = Field(
+        default=None,
+        description="This machine's name as node_exporter (`nodename`) and dcgm-exporter (`Hostname`) tell it. "
+        "Default: the host name.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity logged."
     )
@@ -240,6 +269,8 @@ class Settings(BaseSettings):
             raise ValueError("slot_cores: a slot on one core runs one thread; threads_per_slot must be 1")
         if self.max_body_bytes > self.max_inflight_bytes:
             raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
+        if self.prometheus_short_s > self.prometheus_long_s:
+            raise ValueError(f"prometheus_short_s: {self.prometheus_short_s} is longer than prometheus_long_s")
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ FAMILY_SETTINGS = st.builds(
     weight=st.floats(0.001, 1000),
     guaranteed_share=st.floats(0, 0.3),
     min_accuracy=st.floats(0, 1),
+    slo_target=st.floats(0.5, 0.999),
 )
 TENANT_SETTINGS = st.builds(
     TenantSettings,
@@ -58,6 +59,8 @@ SETTINGS = st.builds(
     margin=st.floats(1, 10),
     tenants=st.lists(NAMES, max_size=3) | st.dictionaries(NAMES, TENANT_SETTINGS, max_size=3),
     switch_interval_s=st.floats(1e-6, 1),
+    prometheus_url=st.none() | st.sampled_from(["http://prometheus:9090", "https://me:secret@[::1]:9/prefix/"]),
+    prometheus_match=st.none() | st.sampled_from(['a="b"', 'a=~"b.*",c!="\\"d"']),
     log_level=st.sampled_from(["debug", "info", "warning", "error"]),
     families=st.dictionaries(NAMES, FAMILY_SETTINGS, max_size=3),
 )
@@ -141,6 +144,25 @@ def test_settings_travel_through_the_environment(settings: Settings) -> None:
         (
             "[families.a]\nwhen_late = 'drop'",
             "families.a.when_late (settings.toml): expected 'shed' or 'serve', got 'drop'",
+        ),
+        (
+            "prometheus_url = 'me:secret@prometheus:9090'",
+            "prometheus_url (settings.toml): expected http://host:port or https://host:port, with or without a path",
+        ),
+        (
+            "prometheus_match = 'job=gateway'",
+            (
+                "prometheus_match (settings.toml): expected label matchers as in "
+                """namespace="prod",job="gateway", got 'job=gateway'"""
+            ),
+        ),
+        (
+            "prometheus_short_s = 7200",
+            "prometheus_short_s: 7200 is longer than prometheus_long_s",
+        ),
+        (
+            "[families.a]\nslo_target = 1",
+            "families.a.slo_target (settings.toml): expected less than or equal to 0.99999, got 1",
         ),
         (
             "policy = 'best'",

@@ -119,6 +119,8 @@ class Feed:
         if family is None or family not in gateway.families:
             return said
         said["latency_ms"] = self._latencies_ms(family)
+        hints = gateway.outer_loop.hints if gateway.outer_loop is not None else None
+        said["caution"] = None if hints is None else hints.caution.get(family, 1.0)
         if history is not None:
             window = history.window(at)
             said["total"] = history.total

@@ -261,13 +261,19 @@ def test_fresh_hints_raise_the_floor_and_old_ones_are_forgotten() -> None:
     assert chosen == ["large", "small"]
 
 
-def test_a_hinted_margin_makes_plans_longer_while_it_is_fresh() -> None:
+@pytest.mark.parametrize(
+    ("caution", "now", "variant"),
+    [({}, 0.0, "large"), ({"f": 2.0}, 0.0, "small"), ({"other": 2.0}, 0.0, "large"), ({"f": 2.0}, 61.0, "large")],
+    ids=["none", "for this family", "for another one", "too old"],
+)
+def test_advised_caution_makes_plans_longer_while_it_is_fresh(
+    caution: dict[str, float], now: float, variant: str
+) -> None:
     """With twice the margin the large variant's 10 ms no longer fit a budget of 15 ms."""
-    for margin, variant in ((None, "large"), (2.0, "small")):
-        s = scheduler()
-        s.set_hints(Hints(issued_s=0.0, margin=margin))
-        s.submit(request(1, slo_s=0.05), 0.0)
-        assert [d.variant for d in s.poll(0.0).dispatches] == [variant]
+    s = scheduler()
+    s.set_hints(Hints(issued_s=0.0, caution=caution))
+    s.submit(request(1, arrival_s=now, deadline_s=now + 0.05), now)
+    assert [d.variant for d in s.poll(now).dispatches] == [variant]
 
 
 def test_an_id_in_use_is_refused_loudly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
@@ -11,6 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.servers import ROOT
 from tests.service.conftest import samples, sign_body
+
+RULE_FILES = ("rules", "slo", "alerts")
+"""In deploy/prometheus; each has a file of tests beside it."""
 
 
 def totals(client: httpx.Client) -> dict[str, float]:
@@ -72,7 +76,10 @@ def test_promtool_accepts_the_exposition(client: httpx.Client) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")
-@pytest.mark.parametrize("arguments", [("check", "config", "prometheus.yml"), ("test", "rules", "rules_test.yml")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "config", "prometheus.yml"), *(("test", "rules", f"{name}_test.yml") for name in RULE_FILES)],
+)
 def test_the_shipped_prometheus_files_hold(arguments: tuple[str, ...]) -> None:
     """The scrape configuration is sound, and the recorded series are what their comments say."""
     *words, file = arguments
@@ -80,6 +87,19 @@ def test_the_shipped_prometheus_files_hold(arguments: tuple[str, ...]) -> None:
         ["promtool", *words, ROOT / "deploy" / "prometheus" / file], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_alert_has_a_paragraph_and_names_it() -> None:
+    """Its description ends with a link into docs/alerts.md, where a heading of its name stands; and no others do."""
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found: list[str] = []
+    for name in RULE_FILES:
+        text = (ROOT / "deploy" / "prometheus" / f"{name}.yml").read_text(encoding="utf-8")
+        for alert in text.split("- alert: ")[1:]:
+            found.append(alert.split()[0])
+            assert f"docs/alerts.md#{found[-1].lower()}" in alert, found[-1]
+            assert "summary: " in alert, found[-1]
+    assert sorted(set(found)) == sorted(headings)
 
 
 def test_refused_requests_count_against_the_slo(client: httpx.Client) -> None:

@@ -116,7 +116,7 @@ function tiles(said) {
   const recent = said.recent ?? { requests: 0, judged: 0, met: 0, expected: 0, p50_ms: null, p99_ms: null };
   const window_s = state.welcome.window_s;
   const shown = [
-    ["Answered in time", percent(recent.met / recent.judged), "of those with an SLO"],
+    ["Answered in time", percent(recent.met / recent.judged), said.caution > 1 ? `planned with ${said.caution.toFixed(2)} times the margin` : "of those with an SLO"],
     ["Expected right in time", percent(recent.expected / recent.requests), "of all requests"],
     ["Requests", `${(recent.requests / window_s).toFixed(recent.requests < 100 ? 1 : 0)}/s`, `${count(said.total ?? 0)} in all`],
     ["Latency", milliseconds(recent.p50_ms), `p99 ${milliseconds(recent.p99_ms)}`],
