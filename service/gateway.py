@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
-import sys
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import Enum
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from router.agreement import Rules
-from router.contract import NEVER, Family, Reason, Request, Slot
+from router.contract import NEVER, UNKNOWN, Family, Origin, Reason, Request, Slot
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
@@ -41,10 +39,14 @@ from service.reading import FamilyReader
 from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
+from service.settling import settle_interpreter, tell_executors
 from service.statistics import Statistics
 from service.tenants import Tenants
 from service.work import Answer
 from variants.repository import RepositoryError
+
+if TYPE_CHECKING:
+    from service.traces import Traces
 
 logger = logging.getLogger("pareto.gateway")
 
@@ -80,6 +82,7 @@ class Gateway:
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
         self._audits: Audits | None = None
+        self.traces: Traces | None = None
         self.metrics = Metrics(self)
         self.statistics = Statistics()
         self.feed = Feed(self) if settings.page else None
@@ -142,8 +145,8 @@ class Gateway:
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
             self.statistics.expect(name, [variant.name for variant in family.family.variants])
-        self._tell_executors()
-        self._settle_interpreter()
+        tell_executors(settings, loaded)
+        settle_interpreter(settings.switch_interval_s)
         if self.residency is not None:
             self.residency.begin(self.scheduler, self._dispatcher.tell)
             await self._load_pinned(self.residency)
@@ -164,6 +167,12 @@ class Gateway:
             observers.append(self.residency)
         if self.feed is not None:
             observers.append(self.feed)
+        if settings.traces_endpoint is not None:
+            # Here, because the exporter is of an extra, and loads a client for HTTP.
+            from service.traces import Traces  # noqa: PLC0415 - see above
+
+            self.traces = Traces(settings.traces_endpoint, self.label)
+            observers.append(self.traces)
         dispatcher = Dispatcher(
             scheduler,
             runner,
@@ -208,6 +217,8 @@ class Gateway:
         if not await self._dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._close()
+        if self.traces is not None:
+            await self.traces.close()
 
     def abandon(self) -> None:
         """Fail what is left, at once: somebody does not want to wait for the drain."""
@@ -230,12 +241,12 @@ class Gateway:
         arrival_s: float,
         variant: str | None = None,
         receive: Receive | None = None,
-        name: str = "",
+        origin: Origin = UNKNOWN,
     ) -> Answer:
         """Answer one request: prepare, queue, run. Floating-point `inputs` are finite.
 
-        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. `name` is the request's id,
-        by which it is drawn for an audit. Raises `ProtocolError` for what is wrong with the request itself and for a
+        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. The request is drawn for an
+        audit by the name in its `origin`. Raises `ProtocolError` for what is wrong with the request itself and for a
         replica that takes none; any other end is in the record.
         """
         while True:
@@ -253,7 +264,7 @@ class Gateway:
         sizes = loaded.family.sizes
         last = len(sizes) - 1
         row_classes = tuple([min(bisect_left(sizes, tokens), last) for tokens in rows.sizes])
-        request = self._request(loaded, row_classes, terms, arrival_s, variant)
+        request = self._request(loaded, row_classes, terms, arrival_s, variant, origin)
         if self._dispatcher is None or self.phase is not Phase.READY:
             raise self.unavailable()
         pending = self._dispatcher.submit(request, rows.values, receive)
@@ -261,7 +272,7 @@ class Gateway:
             self.residency.asked(family, len(row_classes))
         answer = await pending
         if self._audits is not None:
-            self._audits.consider(request, name or str(request.id), rows.values[0], answer)
+            self._audits.consider(request, origin.name or str(request.id), rows.values[0], answer)
         return answer
 
     def _audited(self, family: str) -> Family | None:
@@ -280,20 +291,20 @@ class Gateway:
             if said and said != name:
                 self.feedback.remember(family, said, answer, answer.record.finished_s)
 
-    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> Reason | None:
+    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float, origin: Origin) -> Reason | None:
         """Why a request on these terms is refused whatever its rows are: its time is over or taken by others.
 
         In overload that saves decoding and preparing what is not answered anyway. The refusal is recorded.
         """
         if self._dispatcher is None or self.phase is not Phase.READY or terms.slo_s is None:
             return None
-        return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None))
+        return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None, origin))
 
-    def over_quota(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> float:
+    def over_quota(self, loaded: LoadedFamily, terms: Terms, arrival_s: float, origin: Origin) -> float:
         """Seconds until the tenant may have a row again, where it may not now; else 0.0. The refusal is recorded."""
         if self._dispatcher is None or self.phase is not Phase.READY:
             return 0.0
-        return self._dispatcher.refuses_quota(self._request(loaded, (0,), terms, arrival_s, None))
+        return self._dispatcher.refuses_quota(self._request(loaded, (0,), terms, arrival_s, None, origin))
 
     def _request(
         self,
@@ -302,6 +313,7 @@ class Gateway:
         terms: Terms,
         arrival_s: float,
         variant: str | None,
+        origin: Origin,
     ) -> Request:
         deadline_s = NEVER if terms.slo_s is None else arrival_s + min(terms.slo_s, terms.timeout_s)
         own = self.tenants.of(terms.tenant)
@@ -321,6 +333,7 @@ class Gateway:
             loaded.family.revision,
             own.sticky_s,
             terms.session,
+            origin=origin,
         )
 
     def loaded(self, family: str) -> LoadedFamily:
@@ -414,28 +427,6 @@ class Gateway:
         if variant in known:
             raise ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
         raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
-
-    def _tell_executors(self) -> None:
-        """Say what profiles recommend where the settings leave slots and threads open; it is not followed by itself."""
-        if not self.settings.model_fields_set.isdisjoint(("slots", "threads_per_slot")):
-            return
-        for name, family in self.families.items():
-            if (measured := family.executors) is not None:
-                logger.info(
-                    "family %s: measured best here are slots = %d and threads_per_slot = %d; serving with %d and %d",
-                    name,
-                    measured.recommended_slots,
-                    measured.recommended_threads,
-                    self.settings.slot_count,
-                    self.settings.threads_per_slot,
-                )
-
-    def _settle_interpreter(self) -> None:
-        """Keep the garbage collector and the interpreter's thread switching out of the way of requests."""
-        sys.setswitchinterval(self.settings.switch_interval_s)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
 
 
 def _check_floor(loaded: LoadedFamily, variant: str | None, floor: float) -> None:

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from router.contract import Share
 from router.limits import Limits
 from router.policies import policy_named
+from service.collector import collector
 from service.memory import parse_budget
 from service.scoped_settings import Cores, FamilySettings, Margin, Names, Positive, Stages, Tenants
 
@@ -204,6 +205,18 @@ class Settings(BaseSettings):
         description="A file that `pareto demo` writes, shown on the page: what fixed variants would have made of the "
         "traffic.",
     )
+    traces_endpoint: Annotated[str, AfterValidator(collector)] | None = Field(
+        default=None,
+        description="Where OpenTelemetry traces go over OTLP/HTTP, a URL such as `http://localhost:4318` "
+        "(docs/traces.md). Default: requests are not traced.",
+    )
+    traces_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests without a `traceparent` that are traced, drawn by their ids. Those with one "
+        "are traced where it says so.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity logged."
     )
@@ -235,6 +248,12 @@ class Settings(BaseSettings):
             raise ValueError("slot_cores: a slot on one core runs one thread; threads_per_slot must be 1")
         if self.max_body_bytes > self.max_inflight_bytes:
             raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
+        return self
+
+    @model_validator(mode="after")
+    def _traces_go_somewhere(self) -> Self:
+        if self.traces_share and self.traces_endpoint is None:
+            raise ValueError("traces_share: there is no traces_endpoint for traces to go to")
         return self
 
     @model_validator(mode="after")
