@@ -21,6 +21,7 @@ from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
+from service.access_log import AccessLog
 from service.audits import Audits
 from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
@@ -83,6 +84,7 @@ class Gateway:
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
         self._audits: Audits | None = None
         self.traces: Traces | None = None
+        self._access_log = AccessLog(lambda: self.settings, self.label)
         self.metrics = Metrics(self)
         self.statistics = Statistics()
         self.feed = Feed(self) if settings.page else None
@@ -160,7 +162,7 @@ class Gateway:
     ) -> Dispatcher:
         """What drives the scheduler, and those who observe it."""
         settings, runner = self.settings, BatchRunner(loaded)
-        observers: list[Observer] = [self.metrics, self.statistics]
+        observers: list[Observer] = [self.metrics, self.statistics, self._access_log]
         if settings.memory_budget is not None:
             budget = budget_bytes(settings.memory_budget)
             self.residency = Residency(self._pieces, budget, settings.pinned, len(slot_cores))
@@ -219,6 +221,7 @@ class Gateway:
         self._close()
         if self.traces is not None:
             await self.traces.close()
+        await asyncio.to_thread(self._access_log.close)
 
     def abandon(self) -> None:
         """Fail what is left, at once: somebody does not want to wait for the drain."""

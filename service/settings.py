@@ -217,6 +217,16 @@ class Settings(BaseSettings):
         description="Share of the requests without a `traceparent` that are traced, drawn by their ids. Those with one "
         "are traced where it says so.",
     )
+    access_log_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests, drawn by their ids, of which a line is logged when they have ended; of "
+        "those refused or failed, ten a second are, too. 0 logs none of them (docs/logs.md).",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How log lines are written: `text`, or `json`, one object per line (docs/logs.md)."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity logged."
     )
