@@ -25,7 +25,9 @@ from service.access_log import AccessLog
 from service.audits import Audits
 from service.dispatcher import Dispatcher, Observer
 from service.exchange import Receive
+from service.executor_advice import tell_executors
 from service.feedback import Feedback
+from service.interpreter import settle_interpreter
 from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.memory import budget_bytes
@@ -40,7 +42,6 @@ from service.reading import FamilyReader
 from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
 from service.settings import Settings
-from service.settling import settle_interpreter, tell_executors
 from service.statistics import Statistics
 from service.tenants import Tenants
 from service.work import Answer
