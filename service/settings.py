@@ -175,6 +175,28 @@ class Settings(BaseSettings):
         description="Batches planned shorter than this run on the event loop, seconds: handing them to a thread would "
         "cost more. 0 hands over all.",
     )
+    traces_endpoint: Annotated[str, AfterValidator(collector)] | None = Field(
+        default=None,
+        description="Where OpenTelemetry traces go over OTLP/HTTP, a URL such as `http://localhost:4318` "
+        "(docs/traces.md). Default: requests are not traced.",
+    )
+    traces_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests without a `traceparent` that are traced, drawn by their ids. Those with one "
+        "are traced where it says so.",
+    )
+    access_log_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests, drawn by their ids, of which a line is logged when they have ended; of "
+        "those refused or failed, ten a second are, too. 0 logs none of them (docs/logs.md).",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How log lines are written: `text`, or `json`, one object per line (docs/logs.md)."
+    )
     memory_budget: Annotated[str, AfterValidator(parse_budget)] | None = Field(
         default=None,
         description="Resident memory of the serving process: bytes with a unit (`512MiB`) or a share of the "
@@ -204,28 +226,6 @@ class Settings(BaseSettings):
         default=None,
         description="A file that `pareto demo` writes, shown on the page: what fixed variants would have made of the "
         "traffic.",
-    )
-    traces_endpoint: Annotated[str, AfterValidator(collector)] | None = Field(
-        default=None,
-        description="Where OpenTelemetry traces go over OTLP/HTTP, a URL such as `http://localhost:4318` "
-        "(docs/traces.md). Default: requests are not traced.",
-    )
-    traces_share: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Share of the requests without a `traceparent` that are traced, drawn by their ids. Those with one "
-        "are traced where it says so.",
-    )
-    access_log_share: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Share of the requests, drawn by their ids, of which a line is logged when they have ended; of "
-        "those refused or failed, ten a second are, too. 0 logs none of them (docs/logs.md).",
-    )
-    log_format: Literal["text", "json"] = Field(
-        default="text", description="How log lines are written: `text`, or `json`, one object per line (docs/logs.md)."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity logged."
