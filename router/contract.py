@@ -114,7 +114,8 @@ class Origin(NamedTuple):
 
     `name` is its id for the caller, `path` what was asked for, `trace` (32 hexadecimal digits) the trace it belongs to,
     `parent` (16) the caller's span in it. `span` (16) is the gateway's own: it says that the request is traced, and so
-    that its record has its steps. Each is empty where there is none.
+    that its record has its steps. Each is empty where there is none. `draw` in [0, 1) is where its name falls when a
+    share of the requests is looked at, 1.0 where none is.
     """
 
     name: str = ""
@@ -122,6 +123,7 @@ class Origin(NamedTuple):
     trace: str = ""
     span: str = ""
     parent: str = ""
+    draw: float = 1.0
 
 
 UNKNOWN = Origin()

@@ -13,6 +13,7 @@ from queue import Full, Queue
 
 from router.contract import NEVER, BatchRecord, Outcome, Record
 from router.sampling import fraction
+from service.origins import PURPOSE
 from service.settings import Settings
 from service.spans import status_of
 
@@ -50,8 +51,11 @@ class AccessLog:
         for record in records:
             if record.audit:
                 continue
-            name = record.origin.name or str(record.request_id)
-            if share >= 1.0 or fraction(name, "access") < share or (self._failed(record) and self._may(record)):
+            origin = record.origin
+            # BentoML's own API names no requests.
+            name = origin.name or str(record.request_id)
+            draw = origin.draw if origin.name else fraction(name, PURPOSE)
+            if draw < share or (self._failed(record) and self._may(record)):
                 self._log(record, name)
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from service.exchange import RawHeaders
 from service.oip.headers import RequestHeaders
 from service.settings import Settings
 
+PURPOSE = "observe"
+"""Of the draw; one for traces and access log, so that of equal shares the same requests have both."""
 SAMPLED = 0x01
 """The bit of a `traceparent`'s flags that says that the caller keeps the trace."""
 
@@ -36,14 +38,15 @@ class Origins:
         name = headers.request_id or f"{self._prefix}-{next(self._count):x}"
         settings = self._settings()
         traces = settings.traces_endpoint is not None
+        draw = fraction(name, PURPOSE) if settings.traces_share or settings.access_log_share else 1.0
         caller = headers.traceparent
         if caller is not None:
             _, trace, parent, flags, *_ = caller.split("-")
             span = self._span() if traces and int(flags, 16) & SAMPLED else ""
-            return Origin(name, path, trace, span, parent)
-        if traces and fraction(name, "trace") < settings.traces_share:
-            return Origin(name, path, f"{self._ids.generate_trace_id():032x}", self._span())
-        return Origin(name, path)
+            return Origin(name, path, trace, span, parent, draw)
+        if traces and draw < settings.traces_share:
+            return Origin(name, path, f"{self._ids.generate_trace_id():032x}", self._span(), draw=draw)
+        return Origin(name, path, draw=draw)
 
     def _span(self) -> str:
         return f"{self._ids.generate_span_id():016x}"

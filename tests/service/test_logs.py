@@ -17,6 +17,7 @@ from router.contract import Origin, Outcome, Reason, Record
 from router.sampling import fraction
 from service.access_log import UNANSWERED_PER_S, AccessLog, fields_of
 from service.logs import json_formatter
+from service.origins import PURPOSE
 from service.settings import Settings
 from service.supervision import server_environment
 from tests.service.conftest import eventually
@@ -87,7 +88,7 @@ def test_every_line_is_an_object_that_says_when_how_bad_and_who(lines: list[dict
 def test_a_share_of_the_answers_is_logged_with_what_their_records_say(lines: list[dict[str, Any]]) -> None:
     """Drawn by their ids alone; names, times and the trace are there, and nothing of what was asked."""
     answered = logged(lines, "answered")
-    drawn = {f"answered-{number}" for number in range(40) if fraction(f"answered-{number}", "access") < SHARE}
+    drawn = {f"answered-{number}" for number in range(40) if fraction(f"answered-{number}", PURPOSE) < SHARE}
     assert drawn == set(answered)
     line = next(iter(answered.values()))
     expected = {"model": "chain", "outcome": "served", "status": 200, "rows": 1, "tenant": "default-flow"}
@@ -100,7 +101,7 @@ def test_a_share_of_the_answers_is_logged_with_what_their_records_say(lines: lis
 def test_refusals_are_logged_at_a_larger_share(lines: list[dict[str, Any]]) -> None:
     """Those that are drawn, and some of the others."""
     refused = logged(lines, "refused")
-    drawn = {f"refused-{number}" for number in range(25) if fraction(f"refused-{number}", "access") < SHARE}
+    drawn = {f"refused-{number}" for number in range(25) if fraction(f"refused-{number}", PURPOSE) < SHARE}
     assert drawn < set(refused)
     assert {"rejected_infeasible"} == {line["outcome"] for line in refused.values()}
 

@@ -17,6 +17,7 @@ from router.policies import policy_named
 from router.sampling import fraction
 from router.view import Policy
 from service.configuration import SettingsError, load_settings
+from service.origins import PURPOSE
 from service.settings import Settings
 from tests.scripted import TwoSteps
 from tests.service.collector import Collector, attributes, collecting
@@ -189,7 +190,7 @@ def test_a_share_of_the_others_is_drawn_by_their_ids(models: Path) -> None:
             if "traceparent" in answer.headers:
                 named[f"r-{number}"] = answer.headers["traceparent"].split("-")[1]
     roots = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
-    assert {f"r-{number}" for number in range(60) if fraction(f"r-{number}", "trace") < 0.3} == set(named)
+    assert {f"r-{number}" for number in range(60) if fraction(f"r-{number}", PURPOSE) < 0.3} == set(named)
     assert named == {attributes(span)["pareto.request_id"]: span.trace_id.hex() for span in roots}
     assert {b""} == {span.parent_span_id for span in roots}
 
