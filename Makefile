@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients check bench-overhead bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients check dashboards bench-overhead bench-observability bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,9 +37,16 @@ check: $(STAMPS)/dev ## lint, format check, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+dashboards: $(STAMPS)/dev ## write deploy/grafana/dashboards/*.json anew from the code beside them
+	@$(BIN)/python -m deploy.grafana.generate
+
 bench-overhead: $(STAMPS)/dev ## what the gateway costs, against bare servers of the same model (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.overhead $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-observability: $(STAMPS)/dev ## what traces, access log and scrapes cost, on and off in turns (MODELS, ARGS)
+	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.observability $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-profile: $(STAMPS)/dev ## where a request's microseconds go (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))

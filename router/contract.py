@@ -109,6 +109,27 @@ class Escalation(StrEnum):
     """The better variant failed; the kept answer went out."""
 
 
+class Origin(NamedTuple):
+    """Where a request comes from, in words that the router hands on and does not read, but for one.
+
+    `name` is its id for the caller, `path` what was asked for, `trace` (32 hexadecimal digits) the trace it belongs to,
+    `parent` (16) the caller's span in it. `span` (16) is the gateway's own: it says that the request is traced, and so
+    that its record has its steps. Each is empty where there is none. `draw` in [0, 1) is where its name falls when a
+    share of the requests is looked at, 1.0 where none is.
+    """
+
+    name: str = ""
+    path: str = ""
+    trace: str = ""
+    span: str = ""
+    parent: str = ""
+    draw: float = 1.0
+
+
+UNKNOWN = Origin()
+"""The origin of what nobody outside has asked for."""
+
+
 class Request(NamedTuple):
     """One accepted request, as the scheduler sees it: numbers and names, no payload.
 
@@ -116,7 +137,7 @@ class Request(NamedTuple):
     arrival plus SLO, `NEVER` for work without one (class `batch`); `timeout_s` is when the answer becomes worthless.
     `urgency` orders before the deadline, lower first. `min_quality` is a floor on the variant's measured quality.
     The caller (`tenant` and `session`) keeps the variant that answered it for `sticky_s` seconds, as far as deadlines
-    allow. An `audit` is the gateway's own, nobody's request: no quota holds for it.
+    allow. An `audit` is the gateway's own, nobody's request: no quota holds for it. `origin` is what others know it by.
     """
 
     id: int
@@ -135,6 +156,7 @@ class Request(NamedTuple):
     sticky_s: float = 0.0
     session: str = ""
     audit: bool = False
+    origin: Origin = UNKNOWN
 
 
 class Item(NamedTuple):
@@ -343,7 +365,7 @@ class Dispatch(NamedTuple):
     Stages `from_stage` (inclusive) to `to_stage` (exclusive) of the variant's path are run; where `from_stage` is not
     0, they take up the state that an earlier batch left of each row. `predicted_s` is planned from start to answer,
     `predicted_run_s` the part of it in which the model runs. One that is `ahead` starts when the batch ends that its
-    slot still runs, expected at `started_s`.
+    slot still runs, expected at `started_s`. `decided_s` is when the policy chose it.
     """
 
     batch_id: int
@@ -359,11 +381,28 @@ class Dispatch(NamedTuple):
     predicted_run_s: float
     reason: Reason
     ahead: bool = False
+    decided_s: float = 0.0
 
     @property
     def start(self) -> int:
         """Index of the variant from whose answer the batch goes on, -1 where it starts anew: as `Family.start`."""
         return self.items[0].at if self.from_stage else -1
+
+
+class Step(NamedTuple):
+    """One answer to a request's first row: the batch that gave it, of so many `rows`, and when.
+
+    `decided_s` is when the batch was chosen, `started_s` when it began, `ended_s` when its answer was there;
+    `predicted_s` is what it was planned to take.
+    """
+
+    variant: str
+    reason: Reason
+    rows: int
+    decided_s: float
+    started_s: float
+    ended_s: float
+    predicted_s: float
 
 
 class Record(NamedTuple):
@@ -376,7 +415,8 @@ class Record(NamedTuple):
     `quality` is the mean measured quality of the variants that answered, 0.0 where none did. `batch_size` is the
     largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it
     took. `cold` says that it waited for a variant to be loaded. `retry_after_s` is after how long the same request
-    would be taken in, as far as that is known, else 0.0. An `audit` is no user's request.
+    would be taken in, as far as that is known, else 0.0. An `audit` is no user's request. `origin` is what others know
+    it by; `steps` has the answers to the first row one by one where the request is traced, else nothing.
     """
 
     request_id: int
@@ -405,6 +445,8 @@ class Record(NamedTuple):
     cold: bool = False
     retry_after_s: float = 0.0
     audit: bool = False
+    origin: Origin = UNKNOWN
+    steps: tuple[Step, ...] = ()
 
     @property
     def total_s(self) -> float:

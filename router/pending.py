@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from router.backlog import LaneKey
-from router.contract import NEVER, Dispatch, Escalation, Item, Outcome, Reason, Record, Request
+from router.contract import NEVER, Dispatch, Escalation, Item, Outcome, Reason, Record, Request, Step
 from router.quotas import Account
 
 
@@ -14,7 +14,7 @@ class Pending:
     and the rows whose answer may still be replaced by a better one. `insured` says that an alarm is set to send what
     there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
     `expected` says that it could have been answered in time when it came, `cold` that it has waited for a load: then
-    it is answered though it is late. `permit` is its tenant's account.
+    it is answered though it is late. `permit` is its tenant's account. `steps` are noted of traced requests alone.
     """
 
     __slots__ = (
@@ -34,6 +34,7 @@ class Pending:
         "queued",
         "request",
         "started_s",
+        "steps",
         "unanswered",
         "variants",
     )
@@ -52,6 +53,7 @@ class Pending:
         self.batch_size = 0
         self.observed_s = 0.0
         self.last: Dispatch | None = None
+        self.steps: tuple[Step, ...] = ()
         self.permit: Account | None = None
 
     def taken(self, item: Item) -> None:
@@ -78,6 +80,8 @@ class Pending:
         self.last = dispatch
         if item.row == 0:
             self.path = (*self.path, dispatch.variant)
+            if self.request.origin.span:
+                self.steps = (*self.steps, _step(dispatch, observed_s))
             if item.at < 0:
                 self.confidence = confidence
             else:
@@ -141,4 +145,18 @@ class Pending:
             self.escalation,
             self.cold,
             audit=request.audit,
+            origin=request.origin,
+            steps=self.steps,
         )
+
+
+def _step(dispatch: Dispatch, observed_s: float) -> Step:
+    return Step(
+        dispatch.variant,
+        dispatch.reason,
+        len(dispatch.items),
+        dispatch.decided_s,
+        dispatch.started_s,
+        dispatch.started_s + observed_s,
+        dispatch.predicted_s,
+    )

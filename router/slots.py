@@ -34,7 +34,7 @@ class Slots:
     to be free may be given its next.
     """
 
-    __slots__ = ("_ahead", "_batches", "_decided_s", "_ended", "_next", "_running", "count", "free")
+    __slots__ = ("_ahead", "_batches", "_ended", "_next", "_running", "count", "free")
 
     def __init__(self, slots: Sequence[Slot], ahead: float = 0.0) -> None:
         self.free = [slot.index for slot in slots]
@@ -42,7 +42,6 @@ class Slots:
         self._ahead = ahead
         self._running: dict[int, Dispatch] = {}
         self._next: dict[int, Dispatch] = {}
-        self._decided_s: dict[int, float] = {}
         self._ended: list[BatchRecord] = []
         self._batches = 0
 
@@ -103,9 +102,10 @@ class Slots:
             latency.planned_run_s(plan.variant, rows, size_class, start),
             plan.reason,
             ahead,
+            now,
         )
         if ahead:
-            self._next[plan.slot], self._decided_s[plan.slot] = dispatch, now
+            self._next[plan.slot] = dispatch
         else:
             self.free.remove(plan.slot)
             self._running[dispatch.batch_id] = dispatch
@@ -125,11 +125,11 @@ class Slots:
             ended = next((dispatch for dispatch in self._next.values() if dispatch.batch_id == batch_id), None)
             if ended is None or not failed:
                 raise KeyError(batch_id)
-            del self._next[ended.slot], self._decided_s[ended.slot]
+            del self._next[ended.slot]
         elif ended.slot in self._next:
             # It may have been handed over after that: the event loop learns late of what has ended.
-            started_s = max(now - since_s, self._decided_s.pop(ended.slot))
-            begun = self._next.pop(ended.slot)._replace(started_s=started_s)
+            following = self._next.pop(ended.slot)
+            begun = following._replace(started_s=max(now - since_s, following.decided_s))
             self._running[begun.batch_id] = begun
         else:
             insort(self.free, ended.slot)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from router.contract import NEVER, Request
+from router.contract import NEVER, Origin, Request
 from service.exchange import Receive
 from service.loading import LoadedFamily
 from service.oip.terms import Terms
@@ -27,6 +27,7 @@ class Asked(NamedTuple):
     variant: str | None
     receive: Receive | None
     name: str
+    origin: Origin
 
     @property
     def drawn_by(self) -> str:
@@ -41,6 +42,7 @@ def new_request(
     terms: Terms,
     arrival_s: float,
     variant: str | None,
+    origin: Origin,
     settings: Settings,
     tenants: Tenants,
 ) -> Request:
@@ -63,4 +65,5 @@ def new_request(
         loaded.family.revision,
         own.sticky_s,
         terms.session,
+        origin=origin,
     )

@@ -6,7 +6,6 @@ Settings come from the environment and `pareto.toml`, so the same module serves 
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import bentoml
 from service.configuration import SettingsError, load_settings
 from service.dataplane import NATIVE_PAGE, AsgiApp, DataPlane
 from service.gateway import Gateway
+from service.logs import configure_logs
 from service.native import NativeApi, bind
 from service.settings import Settings
 
@@ -31,9 +31,12 @@ BENTO_PATHS = frozenset(
 def _settings() -> Settings:
     """Read the settings when BentoML's supervisor imports this module: a fault ends the server, in one line."""
     try:
-        return load_settings()
+        settings = load_settings()
     except SettingsError as error:
         sys.exit(f"pareto: {error}")
+    # BentoML has set up its own by now, in the supervisor and in the process that serves.
+    configure_logs(settings)
+    return settings
 
 
 SETTINGS = _settings()
@@ -44,20 +47,11 @@ class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # Bento
 
     def to_asgi(self, is_main: bool = True) -> AsgiApp:
         """The app that BentoML's worker hands to uvicorn."""
-        _configure_logging(SETTINGS.log_level)
         gateway = Gateway(SETTINGS)
         bind(gateway)
         inner: AsgiApp = super().to_asgi(is_main)
         routes = frozenset(method.route for method in self.apis.values())
         return DataPlane(gateway, inner, BENTO_PATHS | routes)
-
-
-def _configure_logging(level: str) -> None:
-    """Set the level of our own logs, and keep uvicorn from writing a line for every request, which costs about 5 us."""
-    logging.getLogger("pareto").setLevel(level.upper())
-    access = logging.getLogger("uvicorn.access")
-    access.handlers.clear()
-    access.propagate = False
 
 
 svc = GatewayService(

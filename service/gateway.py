@@ -12,16 +12,17 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from router.agreement import Rules
-from router.contract import Family, Hints, Outcome, Reason, Request, Slot, WhenLate
+from router.contract import UNKNOWN, Family, Hints, Origin, Outcome, Reason, Request, Slot, WhenLate
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
+from service.access_log import AccessLog
 from service.asked import Asked, new_request
 from service.audits import Audits
 from service.canaries import Canaries
@@ -56,6 +57,9 @@ from service.work import Answer
 from variants.preparation import Rows
 from variants.repository import RepositoryError
 
+if TYPE_CHECKING:
+    from service.traces import Traces
+
 logger = logging.getLogger("pareto.gateway")
 
 
@@ -89,6 +93,8 @@ class Gateway:
         self.canaries = Canaries(self)
         self.correction: Correction | None = None
         self._audits: Audits | None = None
+        self.traces: Traces | None = None
+        self._access_log = AccessLog(lambda: self.settings, self.label)
         self.metrics = Metrics(self)
         self.statistics = Statistics()
         self.feed = Feed(self) if settings.page else None
@@ -173,13 +179,19 @@ class Gateway:
         """What drives the scheduler, and those who observe it."""
         # As `self.families`, and the revisions on trial under their hidden names; both change in place.
         settings, runner = self.settings, BatchRunner(ChainMap(loaded, self.canaries.families))
-        observers: list[Observer] = [Unmasked(self.metrics), Unmasked(self.statistics)]
+        observers: list[Observer] = [Unmasked(self.metrics), Unmasked(self.statistics), Unmasked(self._access_log)]
         if settings.memory_budget is not None:
             budget = budget_bytes(settings.memory_budget)
             self.residency = Residency(self._pieces, budget, settings.pinned, len(slot_cores))
             observers.append(self.residency)
         if self.feed is not None:
             observers.append(Unmasked(self.feed))
+        if settings.traces_endpoint is not None:
+            # Here, because the exporter is of an extra, and loads a client for HTTP.
+            from service.traces import Traces  # noqa: PLC0415 - see above
+
+            self.traces = Traces(settings.traces_endpoint, self.label)
+            observers.append(Unmasked(self.traces))
         dispatcher = Dispatcher(
             scheduler,
             runner,
@@ -230,6 +242,9 @@ class Gateway:
         if not await self._dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._close()
+        if self.traces is not None:
+            await self.traces.close()
+        await asyncio.to_thread(self._access_log.close)
 
     def abandon(self) -> None:
         """Fail what is left, at once: somebody does not want to wait for the drain."""
@@ -261,16 +276,16 @@ class Gateway:
         arrival_s: float,
         variant: str | None = None,
         receive: Receive | None = None,
-        name: str = "",
+        origin: Origin = UNKNOWN,
     ) -> tuple[Answer, LoadedFamily]:
         """Answer one request: prepare, queue, run. Floating-point `inputs` are finite.
 
-        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. `name` is the request's id,
-        by which it is drawn for an audit or a trial. Returns the answer and the revision that gave it. Raises
+        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. The request is drawn for an
+        audit or a trial by the name in its `origin`. Returns the answer and the revision that gave it. Raises
         `ProtocolError` for what is wrong with the request itself and for a replica that takes none; any other end is
         in the record.
         """
-        asked = Asked(inputs, terms, arrival_s, variant, receive, name or str(next(self._ids)))
+        asked = Asked(inputs, terms, arrival_s, variant, receive, origin.name or str(next(self._ids)), origin)
         trial: Tryout | None = None
         tried: Answer | None = None
         while True:
@@ -314,7 +329,8 @@ class Gateway:
         return answer
 
     async def _answered(self, loaded: LoadedFamily, rows: Rows, asked: Asked) -> tuple[Request, Answer]:
-        request = self._request(loaded, size_classes(loaded, rows), asked.terms, asked.arrival_s, asked.variant)
+        classes = size_classes(loaded, rows)
+        request = self._request(loaded, classes, asked.terms, asked.arrival_s, asked.variant, asked.origin)
         if self._dispatcher is None or self.phase is not Phase.READY:
             raise self.unavailable()
         pending = self._dispatcher.submit(request, rows.values, asked.receive)
@@ -343,20 +359,20 @@ class Gateway:
             if said and said != name:
                 self.feedback.remember(family, said, answer, answer.record.finished_s)
 
-    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> Reason | None:
+    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float, origin: Origin) -> Reason | None:
         """Why a request on these terms is refused whatever its rows are: its time is over or taken by others.
 
         In overload that saves decoding and preparing what is not answered anyway. The refusal is recorded.
         """
         if self._dispatcher is None or self.phase is not Phase.READY or terms.slo_s is None:
             return None
-        return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None))
+        return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None, origin))
 
-    def over_quota(self, loaded: LoadedFamily, terms: Terms, arrival_s: float) -> float:
+    def over_quota(self, loaded: LoadedFamily, terms: Terms, arrival_s: float, origin: Origin) -> float:
         """Seconds until the tenant may have a row again, where it may not now; else 0.0. The refusal is recorded."""
         if self._dispatcher is None or self.phase is not Phase.READY:
             return 0.0
-        return self._dispatcher.refuses_quota(self._request(loaded, (0,), terms, arrival_s, None))
+        return self._dispatcher.refuses_quota(self._request(loaded, (0,), terms, arrival_s, None, origin))
 
     def _request(
         self,
@@ -365,9 +381,10 @@ class Gateway:
         terms: Terms,
         arrival_s: float,
         variant: str | None,
+        origin: Origin,
     ) -> Request:
         number, settings, tenants = next(self._ids), self.settings, self.tenants
-        return new_request(number, loaded, row_classes, terms, arrival_s, variant, settings, tenants)
+        return new_request(number, loaded, row_classes, terms, arrival_s, variant, origin, settings, tenants)
 
     def loaded(self, family: str) -> LoadedFamily:
         """The family of that name. Raises `ProtocolError` 404 for an unknown one, 503 while none is served."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import secrets
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
 
-from router.contract import Escalation, Outcome, Reason, Record
+from router.contract import Escalation, Origin, Outcome, Reason, Record
 from service.exchange import JSON, ClientGone, RawHeaders, Receive, Scope, Send, read_body, send_error, send_whole
 from service.gateway import Gateway
 from service.loading import LoadedFamily
@@ -24,6 +22,7 @@ from service.oip.errors import ProtocolError, dropped, malformed
 from service.oip.headers import RequestHeaders, read_headers
 from service.oip.terms import read_terms
 from service.orca import REPORT_HEADER, load_report
+from service.origins import Origins, echoes
 from service.tenants import NO_TENANT
 from service.work import Answer
 
@@ -55,8 +54,7 @@ class InferenceHandler:
         self._limit_inflight_bytes = settings.max_inflight_bytes
         self._inflight_bytes = 0
         self._limits = Limits(max_rows=settings.max_rows)
-        self._prefix = secrets.token_hex(6)
-        self._count = itertools.count(1)
+        self._origins = Origins(lambda: gateway.settings)
         self._arrivals = ArrivalClock()
 
     async def handle(self, family: str, variant: str | None, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,11 +64,12 @@ class InferenceHandler:
         held_bytes = 0
         try:
             headers = read_headers(scope["headers"])
-            echoed = self._echoes(headers)
+            origin = self._origins.of(headers, scope["path"])
+            echoed = echoes(origin, headers)
             loaded = self._gateway.loaded(family)
             held_bytes = self._hold(headers)
             body = await read_body(receive, self._limit_bytes, headers.content_length)
-            if refusal := self._refusal(loaded, variant, headers, body, arrival_s):
+            if refusal := self._refusal(loaded, variant, headers, body, arrival_s, origin):
                 await send_error(send, refusal, echoed)
                 return
             if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
@@ -78,15 +77,16 @@ class InferenceHandler:
             else:
                 request = self._decode(loaded, body, headers)
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
-            name = echoed[0][1].decode()
-            answer, loaded = await self._gateway.infer(family, request.inputs, terms, arrival_s, variant, receive, name)
+            answer, loaded = await self._gateway.infer(
+                family, request.inputs, terms, arrival_s, variant, receive, origin
+            )
             record = answer.record
             if record.outcome is not Outcome.SERVED and record.outcome is not Outcome.SERVED_LATE:
                 if record.outcome is Outcome.CANCELLED:
                     return
                 await send_error(send, dropped(record.outcome, record.reason, record.retry_after_s or 1.0), echoed)
                 return
-            self._gateway.remember(family, name, request.id, answer)
+            self._gateway.remember(family, origin.name, request.id, answer)
             content, json_length = encode_infer(
                 family,
                 record.variant,
@@ -128,16 +128,14 @@ class InferenceHandler:
             said.append((b"x-revision", record.revision.encode()))
         return said
 
-    def _echoes(self, headers: RequestHeaders) -> RawHeaders:
-        """What every answer to the request says of it, its id first."""
-        request_id = headers.request_id or f"{self._prefix}-{next(self._count):x}"
-        echoed = [(b"x-request-id", request_id.encode())]
-        if headers.traceparent:
-            echoed.append((b"traceparent", headers.traceparent.encode()))
-        return echoed
-
     def _refusal(
-        self, loaded: LoadedFamily, variant: str | None, headers: RequestHeaders, body: bytes, arrival_s: float
+        self,
+        loaded: LoadedFamily,
+        variant: str | None,
+        headers: RequestHeaders,
+        body: bytes,
+        arrival_s: float,
+        origin: Origin,
     ) -> ProtocolError | None:
         """The refusal of a request that has no chance whatever its body says, as far as is known without decoding it.
 
@@ -151,9 +149,9 @@ class InferenceHandler:
         if loosened and not limited:
             return None
         terms = read_terms(headers, {}, gateway.defaults(loaded.name))
-        if limited and (wait_s := gateway.over_quota(loaded, terms, arrival_s)):
+        if limited and (wait_s := gateway.over_quota(loaded, terms, arrival_s, origin)):
             return dropped(Outcome.REJECTED_QUOTA, Reason.QUOTA, wait_s)
-        if not loosened and (reason := gateway.refuses(loaded, terms, arrival_s)) is not None:
+        if not loosened and (reason := gateway.refuses(loaded, terms, arrival_s, origin)) is not None:
             return dropped(Outcome.REJECTED_INFEASIBLE, reason)
         return None
 

@@ -234,6 +234,8 @@ class Metrics(Collector):
         if scheduler is None:
             return
         yield from self._collect_memory()
+        if gateway.traces is not None:
+            yield from gateway.traces.collect()
         yield _gauge("pareto_queued_rows", "Rows that wait.", scheduler.queued_rows)
         yield _gauge("pareto_unfinished_requests", "Requests without an outcome.", scheduler.unfinished)
         yield _gauge("pareto_slots", "Executor slots.", gateway.settings.slot_count)

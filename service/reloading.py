@@ -19,7 +19,10 @@ from service.settings import Settings
 
 logger = logging.getLogger("pareto.reloading")
 
-AT_ONCE = frozenset({"tenants", "timeout_s", "default_priority", "margin", "drain_s", "admin", "page_samples"})
+AT_ONCE = frozenset(
+    {"tenants", "timeout_s", "default_priority", "margin", "drain_s", "admin", "page_samples", "traces_share"}
+    | {"access_log_share"}
+)
 """Settings of the gateway that are read at every use, or told to who uses them."""
 FAMILY_AT_ONCE = frozenset({"slo_ms", "slo_target", "timeout_ms", "when_late", "min_accuracy", "margin"})
 """Settings of a family likewise; the others have it loaded anew."""

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from router.contract import Share
 from router.limits import Limits
 from router.policies import policy_named
+from service.collector import collector
 from service.memory import parse_budget
 from service.prometheus_settings import HttpUrl, LabelMatchers
 from service.scoped_settings import Cores, FamilySettings, Margin, Names, Positive, Stages, Tenants
@@ -180,6 +181,28 @@ class Settings(BaseSettings):
         description="Batches planned shorter than this run on the event loop, seconds: handing them to a thread would "
         "cost more. 0 hands over all.",
     )
+    traces_endpoint: Annotated[str, AfterValidator(collector)] | None = Field(
+        default=None,
+        description="Where OpenTelemetry traces go over OTLP/HTTP, a URL such as `http://localhost:4318` "
+        "(docs/traces.md). Default: requests are not traced.",
+    )
+    traces_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests without a `traceparent` that are traced, drawn by their ids. Those with one "
+        "are traced where it says so.",
+    )
+    access_log_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests, drawn by their ids, of which a line is logged when they have ended; of "
+        "those refused or failed, ten a second are, too. 0 logs none of them (docs/logs.md).",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How log lines are written: `text`, or `json`, one object per line (docs/logs.md)."
+    )
     memory_budget: Annotated[str, AfterValidator(parse_budget)] | None = Field(
         default=None,
         description="Resident memory of the serving process: bytes with a unit (`512MiB`) or a share of the "
@@ -277,6 +300,12 @@ class Settings(BaseSettings):
     def _drift_is_found(self) -> Self:
         if self.correct_quality and not self.audit_share:
             raise ValueError("correct_quality: audits find what is to be corrected; set an audit_share above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _traces_go_somewhere(self) -> Self:
+        if self.traces_share and self.traces_endpoint is None:
+            raise ValueError("traces_share: there is no traces_endpoint for traces to go to")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from router.canary import Trial, Verdict
-from router.contract import Outcome, Reason, Record
+from router.contract import Origin, Outcome, Reason, Record
 from router.scheduler import Scheduler
 from service.canary_control import CanaryControl
 from service.canary_trial import State, counterpart
@@ -85,7 +85,9 @@ async def ask(gateway: Gateway, name: str = "one", variant: str | None = None, t
     """The answer to one row, and the revision that gave it."""
     terms = Terms(10.0, 30.0, 0.0, 0, DEFAULTS.when_late, tenant or DEFAULTS.tenant, "default")
     rows = {"x": np.array([[1, 0, 0, 0]], np.float32)}
-    answer, loaded = await gateway.infer("f", rows, terms, asyncio.get_running_loop().time(), variant, None, name)
+    answer, loaded = await gateway.infer(
+        "f", rows, terms, asyncio.get_running_loop().time(), variant, None, Origin(name)
+    )
     assert "f" == answer.record.family
     return answer, loaded.family.revision
 

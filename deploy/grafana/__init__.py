@@ -1,0 +1,1 @@
+"""Grafana dashboards as code: one file for each, `python -m deploy.grafana.generate` writes their JSON."""

@@ -1,0 +1,62 @@
+"""Where requests come from: the ids they go by, and the traces that they belong to (W3C Trace Context).
+
+Whether a request is traced is the caller's to say where it belongs to a trace already, so that a trace is whole or is
+not there; of the others a share is drawn by their ids, so that a retry is traced again, on whichever replica.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable
+
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+from router.contract import Origin
+from router.sampling import fraction
+from service.exchange import RawHeaders
+from service.oip.headers import RequestHeaders
+from service.settings import Settings
+
+PURPOSE = "observe"
+"""Of the draw; one for traces and access log, so that of equal shares the same requests have both."""
+SAMPLED = 0x01
+"""The bit of a `traceparent`'s flags that says that the caller keeps the trace."""
+
+
+class Origins:
+    """Names requests and draws those to be traced; `settings` are those of the replica at the time."""
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._prefix = secrets.token_hex(6)
+        self._count = itertools.count(1)
+        self._ids = RandomIdGenerator()
+
+    def of(self, headers: RequestHeaders, path: str) -> Origin:
+        """The origin of a request with these headers."""
+        name = headers.request_id or f"{self._prefix}-{next(self._count):x}"
+        settings = self._settings()
+        traces = settings.traces_endpoint is not None
+        draw = fraction(name, PURPOSE) if settings.traces_share or settings.access_log_share else 1.0
+        caller = headers.traceparent
+        if caller is not None:
+            _, trace, parent, flags, *_ = caller.split("-")
+            span = self._span() if traces and int(flags, 16) & SAMPLED else ""
+            return Origin(name, path, trace, span, parent, draw)
+        if traces and draw < settings.traces_share:
+            return Origin(name, path, f"{self._ids.generate_trace_id():032x}", self._span(), draw=draw)
+        return Origin(name, path, draw=draw)
+
+    def _span(self) -> str:
+        return f"{self._ids.generate_span_id():016x}"
+
+
+def echoes(origin: Origin, headers: RequestHeaders) -> RawHeaders:
+    """What every answer to a request says of it: its id, and its trace, with the gateway's span where there is one."""
+    echoed = [(b"x-request-id", origin.name.encode())]
+    if origin.span:
+        echoed.append((b"traceparent", f"00-{origin.trace}-{origin.span}-01".encode()))
+    elif headers.traceparent:
+        echoed.append((b"traceparent", headers.traceparent.encode()))
+    return echoed
