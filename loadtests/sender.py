@@ -57,6 +57,8 @@ class Sender:
         self._sockets: dict[int, socket.socket] = {}
         self._index: dict[int, int] = {}
         self._parts: dict[int, bytes] = {}
+        self._used: set[int] = set()
+        """Connections on which an answer has come."""
         self._epoll = select.epoll()
         self.seen: list[tuple[float, bytes] | None] = [None] * len(requests)
         self.started_s = math.inf
@@ -104,9 +106,9 @@ class Sender:
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         return connection
 
-    def _send(self, index: int) -> None:
+    def _send(self, index: int, *, fresh: bool = False) -> None:
         port = self._ports[index]
-        connection = self._idle(port) or self._connect(port)
+        connection = (None if fresh else self._idle(port)) or self._connect(port)
         self._index[connection.fileno()] = index
         try:
             connection.sendall(self._requests[index])
@@ -148,18 +150,27 @@ class Sender:
                 index = self._index.pop(number, None)
                 if index is not None:
                     self.seen[index] = (seen_s, data)
+                self._used.add(number)
                 self._free[self._port_of[number]].append(self._sockets[number])
             else:
                 self._parts[number] = data
 
     def _lost(self, number: int) -> None:
-        """The connection is gone, and with it the request that was on it: it stays without an answer."""
+        """The connection is gone, and with it the request that was on it: it stays without an answer.
+
+        But where the server closed a connection that it had kept open, as it may, just when a request came: that is
+        sent again, as clients do.
+        """
         connection = self._sockets.pop(number, None)
-        self._index.pop(number, None)
+        index = self._index.pop(number, None)
+        again = index is not None and number in self._used and number not in self._parts
         self._parts.pop(number, None)
+        self._used.discard(number)
         if connection is not None:
             self._epoll.unregister(number)
             connection.close()
+        if again and index is not None:
+            self._send(index, fresh=True)
 
 
 def _is_whole(data: bytes) -> bool:
