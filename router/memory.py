@@ -162,14 +162,15 @@ class Memory:
             self._unblocked = spare, min(waits, default=NEVER) if per_s > 0.0 else NEVER
         return self._unblocked[1]
 
-    def short_turn_s(self, share: float) -> float:
-        """How long a slot may be taken in overload, so that who arrives meanwhile is in time within `share` of an SLO.
+    def short_turn_s(self, share: float, slo_s: float) -> float:
+        """How long rows with that SLO may take a slot in overload, so that those with shorter ones find time meanwhile.
 
-        Who arrives last waits for a batch that was decided ahead, too. Infinite while there is time for all.
+        Who arrives waits for `share` of its SLO at most, and for a batch that was decided ahead, too. Infinite while
+        there is time for all, and where no shorter SLO is expected; negative where the shortest is too short for that.
         """
         if self.load <= 1.0:
             return NEVER
-        waits = (share * slo_s - 2.0 * row_s for slo_s, row_s in self.rows_to_come)
+        waits = (share * shorter_s - 2.0 * row_s for shorter_s, row_s in self.rows_to_come if shorter_s < slo_s)
         return min(waits, default=NEVER) - MOST_AHEAD_S
 
     def _read(self, view: View, lanes: tuple[Lane, ...], now: float) -> None:

@@ -121,11 +121,14 @@ class LookAhead:
         decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
         plan = decision.plan
         if plan is not None:
-            turn_s = memory.short_turn_s(TURN) if len(view.free_slots) == 1 else NEVER
+            turn_s = NEVER
+            if len(view.free_slots) == 1:
+                turn_s = memory.short_turn_s(TURN, min([item.slo_s for item in plan.items]))
             if turn_s < min(view.busy_until_s, default=NEVER) - now:
                 most, size_class = len(plan.items), plan.lane.key.size_class
                 rows = plan.lane.latency.largest_batch_within(plan.variant, size_class, turn_s, most)
-                plan = plan._replace(items=plan.items[: max(1, rows)])
+                # Where not even one row fits, nothing is won by running fewer.
+                plan = plan._replace(items=plan.items[: rows or most])
         return Decision(decision.late, plan, min(wake_at, decision.wake_at))
 
     def is_quick(self, latency: LatencyModel, lowest: int, best: int, size_class: int) -> bool:
