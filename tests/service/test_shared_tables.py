@@ -15,7 +15,7 @@ from service.appraisal import Appraisal
 from service.piecewise import PiecewiseFamily, is_table
 from tests.service.conftest import sign_body
 from tests.service.families import looking_up, share_family, write_family
-from variants.repository import Repository
+from variants.repository import Repository, RepositoryError
 from variants.session import ModelLoadError, SessionOptions
 from variants.shared_sizes import own_bytes, repeated_table_bytes
 from variants.tables import hold_tables
@@ -106,6 +106,20 @@ def test_a_damaged_table_refuses_its_variants_by_name(alike: Path, tmp_path: Pat
     assert "graphs" in repository.open("sick").verify()["only"]
     sound = piece(alike, "third")
     sound.paths["small"] = sound.open("small").path
+
+
+def test_a_missing_graph_refuses_its_variant_alone(tmp_path: Path) -> None:
+    """Under a budget as without one: the family is read, and serves what is there."""
+    repository = Repository(tmp_path)
+    write_family(repository, "torn", {"small": (looking_up(1.0), 0.8), "large": (looking_up(2.0), 0.9)})
+    share_family(repository, "torn")
+    piece(tmp_path, "torn")
+    (repository.open("torn").path / "graphs" / "small.onnx").unlink()
+    torn = piece(tmp_path, "torn")
+    with pytest.raises(RepositoryError, match="is missing"):
+        torn.open("small")
+    torn.paths["large"] = torn.open("large").path
+    assert {"small": "graphs/small.onnx: is missing"} == torn.refused
 
 
 def test_families_that_share_answer_within_a_budget(alike: Path) -> None:
