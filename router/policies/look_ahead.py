@@ -10,7 +10,7 @@ Source: our routing study (fluid look-ahead, cascades as operating points, stage
    them feasible with time to spare, the one runs that is worth most: the quality of its rows, less what they were
    allotted and the price of its time. Time is valued by the line through its price (our routing study: 0.1 to 0.3
    points less than by the whole curve).
-4. Where none does: `SlackFraction`, in batches that leave time for those with the shortest SLOs, where that costs nothing.
+4. Where none does: `SlackFraction`, in batches that leave time for those with the shortest SLOs, if that costs no time.
 5. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
    their own; they never make a fresh row late.
 

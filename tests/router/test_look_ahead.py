@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from router.backlog import LaneKey
 from router.contract import NEVER, Family, Item, Reason, Request, VariantProfile
+from router.demand import Demand
 from router.latency import LatencyModel, table
 from router.memory import Memory
 from router.outlook import MOST_POINTS, kind_of
