@@ -13,6 +13,7 @@ from loadtests.servers import gateway, running
 from router.roster import Missing
 from service.appraisal import Appraisal
 from service.piecewise import PiecewiseFamily, is_table
+from service.residency import Residency
 from tests.service.conftest import sign_body
 from tests.service.families import looking_up, share_family, write_family
 from variants.repository import Repository, RepositoryError
@@ -80,6 +81,17 @@ def test_room_for_a_shared_table_is_asked_for_once(alike: Path) -> None:
     assert appraisal.can_load("second", Missing(0), ())
     appraisal.allowed_bytes -= 1
     assert not appraisal.can_load("second", Missing(0), ())
+
+
+def test_who_is_refused_for_want_of_room_is_told_so_in_the_log(alike: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """How much is wanted and how much there is, for each family once in a while, not with every request."""
+    residency = Residency({name: piece(alike, name) for name in NAMES[:2]}, 0, (), 1)
+    for name in (*NAMES[:2], *NAMES[:2]):
+        residency._tell_in_vain(name, Missing(0))
+    residency.stop()
+    told = [record.getMessage() for record in caplog.records]
+    assert list(NAMES[:2]) == [text.split(":")[0].removeprefix("family ") for text in told]
+    assert all("the budget leaves 0.0 MB for models" in text for text in told)
 
 
 def test_sizes_say_what_is_shared(alike: Path) -> None:
