@@ -81,6 +81,7 @@ class OuterLoop:
     pressed: bool = False
     """Whether the host is under pressure, as last read."""
     _caution: dict[str, float] = field(default_factory=dict)
+    _read_s: float = -math.inf
 
     def read(self, readings: Readings, targets: Mapping[str, float], now: float) -> Hints:
         """Advice after a reading. `targets` has each served family's share of requests to be in time, below 1."""
@@ -92,6 +93,10 @@ class OuterLoop:
             self.pressed = False
         least = rule.under_pressure if self.pressed else 1.0
         nothing = FamilyReading()
+        if now - self._read_s > self.max_age_s:
+            # What was advised is forgotten by now: it must not come back with the first reading.
+            self._caution = {}
+        self._read_s = now
         self._caution = {
             family: self._next(self._caution.get(family, 1.0), readings.families.get(family, nothing), 1.0 - target)
             for family, target in targets.items()

@@ -113,6 +113,15 @@ class Appraisal:
             return False
         return Spot(name, choice) in promised or self._fits(piece, choice)
 
+    def lack(self, name: str, missing: Missing) -> str:
+        """Why rows wait for this in vain, for the log."""
+        piece = self._pieces.get(name)
+        choice = None if piece is None else self.choice(piece, missing)
+        if piece is None or choice is None:
+            return "no variant that may answer can be loaded"
+        variant, left = piece.believed[choice].name, max(0.0, self.allowed_bytes)
+        return f"{variant} takes {piece.size(variant) / 1e6:.1f} MB, the budget leaves {left / 1e6:.1f} MB for models"
+
     def unused(self, cold: Container[str], since_s: float) -> list[LazyPreparer]:
         """Tokenizers that requests have opened of families with nothing in memory, that nobody has asked for since."""
         asked_s = self.popularity.last_s

@@ -38,6 +38,9 @@ TICK_S = 1.0
 UNUSED_S = 10.0
 """For so long after a request, a tokenizer stays for the next one though nothing of its family is in memory."""
 
+TELL_EVERY_S = 60.0
+"""That requests for a family wait in vain is logged this often at most."""
+
 Result = TypeVar("Result")
 
 
@@ -75,6 +78,7 @@ class Residency:
         self._scheduler: Scheduler | None = None
         self._tell: Change | None = None
         self._task: asyncio.Task[None] | None = None
+        self._told_s: dict[str, float] = {}
 
     def begin(self, scheduler: Scheduler, tell: Change) -> None:
         """Hold the budget from now on."""
@@ -127,6 +131,7 @@ class Residency:
             swap()
             old = self.pieces.pop(name, None)
             self.appraisal.forget(name)
+            self._told_s.pop(name, None)
             if new is not None:
                 self.pieces[name] = new
             else:
@@ -206,7 +211,14 @@ class Residency:
         for name, waits in cold.items():
             for missing in waits.missing if waits.rows else ():
                 if not self.appraisal.can_load(name, missing, promised):
+                    self._tell_in_vain(name, missing)
                     self._tell(partial(self._scheduler.refuse_cold, name, missing))
+
+    def _tell_in_vain(self, name: str, missing: Missing) -> None:
+        now = monotonic()
+        if now - self._told_s.get(name, -TELL_EVERY_S) >= TELL_EVERY_S:
+            self._told_s[name] = now
+            logger.warning("family %s: requests are refused: %s", name, self.appraisal.lack(name, missing))
 
     async def _load(self, spot: Spot) -> None:
         piece, variant = self.pieces[spot.family], self._variant(spot)

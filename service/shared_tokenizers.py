@@ -46,8 +46,8 @@ def tokenizer_name(folder: RevisionFolder) -> str | None:
 
 
 def tokenizer_bytes(folder: RevisionFolder) -> int:
-    """What the tokenizer is thought to take in memory. Raises `RepositoryError` and `OSError` where there is none."""
-    return BYTES_PER_BYTE * folder.file(_file(folder)).stat().st_size
+    """What the tokenizer is thought to take in memory, by the manifest: a missing file refuses variants by name."""
+    return BYTES_PER_BYTE * folder.size_bytes(_file(folder))
 
 
 def _key(folder: RevisionFolder) -> tuple[str, int, str] | None:

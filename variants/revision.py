@@ -58,8 +58,13 @@ class RevisionFolder:
         )
 
     def size_bytes(self, graph: str) -> int:
-        """Return the bytes of a graph file and of all that it keeps in shared files. Raises `OSError`."""
-        return sum(self.file(path).stat().st_size for path in (graph, *self.manifest.parts_of(graph).files))
+        """Return the bytes of a graph file and of all that it keeps in shared files.
+
+        Of a published revision by its manifest, whatever is on the disk. Raises `OSError` where it is being built.
+        """
+        said = {entry.path: entry.size_bytes for entry in self.manifest.files}
+        files = (graph, *self.manifest.parts_of(graph).files)
+        return sum(said[path] if path in said else self.file(path).stat().st_size for path in files)
 
     def broken_files(self, only: Collection[str] | None = None) -> Mapping[str, str]:
         """Read every file, or `only` some; return what is wrong with those that differ from the manifest, by path."""

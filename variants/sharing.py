@@ -64,11 +64,15 @@ def share_weights(folder: Path, variants: Mapping[str, str], stages: Mapping[str
     A graph that shares nothing stays where it is, as does one that has external data already. One graph is in memory
     at a time. Raises `OSError`.
     """
-    homes = {file: f"{GRAPHS_FOLDER}/{name}.onnx" for name, file in variants.items()}
-    for name, file in stages.items():
-        # A variant may be called so, too: then the stage stays whole.
-        if (home := f"{GRAPHS_FOLDER}/stage.{name}.onnx") not in homes.values():
+    homes: dict[str, str] = {}
+    named = [(f"{GRAPHS_FOLDER}/{name}.onnx", file) for name, file in variants.items()]
+    named += [(f"{GRAPHS_FOLDER}/stage.{name}.onnx", file) for name, file in stages.items()]
+    taken = {*variants.values(), *stages.values()}
+    for home, file in named:
+        # A variant may be called as a stage is, or as this folder: then one of the two stays whole.
+        if home not in taken:
             homes[file] = home
+            taken.add(home)
     found = _Found()
     for file in homes:
         graph = onnx.load(folder / file, load_external_data=False).graph
@@ -150,7 +154,9 @@ def _large(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     # What is an input as well may be given by the caller.
     given = {value.name for value in graph.input}
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.STRING and tensor.name not in given and _size(tensor) >= LEAST_BYTES:
+        # Elements of other types, of half a byte say, are not external data as they are an array.
+        is_plain = bool(tensor.raw_data) or tensor.data_type in _TABLE_TYPES
+        if is_plain and tensor.name not in given and _size(tensor) >= LEAST_BYTES:
             yield tensor
 
 

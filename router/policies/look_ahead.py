@@ -10,7 +10,7 @@ Source: our routing study (fluid look-ahead, cascades as operating points, stage
    them feasible with time to spare, the one runs that is worth most: the quality of its rows, less what they were
    allotted and the price of its time. Time is valued by the line through its price (our routing study: 0.1 to 0.3
    points less than by the whole curve).
-4. Where none does: `SlackFraction`, in batches that leave time for those with the shortest SLOs.
+4. Where none does: `SlackFraction`, in batches that leave time for those with the shortest SLOs, if that costs no time.
 5. Kept rows whose expected gain is above the price of the time that a better variant takes compete with 3 as a batch of
    their own; they never make a fresh row late.
 
@@ -99,14 +99,14 @@ class LookAhead:
         if lane is None and not view.kept:
             return memory, Decision((), background(view, now), wake_at)
         if lane is not None and self.is_quick(lane.latency, lane.key.lowest, best_rung(lane), lane.key.size_class):
-            return memory, self._simply(memory, view, lanes, wake_at, now)
+            return memory, self._simply(view, lanes, wake_at, now)
         outlook = memory.look(view, lanes, lane, self.budget, now)
         plan, worth = None, 0.0
         unblocked_s = self._unblocked_s(memory, view, now)
         if lane is not None:
             choice = self._best(memory, outlook, lane, unblocked_s, now)
             if choice is None:
-                return memory, self._simply(memory, view, lanes, wake_at, now)
+                return memory, self._simply(view, lanes, wake_at, now, memory.short_turn_s(TURN, lane.items[0].slo_s))
             plan, worth = self._plan(view, lane, choice), max(choice.worth, 0.0)
         better = self._better(memory, outlook, view, unblocked_s, worth, now)
         hidden = self._hiding(memory, view, now)
@@ -116,19 +116,20 @@ class LookAhead:
             return memory, Decision((), background(view, now), min(wake_at, now + RETRY_S))
         return memory, Decision((), better or plan, wake_at)
 
-    def _simply(self, memory: Memory, view: View, lanes: tuple[Lane, ...], wake_at: float, now: float) -> Decision:
-        """Step 4. In overload no batch holds the last slot for longer than those with the shortest SLOs can wait."""
+    def _simply(
+        self, view: View, lanes: tuple[Lane, ...], wake_at: float, now: float, turn_s: float = NEVER
+    ) -> Decision:
+        """Step 4. The last slot is held for `turn_s` at most, but by an economical batch: smaller ones take more time.
+
+        With fewer rows in a batch than make rows cheap, overload gets worse, and there may be no end to it.
+        """
         decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
         plan = decision.plan
-        if plan is not None:
-            turn_s = NEVER
-            if len(view.free_slots) == 1:
-                turn_s = memory.short_turn_s(TURN, min([item.slo_s for item in plan.items]))
-            if turn_s < min(view.busy_until_s, default=NEVER) - now:
-                most, size_class = len(plan.items), plan.lane.key.size_class
-                rows = plan.lane.latency.largest_batch_within(plan.variant, size_class, turn_s, most)
-                # Where not even one row fits, nothing is won by running fewer.
-                plan = plan._replace(items=plan.items[: rows or most])
+        if plan is not None and len(view.free_slots) == 1 and turn_s < min(view.busy_until_s, default=NEVER) - now:
+            latency, size_class = plan.lane.latency, plan.lane.key.size_class
+            rows = latency.largest_batch_within(plan.variant, size_class, turn_s, len(plan.items))
+            rows = max(rows, latency.economical_batch[plan.variant][size_class])
+            plan = plan._replace(items=plan.items[:rows])
         return Decision(decision.late, plan, min(wake_at, decision.wake_at))
 
     def is_quick(self, latency: LatencyModel, lowest: int, best: int, size_class: int) -> bool:

@@ -84,6 +84,16 @@ def test_a_family_that_is_no_longer_known_is_let_go() -> None:
     assert {"f": pytest.approx(RULE.up / RULE.down)} == loop.read(Readings({}), TARGETS, 1.0).caution
 
 
+@pytest.mark.parametrize(("away_s", "remembered"), [(60.0, True), (60.1, False), (10_800.0, False)])
+def test_caution_that_was_forgotten_does_not_come_back(away_s: float, remembered: bool) -> None:
+    """After an outage longer than advice holds, a calm reading is no reason for any."""
+    loop = OuterLoop(60.0)
+    burning, calm = (Readings({"f": FamilyReading(share, share, 0.0)}) for share in (0.5, 0.0))
+    for now in range(10):
+        loop.read(burning, TARGETS, float(now))
+    assert remembered == ("f" in loop.read(calm, TARGETS, 9.0 + away_s).caution)
+
+
 def test_budgets_are_each_familys_own() -> None:
     """The same share of late requests burns a tight target's budget and not a loose one's; others are passed over."""
     loop = OuterLoop(60.0)

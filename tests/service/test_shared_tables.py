@@ -13,9 +13,10 @@ from loadtests.servers import gateway, running
 from router.roster import Missing
 from service.appraisal import Appraisal
 from service.piecewise import PiecewiseFamily, is_table
+from service.residency import Residency
 from tests.service.conftest import sign_body
 from tests.service.families import looking_up, share_family, write_family
-from variants.repository import Repository
+from variants.repository import Repository, RepositoryError
 from variants.session import ModelLoadError, SessionOptions
 from variants.shared_sizes import own_bytes, repeated_table_bytes
 from variants.tables import hold_tables
@@ -82,6 +83,17 @@ def test_room_for_a_shared_table_is_asked_for_once(alike: Path) -> None:
     assert not appraisal.can_load("second", Missing(0), ())
 
 
+def test_who_is_refused_for_want_of_room_is_told_so_in_the_log(alike: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """How much is wanted and how much there is, for each family once in a while, not with every request."""
+    residency = Residency({name: piece(alike, name) for name in NAMES[:2]}, 0, (), 1)
+    for name in (*NAMES[:2], *NAMES[:2]):
+        residency._tell_in_vain(name, Missing(0))
+    residency.stop()
+    told = [record.getMessage() for record in caplog.records]
+    assert list(NAMES[:2]) == [text.split(":")[0].removeprefix("family ") for text in told]
+    assert all("the budget leaves 0.0 MB for models" in text for text in told)
+
+
 def test_sizes_say_what_is_shared(alike: Path) -> None:
     """A variant's size is the whole, its own part is less by the table, and a table counts once in memory."""
     manifest = Repository(alike).open("first").manifest
@@ -106,6 +118,20 @@ def test_a_damaged_table_refuses_its_variants_by_name(alike: Path, tmp_path: Pat
     assert "graphs" in repository.open("sick").verify()["only"]
     sound = piece(alike, "third")
     sound.paths["small"] = sound.open("small").path
+
+
+def test_a_missing_graph_refuses_its_variant_alone(tmp_path: Path) -> None:
+    """Under a budget as without one: the family is read, and serves what is there."""
+    repository = Repository(tmp_path)
+    write_family(repository, "torn", {"small": (looking_up(1.0), 0.8), "large": (looking_up(2.0), 0.9)})
+    share_family(repository, "torn")
+    piece(tmp_path, "torn")
+    (repository.open("torn").path / "graphs" / "small.onnx").unlink()
+    torn = piece(tmp_path, "torn")
+    with pytest.raises(RepositoryError, match="is missing"):
+        torn.open("small")
+    torn.paths["large"] = torn.open("large").path
+    assert {"small": "graphs/small.onnx: is missing"} == torn.refused
 
 
 def test_families_that_share_answer_within_a_budget(alike: Path) -> None:

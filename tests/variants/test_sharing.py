@@ -101,6 +101,36 @@ def test_a_graph_that_shares_nothing_stays_as_it_is(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in before}
 
 
+@pytest.mark.parametrize("names", [("model", "graphs"), ("graphs", "model")])
+def test_variants_may_be_called_as_folders_are(tmp_path: Path, names: tuple[str, str]) -> None:
+    """No graph takes the place of another one that has not moved yet."""
+    files = {name: f"{name}/model.onnx" for name in names}
+    for number, file in enumerate(files.values()):
+        save_deep(tmp_path / file, table=1, layers=[number])
+    before = [answers(tmp_path / file) for file in files.values()]
+    moved = share_weights(tmp_path, files, {}).files
+    for file, expected in zip(files.values(), before, strict=True):
+        np.testing.assert_array_equal(expected, answers(tmp_path / moved.get(file, file)))
+
+
+def test_elements_of_half_a_byte_stay_as_they_are(tmp_path: Path) -> None:
+    """Two of them share a byte in external data, but not in an array."""
+    cast = helper.make_node("Cast", ["w"], ["c"], to=TensorProto.FLOAT)
+    x = [helper.make_node("Cast", ["ids"], ["x"], to=TensorProto.FLOAT), helper.make_node("MatMul", ["x", "c"], ["y"])]
+    graph = helper.make_graph(
+        [cast, *x],
+        "halves",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 20000])],
+        [helper.make_tensor("w", TensorProto.INT4, [12, 20000], [1] * 240000)],
+    )
+    files = {name: f"{name}/model.onnx" for name in ("a", "b")}
+    for file in files.values():
+        (tmp_path / file).parent.mkdir()
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path / file)
+    assert {} == share_weights(tmp_path, files, {}).files
+
+
 @pytest.mark.parametrize(
     ("nodes", "is_table"),
     [
