@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 import pytest
 
+from router.agreement import corrected
 from router.canary import Trial, Verdict
 from router.contract import Origin, Outcome, Reason, Record
 from router.scheduler import Scheduler
@@ -335,9 +336,11 @@ def test_what_falls_back_is_told_of_once(outcome: Outcome, reason: Reason, expec
 def test_a_counterpart_has_the_same_name_or_the_nearest_quality(
     loaded: tuple[int, ...], name: str, quality: float, expected: str | None
 ) -> None:
-    """Of what is loaded."""
+    """Of what is loaded, as it was measured, whatever it is believed to have lost since."""
     like = replace(FAMILY.variants[0], name=name, quality=quality)
     assert expected == counterpart(FAMILY.with_loaded(loaded), like)
+    believed = corrected(FAMILY, {"large": 0.3, "middle": 0.15})
+    assert expected == counterpart(believed.with_loaded(loaded), like)
 
 
 @pytest.mark.parametrize(
