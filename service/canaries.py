@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from router.canary import Trial, Verdict
 from router.contract import Family, Outcome, Reason, Record, VariantProfile
 from service.canary_trial import ROLLED_BACK, Report, State, Tryout, counterpart
-from service.eligibility import can_answer
+from service.eligibility import can_answer, has_in_memory
 from service.hidden_families import falls_back
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError
@@ -71,7 +71,14 @@ class Canaries:
         trial = self.trials.get(loaded.name)
         if trial is None or trial.report.serving != loaded.family.revision or not trial.canary.takes(name):
             return None
-        return trial if can_answer(trial.loaded, variant, floor) else None
+        if not can_answer(trial.loaded, variant, floor):
+            return None
+        if has_in_memory(trial.loaded, variant, floor):
+            return trial
+        # Nobody waits for a load for the sake of a trial; that somebody asks is what has it loaded.
+        if self._gateway.residency is not None:
+            self._gateway.residency.asked(trial.loaded.family.name, 1)
+        return None
 
     def revision(self, model: str) -> str | None:
         """The revision of a model that is on trial."""

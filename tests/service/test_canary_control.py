@@ -113,6 +113,10 @@ def test_requests_at_the_revision_on_trial_get_their_answers_from_it(models: Pat
     async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
         del control
         await canaries.start("f", "2", ALL)
+        async with asyncio.timeout(20.0):
+            # What is not in memory yet is the old one's to answer, and is loaded because somebody asks.
+            while (await ask(gateway, "before", "slow"))[1] == "1":
+                pass
         flying = [asyncio.create_task(ask(gateway, f"r-{number}", "slow")) for number in range(10)]
         await asyncio.sleep(0)
         canaries.roll_back("f")

@@ -195,3 +195,28 @@ def test_no_label_is_new_and_all_is_told_once(models: Path) -> None:
         assert not [one for one in gateway.statistics.counters() if one.fail.count]
 
     serve(scenario, models)
+
+
+def test_nobody_waits_for_a_load_of_the_revision_on_trial(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has not in memory the old one answers at once, though the trial draws everybody."""
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        residency = gateway.residency
+        assert residency is not None
+        await ask(gateway)
+        await canaries.start("f", "slow", ALL)
+        (hidden,) = gateway.canaries.families
+        async with residency._stepping:
+            await residency.in_thread(lambda: None)
+        # As if there were no room for it beside the old one.
+        wanted = residency.appraisal.plan
+        monkeypatch.setattr(residency.appraisal, "plan", lambda cold, busy: ())
+        await residency._evict(hidden, ["quick"])
+        record = await ask(gateway)
+        assert (Outcome.SERVED, "1", False) == (record.outcome, record.revision, record.cold)
+        monkeypatch.setattr(residency.appraisal, "plan", wanted)
+        async with asyncio.timeout(20.0):
+            while (await ask(gateway)).revision == "1":
+                pass
+
+    serve(scenario, models, memory_budget="8GiB")
