@@ -144,6 +144,15 @@ class Canary:
             self.verdict = Verdict.SLOW
         self._promote()
 
+    def gave_up(self, seconds: float) -> None:
+        """A request ended without an answer, by its timeout or its caller, when the new revision had computed so long.
+
+        The answer would have taken longer: that is a slow one where it was beyond the usual worst by then, and says
+        nothing else.
+        """
+        if seconds > self._worst_s:
+            self.answered(True, math.inf)
+
     def _is_drawn(self, name: str) -> bool:
         return fraction(name, "canary") < self.trial.share
 

@@ -138,6 +138,7 @@ class Request(NamedTuple):
     `urgency` orders before the deadline, lower first. `min_quality` is a floor on the variant's measured quality.
     The caller (`tenant` and `session`) keeps the variant that answered it for `sticky_s` seconds, as far as deadlines
     allow. An `audit` is the gateway's own, nobody's request: no quota holds for it. `origin` is what others know it by.
+    A `charged` one is asked again: its tenant's quota has counted its rows, and does not refuse it now.
     """
 
     id: int
@@ -157,6 +158,7 @@ class Request(NamedTuple):
     session: str = ""
     audit: bool = False
     origin: Origin = UNKNOWN
+    charged: bool = False
 
 
 class Item(NamedTuple):
@@ -416,7 +418,8 @@ class Record(NamedTuple):
     largest batch a row was part of. `predicted_s` is what the last batch was planned to take, `observed_s` what it
     took. `cold` says that it waited for a variant to be loaded. `retry_after_s` is after how long the same request
     would be taken in, as far as that is known, else 0.0. An `audit` is no user's request. `origin` is what others know
-    it by; `steps` has the answers to the first row one by one where the request is traced, else nothing.
+    it by; `steps` has the answers to the first row one by one where the request is traced, else nothing. `charged` says
+    that its tenant's quota counted its rows.
     """
 
     request_id: int
@@ -447,6 +450,7 @@ class Record(NamedTuple):
     audit: bool = False
     origin: Origin = UNKNOWN
     steps: tuple[Step, ...] = ()
+    charged: bool = False
 
     @property
     def total_s(self) -> float:

@@ -41,7 +41,8 @@ class Gate:
         That is when its first batch must begin at the latest, `NEVER` where it has no deadline to keep.
         """
         account = None if request.audit else self.quotas.account(request.tenant, now)
-        if account is not None and (wait_s := account.wait_s(len(request.row_classes), now)):
+        wait_s = 0.0 if account is None or request.charged else account.wait_s(len(request.row_classes), now)
+        if wait_s:
             self._parts.ledger.refuse(request, Outcome.REJECTED_QUOTA, Reason.QUOTA, now, wait_s)
             return None
         state, lowest = self._answering(request, now)
@@ -204,5 +205,5 @@ class Gate:
 def _admit(pending: Pending, account: Account | None, now: float) -> None:
     """A request that is taken in counts in its tenant's account."""
     if account is not None:
-        account.take(len(pending.request.row_classes), now)
+        account.take(0 if pending.request.charged else len(pending.request.row_classes), now)
         pending.permit = account

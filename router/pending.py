@@ -147,6 +147,7 @@ class Pending:
             audit=request.audit,
             origin=request.origin,
             steps=self.steps,
+            charged=self.permit is not None,
         )
 
 

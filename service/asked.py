@@ -19,7 +19,11 @@ URGENCY_LEVELS = 10
 
 
 class Asked(NamedTuple):
-    """`name` is the request's id, `receive` the ASGI channel of the caller. `arrival_s` is on the monotonic clock."""
+    """`name` is the request's id, `receive` the ASGI channel of the caller. `arrival_s` is on the monotonic clock.
+
+    `again` says that it was taken in before and is asked of another revision now, `charged` that its tenant's quota
+    counted it then.
+    """
 
     inputs: Mapping[str, NDArray[Any]]
     terms: Terms
@@ -28,6 +32,8 @@ class Asked(NamedTuple):
     receive: Receive | None
     name: str
     origin: Origin
+    again: bool = False
+    charged: bool = False
 
     @property
     def drawn_by(self) -> str:

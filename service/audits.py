@@ -66,6 +66,9 @@ class Audits:
         family = self._family(request.family)
         if family is None or not family.ladder or self._stopped:
             return
+        if family.revision != request.revision:
+            # Another one has its place since: neither its rows nor its answers are this one's.
+            return
         best = family.variants[family.ladder[-1]].name
         if answer.record.row_variants[0] == best:
             self._compare(family, best, request, answer, int(answer.answers.labels[0]))

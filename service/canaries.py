@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from router.canary import Trial, Verdict
 from router.contract import Family, Outcome, Reason, Record, VariantProfile
 from service.canary_trial import ROLLED_BACK, Report, State, Tryout, counterpart
-from service.eligibility import can_answer
+from service.eligibility import can_answer, has_in_memory
+from service.hidden_families import falls_back
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError
 from service.preparing import prepared, size_classes
@@ -70,7 +71,14 @@ class Canaries:
         trial = self.trials.get(loaded.name)
         if trial is None or trial.report.serving != loaded.family.revision or not trial.canary.takes(name):
             return None
-        return trial if can_answer(trial.loaded, variant, floor) else None
+        if not can_answer(trial.loaded, variant, floor):
+            return None
+        if has_in_memory(trial.loaded, variant, floor):
+            return trial
+        # Nobody waits for a load for the sake of a trial; that somebody asks is what has it loaded.
+        if self._gateway.residency is not None:
+            self._gateway.residency.asked(trial.loaded.family.name, 1)
+        return None
 
     def revision(self, model: str) -> str | None:
         """The revision of a model that is on trial."""
@@ -84,7 +92,12 @@ class Canaries:
     def tried(self, trial: Tryout, inputs: Inputs, pinned: bool, answer: Answer) -> None:
         """The new revision answered a request, or the request ended by its caller's doing."""
         record = answer.record
-        if not record.variant or not self.is_running(trial):
+        if not self.is_running(trial):
+            return
+        if not record.variant:
+            if not falls_back(record) and record.reason is not Reason.SHUTDOWN:
+                trial.gave_up(record.compute_s)
+                self._look(trial)
             return
         trial.report.answers += 1
         if not record.cold and not pinned:
@@ -190,6 +203,8 @@ class Canaries:
         task = asyncio.get_running_loop().create_task(self._compared(trial, comparison))
         self._comparing.add(task)
         task.add_done_callback(self._comparing.discard)
+        # One that is cancelled before its first step never gets to it.
+        task.add_done_callback(lambda _: comparison.close())
 
     async def _compared(self, trial: Tryout, comparison: Coroutine[Any, Any, None]) -> None:
         try:
@@ -214,22 +229,24 @@ class Canaries:
     async def _shadow(self, trial: Tryout, loaded: LoadedFamily, like: VariantProfile, label: int, row: Inputs) -> None:
         """The old revision answered a caller: both answer a copy, so that what is timed was treated alike."""
         residency = self._gateway.residency
-        if residency is not None:
+        if residency is not None and self.is_running(trial):
             # Copies load nothing by themselves, and nobody else asks for it.
             residency.asked(trial.loaded.family.name, 1)
         copies = [await self._copy(one, like, row) for one in (loaded, trial.loaded)]
         old, new = [None if copy is None else await copy for copy in copies]
         if old is None or new is None or not old.record.variant:
             trial.report.skipped += 1
-        elif new.record.variant:
+            return
+        trial.answered(False, old.record.compute_s)
+        if new.record.variant:
             trial.report.answers += 1
-            trial.answered(False, old.record.compute_s)
             trial.answered(True, new.record.compute_s)
             trial.compared(int(new.answers.labels[0]) == label)
         elif new.record.outcome is Outcome.FAILED and new.record.reason is not Reason.SHUTDOWN:
             trial.compared(False)
         else:
             trial.report.skipped += 1
+            trial.gave_up(new.record.compute_s)
 
     async def _copy(self, loaded: LoadedFamily, like: VariantProfile, row: Inputs) -> asyncio.Future[Answer] | None:
         """Have the counterpart of a variant answer a row in spare time; `None` where that cannot be now."""

@@ -82,12 +82,15 @@ class CanaryControl:
 
             await exchange(gateway, hidden, piece, begin)
             canaries.add(loaded, model, served.family.revision, rules, is_shared=piece is None)
+            hints = gateway.outer_loop.hints if gateway.outer_loop is not None else None
+            if hints is not None:
+                gateway.advise(hints)
 
     async def promote(self, model: str) -> None:
         """Let the revision on trial take the other one's place now. Raises `ProtocolError` 404 where there is none."""
         async with self._control.turn:
             trial = self._running(model)
-            await self._control.load_in_turn(model, trial.report.revision)
+            await self._control.load_in_turn(model, trial.report.revision, trial=trial)
 
     def roll_back(self, model: str) -> None:
         """Have the revision on trial answer nobody any more. Raises `ProtocolError` 404 where there is none."""
@@ -150,7 +153,7 @@ class CanaryControl:
         try:
             async with self._control.turn:
                 if canaries.is_running(trial):
-                    await self._control.load_in_turn(model, trial.report.revision)
+                    await self._control.load_in_turn(model, trial.report.revision, trial=trial)
         except ProtocolError as error:
             why = error.message
         except Exception as error:

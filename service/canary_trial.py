@@ -95,6 +95,10 @@ class Tryout:
         """See `Canary.answered`."""
         self.canary.answered(new, seconds)
 
+    def gave_up(self, seconds: float) -> None:
+        """See `Canary.gave_up`."""
+        self.canary.gave_up(seconds)
+
     def compared(self, agreed: bool) -> None:
         """See `Canary.compared`."""
         self.report.agreed += agreed
@@ -115,5 +119,6 @@ def counterpart(family: Family, like: VariantProfile) -> str | None:
     if same is not None and family.is_loaded(same):
         return like.name
     loaded = [variant for index, variant in enumerate(family.variants) if family.is_loaded(index)]
-    nearest = min(loaded, key=lambda variant: abs(variant.quality - like.quality), default=None)
+    # As measured: what one of them is believed to have lost by now says nothing of which was built like which.
+    nearest = min(loaded, key=lambda variant: abs(variant.measured - like.measured), default=None)
     return None if nearest is None else nearest.name

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
@@ -89,6 +90,9 @@ class Dispatcher:
         self._callers = CallerWatch(self._work, clock, self.cancel)
         self._idle = asyncio.Event()
         self._idle.set()
+        self._expected = 0
+        self.closed = False
+        """Whether nothing that is submitted would be answered any more."""
 
     def submit(self, request: Request, rows: Sequence[Row], receive: Receive | None = None) -> asyncio.Future[Answer]:
         """Take a request in; the future always resolves, with whatever outcome.
@@ -151,8 +155,20 @@ class Dispatcher:
             return False
         return True
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Another request may come of what is done in the block: `drained` waits for its end as well."""
+        self._expected += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._expected -= 1
+            self._rest()
+
     def close(self) -> None:
         """Fail what is left and let the slots' threads end."""
+        self.closed = True
         self._scheduler.abandon_all(self._clock())
         self._turn()
         if self._timer is not None:
@@ -292,7 +308,10 @@ class Dispatcher:
             served = record.outcome is Outcome.SERVED or record.outcome is Outcome.SERVED_LATE
             answer = Answer(record, work.collect(), work.first_label()) if served else Answer(record, NOTHING)
             work.future.set_result(answer)
-        if not self._work:
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._work and not self._expected:
             self._idle.set()
 
     def _set_timer(self, wake_at: float, now: float) -> None:

@@ -44,3 +44,11 @@ def can_answer(loaded: LoadedFamily, variant: str | None, floor: float) -> bool:
     except ProtocolError:
         return False
     return True
+
+
+def has_in_memory(loaded: LoadedFamily, variant: str | None, floor: float) -> bool:
+    """Whether the pinned variant, or one that reaches the floor, is in memory now."""
+    if variant is not None:
+        return variant in loaded.paths
+    variants = loaded.family.variants
+    return any(variants[rung].name in loaded.paths and variants[rung].quality >= floor for rung in loaded.family.rungs)

@@ -33,7 +33,7 @@ from service.eligibility import check_request
 from service.exchange import Receive
 from service.executor_advice import tell_executors
 from service.feedback import Feedback
-from service.hidden_families import Unmasked, falls_back, model_of, unmasked
+from service.hidden_families import Unmasked, falls_back, hinted, model_of, unmasked
 from service.interpreter import settle_interpreter
 from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded
@@ -286,35 +286,50 @@ class Gateway:
         in the record.
         """
         asked = Asked(inputs, terms, arrival_s, variant, receive, origin.name or str(next(self._ids)), origin)
-        trial: Tryout | None = None
-        tried: Answer | None = None
-        while True:
-            if family in self._held:
-                await self._held[family].wait()
+        if self.canaries.trials:
+            await self._released(family)
             loaded = self.loaded(family)
             check_request(loaded, variant, terms.min_accuracy)
-            if trial is None and self.canaries.trials:
-                trial = self.canaries.trial_for(loaded, variant, terms.min_accuracy, asked.drawn_by)
-                if trial is not None:
-                    tried = await self._try(trial, asked)
-                    if tried is not None and not falls_back(tried.record):
-                        return tried._replace(record=unmasked(tried.record)), trial.loaded
-                    if tried is not None and tried.record.outcome is Outcome.FAILED:
-                        # The time that this took is not the caller's fault.
-                        asked = asked._replace(terms=terms._replace(when_late=WhenLate.SERVE))
-                    continue
-            rows = await prepared(loaded, inputs)
-            if family not in self._held and self.families.get(family) is loaded:
-                break
-        request, answer = await self._answered(loaded, rows, asked)
-        if trial is not None:
-            self.canaries.fell_back(trial, tried.record if tried is not None else None, answer.record)
-            return answer, loaded
+            trial = self.canaries.trial_for(loaded, variant, terms.min_accuracy, asked.drawn_by)
+            if trial is not None and self._dispatcher is not None:
+                # A drain waits for it, also where it is between two revisions.
+                with self._dispatcher.expecting():
+                    return await self._first_tried(trial, family, asked)
+        request, loaded, rows, answer = await self._served(family, asked)
         if self.canaries.trials:
             self.canaries.served(loaded, inputs, asked.drawn_by, variant is not None, answer)
         if self._audits is not None:
             self._audits.consider(request, asked.name, rows.values[0], answer)
         return answer, loaded
+
+    async def _first_tried(self, trial: Tryout, family: str, asked: Asked) -> tuple[Answer, LoadedFamily]:
+        """The answer of the revision on trial, or that of the one that serves where the other gives none."""
+        tried = await self._try(trial, asked)
+        if tried is not None:
+            record = tried.record
+            if not falls_back(record):
+                return tried._replace(record=unmasked(record)), trial.loaded
+            asked = asked._replace(again=True, charged=record.charged)
+            if record.outcome is Outcome.FAILED:
+                # The time that this took is not the caller's fault.
+                asked = asked._replace(terms=asked.terms._replace(when_late=WhenLate.SERVE))
+        _, loaded, _, answer = await self._served(family, asked)
+        self.canaries.fell_back(trial, tried.record if tried is not None else None, answer.record)
+        return answer, loaded
+
+    async def _served(self, family: str, asked: Asked) -> tuple[Request, LoadedFamily, Rows, Answer]:
+        """Ask the revision that serves."""
+        while True:
+            await self._released(family)
+            if not self._takes(asked):
+                raise self.unavailable()
+            loaded = self._known(family)
+            check_request(loaded, asked.variant, asked.terms.min_accuracy)
+            rows = await prepared(loaded, asked.inputs)
+            if family not in self._held and self.families.get(family) is loaded:
+                break
+        request, answer = self._submitted(loaded, rows, asked)
+        return request, loaded, rows, await answer
 
     async def _try(self, trial: Tryout, asked: Asked) -> Answer | None:
         """Ask the revision on trial; `None` where the trial has ended meanwhile or the rows are refused."""
@@ -324,19 +339,32 @@ class Gateway:
             return None
         if not self.canaries.is_running(trial):
             return None
-        _, answer = await self._answered(trial.loaded, rows, asked)
+        answer = await self._submitted(trial.loaded, rows, asked)[1]
         self.canaries.tried(trial, asked.inputs, asked.variant is not None, answer)
         return answer
 
-    async def _answered(self, loaded: LoadedFamily, rows: Rows, asked: Asked) -> tuple[Request, Answer]:
+    def _submitted(self, loaded: LoadedFamily, rows: Rows, asked: Asked) -> tuple[Request, asyncio.Future[Answer]]:
         classes = size_classes(loaded, rows)
         request = self._request(loaded, classes, asked.terms, asked.arrival_s, asked.variant, asked.origin)
-        if self._dispatcher is None or self.phase is not Phase.READY:
+        if asked.charged:
+            request = request._replace(charged=True)
+        if self._dispatcher is None or not self._takes(asked):
             raise self.unavailable()
         pending = self._dispatcher.submit(request, rows.values, asked.receive)
         if self.residency is not None:
             self.residency.asked(request.family, len(request.row_classes))
-        return request, await pending
+        return request, pending
+
+    def _takes(self, asked: Asked) -> bool:
+        """Whether a request is taken in now; one that is asked again was before, and a drain waits for it."""
+        if self.phase is Phase.READY:
+            return True
+        return asked.again and self._dispatcher is not None and not self._dispatcher.closed
+
+    async def _released(self, family: str) -> None:
+        """Wait until requests for a family are not held any more."""
+        if family in self._held:
+            await self._held[family].wait()
 
     def for_spare_time(self, family: str) -> Family | None:
         """A family as work in spare time may ask it; none while its requests are held."""
@@ -390,6 +418,9 @@ class Gateway:
         """The family of that name. Raises `ProtocolError` 404 for an unknown one, 503 while none is served."""
         if self.phase is not Phase.READY:
             raise self.unavailable()
+        return self._known(family)
+
+    def _known(self, family: str) -> LoadedFamily:
         loaded = self.families.get(family)
         if loaded is None:
             raise ProtocolError(404, f"model {family[:80]!r} not found, served are {', '.join(self.families)}")
@@ -444,7 +475,7 @@ class Gateway:
     def advise(self, hints: Hints) -> None:
         """Let the scheduler go by this advice until it is too old."""
         if self.scheduler is not None:
-            self.scheduler.set_hints(hints)
+            self.scheduler.set_hints(hinted(hints, self.canaries.families))
 
     def apply(self, settings: Settings) -> None:
         """Go on with other settings; those that need a restart are as before in them."""

@@ -5,10 +5,11 @@ A hidden name has a character that no family's name may have, so that no caller 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from router.contract import BatchRecord, Outcome, Reason, Record
+from router.contract import BatchRecord, Hints, Outcome, Reason, Record
 
 MARK = "@"
 
@@ -56,16 +57,34 @@ class Unmasked:
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
         """See `service.dispatcher.Observer`."""
-        if any(MARK in record.family for record in records):
-            records = [unmasked(one) for one in records if not (MARK in one.family and falls_back(one))]
-        if any(MARK in batch.dispatch.family for batch in batches):
-            batches = [
-                batch._replace(dispatch=batch.dispatch._replace(family=model_of(batch.dispatch.family)))
-                for batch in batches
-            ]
+        # Loops and no generators: this is done for each observer at every turn, mostly for nothing.
+        for record in records:
+            if MARK in record.family:
+                records = [unmasked(one) for one in records if not (MARK in one.family and falls_back(one))]
+                break
+        for batch in batches:
+            if MARK in batch.dispatch.family:
+                batches = [_unmasked_batch(one) for one in batches]
+                break
         self._observer.observe(records, batches)
 
 
 def unmasked(record: Record) -> Record:
     """The record under the model's name."""
     return record._replace(family=model_of(record.family)) if MARK in record.family else record
+
+
+def hinted(hints: Hints, hidden: Iterable[str]) -> Hints:
+    """The advice, which is by model, with that of their models for these hidden families."""
+    models = {name: model_of(name) for name in hidden}
+    if not models:
+        return hints
+
+    def told(by_model: Mapping[str, float]) -> Mapping[str, float]:
+        return {**by_model, **{name: by_model[model] for name, model in models.items() if model in by_model}}
+
+    return replace(hints, caution=told(hints.caution), floors=told(hints.floors), weights=told(hints.weights))
+
+
+def _unmasked_batch(batch: BatchRecord) -> BatchRecord:
+    return batch._replace(dispatch=batch.dispatch._replace(family=model_of(batch.dispatch.family)))

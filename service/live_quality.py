@@ -32,6 +32,9 @@ class LiveQuality:
         if agreement is None or agreement.reference != reference:
             expected = expected_agreement(family, variant, best)
             agreement = self._agreements[family.name, variant] = Agreement(reference, expected, self._rules)
+        elif agreement.expected is None:
+            # Under a memory budget evidence is there only while two variants are.
+            agreement.expected = expected_agreement(family, variant, best)
         agreement.observe(agreed, now)
 
     def serve(self, family: str, tenant: str, agreed: bool, now: float) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from router.scheduler import Scheduler
-from service.canary_trial import State
+from service.canary_trial import State, Tryout
 from service.gateway import Gateway, Phase
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.oip.errors import ProtocolError
@@ -60,8 +60,13 @@ class RepositoryControl:
         async with self.turn:
             await self.load_in_turn(name, revision, again=again)
 
-    async def load_in_turn(self, name: str, revision: str | None = None, *, again: bool = False) -> None:
-        """As `load`, for who holds the turn."""
+    async def load_in_turn(
+        self, name: str, revision: str | None = None, *, again: bool = False, trial: Tryout | None = None
+    ) -> None:
+        """As `load`, for who holds the turn.
+
+        To promote a `trial`: one that is ended while its revision is read is not loaded, but a `ProtocolError` 404.
+        """
         gateway = self._gateway
         repository, scheduler = self.ready(name)
         try:
@@ -74,7 +79,7 @@ class RepositoryControl:
             else:
                 self._loading.add(name)
                 new, piece = await self._read(name, wanted)
-                await self._replace(scheduler, new, piece)
+                await self._replace(scheduler, new, piece, trial)
                 self._unloaded.discard(name)
                 self._changed()
         except (RepositoryError, ModelLoadError) as error:
@@ -159,7 +164,9 @@ class RepositoryControl:
         family = replace(trial.loaded.family, name=name, share=gateway.settings.share_of(name))
         return replace(trial.loaded, family=family), None
 
-    async def _replace(self, scheduler: Scheduler, new: LoadedFamily, piece: PiecewiseFamily | None) -> None:
+    async def _replace(
+        self, scheduler: Scheduler, new: LoadedFamily, piece: PiecewiseFamily | None, trial: Tryout | None
+    ) -> None:
         gateway, name = self._gateway, new.name
         margin = gateway.settings.margin_of(name)
         if piece is not None and gateway.residency is not None:
@@ -171,6 +178,8 @@ class RepositoryControl:
                 raise RepositoryError(f"{name}: requests of the old revision have no answer after the drain time")
 
             def swap(now: float) -> None:
+                if trial is not None and not gateway.canaries.is_running(trial):
+                    raise ProtocolError(404, f"no trial of {name} runs any more: it was ended while it was promoted")
                 scheduler.replace(prepared, now)
                 gateway.put(new)
                 promoted = gateway.canaries.revision(name) == new.family.revision

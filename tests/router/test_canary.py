@@ -121,3 +121,15 @@ def test_a_trial_that_cannot_be_decided_is_refused(rules: dict[str, float]) -> N
     """Shares are fractions, and what counts as a regression is possible."""
     with pytest.raises(ValueError, match=next(iter(rules))):
         Trial(**rules)  # type: ignore[arg-type]  # what must fail
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(1.0, Verdict.SLOW), (0.0, Verdict.RUNNING)])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_nobody_waited_for_is_slow_where_that_was_long(known: bool, seconds: float, verdict: Verdict) -> None:
+    """A request that its caller gave up says something only beyond the old one's usual worst, where that is known."""
+    canary = Canary(TRIAL)
+    for _ in range(64 if known else 0):
+        canary.answered(False, 0.01)
+    for _ in range(100):
+        canary.gave_up(seconds)
+    assert canary.verdict is (verdict if known else Verdict.RUNNING)

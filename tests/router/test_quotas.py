@@ -160,3 +160,22 @@ def test_what_is_no_quota_is_refused(quota: dict[str, float]) -> None:
     """Zero rows a second, less than a row at once, or no request at a time could never answer anybody."""
     with pytest.raises(ValueError, match=next(iter(quota))):
         Quota(**quota)  # type: ignore[arg-type]  # what must fail
+
+
+@pytest.mark.parametrize("quota", [Quota(0.001, 1.0), Quota(concurrency=1)])
+def test_what_is_asked_again_is_counted_once(quota: Quota) -> None:
+    """It is taken in though its tenant has nothing left, takes no rows, and is one of the unfinished until it ends."""
+    quotas = Quotas({"a": quota})
+    one = scheduler(quotas)
+    account = quotas.account("a", 0.0)
+    assert account is not None
+    one.submit(asked(1), 0.0)
+    left_s = account.wait_s(1, 0.0)
+    one.submit(asked(2)._replace(charged=True), 0.0)
+    assert 2 == account.unfinished
+    assert left_s >= account.wait_s(1, 0.0) > 0.0
+    one.submit(asked(3), 0.0)
+    one.abandon_all(0.0)
+    ended = {record.request_id: record for record in one.poll(0.0).records}
+    assert (0, Outcome.REJECTED_QUOTA) == (account.unfinished, ended[3].outcome)
+    assert [True, True, False] == [ended[number].charged for number in (1, 2, 3)]

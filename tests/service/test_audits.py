@@ -33,6 +33,7 @@ from variants.preparation import Row
 from variants.repository import Repository
 
 INFER = "/v2/models/chain/infer"
+OF_FAMILY = Request(99, "f", (0,), 0.0, revision=FAMILY.revision)
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +158,10 @@ def test_a_draining_replica_gives_audits_up() -> None:
         numbers = iter(range(100, 1000))
         audits = Audits(1.0, quality, {"f": FAMILY}.get, submit, cancelled.append, lambda: next(numbers), str)
         for number in range(MOST_RUNNING + 3):
-            audits.consider(Request(number, "f", (0,), 0.0), str(number), np.zeros(4), answered(1))
+            audits.consider(OF_FAMILY._replace(id=number), str(number), np.zeros(4), answered(1))
         await asyncio.sleep(0)
         audits.stop()
-        audits.consider(Request(99, "f", (0,), 0.0), "99", np.zeros(4), answered(1))
+        audits.consider(OF_FAMILY, "99", np.zeros(4), answered(1))
         await asyncio.sleep(0)
         return quality
 
@@ -168,3 +169,25 @@ def test_a_draining_replica_gives_audits_up() -> None:
     assert quality.skipped == {"f": 3}
     assert [request.id for request in submitted] == cancelled == list(range(100, 100 + MOST_RUNNING))
     assert all(request.audit and request.pinned == "large" for request in submitted)
+
+
+def test_what_a_revision_that_is_gone_answered_is_not_audited() -> None:
+    """Another one has its place by the time the audit would be asked: nothing is asked, and nothing compared."""
+    submitted: list[Request] = []
+
+    async def scenario() -> LiveQuality:
+        quality = LiveQuality(Rules())
+
+        def submit(request: Request, rows: Sequence[Row]) -> asyncio.Future[Answer]:
+            submitted.append(request)
+            return asyncio.get_running_loop().create_future()
+
+        audits = Audits(1.0, quality, {"f": FAMILY}.get, submit, lambda _: None, lambda: 1, str)
+        for revision in ("gone", FAMILY.revision):
+            audits.consider(OF_FAMILY._replace(revision=revision), revision, np.zeros(4), answered(1))
+        await asyncio.sleep(0)
+        return quality
+
+    quality = asyncio.run(scenario())
+    assert [FAMILY.revision] == [request.revision for request in submitted]
+    assert ({}, {}) == (quality.compared, quality.skipped)

@@ -133,3 +133,10 @@ def test_the_router_prefers_better_variants_to_one_that_drifts() -> None:
         return sum(record.variant == "small" for record in records) / len(records)
 
     assert share(0.5) < share(0.0)
+
+
+def test_a_drift_is_found_though_the_first_comparison_came_without_evidence() -> None:
+    """Under a memory budget evidence is there while two variants are: what was expected is looked up again."""
+    quality = LiveQuality(Rules(window_s=500.0, margin=0.02, hold_s=10.0))
+    quality.compare(replace(BUILT, evidence=None), "small", True, 0.0)
+    assert {"small"} == quality.lost(BUILT, drifting(quality)).keys()
