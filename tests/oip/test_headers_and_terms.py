@@ -188,7 +188,7 @@ def test_an_unsound_traceparent_is_ignored(value: bytes) -> None:
 def test_of_a_later_version_of_traceparent_no_more_is_kept_than_this_one_knows(
     rest: bytes, flags: bytes, kept: str
 ) -> None:
-    """Later versions may append fields, which are neither sent back nor handed on; flags are unset but for the first."""
+    """Later versions may append fields, which go nowhere; flags are unset but for the first."""
     value = b"01" + TRACE[2:-2] + flags + rest
     assert read_headers([(b"traceparent", value)]).traceparent == f"00{TRACE[2:-2].decode()}{kept}"
 
