@@ -75,6 +75,7 @@ bench-colocation: $(STAMPS)/dev ## many families on one machine: who gets what, 
 
 bench-drift: $(STAMPS)/dev ## a variant that has drifted, believed to have or not, simulated (ARGS)
 	@$(BIN)/python -m loadtests.drifted $(ARGS)
+
 bench-outer-loop: $(STAMPS)/dev ## what reading Prometheus brings, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.outer_loop $(if $(MODELS),--models $(MODELS)) $(ARGS)
 

@@ -13,9 +13,9 @@ from queue import Full, Queue
 
 from router.contract import NEVER, BatchRecord, Outcome, Record
 from router.sampling import fraction
+from service.oip.errors import status_of
 from service.origins import PURPOSE
 from service.settings import Settings
-from service.spans import status_of
 
 logger = logging.getLogger("pareto.access")
 

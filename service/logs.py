@@ -36,6 +36,7 @@ def json_formatter() -> logging.Formatter:
 
 def _handlers() -> Iterator[logging.Handler]:
     """Every handler of every logger."""
-    known = logging.root.manager.loggerDict.values()
+    # A copy: threads of libraries make loggers meanwhile.
+    known = list(logging.root.manager.loggerDict.values())
     for logger in (logging.root, *(one for one in known if isinstance(one, logging.Logger))):
         yield from logger.handlers

@@ -7,21 +7,17 @@ not there; of the others a share is drawn by their ids, so that a retry is trace
 from __future__ import annotations
 
 import itertools
-import secrets
 from collections.abc import Callable
-
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from secrets import token_hex
 
 from router.contract import Origin
 from router.sampling import fraction
 from service.exchange import RawHeaders
-from service.oip.headers import RequestHeaders
+from service.oip.headers import SAMPLED, RequestHeaders
 from service.settings import Settings
 
 PURPOSE = "observe"
 """Of the draw; one for traces and access log, so that of equal shares the same requests have both."""
-SAMPLED = 0x01
-"""The bit of a `traceparent`'s flags that says that the caller keeps the trace."""
 
 
 class Origins:
@@ -29,27 +25,24 @@ class Origins:
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self._settings = settings
-        self._prefix = secrets.token_hex(6)
+        self._prefix = token_hex(6)
         self._count = itertools.count(1)
-        self._ids = RandomIdGenerator()
 
     def of(self, headers: RequestHeaders, path: str) -> Origin:
         """The origin of a request with these headers."""
         name = headers.request_id or f"{self._prefix}-{next(self._count):x}"
         settings = self._settings()
         traces = settings.traces_endpoint is not None
-        draw = fraction(name, PURPOSE) if settings.traces_share or settings.access_log_share else 1.0
         caller = headers.traceparent
+        drawn = settings.access_log_share or (settings.traces_share and caller is None)
+        draw = fraction(name, PURPOSE) if drawn else 1.0
         if caller is not None:
-            _, trace, parent, flags, *_ = caller.split("-")
-            span = self._span() if traces and int(flags, 16) & SAMPLED else ""
+            _, trace, parent, flags = caller.split("-")
+            span = token_hex(8) if traces and int(flags, 16) & SAMPLED else ""
             return Origin(name, path, trace, span, parent, draw)
         if traces and draw < settings.traces_share:
-            return Origin(name, path, f"{self._ids.generate_trace_id():032x}", self._span(), draw=draw)
+            return Origin(name, path, token_hex(16), token_hex(8), draw=draw)
         return Origin(name, path, draw=draw)
-
-    def _span(self) -> str:
-        return f"{self._ids.generate_span_id():016x}"
 
 
 def echoes(origin: Origin, headers: RequestHeaders) -> RawHeaders:

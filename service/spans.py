@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from router.contract import NEVER, Escalation, Outcome, Record, Step
 from service import __version__
-from service.oip.errors import BY_OUTCOME, BY_REASON
+from service.oip.errors import status_of
 
 Attributes = dict[str, str | bool | int | float]
 
@@ -161,13 +161,6 @@ class RequestTrace:
 
     def _ns(self, at_s: float) -> int:
         return round((at_s + self._epoch_s) * 1e9)
-
-
-def status_of(record: Record) -> int:
-    """The HTTP status that says how a request ended."""
-    if record.outcome is Outcome.SERVED or record.outcome is Outcome.SERVED_LATE:
-        return 200
-    return (BY_REASON.get(record.reason) or BY_OUTCOME[record.outcome]).status
 
 
 def _route(path: str) -> str:

@@ -1,4 +1,4 @@
-"""One family: who answers, why, how fast, and whether the answers still are what was measured."""
+"""One family: who answers, why, how fast, whether the answers still are what was measured, and trials of revisions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def family() -> dashboard.Dashboard:
     _answers(shown)
     _times(shown)
     _quality(shown)
+    _trial(shown)
     return shown
 
 
@@ -124,6 +125,8 @@ def _quality(shown: dashboard.Dashboard) -> None:
             "percentunit",
             (f"max by (variant) (pareto_feedback_accuracy_ratio{OF})", "{{variant}}"),
             (f"max by (variant) (pareto_variant_quality_ratio{OF})", "{{variant}} as measured"),
+            (f"min by (variant) (pareto_variant_believed_quality_ratio{OF})", "{{variant}} as believed"),
+            about="Believed to be less than measured: correct_quality has found a drift, docs/quality.md.",
             most=1.0,
             span=THIRD,
         )
@@ -151,6 +154,28 @@ def _quality(shown: dashboard.Dashboard) -> None:
             "Batches that failed",
             "ops",
             (f"sum by (variant) (rate(pareto_failed_batches_total{OF}{RATE}))", "{{variant}}"),
+            span=HALF,
+        )
+    )
+
+
+def _trial(shown: dashboard.Dashboard) -> None:
+    shown.with_panel(
+        graph(
+            "Trial of another revision",
+            "none",
+            (f"sum by (state) (pareto_canary_state{OF}) > 0", "{{state}}"),
+            (f"max(pareto_canary_share_ratio{OF})", "share of the callers"),
+            about="The last one: replicas by how it stands there, and who takes part. Canaries: docs/quality.md.",
+            span=HALF,
+        )
+    ).with_panel(
+        graph(
+            "What the trial compares",
+            "ops",
+            (f"sum by (outcome) (rate(pareto_canary_comparisons_total{OF}{RATE}))", "{{outcome}}"),
+            (f"sum(rate(pareto_canary_answers_total{OF}{RATE}))", "answers of the new revision"),
+            (f"sum(rate(pareto_canary_fallbacks_total{OF}{RATE}))", "left to the old revision"),
             span=HALF,
         )
     )

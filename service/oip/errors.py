@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from router.contract import Outcome, Reason
+from router.contract import Outcome, Reason, Record
 
 ECHO_CHARACTERS = 80
 """A message repeats at most this much of a caller's value."""
@@ -94,6 +94,13 @@ def dropped(outcome: Outcome, reason: Reason, retry_after_s: float = 1.0) -> Pro
     return ProtocolError(
         drop.status, drop.message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None
     )
+
+
+def status_of(record: Record) -> int:
+    """The HTTP status that says how a request ended."""
+    if record.outcome is Outcome.SERVED or record.outcome is Outcome.SERVED_LATE:
+        return 200
+    return (BY_REASON.get(record.reason) or BY_OUTCOME[record.outcome]).status
 
 
 def malformed(field: str, expected: str, got: str) -> ProtocolError:

@@ -25,7 +25,9 @@ LEAST = 1e-6
 """Of a duration in its own unit and of a fraction: smaller ones are slips of the pen, and vanish in floats."""
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+SAMPLED = 0x01
+"""The bit of a `traceparent`'s flags that says that the caller keeps the trace."""
 
 
 class RequestHeaders(NamedTuple):
@@ -141,9 +143,16 @@ def _text(name: bytes, value: bytes) -> str:
 
 
 def _traceparent(name: bytes, value: bytes) -> str:
-    """The header where it is sound, else empty, which counts as seen."""
+    """The header in 55 characters where it is sound, else empty, which counts as seen.
+
+    Of a later version that is what this one knows of it, as W3C wants it: no more than ids and the bit for `sampled`.
+    """
     match = _TRACEPARENT.fullmatch(value)
-    return "" if match is None or (match[1] == b"00" and match[2]) else value.decode("latin-1")
+    if match is None or (match[1] == b"00" and match[3]):
+        return ""
+    if match[1] == b"00":
+        return value.decode("ascii")
+    return f"00-{value[3:52].decode('ascii')}-{int(match[2], 16) & SAMPLED:02x}"
 
 
 def _load_metrics(name: bytes, value: bytes) -> str:

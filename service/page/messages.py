@@ -8,11 +8,15 @@ from typing import Any
 import orjson
 
 from router.contract import NEVER
+from service.canary_trial import Report, State
 from service.loading import LoadedFamily
 from service.page.tally import Decision, Second, Tally, quantile_s
 from variants.shared_sizes import repeated_table_bytes
 
 Message = dict[str, Any]
+
+TOLD_S = 3600.0
+"""For so long a trial that has ended is told of."""
 
 
 def encoded(event: str, said: Message) -> bytes:
@@ -32,6 +36,20 @@ def family_card(loaded: LoadedFamily) -> Message:
         "memory_bytes": sum(variant.memory_bytes for variant in variants) - repeated_bytes,
         "refused": len(loaded.refused),
     }
+
+
+def trial_line(report: Report | None, now: float) -> str:
+    """The last trial of a family in a sentence; empty where there was none, or it has been over for `TOLD_S`."""
+    if report is None or (report.ended_s is not None and now - report.ended_s > TOLD_S):
+        return ""
+    share = "copies only" if report.rules.shadow else f"{100 * report.rules.share:.4g} % of the callers"
+    compared = report.agreed + report.disagreed
+    counted = f"{report.answers} of {report.rules.answers} answers, {report.disagreed} of {compared} compared differ"
+    beside = f"revision {report.revision} beside {report.serving}"
+    if report.state is State.RUNNING:
+        return f"On trial: {beside}, {share}: {counted}."
+    why = f" ({report.why})" if report.why else ""
+    return f"Trial of {beside}: {report.state.value}{why} after {counted}."
 
 
 def second_line(second: Second) -> list[Any]:

@@ -183,10 +183,14 @@ def test_an_unsound_traceparent_is_ignored(value: bytes) -> None:
     assert read_headers([(b"traceparent", TRACE), (b"traceparent", TRACE)]).traceparent is None
 
 
-def test_a_later_version_of_traceparent_may_be_longer() -> None:
-    """Later versions may append fields."""
-    value = b"01" + TRACE[2:] + b"-what-ever"
-    assert read_headers([(b"traceparent", value)]).traceparent == value.decode()
+@pytest.mark.parametrize("rest", [b"", b"-what-ever", b"-\x01\xff", b"-" + 8000 * b"-"])
+@pytest.mark.parametrize(("flags", "kept"), [(b"01", "01"), (b"ff", "01"), (b"fe", "00")])
+def test_of_a_later_version_of_traceparent_no_more_is_kept_than_this_one_knows(
+    rest: bytes, flags: bytes, kept: str
+) -> None:
+    """Later versions may append fields, which go nowhere; flags are unset but for the first."""
+    value = b"01" + TRACE[2:-2] + flags + rest
+    assert read_headers([(b"traceparent", value)]).traceparent == f"00{TRACE[2:-2].decode()}{kept}"
 
 
 def test_repeated_words_must_agree() -> None:

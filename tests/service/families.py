@@ -95,7 +95,7 @@ def chain_models() -> dict[str, onnx.ModelProto]:
     }
 
 
-def write_chain(repository: Repository, name: str, default_slo_s: float = 10.0) -> None:
+def write_chain(repository: Repository, name: str, default_slo_s: float = 10.0, revision: str = "1") -> None:
     """Publish those two exits with what they answer on 400 rows: the second is always right, the first when it is sure.
 
     Input and labels are those of `write_family`; the label is the sign of `LARGE` times x.
@@ -111,7 +111,9 @@ def write_chain(repository: Repository, name: str, default_slo_s: float = 10.0) 
     variants = {variant: (models[variant], float((e[1] == label).mean())) for variant, e in evidence.items()}
     stages = {stage: models[stage] for stage in ("first", "second")}
     paths = {"small": ("first",), "large": ("first", "second")}
-    write_family(repository, name, variants, default_slo_s, evidence=evidence, stages=stages, paths=paths)
+    write_family(
+        repository, name, variants, default_slo_s, evidence=evidence, stages=stages, paths=paths, revision=revision
+    )
 
 
 def write_family(

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.canary import Trial
 from router.contract import NEVER, Escalation, Evidence, Family, Outcome, Reason, Record, VariantProfile
 from router.latency import table
+from service.canary_trial import Report, State
 from service.page.expectation import Expectation
+from service.page.messages import TOLD_S, trial_line
 from service.page.tally import DECISIONS, EDGES_S, HISTORY_S, WINDOW_S, History, quantile_s
 from service.page.words import CHOSEN, ESCALATIONS, REFUSED
 
@@ -67,6 +71,26 @@ def test_the_sentences_are_those_of_the_documentation(heading: str, before: str,
             documented[cells[0].split(",")[0].strip("`")] = before + cells[-1].replace("`", "")
     assert len(documented) >= 5
     assert documented == {word: words[word] for word in documented}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "On trial: revision 2 beside 1, 5 % of the callers: 9 of 1000 answers, 1 of 8 compared differ."),
+        ({"rules": Trial(0.05, shadow=True)}, "On trial: revision 2 beside 1, copies only: 9 of 1000 answers, "),
+        ({"state": State.PASSED}, "Trial of revision 2 beside 1: passed after 9 of 1000 answers, "),
+        ({"state": State.SLOW, "ended_s": 99.0, "why": "so"}, "Trial of revision 2 beside 1: slow (so) after 9 of "),
+        ({"state": State.SLOW, "ended_s": 99.0 - TOLD_S - 1.0}, ""),
+    ],
+)
+def test_a_trial_is_a_sentence_while_it_runs_and_for_a_while_after_it(values: dict[str, Any], said: str) -> None:
+    """Its revisions, who takes part, how far it is, and how it ended."""
+    report = Report("f", "2", "1", Trial(0.05), 1.0, answers=9, agreed=7, disagreed=1)
+    for name, value in values.items():
+        setattr(report, name, value)
+    assert trial_line(report, 99.0).startswith(said)
+    assert bool(said) == bool(trial_line(report, 99.0))
+    assert not trial_line(None, 99.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.booleans(), st.floats(0.0, 20.0)), max_size=60))

@@ -90,6 +90,8 @@ function tick(said) {
   const last = Math.max(0, ...state.decisions.keys());
   forget(state.decisions, (number) => number <= last - 50);
   tiles(said);
+  say(byId("trial"), said.trial ?? "");
+  byId("trial").hidden = !said.trial;
   frontier.update(said.recent, said.latency_ms ?? {});
   drawSeries(state);
   showWhy(said.recent, state.welcome.words, said.refused_early);
