@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from router.backlog import LaneKey
 from router.contract import NEVER, Dispatch, Escalation, Item, Outcome, Reason, Record, Request
+from router.fairness import FlowKey
 from router.quotas import Account
 
 
@@ -14,11 +15,13 @@ class Pending:
     and the rows whose answer may still be replaced by a better one. `insured` says that an alarm is set to send what
     there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
     `expected` says that it could have been answered in time when it came, `cold` that it has waited for a load: then
-    it is answered though it is late. `permit` is its tenant's account.
+    it is answered though it is late. `permit` is its tenant's account. `beyond` is the flow beyond whose share it was
+    let in, `None` where it was within.
     """
 
     __slots__ = (
         "batch_size",
+        "beyond",
         "cold",
         "confidence",
         "escalation",
@@ -53,6 +56,7 @@ class Pending:
         self.observed_s = 0.0
         self.last: Dispatch | None = None
         self.permit: Account | None = None
+        self.beyond: FlowKey | None = None
 
     def taken(self, item: Item) -> None:
         """This row waits no longer: it is in a batch."""
