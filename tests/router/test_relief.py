@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from router.contract import Family, Outcome, Reason, Record, Request, Slot, VariantProfile, WhenLate
+import numpy as np
+import pytest
+
+from router.contract import Dispatch, Family, Outcome, Reason, Record, Request, Slot, VariantProfile, WhenLate
 from router.latency import table
+from router.limits import SERVING
 from router.policies import policy_named
 from router.scheduler import Scheduler
 
@@ -48,7 +52,60 @@ class Crowd:
 
     def ended(self, family: str) -> list[tuple[Outcome, Reason]]:
         """How requests of a family ended so far."""
-        return [(record.outcome, record.reason) for record in self.records if self.families[record.request_id] == family]
+        return [
+            (record.outcome, record.reason) for record in self.records if self.families[record.request_id] == family
+        ]
+
+
+def evictions(policy: str, seed: int) -> int:
+    """Random requests of 1 to 3 rows, `loud` in bursts, batches that take up to twice as long as planned or break.
+
+    Asserts that every request ends exactly once. Returns how many ended as `over_share` after they had waited.
+    """
+    rng = np.random.default_rng(seed)
+    variants = tuple(
+        VariantProfile(f"v{i}", 0.7 + 0.1 * i, table((1, 8), (row_s, 5 * row_s)))
+        for i, row_s in enumerate((0.001, 0.003))
+    )
+    families = [Family(name, variants, max_batch=8) for name in ("calm", "loud")]
+    scheduler = Scheduler(families, [Slot(0), Slot(1)], policy_named(policy), SERVING)
+    running: dict[int, Dispatch] = {}
+    records: list[Record] = []
+    now, asked = 0.0, 0
+
+    def poll() -> None:
+        turn = scheduler.poll(now)
+        records.extend(turn.records)
+        running.update({dispatch.batch_id: dispatch for dispatch in turn.dispatches})
+
+    for _ in range(250):
+        now += float(rng.exponential(0.003))
+        loud = asked > 30 and rng.random() < 0.03
+        for _ in range(int(rng.integers(60, 120)) if loud else 1):
+            when_late = WhenLate.SERVE if rng.random() < 0.3 else WhenLate.SHED
+            slo_s = float(rng.choice([0.03, 0.1, 0.4]))
+            rows = (0,) * int(rng.integers(1, 4))
+            name = "loud" if loud else "calm"
+            scheduler.submit(Request(asked, name, rows, now, now + slo_s, when_late=when_late), now)
+            asked += 1
+        poll()
+        for number, batch in list(running.items()):
+            if running.get(number) is batch and now >= batch.started_s + batch.predicted_s * rng.uniform(0.8, 2.0):
+                first = min(other for other, candidate in running.items() if candidate.slot == batch.slot)
+                dispatch = running.pop(first)
+                if rng.random() < 0.02:
+                    scheduler.fail(first, Reason.EXECUTOR_ERROR, now)
+                else:
+                    scheduler.complete(first, now, confidences=rng.uniform(0.4, 1.0, len(dispatch.items)).tolist())
+        if rng.random() < 0.1:
+            scheduler.cancel(int(rng.integers(asked)), now)
+        poll()
+    scheduler.abandon_all(now)
+    poll()
+    assert sorted(record.request_id for record in records) == list(range(asked))
+    assert scheduler.queued_rows == 0
+    waited = [record for record in records if record.finished_s > record.arrival_s]
+    return sum((record.outcome, record.reason) == OVER_SHARE for record in waited)
 
 
 OVER_SHARE = (Outcome.REJECTED_INFEASIBLE, Reason.OVER_SHARE)
@@ -117,3 +174,9 @@ def test_looking_early_evicts_nobody() -> None:
     early = Request(9999, "calm", (0,), 0.0, SLO_S)
     assert crowd.scheduler.refuse_hopeless(early, 0.0) is None
     assert waiting == crowd.scheduler.queued_rows
+
+
+@pytest.mark.parametrize("policy", ["casc", "fastest"])
+def test_nothing_is_lost_and_nothing_ends_twice_where_many_are_evicted(policy: str) -> None:
+    """Requests of several rows, some of which run or have answers, and such that want late answers too."""
+    assert sum(evictions(policy, seed) for seed in range(2)) > 5
