@@ -19,7 +19,10 @@ from router.viewer import Known
 MOST_LANES = 64
 """Rows in more lanes than that are not counted: the cost of a request must not be the callers' to choose."""
 SPARED = 0.8
-"""Requests beyond a share may fill so much of the time: batches are not always full, nor as quick as planned."""
+"""Where far too much is asked for, requests beyond a share may fill so much of the time: batches are not always full,
+nor as quick as planned. Elsewhere they may fill it, as long as nobody needs it (`router.relief`)."""
+ROOMY, CROWDED = 1.0, 1.5
+"""How many times the machine is asked for where `SPARED` and what is expected begin to count, and count in full."""
 
 
 def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int | None:
@@ -99,18 +102,23 @@ def work_ahead(
     return Ahead(work_s, first, tuple(after))
 
 
-def spares(ahead: Ahead, own_s: float, by_s: float, now: float, slots: int, due_s: Callable[[float], float]) -> bool:
+def spares(
+    ahead: Ahead, own_s: float, by_s: float, now: float, slots: int, crowd: float, due_s: Callable[[float], float]
+) -> bool:
     """Whether nobody who waits or is expected needs the time that a request takes which is due at `by_s`.
 
     Looked at is its own deadline, and the last one of each lane with rows that go later: up to there, all that waits
-    and all that will come and be due (`due_s` within so many seconds) must fit.
+    and all that will come and be due (`due_s` within so many seconds) must fit. `crowd` is what is asked for over what
+    there is: the less that is, the less is left for whoever may come.
     """
+    care = min(max(0.0, (crowd - ROOMY) / (CROWDED - ROOMY)), 1.0)
+    filled = slots * (1.0 - care * (1.0 - SPARED))
     work_s = ahead.before_s + own_s
-    if work_s + due_s(by_s - now) > SPARED * slots * (by_s - now):
+    if work_s + care * due_s(by_s - now) > filled * (by_s - now):
         return False
     for last_s, rows_s in sorted(ahead.after):
         work_s += rows_s
-        if work_s + due_s(last_s - now) > SPARED * slots * (last_s - now):
+        if work_s + care * due_s(last_s - now) > filled * (last_s - now):
             return False
     return True
 

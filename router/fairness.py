@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from router.contract import EVEN, Request, Share
 
@@ -74,6 +75,13 @@ def allotment(asked: float, share: Share, level: float, capacity: float) -> floa
     return min(asked, max(share.weight * level, share.guaranteed * capacity))
 
 
+class FlowKey(NamedTuple):
+    """Names a flow: that of a tenant, or of a family."""
+
+    is_tenant: bool
+    name: str
+
+
 class _Flow:
     """Demand of a flow (seconds per second), and when a server of its own would have done what was let in."""
 
@@ -109,7 +117,18 @@ class _Flow:
 class Flows:
     """The flows of one kind on a machine of so many seconds per second; at most `MOST_FLOWS` and one more."""
 
-    __slots__ = ("_asked", "_capacity", "_due", "_due_slo_s", "_filled", "_flows", "_known_s", "_levels", "_swept_s")
+    __slots__ = (
+        "_asked",
+        "_capacity",
+        "_due",
+        "_due_slo_s",
+        "_filled",
+        "_flows",
+        "_known_s",
+        "_levels",
+        "_swept_s",
+        "crowd",
+    )
 
     def __init__(self, capacity: float) -> None:
         self._capacity = capacity
@@ -117,6 +136,8 @@ class Flows:
         self._known_s = self._swept_s = -math.inf
         self._asked: list[_Flow] = []
         self._filled = 0.0
+        self.crowd = 0.0
+        """What all flows lately asked for, over the capacity."""
         self._levels = [0.0, 0.0]
         """The two highest levels at which flows have what they want."""
         self._due_slo_s: list[float] = []
@@ -152,6 +173,11 @@ class Flows:
             due_s += (flow.allotted - flow.filled) * (within_s - flow.slo_s)
         return max(0.0, due_s)
 
+    def excess(self, name: str, now: float) -> float:
+        """What a flow asks for over what it may use."""
+        flow = self._flows.get(name) or self._flows.get(OTHERS)
+        return 0.0 if flow is None else flow.asked(now) / self._allotted(flow, now)
+
     def __len__(self) -> int:
         return len(self._flows)
 
@@ -181,6 +207,7 @@ class Flows:
         flows, capacity = list(self._flows.values()), self._capacity
         asked = [(RESERVE * flow.asked(now), flow.share) for flow in flows]
         total = sum([ask for ask, _ in asked])
+        self.crowd = total / (RESERVE * capacity)
         level = water_level(asked, capacity) if total > capacity else math.inf
         levels = [0.0, 0.0]
         for flow, (ask, share) in zip(flows, asked, strict=True):
@@ -257,9 +284,22 @@ class Fairness:
         if len(self._tenants) > 1:
             self._tenants.admit(*self._tenant(request), work_s, slo_s, by_s, now)
 
+    def flow_of(self, request: Request, flows: Flows) -> FlowKey:
+        """The flow of a request of one kind."""
+        family, tenant = self.flows_of(request)
+        return family if flows is self._families else tenant
+
+    def flows_of(self, request: Request) -> tuple[FlowKey, FlowKey]:
+        """The flow of its family and that of its tenant."""
+        return FlowKey(False, request.family), FlowKey(True, self._tenant(request)[0])
+
+    def excess(self, flow: FlowKey, now: float) -> float:
+        """What a flow asks for over what it may use."""
+        return (self._tenants if flow.is_tenant else self._families).excess(flow.name, now)
+
     def due_s(self, request: Request, flows: Flows, within_s: float) -> float:
         """See `Flows.due_s`."""
-        return flows.due_s(request.family if flows is self._families else self._tenant(request)[0], within_s)
+        return flows.due_s(self.flow_of(request, flows).name, within_s)
 
     def _tenant(self, request: Request) -> tuple[str, Share]:
         """The flow of its tenant and that one's share."""

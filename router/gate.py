@@ -5,18 +5,33 @@ Every request that comes is either refused here, with its record, or its rows wa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
-from router.admission import cannot_finish, has_time_for, lowest_variant, spares, work_ahead
+from router.admission import Ahead, cannot_finish, has_time_for, lowest_variant, spares, work_ahead
 from router.backlog import LaneKey
-from router.contract import NEVER, Item, Outcome, Reason, Request, WhenLate
-from router.fairness import Fairness
+from router.contract import NEVER, Item, Outcome, Reason, Request, Share, WhenLate
+from router.fairness import Fairness, FlowKey
 from router.limits import Limits
 from router.parts import Parts
 from router.pending import Pending
 from router.quotas import Account, Quotas
+from router.relief import Newcomer, Relief
 from router.roster import Roster
 from router.viewer import Known
+
+
+class _Verdict(NamedTuple):
+    """Why a request is refused, or the flow beyond whose share it is let in, or who has to make room for it."""
+
+    refusal: Reason | None = None
+    beyond: FlowKey | None = None
+    victims: Sequence[Pending] = ()
+
+
+_LET_IN = _Verdict()
+_REFUSED = _Verdict(Reason.DEADLINE_INFEASIBLE)
 
 
 class Gate:
@@ -26,7 +41,7 @@ class Gate:
     `fairness` shares mean nothing.
     """
 
-    __slots__ = ("_limits", "_parts", "_roster", "fairness", "quotas")
+    __slots__ = ("_limits", "_parts", "_relief", "_roster", "fairness", "quotas")
 
     def __init__(self, parts: Parts, roster: Roster, quotas: Quotas, fairness: Fairness | None, limits: Limits) -> None:
         self._parts = parts
@@ -34,6 +49,7 @@ class Gate:
         self._limits = limits
         self.quotas = quotas
         self.fairness = fairness
+        self._relief = None if fairness is None else Relief(parts, fairness)
 
     def take(self, request: Request, now: float) -> float | None:
         """Let a request in. Returns by when a policy must look at it, `None` where it is refused or waits for a load.
@@ -58,8 +74,9 @@ class Gate:
                 self._parts.ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
                 return None
             background = True
+        beyond = None
         if not background:
-            refusal = self._refusal(request, state, lowest, by_s, now)
+            refusal, beyond, victims = self._judge(request, state, lowest, by_s, now)
             self._ask(request, state, lowest, by_s, now, admitted=refusal is None)
             if refusal is not None and request.when_late is WhenLate.SHED:
                 self._parts.demand.observe(request, lowest, now)
@@ -67,7 +84,14 @@ class Gate:
                 return None
             # Who wants an answer though it is late does not take the time of those who want it in time.
             background = refusal is not None
-        return self._enter(request, state, lowest, by_s, account, now, background=background)
+            if self._relief is not None:
+                self._relief.evict(victims, now)
+        return self._enter(request, state, lowest, by_s, account, now, background=background, beyond=beyond)
+
+    def relieve(self, now: float) -> None:
+        """Whoever is beyond a share and in the way of others makes room; call before a policy decides."""
+        if self._relief is not None:
+            self._relief.relieve(now)
 
     def refuse_hopeless(self, request: Request, now: float) -> Reason | None:
         """See `Scheduler.refuse_hopeless`."""
@@ -75,7 +99,7 @@ class Gate:
         if state is None or lowest is None or request.when_late is not WhenLate.SHED:
             return None
         by_s = self._planned_by_s(request)
-        refusal = self._refusal(request, state, lowest, by_s, now)
+        refusal = self._judge(request, state, lowest, by_s, now).refusal
         if refusal is None:
             return None
         self._ask(request, state, lowest, by_s, now, admitted=False)
@@ -130,10 +154,13 @@ class Gate:
         now: float,
         *,
         background: bool,
+        beyond: FlowKey | None,
     ) -> float:
         """Its rows wait from now on; returns what `take` does."""
         pending = self._parts.ledger.open(request)
         _admit(pending, account, now)
+        if beyond is not None and self._relief is not None:
+            self._relief.mark(pending, beyond, by_s)
         held = self._held(request, state, lowest, by_s, now)
         self._parts.waiting.enter(pending, lowest, by_s, background=background, held=held)
         first, classes = max(lowest, held), set(request.row_classes)
@@ -160,37 +187,49 @@ class Gate:
         for key, item in [(key, item) for key, items in self._parts.backlog.lanes() if key.held for item in items]:
             self.loosen(key, item, now)
 
-    def _refusal(self, request: Request, state: Known, lowest: int, by_s: float, now: float) -> Reason | None:
-        """Why it is refused at once, or comes after all others: its time is over, or taken by others that go first even
-        with everything at its cheapest, or others have a right to it.
+    def _judge(self, request: Request, state: Known, lowest: int, by_s: float, now: float) -> _Verdict:
+        """Whether it is refused at once, or comes after all others: its time is over, or taken by others that go first
+        even with everything at its cheapest, or others have a right to it.
 
         Nobody keeps a variant where that leaves it little time.
         """
         if request.deadline_s == NEVER:
-            return None
+            return _LET_IN
         if self._parts.backlog.rows and len(self._parts.ledger.stickiness):
             self._loosen_all(request, lowest, by_s, now)
         if by_s <= now:
-            return Reason.DEADLINE_INFEASIBLE
+            return _REFUSED
         if not self._parts.backlog.rows:
-            return None
+            return _LET_IN
         if all(dispatch.family != request.family for dispatch in self._parts.slots.running):
             # Views do so only for families whose rows wait: one that is always refused would never recover.
             state.latency.relax(now)
-        count = self._parts.slots.count
         ahead = work_ahead(self._parts.families, self._parts.backlog, self._parts.slots, request.urgency, by_s, now)
         if not ahead.rows:
             # Whatever is believed of latencies: what is refused teaches nothing.
-            return None
+            return _LET_IN
         own_s, share = state.latency.full_rows_s(lowest, request.row_classes), state.family.share
-        if ahead.before_s + own_s > (by_s - now) * count:
-            return Reason.DEADLINE_INFEASIBLE
-        fairness = self.fairness
-        beyond = None if fairness is None else fairness.beyond(request, share, own_s, by_s, now)
-        if fairness is None or beyond is None:
-            return None
+        return self._by_shares(request, share, ahead, own_s, by_s, now)
+
+    def _by_shares(
+        self, request: Request, share: Share, ahead: Ahead, own_s: float, by_s: float, now: float
+    ) -> _Verdict:
+        """What becomes of a request that takes `own_s` seconds at its cheapest and is due at `by_s`."""
+        count = self._parts.slots.count
+        fits = ahead.before_s + own_s <= (by_s - now) * count
+        fairness, relief = self.fairness, self._relief
+        if fairness is None or relief is None:
+            return _LET_IN if fits else _REFUSED
+        beyond = fairness.beyond(request, share, own_s, by_s, now)
+        if beyond is None:
+            victims = () if fits else relief.victims(now, Newcomer(request, by_s, own_s))
+            return _Verdict(victims=victims) if fits or victims else _REFUSED
+        if not fits:
+            return _REFUSED
         due_s = partial(fairness.due_s, request, beyond)
-        return None if spares(ahead, own_s, by_s, now, count, due_s) else Reason.OVER_SHARE
+        if spares(ahead, own_s, by_s, now, count, beyond.crowd, due_s):
+            return _Verdict(beyond=fairness.flow_of(request, beyond))
+        return _Verdict(Reason.OVER_SHARE)
 
     def _ask(self, request: Request, state: Known, lowest: int, by_s: float, now: float, *, admitted: bool) -> None:
         """Count what a request asks of its family's and its tenant's share."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from router.backlog import LaneKey
 from router.contract import NEVER, Dispatch, Escalation, Item, Outcome, Reason, Record, Request, Step
+from router.fairness import FlowKey
 from router.quotas import Account
 
 
@@ -15,10 +16,12 @@ class Pending:
     there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
     `expected` says that it could have been answered in time when it came, `cold` that it has waited for a load: then
     it is answered though it is late. `permit` is its tenant's account. `steps` are noted of traced requests alone.
+    `beyond` is the flow beyond whose share it was let in, `None` where it was within.
     """
 
     __slots__ = (
         "batch_size",
+        "beyond",
         "cold",
         "confidence",
         "escalation",
@@ -55,6 +58,7 @@ class Pending:
         self.last: Dispatch | None = None
         self.steps: tuple[Step, ...] = ()
         self.permit: Account | None = None
+        self.beyond: FlowKey | None = None
 
     def taken(self, item: Item) -> None:
         """This row waits no longer: it is in a batch."""

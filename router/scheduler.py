@@ -140,6 +140,7 @@ class Scheduler:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._ledger.ring(now)
         self._demand.known_s = now
+        self._gate.relieve(now)
         while self._backlog.rows:
             soon = None if self._slots.free else self._slots.soon(now)
             if not self._slots.free and soon is None and now < self._wake_at:
