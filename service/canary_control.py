@@ -57,6 +57,8 @@ class CanaryControl:
             if running is not None and running.report.revision == revision:
                 canaries.add(running.loaded, model, served.family.revision, rules, is_shared=running.is_shared)
                 return
+            # A build makes its revision the active one: until it is promoted, a restart is to serve the old one.
+            await self._control.activate(repository, model, served.family.revision)
             hidden = hidden_name(model, revision, next(self._numbers))
             try:
                 loaded, piece = await asyncio.to_thread(gateway.reader.read, model, revision, hidden)

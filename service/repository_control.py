@@ -87,7 +87,7 @@ class RepositoryControl:
         finally:
             self._loading.discard(name)
         if revision is not None:
-            await self._activate(repository, name, revision)
+            await self.activate(repository, name, revision)
 
     async def unload(self, name: str) -> None:
         """Answer what waits, then serve the family no longer. Raises `ProtocolError` 404 for one that is not served."""
@@ -138,8 +138,8 @@ class RepositoryControl:
         if residency is not None and not await residency.load_first(name):
             raise RepositoryError(f"{name}: none of its variants can be loaded within the memory budget")
 
-    async def _activate(self, repository: Repository, name: str, revision: str) -> None:
-        """Have the next start serve that revision too."""
+    async def activate(self, repository: Repository, name: str, revision: str) -> None:
+        """Have the next start serve that revision too. Raises `ProtocolError` 500 where that cannot be written."""
         try:
             if await asyncio.to_thread(repository.active, name) == revision:
                 return

@@ -129,6 +129,24 @@ def test_requests_at_the_revision_on_trial_get_their_answers_from_it(models: Pat
     serve(models, budget, scenario)
 
 
+def test_a_restart_serves_the_old_revision_until_the_new_one_is_promoted(models: Path) -> None:
+    """Also where the build of the new one has made it the active one; and so does a plain load after a rollback."""
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        repository = Repository(models)
+        repository.activate("f", "2")
+        await canaries.start("f", "2", ALL)
+        assert "1" == repository.active("f")
+        canaries.roll_back("f")
+        await control.load("f")
+        assert ("1", {"f": "1"}) == (repository.active("f"), await settled(gateway))
+        await canaries.start("f", "2", ALL)
+        await canaries.promote("f")
+        assert ("2", {"f": "2"}) == (repository.active("f"), await settled(gateway))
+
+    serve(models, None, scenario)
+
+
 async def _load_third(canaries: CanaryControl, control: RepositoryControl) -> None:
     await control.load("f", "3")
 
