@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,11 @@ from typing import NamedTuple
 
 import httpx
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from loadtests import oip
-from loadtests.cold import described, resident_bytes, serving_process
+from loadtests.cold import ResidentWatch, described, resident_bytes, serving_process
 from loadtests.cold_workload import family_names, write_copies
 from loadtests.report import write_json
 from loadtests.samples import read_samples
@@ -104,18 +102,19 @@ def churn(
     budget_bytes = empty_bytes + room_bytes
     settings = {"PARETO_MEMORY_BUDGET": str(budget_bytes), "PARETO_STAGES": "off", "PARETO_LOG_LEVEL": "warning"}
     with running(gateway(root, settings)) as server, httpx.Client(base_url=server.url, timeout=600.0) as client:
-        sampled = _Sampled(serving_process(server))
+        held: list[Held] = []
+        loaded = 0
         started_s, requests = time.monotonic(), 0
-        with sampled:
-            while sampled.loads < loads and time.monotonic() - started_s < limit_s:
+        with ResidentWatch(serving_process(server), SAMPLE_EVERY_S, lambda now: held.append(Held(loaded, now))):
+            while loaded < loads and time.monotonic() - started_s < limit_s:
                 headers, body = messages[requests % len(messages)]
                 client.post(paths[requests % len(paths)], content=body, headers=headers).raise_for_status()
                 requests += 1
                 if requests % ASK_METRICS_EVERY == 0:
-                    sampled.loads = counted(server, "pareto_model_loads_total")
+                    loaded = counted(server, "pareto_model_loads_total")
         seconds = time.monotonic() - started_s
         evictions = counted(server, "pareto_model_evictions_total")
-    return _churned(sampled.held, evictions, requests, seconds, empty_bytes, budget_bytes)
+    return _churned(held, evictions, requests, seconds, empty_bytes, budget_bytes)
 
 
 def counted(server: Server, name: str) -> int:
@@ -165,29 +164,6 @@ def _churned(
         slope_bytes=slope_bytes(held),
         most_bytes=int(resident.max()),
     )
-
-
-class _Sampled:
-    """Samples the resident memory of a process; `loads` is set by who counts them."""
-
-    def __init__(self, process: psutil.Process) -> None:
-        self.held: list[Held] = []
-        self.loads = 0
-        self._process = process
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> _Sampled:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(SAMPLE_EVERY_S):
-            self.held.append(Held(self.loads, self._process.memory_info().rss))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,9 +190,10 @@ def live(
         count = len(visits.arrival_s)
         workload = Workload(visits.arrival_s, np.full(count, slo_s), np.zeros(count, np.int64))
         sender = Sender(address.host, address.port or 80, requests)
-        with _Watch(serving_process(server)) as watch:
+        held_bytes = [0]
+        with ResidentWatch(serving_process(server), SAMPLE_EVERY_S, held_bytes.append):
             began_s, _ = sender.run(workload)
-        return score_live(sender, visits, began_s, slo_s, watch.most_bytes / budget_bytes, given)
+        return score_live(sender, visits, began_s, slo_s, max(held_bytes) / budget_bytes, given)
 
 
 def score_live(
@@ -245,16 +246,20 @@ def resident_bytes(server: Server) -> int:
     return int(float(match[1])) if match else 0
 
 
-class _Watch:
-    """Samples the resident memory of a process."""
+class ResidentWatch:
+    """Reads the resident memory of a process again and again, every `every_s` seconds, on a thread of its own.
 
-    def __init__(self, process: psutil.Process) -> None:
+    `seen` is called there with the bytes.
+    """
+
+    def __init__(self, process: psutil.Process, every_s: float, seen: Callable[[int], None]) -> None:
         self._process = process
+        self._every_s = every_s
+        self._seen = seen
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.most_bytes = 0
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> ResidentWatch:
         self._thread.start()
         return self
 
@@ -263,8 +268,8 @@ class _Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(SAMPLE_EVERY_S):
-            self.most_bytes = max(self.most_bytes, self._process.memory_info().rss)
+        while not self._stop.wait(self._every_s):
+            self._seen(self._process.memory_info().rss)
 
 
 def serving_process(server: Server) -> psutil.Process:

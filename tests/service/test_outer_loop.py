@@ -111,7 +111,7 @@ def test_a_reading_becomes_advice() -> None:
             http(b'{"status":"success","data":{"resultType":"vector","result":[{"metric":[],"value":[1,"1"]}]}}'),
             Result.MALFORMED,
         ),
-        (http(said(({"signal": "short", "model": ["f"]}, "0.5"))), Result.MALFORMED),  # type: ignore[dict-item]
+        (http(said(({"signal": "short", "model": ["f"]}, "0.5"))), Result.MALFORMED),  # type: ignore[dict-item]  # what must fail
         (http(said()), Result.STALE),
         (http(said(({"signal": "age"}, "61"))), Result.STALE),
         (http(said(({"signal": "age"}, "NaN"))), Result.STALE),

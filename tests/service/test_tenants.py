@@ -83,7 +83,7 @@ def test_strangers_share_a_label(client: httpx.Client) -> None:
 
 
 def variant_of(client: httpx.Client, slo_ms: int, session: str) -> tuple[str, str]:
-    """Who answers a request of this session, and why; late, where nothing else is to be had."""
+    """Who answers a caller with that `x-session-id`, and why; late, where nothing else is to be had."""
     headers = {TENANT: "loyal", "x-session-id": session, "x-slo-latency-ms": str(slo_ms), "x-slo-when-late": "serve"}
     response = client.post(INFER, json=sign_body(1.0), headers=headers).raise_for_status()
     assert response.json()["parameters"]["route_reason"] == response.headers["x-route-reason"]
