@@ -1,4 +1,4 @@
-"""One replica put together: families loaded, one scheduler, its driver, its observers, and the way in for requests."""
+"""One replica put together: families loaded, one scheduler, its driver, its observers, and its life."""
 
 from __future__ import annotations
 
@@ -6,46 +6,39 @@ import asyncio
 import itertools
 import logging
 from collections import ChainMap
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from router.agreement import Rules
-from router.contract import UNKNOWN, Family, Hints, Origin, Outcome, Reason, Request, Slot, WhenLate
+from router.contract import Family, Hints, Slot
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
 from service.access_log import AccessLog
-from service.asked import Asked, new_request
 from service.audits import Audits
 from service.canaries import Canaries
-from service.canary_trial import Tryout
 from service.correction import Believe, Correction, believe_at_once
 from service.dispatcher import Dispatcher, Observer
-from service.eligibility import check_request
-from service.exchange import Receive
 from service.executor_advice import tell_executors
 from service.feedback import Feedback
-from service.hidden_families import Unmasked, falls_back, hinted, model_of, unmasked
+from service.hidden_families import Unmasked, hinted, model_of
+from service.intake import Intake
 from service.interpreter import settle_interpreter
 from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.memory import budget_bytes
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError
-from service.oip.terms import TermDefaults, Terms
+from service.oip.terms import TermDefaults
 from service.outer_loop import OuterLoopReader, outer_loop_of
 from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
-from service.preparing import prepared, size_classes
 from service.reading import FamilyReader
 from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
@@ -53,8 +46,6 @@ from service.settings import Settings
 from service.spare_time import SpareTime
 from service.statistics import Statistics
 from service.tenants import Tenants
-from service.work import Answer
-from variants.preparation import Rows
 from variants.repository import RepositoryError
 
 if TYPE_CHECKING:
@@ -92,7 +83,7 @@ class Gateway:
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
         self.canaries = Canaries(self)
         self.correction: Correction | None = None
-        self._audits: Audits | None = None
+        self.audits: Audits | None = None
         self.traces: Traces | None = None
         self._access_log = AccessLog(lambda: self.settings, self.label)
         self.metrics = Metrics(self)
@@ -101,11 +92,11 @@ class Gateway:
         self.scheduler: Scheduler | None = None
         self.residency: Residency | None = None
         self.outer_loop: OuterLoopReader | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._held: dict[str, asyncio.Event] = {}
+        self.dispatcher: Dispatcher | None = None
+        self.intake = Intake(self)
         self._defaults: dict[str, TermDefaults] = {}
         self._pieces: dict[str, PiecewiseFamily] = {}
-        self._ids = itertools.count(1)
+        self.next_id = itertools.count(1).__next__
 
     async def start(self) -> None:
         """Load the families off the event loop, then take requests. Sets BROKEN where none can be loaded."""
@@ -153,7 +144,7 @@ class Gateway:
         )
         if not self._is_loading():
             return
-        self._dispatcher = self._driven(self.scheduler, loaded, slot_cores)
+        self.dispatcher = self._driven(self.scheduler, loaded, slot_cores)
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
@@ -161,7 +152,7 @@ class Gateway:
         tell_executors(settings, loaded)
         settle_interpreter(settings.switch_interval_s)
         if self.residency is not None:
-            self.residency.begin(self.scheduler, self._dispatcher.tell)
+            self.residency.begin(self.scheduler, self.dispatcher.tell)
             await self._load_pinned(self.residency)
             if not self._is_loading():
                 return
@@ -205,23 +196,28 @@ class Gateway:
                 believe = self.residency.believe
             self.correction = Correction(self.quality, self._measured, believe)
         if settings.audit_share > 0.0:
-            self._audits = Audits(
+            self.audits = Audits(
                 settings.audit_share,
                 self.quality,
                 self.for_spare_time,
                 dispatcher.submit,
                 dispatcher.cancel,
-                lambda: next(self._ids),
+                self.next_id,
                 self.label,
                 compared=self.correction.compared if self.correction is not None else None,
             )
-        self.canaries.begin(SpareTime(dispatcher.submit, dispatcher.cancel, lambda: next(self._ids)))
+        self.canaries.begin(SpareTime(dispatcher.submit, dispatcher.cancel, self.next_id))
         return dispatcher
 
     async def _load_pinned(self, residency: Residency) -> None:
         for name in residency.appraisal.pinned & self.families.keys():
             if self._is_loading():
                 await residency.load_first(name)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.phase is Phase.READY
 
     def _is_loading(self) -> bool:
         """To be asked after each pause of `start`: a signal may have ended the loading meanwhile."""
@@ -236,10 +232,10 @@ class Gateway:
     async def drain(self) -> None:
         """Refuse new requests, let the accepted ones finish, then fail what is left after the drain time."""
         self.phase = Phase.DRAINING
-        if self._dispatcher is None:
+        if self.dispatcher is None:
             return
         self._stop_spare_time()
-        if not await self._dispatcher.drained(self.settings.drain_s):
+        if not await self.dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._close()
         if self.traces is not None:
@@ -254,8 +250,8 @@ class Gateway:
 
     def _stop_spare_time(self) -> None:
         self.canaries.stop()
-        if self._audits is not None:
-            self._audits.stop()
+        if self.audits is not None:
+            self.audits.stop()
 
     def _close(self) -> None:
         if self.correction is not None:
@@ -263,113 +259,15 @@ class Gateway:
         self.canaries.close()
         if self.outer_loop is not None:
             self.outer_loop.stop()
-        if self._dispatcher is not None:
-            self._dispatcher.close()
+        if self.dispatcher is not None:
+            self.dispatcher.close()
         if self.residency is not None:
             self.residency.stop()
-
-    async def infer(
-        self,
-        family: str,
-        inputs: Mapping[str, NDArray[Any]],
-        terms: Terms,
-        arrival_s: float,
-        variant: str | None = None,
-        receive: Receive | None = None,
-        origin: Origin = UNKNOWN,
-    ) -> tuple[Answer, LoadedFamily]:
-        """Answer one request: prepare, queue, run. Floating-point `inputs` are finite.
-
-        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. The request is drawn for an
-        audit or a trial by the name in its `origin`. Returns the answer and the revision that gave it. Raises
-        `ProtocolError` for what is wrong with the request itself and for a replica that takes none; any other end is
-        in the record.
-        """
-        asked = Asked(inputs, terms, arrival_s, variant, receive, origin.name or str(next(self._ids)), origin)
-        if self.canaries.trials:
-            await self._released(family)
-            loaded = self.loaded(family)
-            check_request(loaded, variant, terms.min_accuracy)
-            trial = self.canaries.trial_for(loaded, variant, terms.min_accuracy, asked.drawn_by)
-            if trial is not None and self._dispatcher is not None:
-                # A drain waits for it, also where it is between two revisions.
-                with self._dispatcher.expecting():
-                    return await self._first_tried(trial, family, asked)
-        request, loaded, rows, answer = await self._served(family, asked)
-        if self.canaries.trials:
-            self.canaries.served(loaded, inputs, asked.drawn_by, variant is not None, answer)
-        if self._audits is not None:
-            self._audits.consider(request, asked.name, rows.values[0], answer)
-        return answer, loaded
-
-    async def _first_tried(self, trial: Tryout, family: str, asked: Asked) -> tuple[Answer, LoadedFamily]:
-        """The answer of the revision on trial, or that of the one that serves where the other gives none."""
-        tried = await self._try(trial, asked)
-        if tried is not None:
-            record = tried.record
-            if not falls_back(record):
-                return tried._replace(record=unmasked(record)), trial.loaded
-            asked = asked._replace(again=True, charged=record.charged)
-            if record.outcome is Outcome.FAILED:
-                # The time that this took is not the caller's fault.
-                asked = asked._replace(terms=asked.terms._replace(when_late=WhenLate.SERVE))
-        _, loaded, _, answer = await self._served(family, asked)
-        self.canaries.fell_back(trial, tried.record if tried is not None else None, answer.record)
-        return answer, loaded
-
-    async def _served(self, family: str, asked: Asked) -> tuple[Request, LoadedFamily, Rows, Answer]:
-        """Ask the revision that serves."""
-        while True:
-            await self._released(family)
-            if not self._takes(asked):
-                raise self.unavailable()
-            loaded = self._known(family)
-            check_request(loaded, asked.variant, asked.terms.min_accuracy)
-            rows = await prepared(loaded, asked.inputs)
-            if family not in self._held and self.families.get(family) is loaded:
-                break
-        request, answer = self._submitted(loaded, rows, asked)
-        return request, loaded, rows, await answer
-
-    async def _try(self, trial: Tryout, asked: Asked) -> Answer | None:
-        """Ask the revision on trial; `None` where the trial has ended meanwhile or the rows are refused."""
-        try:
-            rows = await prepared(trial.loaded, asked.inputs)
-        except ProtocolError:
-            return None
-        if not self.canaries.is_running(trial):
-            return None
-        answer = await self._submitted(trial.loaded, rows, asked)[1]
-        self.canaries.tried(trial, asked.inputs, asked.variant is not None, answer)
-        return answer
-
-    def _submitted(self, loaded: LoadedFamily, rows: Rows, asked: Asked) -> tuple[Request, asyncio.Future[Answer]]:
-        classes = size_classes(loaded, rows)
-        request = self._request(loaded, classes, asked.terms, asked.arrival_s, asked.variant, asked.origin)
-        if asked.charged:
-            request = request._replace(charged=True)
-        if self._dispatcher is None or not self._takes(asked):
-            raise self.unavailable()
-        pending = self._dispatcher.submit(request, rows.values, asked.receive)
-        if self.residency is not None:
-            self.residency.asked(request.family, len(request.row_classes))
-        return request, pending
-
-    def _takes(self, asked: Asked) -> bool:
-        """Whether a request is taken in now; one that is asked again was before, and a drain waits for it."""
-        if self.phase is Phase.READY:
-            return True
-        return asked.again and self._dispatcher is not None and not self._dispatcher.closed
-
-    async def _released(self, family: str) -> None:
-        """Wait until requests for a family are not held any more."""
-        if family in self._held:
-            await self._held[family].wait()
 
     def for_spare_time(self, family: str) -> Family | None:
         """A family as work in spare time may ask it; none while its requests are held."""
         scheduler = self.scheduler
-        return None if scheduler is None or family in self._held else scheduler.families.get(family)
+        return None if scheduler is None or self.intake.is_held(family) else scheduler.families.get(family)
 
     def _measured(self, family: str) -> Family | None:
         """A family that is served, as it was measured."""
@@ -380,47 +278,14 @@ class Gateway:
         """A tenant in metrics, as the settings are now."""
         return self.tenants.label(tenant)
 
-    def remember(self, family: str, name: str, said: str | None, answer: Answer) -> None:
-        """Keep an answer for feedback under the request's id, and under the one in its body, if there is one."""
-        if self.settings.feedback_bytes:
-            self.feedback.remember(family, name, answer, answer.record.finished_s)
-            if said and said != name:
-                self.feedback.remember(family, said, answer, answer.record.finished_s)
-
-    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float, origin: Origin) -> Reason | None:
-        """Why a request on these terms is refused whatever its rows are: its time is over or taken by others.
-
-        In overload that saves decoding and preparing what is not answered anyway. The refusal is recorded.
-        """
-        if self._dispatcher is None or self.phase is not Phase.READY or terms.slo_s is None:
-            return None
-        return self._dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None, origin))
-
-    def over_quota(self, loaded: LoadedFamily, terms: Terms, arrival_s: float, origin: Origin) -> float:
-        """Seconds until the tenant may have a row again, where it may not now; else 0.0. The refusal is recorded."""
-        if self._dispatcher is None or self.phase is not Phase.READY:
-            return 0.0
-        return self._dispatcher.refuses_quota(self._request(loaded, (0,), terms, arrival_s, None, origin))
-
-    def _request(
-        self,
-        loaded: LoadedFamily,
-        row_classes: tuple[int, ...],
-        terms: Terms,
-        arrival_s: float,
-        variant: str | None,
-        origin: Origin,
-    ) -> Request:
-        number, settings, tenants = next(self._ids), self.settings, self.tenants
-        return new_request(number, loaded, row_classes, terms, arrival_s, variant, origin, settings, tenants)
-
     def loaded(self, family: str) -> LoadedFamily:
         """The family of that name. Raises `ProtocolError` 404 for an unknown one, 503 while none is served."""
         if self.phase is not Phase.READY:
             raise self.unavailable()
-        return self._known(family)
+        return self.known(family)
 
-    def _known(self, family: str) -> LoadedFamily:
+    def known(self, family: str) -> LoadedFamily:
+        """As `loaded`, whatever the phase. Raises `ProtocolError` 404."""
         loaded = self.families.get(family)
         if loaded is None:
             raise ProtocolError(404, f"model {family[:80]!r} not found, served are {', '.join(self.families)}")
@@ -440,33 +305,15 @@ class Gateway:
             self._defaults[family] = defaults
         return defaults
 
-    @asynccontextmanager
-    async def held(self, family: str) -> AsyncIterator[bool]:
-        """Requests for a family that come now wait until the block ends; it begins when those before have ended.
-
-        False where some have not after the drain time.
-        """
-        assert self._dispatcher is not None, "called once requests are taken"
-        released = self._held[family] = asyncio.Event()
-        # What waits for spare time would have everybody wait for it.
-        self.canaries.give_up(family)
-        if self._audits is not None:
-            self._audits.give_up(family)
-        try:
-            yield await self.quiet(family)
-        finally:
-            del self._held[family]
-            released.set()
-
     async def quiet(self, family: str) -> bool:
         """Wait until a family has no requests and batches left; false where it has some after the drain time."""
-        assert self._dispatcher is not None, "called once requests are taken"
-        return await self._dispatcher.quiet(family, self.settings.drain_s)
+        assert self.dispatcher is not None, "called once requests are taken"
+        return await self.dispatcher.quiet(family, self.settings.drain_s)
 
     def tell(self, change: Callable[[float], None]) -> None:
         """Let the scheduler know of something; see `Dispatcher.tell`."""
-        assert self._dispatcher is not None, "called once requests are taken"
-        self._dispatcher.tell(change)
+        assert self.dispatcher is not None, "called once requests are taken"
+        self.dispatcher.tell(change)
 
     def slo_targets(self) -> dict[str, float]:
         """The share of requests to be in time of each family that is served."""

@@ -77,7 +77,7 @@ class InferenceHandler:
             else:
                 request = self._decode(loaded, body, headers)
             terms = read_terms(headers, request.parameters, self._gateway.defaults(family))
-            answer, loaded = await self._gateway.infer(
+            answer, loaded = await self._gateway.intake.infer(
                 family, request.inputs, terms, arrival_s, variant, receive, origin
             )
             record = answer.record
@@ -86,7 +86,7 @@ class InferenceHandler:
                     return
                 await send_error(send, dropped(record.outcome, record.reason, record.retry_after_s or 1.0), echoed)
                 return
-            self._gateway.remember(family, origin.name, request.id, answer)
+            self._gateway.intake.remember(family, origin.name, request.id, answer)
             content, json_length = encode_infer(
                 family,
                 record.variant,
@@ -149,9 +149,9 @@ class InferenceHandler:
         if loosened and not limited:
             return None
         terms = read_terms(headers, {}, gateway.defaults(loaded.name))
-        if limited and (wait_s := gateway.over_quota(loaded, terms, arrival_s, origin)):
+        if limited and (wait_s := gateway.intake.over_quota(loaded, terms, arrival_s, origin)):
             return dropped(Outcome.REJECTED_QUOTA, Reason.QUOTA, wait_s)
-        if not loosened and (reason := gateway.refuses(loaded, terms, arrival_s, origin)) is not None:
+        if not loosened and (reason := gateway.intake.refuses(loaded, terms, arrival_s, origin)) is not None:
             return dropped(Outcome.REJECTED_INFEASIBLE, reason)
         return None
 

@@ -101,7 +101,7 @@ class NativeApi:
             loaded = gateway.loaded(model)
             terms = read_terms(NO_HEADERS, _parameters(given), gateway.defaults(model))
             inputs = await _inputs(loaded, rows, gateway.settings.max_rows)
-            answer, loaded = await gateway.infer(model, inputs, terms, arrival_s, variant)
+            answer, loaded = await gateway.intake.infer(model, inputs, terms, arrival_s, variant)
         except ProtocolError as error:
             gateway.metrics.protocol_error(error.status)
             raise _error(error) from None

@@ -99,7 +99,7 @@ class RepositoryControl:
             waits = scheduler.cold().get(name)
             for missing in waits.missing if waits is not None else ():
                 gateway.tell(partial(scheduler.refuse_cold, name, missing))
-            async with gateway.held(name) as quiet:
+            async with gateway.intake.held(name) as quiet:
                 if not quiet and scheduler.in_use(name):
                     raise busy(name)
 
@@ -173,7 +173,7 @@ class RepositoryControl:
             await open_smallest(piece, gateway.residency)
         family = new.family if piece is None else piece.family()
         prepared = await asyncio.to_thread(scheduler.prepare, family, margin)
-        async with gateway.held(name) as quiet:
+        async with gateway.intake.held(name) as quiet:
             if not quiet:
                 raise RepositoryError(f"{name}: requests of the old revision have no answer after the drain time")
 

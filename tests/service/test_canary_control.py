@@ -86,7 +86,7 @@ async def ask(gateway: Gateway, name: str = "one", variant: str | None = None, t
     """The answer to one row, and the revision that gave it."""
     terms = Terms(10.0, 30.0, 0.0, 0, DEFAULTS.when_late, tenant or DEFAULTS.tenant, "default")
     rows = {"x": np.array([[1, 0, 0, 0]], np.float32)}
-    answer, loaded = await gateway.infer(
+    answer, loaded = await gateway.intake.infer(
         "f", rows, terms, asyncio.get_running_loop().time(), variant, None, Origin(name)
     )
     assert "f" == answer.record.family

@@ -66,7 +66,7 @@ async def ask(
     """The record of one row on which `failing` fails."""
     terms = Terms(slo_s, timeout_s, 0.0, 0, DEFAULTS.when_late, tenant or DEFAULTS.tenant, "default")
     rows = {"x": np.array([[1, FAILS, 0, 0]], np.float32)}
-    answer, _ = await gateway.infer("f", rows, terms, monotonic(), None, None, Origin(name))
+    answer, _ = await gateway.intake.infer("f", rows, terms, monotonic(), None, None, Origin(name))
     return answer.record
 
 

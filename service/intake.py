@@ -1,0 +1,197 @@
+"""The way in for requests: from decoded tensors and terms to an answer, or to the refusal that they get at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from router.contract import UNKNOWN, Origin, Outcome, Reason, Request, WhenLate
+from service.asked import Asked, new_request
+from service.canary_trial import Tryout
+from service.eligibility import check_request
+from service.exchange import Receive
+from service.hidden_families import falls_back, unmasked
+from service.loading import LoadedFamily
+from service.oip.errors import ProtocolError
+from service.oip.terms import Terms
+from service.preparing import prepared, size_classes
+from service.work import Answer
+from variants.preparation import Rows
+
+if TYPE_CHECKING:
+    from service.gateway import Gateway
+
+
+class Intake:
+    """Takes in the requests of one replica, whichever protocol they came by."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._held: dict[str, asyncio.Event] = {}
+
+    async def infer(
+        self,
+        family: str,
+        inputs: Mapping[str, NDArray[Any]],
+        terms: Terms,
+        arrival_s: float,
+        variant: str | None = None,
+        receive: Receive | None = None,
+        origin: Origin = UNKNOWN,
+    ) -> tuple[Answer, LoadedFamily]:
+        """Answer one request: prepare, queue, run. Floating-point `inputs` are finite.
+
+        `arrival_s` is when it was received (`time.monotonic`); the SLO counts from there. The request is drawn for an
+        audit or a trial by the name in its `origin`. Returns the answer and the revision that gave it. Raises
+        `ProtocolError` for what is wrong with the request itself and for a replica that takes none; any other end is
+        in the record.
+        """
+        gateway = self._gateway
+        asked = Asked(inputs, terms, arrival_s, variant, receive, origin.name or str(gateway.next_id()), origin)
+        if gateway.canaries.trials:
+            await self._released(family)
+            loaded = gateway.loaded(family)
+            check_request(loaded, variant, terms.min_accuracy)
+            trial = gateway.canaries.trial_for(loaded, variant, terms.min_accuracy, asked.drawn_by)
+            if trial is not None and gateway.dispatcher is not None:
+                # A drain waits for it, also where it is between two revisions.
+                with gateway.dispatcher.expecting():
+                    return await self._first_tried(trial, family, asked)
+        request, loaded, rows, answer = await self._served(family, asked)
+        if gateway.canaries.trials:
+            gateway.canaries.served(loaded, inputs, asked.drawn_by, variant is not None, answer)
+        if gateway.audits is not None:
+            gateway.audits.consider(request, asked.name, rows.values[0], answer)
+        return answer, loaded
+
+    async def _first_tried(self, trial: Tryout, family: str, asked: Asked) -> tuple[Answer, LoadedFamily]:
+        """The answer of the revision on trial, or that of the one that serves where the other gives none."""
+        tried = await self._try(trial, asked)
+        if tried is not None:
+            record = tried.record
+            if not falls_back(record):
+                return tried._replace(record=unmasked(record)), trial.loaded
+            asked = asked._replace(again=True, charged=record.charged)
+            if record.outcome is Outcome.FAILED:
+                # The time that this took is not the caller's fault.
+                asked = asked._replace(terms=asked.terms._replace(when_late=WhenLate.SERVE))
+        _, loaded, _, answer = await self._served(family, asked)
+        self._gateway.canaries.fell_back(trial, tried.record if tried is not None else None, answer.record)
+        return answer, loaded
+
+    async def _served(self, family: str, asked: Asked) -> tuple[Request, LoadedFamily, Rows, Answer]:
+        """Ask the revision that serves."""
+        gateway = self._gateway
+        while True:
+            await self._released(family)
+            if not self._takes(asked):
+                raise gateway.unavailable()
+            loaded = gateway.known(family)
+            check_request(loaded, asked.variant, asked.terms.min_accuracy)
+            rows = await prepared(loaded, asked.inputs)
+            if family not in self._held and gateway.families.get(family) is loaded:
+                break
+        request, answer = self._submitted(loaded, rows, asked)
+        return request, loaded, rows, await answer
+
+    async def _try(self, trial: Tryout, asked: Asked) -> Answer | None:
+        """Ask the revision on trial; `None` where the trial has ended meanwhile or the rows are refused."""
+        try:
+            rows = await prepared(trial.loaded, asked.inputs)
+        except ProtocolError:
+            return None
+        if not self._gateway.canaries.is_running(trial):
+            return None
+        answer = await self._submitted(trial.loaded, rows, asked)[1]
+        self._gateway.canaries.tried(trial, asked.inputs, asked.variant is not None, answer)
+        return answer
+
+    def _submitted(self, loaded: LoadedFamily, rows: Rows, asked: Asked) -> tuple[Request, asyncio.Future[Answer]]:
+        gateway = self._gateway
+        classes = size_classes(loaded, rows)
+        request = self._request(loaded, classes, asked.terms, asked.arrival_s, asked.variant, asked.origin)
+        if asked.charged:
+            request = request._replace(charged=True)
+        if gateway.dispatcher is None or not self._takes(asked):
+            raise gateway.unavailable()
+        pending = gateway.dispatcher.submit(request, rows.values, asked.receive)
+        if gateway.residency is not None:
+            gateway.residency.asked(request.family, len(request.row_classes))
+        return request, pending
+
+    def _takes(self, asked: Asked) -> bool:
+        """Whether a request is taken in now; one that is asked again was before, and a drain waits for it."""
+        gateway = self._gateway
+        if gateway.is_ready:
+            return True
+        return asked.again and gateway.dispatcher is not None and not gateway.dispatcher.closed
+
+    async def _released(self, family: str) -> None:
+        """Wait until requests for a family are not held any more."""
+        if family in self._held:
+            await self._held[family].wait()
+
+    def refuses(self, loaded: LoadedFamily, terms: Terms, arrival_s: float, origin: Origin) -> Reason | None:
+        """Why a request on these terms is refused whatever its rows are: its time is over or taken by others.
+
+        In overload that saves decoding and preparing what is not answered anyway. The refusal is recorded.
+        """
+        gateway = self._gateway
+        if gateway.dispatcher is None or not gateway.is_ready or terms.slo_s is None:
+            return None
+        return gateway.dispatcher.refuses(self._request(loaded, (0,), terms, arrival_s, None, origin))
+
+    def over_quota(self, loaded: LoadedFamily, terms: Terms, arrival_s: float, origin: Origin) -> float:
+        """Seconds until the tenant may have a row again, where it may not now; else 0.0. The refusal is recorded."""
+        gateway = self._gateway
+        if gateway.dispatcher is None or not gateway.is_ready:
+            return 0.0
+        return gateway.dispatcher.refuses_quota(self._request(loaded, (0,), terms, arrival_s, None, origin))
+
+    def _request(
+        self,
+        loaded: LoadedFamily,
+        row_classes: tuple[int, ...],
+        terms: Terms,
+        arrival_s: float,
+        variant: str | None,
+        origin: Origin,
+    ) -> Request:
+        gateway = self._gateway
+        number, settings, tenants = gateway.next_id(), gateway.settings, gateway.tenants
+        return new_request(number, loaded, row_classes, terms, arrival_s, variant, origin, settings, tenants)
+
+    @asynccontextmanager
+    async def held(self, family: str) -> AsyncIterator[bool]:
+        """Requests for a family that come now wait until the block ends; it begins when those before have ended.
+
+        False where some have not after the drain time.
+        """
+        gateway = self._gateway
+        assert gateway.dispatcher is not None, "called once requests are taken"
+        released = self._held[family] = asyncio.Event()
+        # What waits for spare time would have everybody wait for it.
+        gateway.canaries.give_up(family)
+        if gateway.audits is not None:
+            gateway.audits.give_up(family)
+        try:
+            yield await gateway.quiet(family)
+        finally:
+            del self._held[family]
+            released.set()
+
+    def is_held(self, family: str) -> bool:
+        """Whether requests for a family that come now wait."""
+        return family in self._held
+
+    def remember(self, family: str, name: str, said: str | None, answer: Answer) -> None:
+        """Keep an answer for feedback under the request's id, and under the one in its body, if there is one."""
+        gateway = self._gateway
+        if gateway.settings.feedback_bytes:
+            gateway.feedback.remember(family, name, answer, answer.record.finished_s)
+            if said and said != name:
+                gateway.feedback.remember(family, said, answer, answer.record.finished_s)
