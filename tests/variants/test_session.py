@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +65,15 @@ def test_a_file_that_is_no_model_is_named(
     assert str(caught.value).startswith(f"{path}: cannot be opened as a model: ")
     assert 1 == len(str(caught.value).splitlines())
     assert ("", "") == tuple(capfd.readouterr())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_onnxruntime_has_no_thread_that_sends_usage_data() -> None:
+    """Whoever imports it through us has it without the thread of its telemetry, which is on by default."""
+    program = "import os, variants.session; print(len(os.listdir('/proc/self/task')))"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment["OPENBLAS_NUM_THREADS"] = "1"
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", program]
+    counted = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
+    assert int(counted.stdout) == 1
