@@ -24,11 +24,12 @@ from service.exchange import (
     Receive,
     Scope,
     Send,
+    closing,
     read_body,
     send_error,
     send_whole,
 )
-from service.gateway import Gateway, Phase
+from service.gateway import Gateway
 from service.inference import InferenceHandler
 from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
@@ -84,6 +85,8 @@ class DataPlane:
         """See the ASGI specification."""
         if scope["type"] == "http":
             path = scope["path"]
+            if self._gateway.leaving:
+                send = closing(send)
             target = self._infer_paths.get(path) if scope["method"] == "POST" else None
             if target is not None:
                 await self._inference.handle(target[0], target[1], scope, receive, send)
@@ -185,7 +188,7 @@ class DataPlane:
         await send_whole(send, 200, b'{"live":true}', JSON)
 
     async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._gateway.phase is not Phase.READY:
+        if not self._gateway.is_welcoming:
             raise self._gateway.unavailable()
         await send_whole(send, 200, b'{"ready":true}', JSON)
 

@@ -162,6 +162,20 @@ async def send_whole(
         await send({"type": "http.response.body", "body": content})
 
 
+def closing(send: Send) -> Send:
+    """`send` for an answer that is the last one on its connection.
+
+    A replica that ends closes its connections; a request that somebody sends on one just then would be lost.
+    """
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return send_last
+
+
 def refusal_headers(error: ProtocolError) -> RawHeaders:
     """Why a request was dropped, and when to come back, in whole seconds; nothing for one that was wrong."""
     said: RawHeaders = []

@@ -74,6 +74,8 @@ class Gateway:
         self.settings = settings
         self._policy = policy or policy_named(settings.policy)
         self.phase = Phase.LOADING
+        self.leaving = False
+        """Whether it is about to end: requests may still be taken, but load balancers are to send no more."""
         self.families: dict[str, LoadedFamily] = {}
         self.problems: dict[str, str] = {}
         cascades = isinstance(self._policy, CascadePolicy)
@@ -219,6 +221,11 @@ class Gateway:
         """Whether requests are taken."""
         return self.phase is Phase.READY
 
+    @property
+    def is_welcoming(self) -> bool:
+        """What whoever asks for readiness is told: whether load balancers are to send requests."""
+        return self.phase is Phase.READY and not self.leaving
+
     def _is_loading(self) -> bool:
         """To be asked after each pause of `start`: a signal may have ended the loading meanwhile."""
         return self.phase is Phase.LOADING
@@ -358,9 +365,10 @@ class Gateway:
         """Why no request is taken right now."""
         said = {
             Phase.LOADING: "loading: not ready yet",
+            Phase.READY: "leaving: this replica ends soon, send requests to others",
             Phase.DRAINING: "draining: this replica takes no new requests",
             Phase.BROKEN: "nothing to serve: "
             + ("; ".join(map(cannot_be_loaded, self.problems)) or "the model repository is empty"),
         }
-        reason = "draining" if self.phase is Phase.DRAINING else "not_ready"
-        return ProtocolError(503, said.get(self.phase, "not ready"), reason=reason, retry_after_s=1.0)
+        reason = "draining" if self.leaving or self.phase is Phase.DRAINING else "not_ready"
+        return ProtocolError(503, said[self.phase], reason=reason, retry_after_s=1.0)

@@ -1,7 +1,9 @@
-"""Start and end of a replica: load while alive but not ready; on SIGTERM refuse, finish what was accepted, then exit.
+"""Start and end of a replica: load while alive but not ready; on SIGTERM leave, finish what was accepted, then exit.
 
-uvicorn closes its sockets as soon as it sees the signal, which would leave callers with refused connections instead
-of a clear 503; so the signal is taken first and handed on to uvicorn when the last accepted request has its outcome.
+It leaves in two steps: first it says that it is not ready and goes on taking requests, a lame duck, until load
+balancers have seen it; then it refuses new ones. uvicorn closes its sockets as soon as it sees the signal, which would
+leave callers with refused connections instead of a clear 503; so the signal is taken first and handed on to uvicorn
+when the last accepted request has its outcome.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 from service.exchange import Message, Receive, Scope, Send
-from service.gateway import Gateway
+from service.gateway import Gateway, Phase
 from service.oip.errors import ProtocolError
 
 logger = logging.getLogger("pareto.lifecycle")
@@ -32,6 +35,8 @@ class Lifecycle:
         self._gateway = gateway
         self._loading: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
         self._previous: dict[int, Previous] = {}
         self._signals = 0
         self._reload: Callable[[], Awaitable[object]] | None = None
@@ -69,9 +74,19 @@ class Lifecycle:
             logger.exception("loading failed")
 
     async def _drain(self) -> None:
+        self._gateway.leaving = True
         if self._draining is None:
             self._draining = asyncio.create_task(self._gateway.drain())
         await self._draining
+
+    async def _leave(self) -> None:
+        """Be a lame duck, then drain."""
+        gateway = self._gateway
+        gateway.leaving = True
+        if gateway.phase is Phase.READY:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), gateway.settings.lame_duck_s)
+        await self._drain()
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -106,12 +121,13 @@ class Lifecycle:
         self._signals += 1
         if self._signals > 1:
             logger.warning("signal %s again: not waiting any longer", signal.Signals(number).name)
+            self._hurry.set()
             self._gateway.abandon()
             self._hand_on(number)
             return
-        logger.info("signal %s: draining", signal.Signals(number).name)
-        task = asyncio.create_task(self._drain())
-        task.add_done_callback(lambda _: self._hand_on(number))
+        logger.info("signal %s: leaving, then draining", signal.Signals(number).name)
+        self._leaving = asyncio.create_task(self._leave())
+        self._leaving.add_done_callback(lambda _: self._hand_on(number))
 
     def _hand_on(self, number: int) -> None:
         previous = self._previous.get(number)

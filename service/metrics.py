@@ -230,7 +230,7 @@ class Metrics(Collector):
 
     def _collect_state(self) -> Iterator[Metric]:
         gateway, scheduler = self._gateway, self._gateway.scheduler
-        yield _gauge("pareto_ready", "1 while requests are taken.", float(gateway.phase.value == "ready"))
+        yield _gauge("pareto_ready", "1 while requests are welcome.", float(gateway.is_welcoming))
         if scheduler is None:
             return
         yield from self._collect_memory()

@@ -97,6 +97,8 @@ class ProtocolPages:
         if variant is not None:
             check_variant(loaded, variant)
         if rest == ["ready"]:
+            if not self._gateway.is_welcoming:
+                raise self._gateway.unavailable()
             if variant is not None and variant not in loaded.paths:
                 raise ProtocolError(400, f"version {variant!r} of {name} is not in memory")
             return readiness(name, True, variant)

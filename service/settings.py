@@ -24,6 +24,9 @@ from service.scoped_settings import Cores, FamilySettings, Margin, Names, Positi
 PREFIX = "PARETO_"
 """Of every variable that names a setting; `__` goes one level down."""
 
+MOST_TO_END_S = 25.0
+"""BentoML's arbiter kills its worker 30 s after SIGTERM."""
+
 NO_FILE = ""
 """As the value of `PARETO_CONFIG`: read no settings file, not even `pareto.toml` in the working directory."""
 
@@ -163,9 +166,25 @@ class Settings(BaseSettings):
         description="Memory for the last answers, which feedback may judge; 0 remembers none.",
     )
     feedback_s: Positive = Field(default=3600.0, description="How long an answer can be judged, seconds.")
-    # BentoML's arbiter kills its worker 30 s after SIGTERM.
+    lame_duck_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=MOST_TO_END_S,
+        description="After SIGTERM the replica is not ready but goes on taking requests for so long, seconds, so that "
+        "load balancers see it and send it no more (docs/fleet.md). Then it drains.",
+    )
     drain_s: float = Field(
-        default=10.0, ge=0, le=25, description="How long accepted requests may still take after SIGTERM, seconds."
+        default=10.0,
+        ge=0,
+        le=MOST_TO_END_S,
+        description="How long accepted requests may still take after SIGTERM and `lame_duck_s`, seconds.",
+    )
+    keep_alive_s: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="A connection on which nobody asks for so long is closed, seconds; longer than the load balancer "
+        "keeps one, else it may send a request just then. `bentoml serve` takes it as `--timeout-keep-alive`.",
     )
     switch_interval_s: float = Field(
         default=0.0001,
@@ -306,6 +325,13 @@ class Settings(BaseSettings):
     def _traces_go_somewhere(self) -> Self:
         if self.traces_share and self.traces_endpoint is None:
             raise ValueError("traces_share: there is no traces_endpoint for traces to go to")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_by_itself(self) -> Self:
+        if self.lame_duck_s + self.drain_s > MOST_TO_END_S:
+            both = f"{self.lame_duck_s:g} s and drain_s, {self.drain_s:g} s"
+            raise ValueError(f"lame_duck_s: {both}, are more than {MOST_TO_END_S:g} s: then the replica is killed")
         return self
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ WORKER = "_bentoml_impl.worker"
 READY_PATH = "/v2/health/ready"
 PROBE_EVERY_S = 0.1
 STOP_MARGIN_S = 15.0
-"""On top of the drain time, before a server that does not end is killed."""
+"""On top of the time that it may take to drain, before a server that does not end is killed."""
 
 
 class ServerDiedError(Exception):
@@ -50,6 +50,7 @@ class SupervisedServer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._end_limit_s = settings.lame_duck_s + settings.drain_s + STOP_MARGIN_S
         self._last_lines: deque[str] = deque(maxlen=20)
         self._workers: list[psutil.Process] = []
         self._kill_timer: threading.Timer | None = None
@@ -81,7 +82,7 @@ class SupervisedServer:
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(self._settings.drain_s + STOP_MARGIN_S)
+                self._process.wait(self._end_limit_s)
             except subprocess.TimeoutExpired:
                 self._kill()
         self._process.wait()
@@ -115,7 +116,7 @@ class SupervisedServer:
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
         if not self.stopping:
             self.stopping = True
-            self._kill_timer = threading.Timer(self._settings.drain_s + STOP_MARGIN_S, self._kill)
+            self._kill_timer = threading.Timer(self._end_limit_s, self._kill)
             self._kill_timer.daemon = True
             self._kill_timer.start()
         self._process.send_signal(number)
@@ -159,7 +160,8 @@ class SupervisedServer:
 def server_command(settings: Settings) -> list[str]:
     """The command that serves."""
     command = [sys.executable, "-m", "bentoml", "serve", "service.bento:svc", "--working-dir", str(ROOT)]
-    return [*command, "--host", settings.host, "--port", str(settings.port)]
+    keep_alive = ["--timeout-keep-alive", str(settings.keep_alive_s)]
+    return [*command, "--host", settings.host, "--port", str(settings.port), *keep_alive]
 
 
 def server_environment(settings: Settings) -> dict[str, str]:

@@ -56,6 +56,8 @@ SETTINGS = st.builds(
     policy=st.sampled_from(["casc", "slack-fraction", "proteus:lazy", "fixed:L1-int8"]),
     stages=st.sampled_from(["auto", "on", "off"]),
     reply_margin_ms=st.floats(0, 1000),
+    lame_duck_s=st.floats(0, 15),
+    drain_s=st.floats(0, 10),
     margin=st.floats(1, 10),
     tenants=st.lists(NAMES, max_size=3) | st.dictionaries(NAMES, TENANT_SETTINGS, max_size=3),
     switch_interval_s=st.floats(1e-6, 1),
@@ -155,6 +157,10 @@ def test_settings_travel_through_the_environment(settings: Settings) -> None:
                 "prometheus_match (settings.toml): expected label matchers as in "
                 """namespace="prod",job="gateway", got 'job=gateway'"""
             ),
+        ),
+        (
+            "lame_duck_s = 20",
+            "lame_duck_s: 20 s and drain_s, 10 s, are more than 25 s: then the replica is killed",
         ),
         (
             "prometheus_short_s = 7200",

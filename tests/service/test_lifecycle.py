@@ -127,9 +127,9 @@ def test_an_empty_repository_is_alive_but_not_ready_and_says_why(tmp_path: Path)
         assert "empty" in response.json()["error"]
 
 
-def test_a_second_sigterm_does_not_wait(models: Path) -> None:
-    """What is left fails with its outcome, and the worker ends long before the drain time."""
-    with running(gateway(models, {"PARETO_SLOTS": "1", "PARETO_DRAIN_S": "25"})) as server:
+def test_a_lame_duck_answers_until_a_second_sigterm(models: Path) -> None:
+    """It is not ready, takes requests, and has each connection closed; then what is left fails with its outcome."""
+    with running(gateway(models, {"PARETO_SLOTS": "2", "PARETO_LAME_DUCK_S": "25", "PARETO_DRAIN_S": "0"})) as server:
         worker = worker_of(server)
         with httpx.Client(base_url=server.url, timeout=60.0) as client, ThreadPoolExecutor(2) as pool:
             patient = {"x-gateway-inference-objective": "batch"}
@@ -137,6 +137,12 @@ def test_a_second_sigterm_does_not_wait(models: Path) -> None:
             eventually(lambda: gauge(client, "pareto_unfinished_requests") == 1, "the request is accepted")
             worker.send_signal(signal.SIGTERM)
             eventually(lambda: client.get("/v2/health/ready").status_code == 503, "readiness flips")
+            not_ready = [client.get(path) for path in ("/v2/health/ready", "/readyz", "/v2/models/sign/ready")]
+            assert [503] * 3 == [answer.status_code for answer in not_ready]
+            assert all("leaving" in answer.json()["error"] for answer in not_ready)
+            answered = client.post("/v2/models/sign/versions/quick/infer", json=sign_body(1.0))
+            assert (200, "close") == (answered.status_code, answered.headers["connection"])
+            assert (0.0, 1.0) == (gauge(client, "pareto_ready"), gauge(client, "pareto_unfinished_requests"))
             worker.send_signal(signal.SIGTERM)
             assert (long.result().status_code, long.result().headers["x-request-dropped-reason"]) == (503, "draining")
 
