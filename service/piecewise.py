@@ -184,8 +184,12 @@ class PiecewiseFamily:
         return Opened(path, time.perf_counter() - started_s)
 
     def drop(self, variant: str) -> None:
-        """Forget a variant that no batch uses."""
-        self.paths.pop(variant, None)
+        """Close a variant that no batch uses; stages that another one in memory shares stay open."""
+        dropped = self.paths.pop(variant, ())
+        shared = {id(session) for path in self.paths.values() for session in path}
+        for session in dropped:
+            if id(session) not in shared:
+                session.close()
         if not self.paths:
             self.preparer.close()
             self.__dict__.pop("_evidence", None)

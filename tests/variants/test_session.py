@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, save
+from onnx import TensorProto, helper, numpy_helper, save
 
+from service.memory import give_back, resident_bytes
 from variants.repository import RevisionFolder
-from variants.session import ModelLoadError, SessionOptions, open_session
+from variants.session import ModelLoadError, SessionClosedError, SessionOptions, open_session
 
 
 def _save_two_outputs(path: Path) -> Path:
@@ -77,3 +79,32 @@ def test_onnxruntime_has_no_thread_that_sends_usage_data() -> None:
     command = [sys.executable, "-c", program]
     counted = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     assert int(counted.stdout) == 1
+
+
+def test_a_closed_session_is_not_run(tmp_path: Path) -> None:
+    """Whoever still has it is told that it is closed, and by which name; closing it again changes nothing."""
+    session = open_session(_save_two_outputs(tmp_path / "two.onnx"))
+    session.close()
+    session.close()
+    with pytest.raises(SessionClosedError, match=re.escape(f"{tmp_path / 'two.onnx'}: is closed")):
+        session.run({"x": np.array([1.0], np.float32)})
+
+
+def test_closing_gives_memory_back(tmp_path: Path) -> None:
+    """Of 64 MB of weights, most leave the process with the session though a reference to it is left."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "wide",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4096])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4096])],
+        [numpy_helper.from_array(np.ones((4096, 4096), np.float32), "w")],
+    )
+    path = tmp_path / "wide.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    del graph
+    session = open_session(path)
+    session.run({"x": np.ones((1, 4096), np.float32)})
+    before_bytes = resident_bytes()
+    session.close()
+    give_back()
+    assert before_bytes - resident_bytes() > 32_000_000

@@ -1,0 +1,1 @@
+"""What runs a model file: one small interface (`contract`), and one file for each runtime."""

@@ -1,0 +1,64 @@
+"""What every runtime gives: a model that is opened from a file, runs batches of numpy arrays, and is closed.
+
+A runtime is a module with a function `open_model`; `variants.session.open_session` calls it and adds what is the same
+for all: how long opening took, what it took of memory, and one line about a file that is no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from variants.tables import HeldTable
+
+Tensors = Mapping[str, NDArray[Any]]
+"""Arrays by the name of the model's input or output. The first dimension of each is rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How sessions run. `threads` is the number of threads that work on one batch (at least 1).
+
+    `arena` keeps the memory of the largest batch ever run for the next one. Measured on a 4-layer text encoder, one
+    thread, batch x tokens, arena off against on: fp32 1x32 +2 %, 8x32 +4 %, 32x32 +13 %; int8 0, 0 and +1 %. After one
+    batch of 64x128 a session kept 33 MB (fp32) and 48 MB (int8) without the arena, 226 and 170 MB with it. A process
+    with many variants would pay that for each of them, so it is off.
+    """
+
+    threads: int = 1
+    arena: bool = False
+
+
+class Model(Protocol):
+    """An opened model. Several threads may run it at the same time; nobody runs it while or after it is closed."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What `run` wants."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What `run` gives, in order."""
+
+    def run(self, feeds: Tensors, /) -> dict[str, NDArray[Any]]:
+        """Return every output by name for inputs by name. Releases the interpreter lock while the model runs.
+
+        The arrays belong to the caller. Whatever the runtime raises where an input is missing or does not fit.
+        """
+
+    def close(self) -> None:
+        """Give back what the model takes."""
+
+
+class OpenModel(Protocol):
+    """`open_model` of a runtime's module."""
+
+    def __call__(self, path: Path, options: SessionOptions, tables: Mapping[str, HeldTable], /) -> Model:
+        """Open a model file. `tables` are its initializers that are held once for all models of the process, by name.
+
+        Raises whatever the runtime raises for a file that is no model of its kind.
+        """

@@ -1,0 +1,57 @@
+"""onnxruntime on the CPU: what every family is built for, and what everything else is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from numpy.typing import NDArray
+
+from variants.runtimes.contract import Model, SessionOptions, Tensors
+from variants.tables import HeldTable
+
+PROVIDERS = ("CPUExecutionProvider",)
+_LOG_ERRORS_ONLY = 3
+
+
+class OnnxruntimeModel:
+    """An inference session, and the lookup tables that it uses as they lie in memory."""
+
+    __slots__ = ("_output_list", "_run", "_tables", "input_names", "output_names")
+
+    def __init__(self, inference: onnxruntime.InferenceSession, tables: Sequence[HeldTable] = ()) -> None:
+        self.input_names: tuple[str, ...] = tuple(node.name for node in inference.get_inputs())
+        self.output_names: tuple[str, ...] = tuple(node.name for node in inference.get_outputs())
+        self._output_list = list(self.output_names)
+        self._run = inference.run
+        # onnxruntime looks up in them and does not own them.
+        self._tables = tuple(tables)
+
+    def run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        """See `variants.runtimes.contract.Model`. `ValueError` where an input is missing."""
+        return dict(zip(self.output_names, self._run(self._output_list, feeds), strict=True))
+
+    def close(self) -> None:
+        """Forget the inference session, and after it the tables."""
+        del self._run
+        self._tables = ()
+
+
+def open_model(
+    path: Path, options: SessionOptions, tables: Mapping[str, HeldTable], providers: Sequence[str] = PROVIDERS
+) -> Model:
+    """See `variants.runtimes.contract.OpenModel`; where the model has tables that are not given, it gets its own."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.enable_cpu_mem_arena = options.arena
+    settings.log_severity_level = _LOG_ERRORS_ONLY
+    # Threads that spin while they wait would take the cores from the sessions beside this one.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for name, table in tables.items():
+        settings.add_initializer(name, table.value)
+    inference = onnxruntime.InferenceSession(str(path), settings, providers=list(providers))
+    return OnnxruntimeModel(inference, tuple(tables.values()))
