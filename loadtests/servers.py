@@ -107,6 +107,12 @@ class Server:
         threads = [(process.pid, thread) for process in self.tree() for thread in process.threads()]
         return float(sum(thread.user_time + thread.system_time for pid, thread in threads if thread.id == pid))
 
+    def log_text(self) -> str:
+        """What its processes have written so far."""
+        # Not read from the beginning: they write where this file stands.
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+
     def resident_bytes(self) -> int:
         """Resident memory of all its processes."""
         return sum(process.memory_info().rss for process in self.tree())

@@ -6,6 +6,7 @@ Settings come from the environment and `pareto.toml`, so the same module serves 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -15,11 +16,16 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 import bentoml
 
 from service.configuration import SettingsError, load_settings
-from service.dataplane import NATIVE_PAGE, AsgiApp, DataPlane
+from service.dataplane import NATIVE_PAGE, DataPlane
+from service.exchange import AsgiApp
+from service.gate import Gate
 from service.gateway import Gateway
+from service.key_file import holds_plain_secrets_for_all, read_keys
 from service.logs import configure_logs
 from service.native import NativeApi, bind
 from service.settings import Settings
+
+logger = logging.getLogger("pareto.bento")
 
 STATIC = Path(bentoml.__file__).parent / "_internal" / "server" / "static_content"
 BENTO_PATHS = frozenset(
@@ -32,10 +38,13 @@ def _settings() -> Settings:
     """Read the settings when BentoML's supervisor imports this module: a fault ends the server, in one line."""
     try:
         settings = load_settings()
+        read_keys(settings.keys_file)
     except SettingsError as error:
         sys.exit(f"pareto: {error}")
     # BentoML has set up its own by now, in the supervisor and in the process that serves.
     configure_logs(settings)
+    if settings.keys_file is not None and holds_plain_secrets_for_all(settings.keys_file):
+        logger.warning("%s: everybody on this machine may read the keys in it: chmod o-r", settings.keys_file)
     return settings
 
 
@@ -51,7 +60,8 @@ class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # Bento
         bind(gateway)
         inner: AsgiApp = super().to_asgi(is_main)
         routes = frozenset(method.route for method in self.apis.values())
-        return DataPlane(gateway, inner, BENTO_PATHS | routes)
+        plane: AsgiApp = DataPlane(gateway, inner, BENTO_PATHS | routes)
+        return plane if gateway.access.keys is None else Gate(plane, gateway)
 
 
 svc = GatewayService(

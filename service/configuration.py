@@ -17,7 +17,7 @@ from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from service.scoped_settings import FamilySettings, TenantSettings
-from service.settings import PREFIX, Settings
+from service.settings import PATHS, PREFIX, Settings
 
 DEFAULT_FILE = Path("pareto.toml")
 """Read from the working directory when no other file is named."""
@@ -25,7 +25,10 @@ DEFAULT_FILE = Path("pareto.toml")
 SOURCES = "PARETO_SOURCES"
 """Where `pareto serve` has its settings from, for the server's process to read them there again."""
 
-OTHER_VARIABLES = frozenset({"PARETO_CONFIG", "PARETO_CACHE", "PARETO_DEBUG", SOURCES})
+KEYS = "PARETO_API_KEYS"
+"""API keys themselves: no setting, so that no message, dump or reload of settings can show them."""
+
+OTHER_VARIABLES = frozenset({"PARETO_CONFIG", "PARETO_CACHE", "PARETO_DEBUG", SOURCES, KEYS})
 """Variables that are no settings of a replica."""
 
 # Kubernetes gives every container such variables for each Service, one named `pareto` among them.
@@ -99,8 +102,8 @@ def reload_settings() -> Settings:
     except ValidationError as error:
         raise SettingsError("\n".join(_fault(detail, said["above"], path) for detail in error.errors())) from None
     # As `Settings.environment` has told them to this process: relative ones start where the command was given.
-    folder, comparison = Path(said["folder"]), settings.comparison
-    absolute = {"models": folder / settings.models, "comparison": comparison and folder / comparison}
+    folder = Path(said["folder"])
+    absolute = {name: folder / path for name in PATHS if (path := getattr(settings, name)) is not None}
     return settings.model_copy(update=absolute)
 
 

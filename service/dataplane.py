@@ -19,6 +19,7 @@ from service.canary_control import CanaryControl
 from service.eligibility import check_variant
 from service.exchange import (
     JSON,
+    AsgiApp,
     ClientGone,
     Message,
     Receive,
@@ -44,7 +45,6 @@ logger = logging.getLogger("pareto.dataplane")
 RELOAD_PATH = "/admin/reload"
 CANARIES_PATH = "/admin/canaries"
 
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NATIVE_PAGE = "/native"

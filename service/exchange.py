@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
+from service.access import CHALLENGE, UNAUTHORIZED
 from service.oip.errors import ProtocolError, body
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
 REQUEST_TIMEOUT = 408
@@ -189,6 +191,8 @@ def refusal_headers(error: ProtocolError) -> RawHeaders:
 async def send_error(send: Send, error: ProtocolError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send a refusal: `{"error": ...}`, why in `x-request-dropped-reason`, and when to come back."""
     extra = [*headers, *refusal_headers(error)]
+    if error.status == UNAUTHORIZED:
+        extra.append((b"www-authenticate", CHALLENGE))
     if error.status == REQUEST_TIMEOUT:
         extra.append((b"connection", b"close"))
     await send_whole(send, error.status, body(error.message), headers=extra)

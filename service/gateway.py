@@ -19,6 +19,7 @@ from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
+from service.access import Access
 from service.access_log import AccessLog
 from service.audits import Audits
 from service.canaries import Canaries
@@ -29,6 +30,7 @@ from service.feedback import Feedback
 from service.hidden_families import Unmasked, hinted, model_of
 from service.intake import Intake
 from service.interpreter import settle_interpreter
+from service.key_file import read_keys
 from service.live_quality import LiveQuality
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.memory import budget_bytes
@@ -81,6 +83,7 @@ class Gateway:
         cascades = isinstance(self._policy, CascadePolicy)
         self.reader = FamilyReader(lambda: self.settings, cascades=cascades)
         self.tenants = Tenants(settings)
+        self.access = Access(read_keys(settings.keys_file))
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
         self.canaries = Canaries(self)

@@ -153,6 +153,12 @@ class Metrics(Collector):
         for status, count in list(self._rejected.items()):
             refused.add_metric((status,), count)
         yield refused
+        kept_out = CounterMetricFamily(
+            "pareto_access_refusals", "Requests without a key, or one that may not.", labels=("status", "role")
+        )
+        for (code, role), count in list(self._gateway.access.refusals.items()):
+            kept_out.add_metric((str(code), role), count)
+        yield kept_out
         pair = ("model", "variant")
         answered = list(self._answered.items())
         yield _histogram(

@@ -21,7 +21,7 @@ from service.exchange import refusal_headers
 from service.gateway import Gateway
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError, dropped, malformed
-from service.oip.headers import NO_HEADERS
+from service.oip.headers import TENANT_HEADER, read_headers
 from service.oip.terms import read_terms
 from service.work import Answer
 
@@ -82,6 +82,8 @@ class NativeApi:
         variant: str | None = None,
         when_late: str | None = None,
         timeout_ms: float | None = None,
+        *,
+        ctx: bentoml.Context,
     ) -> dict[str, Any]:
         """Labels of the rows (texts, or lists of numbers), with confidences, the variant that answered and why.
 
@@ -90,7 +92,7 @@ class NativeApi:
 
         `slo_ms` is by when the answer is wanted, `when_late` (`shed` or `serve`) what to do when that cannot be,
         `timeout_ms` when the answer is worthless, `min_accuracy` the least accuracy accepted, `variant` exactly who
-        answers.
+        answers. Of the headers only the tenant's is read.
         """
         gateway = _gateway
         if gateway is None:
@@ -99,7 +101,8 @@ class NativeApi:
         given = {"slo_ms": slo_ms, "min_accuracy": min_accuracy, "when_late": when_late, "timeout_ms": timeout_ms}
         try:
             loaded = gateway.loaded(model)
-            terms = read_terms(NO_HEADERS, _parameters(given), gateway.defaults(model))
+            headers = read_headers(header for header in ctx.request.headers.raw if header[0] == TENANT_HEADER)
+            terms = read_terms(headers, _parameters(given), gateway.defaults(model))
             inputs = await _inputs(loaded, rows, gateway.settings.max_rows)
             answer, loaded = await gateway.intake.infer(model, inputs, terms, arrival_s, variant)
         except ProtocolError as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.scoped_settings import FamilySettings, TenantSettings
+from service.security_settings import SecuritySettings
 from service.settings import PREFIX, Settings
 
 _NAMES = {
@@ -31,7 +32,8 @@ def settings_reference() -> str:
 
 def _entries() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     top = Settings.model_json_schema()
-    for key, schema in top["properties"].items():
+    # Those that a class of their own defines come last.
+    for key, schema in sorted(top["properties"].items(), key=lambda item: item[0] in SecuritySettings.model_fields):
         if key != "families":
             yield key, PREFIX + key.upper(), _resolved(schema, top)
     for table, model in (("families", FamilySettings), ("tenants", TenantSettings)):

@@ -11,6 +11,7 @@ import orjson
 
 from service.configuration import SettingsError, reload_settings
 from service.gateway import Gateway
+from service.key_file import read_keys
 from service.memory import budget_bytes
 from service.oip.errors import ProtocolError
 from service.repository_control import RepositoryControl
@@ -42,15 +43,20 @@ class Reloading:
     async def reload(self) -> bytes:
         """Read and apply; returns JSON with `applied` and `needs_restart`, lists of settings by name.
 
-        Raises `ProtocolError` 400 for settings with a fault, which change nothing, and, after all else was applied, for
-        families that cannot be loaded as they want it: those keep their settings, and the next reload tries again.
+        Keys are read again from where they were. Raises `ProtocolError` 400 for settings or keys with a fault, which
+        change nothing, and, after all else was applied, for families that cannot be loaded as they want it: those keep
+        their settings, and the next reload tries again.
         """
         async with self._turn:
             try:
                 wanted = await asyncio.to_thread(self._read)
+                keys = await asyncio.to_thread(read_keys, self._gateway.settings.keys_file)
             except SettingsError as error:
                 raise ProtocolError(400, "settings are not applied: " + "; ".join(str(error).splitlines())) from None
             applied, restart = self._apply(wanted)
+            if keys != self._gateway.access.keys:
+                self._gateway.access.keys = keys
+                applied.append("API keys")
             failed = await self._apply_to_families(wanted, applied)
         logger.info("settings read again: applied %s; a restart is needed for %s", applied or "-", restart or "-")
         if failed:

@@ -14,15 +14,15 @@ from pydantic_settings import NoDecode
 from router.contract import Share, WhenCold, WhenLate
 
 
-def _comma_separated(value: object) -> object:
+def comma_separated(value: object) -> object:
     """A variable holds a list as `a,b`, as is usual there."""
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
     return value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
-Cores = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_comma_separated)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated)]
+Cores = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(comma_separated)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(gt=0, le=1000)]
 GuaranteedShare = Annotated[float, Field(ge=0, le=1)]
@@ -134,7 +134,7 @@ def _tenant_tables(value: object) -> object:
             return json.loads(value)
         except ValueError as error:
             raise ValueError(f"expected names or a table as JSON, got {value[:80]!r} ({error})") from None
-    names = _comma_separated(value)
+    names = comma_separated(value)
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
         return {name: {} for name in names}
     return names

@@ -1,4 +1,6 @@
-"""Every setting of a replica: its type, range, default and meaning. Those of one family or tenant: `scoped_settings`.
+"""Every setting of a replica: its type, range, default and meaning.
+
+Those of one family or tenant are in `scoped_settings`, those of who gets in and how in `security_settings`.
 
 Values come from a TOML file, from `PARETO_...` variables and from flags; `service.configuration` reads and merges them.
 The descriptions here are the reference that users read.
@@ -20,6 +22,7 @@ from service.collector import collector
 from service.memory import parse_budget
 from service.prometheus_settings import HttpUrl, LabelMatchers
 from service.scoped_settings import Cores, FamilySettings, Margin, Names, Positive, Stages, Tenants
+from service.security_settings import SecuritySettings
 
 PREFIX = "PARETO_"
 """Of every variable that names a setting; `__` goes one level down."""
@@ -31,7 +34,13 @@ NO_FILE = ""
 """As the value of `PARETO_CONFIG`: read no settings file, not even `pareto.toml` in the working directory."""
 
 
-class Settings(BaseSettings):
+PATHS = ("models", "comparison", "keys_file")
+"""Settings that are paths; relative ones start where the command was given."""
+
+_LISTS = ("slot_cores", "pinned", "keyless")
+
+
+class Settings(SecuritySettings, BaseSettings):
     """The settings of one replica, immutable. Constructing it reads no file and no variable: see
     `service.configuration.load_settings`.
     """
@@ -396,10 +405,10 @@ class Settings(BaseSettings):
         What nobody has set stays so.
         """
         dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-        for name in ("models", "comparison"):
+        for name in PATHS:
             if (path := getattr(self, name)) is not None:
                 dumped[name] = str(path.absolute())
-        for name in ("slot_cores", "pinned"):
+        for name in _LISTS:
             if name in dumped:
                 dumped[name] = ",".join(map(str, dumped[name]))
         for name in ("families", "tenants"):

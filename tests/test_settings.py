@@ -20,6 +20,7 @@ from router.policies import POLICIES
 from service.configuration import SOURCES, SettingsError, load_settings, reload_settings, sources
 from service.reference import settings_reference
 from service.scoped_settings import FamilySettings, TenantSettings
+from service.security_settings import SecuritySettings
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +62,8 @@ SETTINGS = st.builds(
     margin=st.floats(1, 10),
     tenants=st.lists(NAMES, max_size=3) | st.dictionaries(NAMES, TENANT_SETTINGS, max_size=3),
     switch_interval_s=st.floats(1e-6, 1),
+    keys_file=st.none() | st.just(Path("/keys")),
+    keyless=st.sampled_from([(), ("metrics",), ("metrics", "page")]),
     prometheus_url=st.none() | st.sampled_from(["http://prometheus:9090", "https://me:secret@[::1]:9/prefix/"]),
     prometheus_match=st.none() | st.sampled_from(['a="b"', 'a=~"b.*",c!="\\"d"']),
     log_level=st.sampled_from(["debug", "info", "warning", "error"]),
@@ -317,7 +320,8 @@ def test_the_example_file_loads() -> None:
 def test_the_reference_describes_every_setting() -> None:
     """Each row has a meaning, and the keys are those of the definition."""
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in settings_reference().splitlines()[2:]]
-    own = [f"`{key}`" for key in Settings.model_fields if key != "families"]
+    keys = sorted(Settings.model_fields, key=SecuritySettings.model_fields.__contains__)
+    own = [f"`{key}`" for key in keys if key != "families"]
     own += [f"`families.NAME.{key}`" for key in FamilySettings.model_fields]
     own += [f"`tenants.NAME.{key}`" for key in TenantSettings.model_fields]
     assert own == [row[0] for row in rows]

@@ -38,10 +38,15 @@ def serve(
     """Serve the families of the model repository over HTTP until SIGINT or SIGTERM."""
     settings = settings_from(config, port=port, host=host, models=models)
     from service.banner import banner
-    from service.configuration import SOURCES, sources
+    from service.configuration import SOURCES, SettingsError, sources
+    from service.key_file import read_keys
     from service.ports import occupant
     from service.supervision import ServerDiedError, SupervisedServer
 
+    try:
+        read_keys(settings.keys_file)
+    except SettingsError as error:
+        raise CommandError(str(error), exit_code=2) from error
     if taken := occupant(settings.host, settings.port):
         raise CommandError(taken)
     _fill(settings, build_if_empty)

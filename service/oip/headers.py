@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 from router.contract import NEVER, WhenLate
 from service.oip.errors import ProtocolError, malformed, shown
 
+TENANT_HEADER = b"x-gateway-inference-fairness-id"
+"""Whose a request is."""
+
 BATCH_CLASS = "batch"
 """The service class of work that uses spare capacity only."""
 
@@ -202,7 +205,7 @@ _RULES: Mapping[bytes, _Rule] = {
         (b"x-request-timeout-seconds", "timeout_s", _seconds, _least),
         (b"x-slo-min-accuracy", "min_accuracy", _fraction, _greatest),
         (b"x-slo-when-late", "when_late", _when_late, _tighter),
-        (b"x-gateway-inference-fairness-id", "tenant", _word, _agreeing),
+        (TENANT_HEADER, "tenant", _word, _agreeing),
         (b"x-gateway-inference-objective", "service_class", _word, _agreeing),
         (b"x-request-id", "request_id", _word, _agreeing),
         (b"x-session-id", "session", _word, _agreeing),
