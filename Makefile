@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients check dashboards bench-overhead bench-observability bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients check dashboards openapi bench-overhead bench-observability bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,9 @@ check: $(STAMPS)/dev ## lint, format check, types
 
 dashboards: $(STAMPS)/dev ## write deploy/grafana/dashboards/*.json anew from the code beside them
 	@$(BIN)/python -m deploy.grafana.generate
+
+openapi: $(STAMPS)/dev ## write docs/openapi.json anew from the code that describes the HTTP interface
+	@$(BIN)/python -m service.openapi
 
 bench-overhead: $(STAMPS)/dev ## what the gateway costs, against bare servers of the same model (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))

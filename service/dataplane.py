@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
+import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.added_headers import adding
@@ -35,6 +36,7 @@ from service.inference import InferenceHandler
 from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
 from service.oip.headers import read_headers
+from service.openapi.document import Served, openapi_document
 from service.page.pages import Pages
 from service.protocol_pages import ProtocolPages, WrongMethodError, need
 from service.reloading import Reloading
@@ -44,6 +46,7 @@ logger = logging.getLogger("pareto.dataplane")
 
 RELOAD_PATH = "/admin/reload"
 CANARIES_PATH = "/admin/canaries"
+OPENAPI_PATH = "/openapi.json"
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -76,6 +79,7 @@ class DataPlane:
             "/v2/health/live": self._live,
             "/v2/health/ready": self._ready,
             CANARIES_PATH: self._trials,
+            OPENAPI_PATH: self._openapi,
         }
         if self._own_page is not None:
             self._fixed.update(dict.fromkeys(self._own_page.paths, self._own_page.handle))
@@ -183,6 +187,13 @@ class DataPlane:
 
     async def _trials(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 200, self._canaries.listed(), JSON)
+
+    async def _openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        models = {
+            name: Served(loaded.manifest.inputs, [variant.name for variant in loaded.family.variants])
+            for name, loaded in self._gateway.families.items()
+        }
+        await send_whole(send, 200, orjson.dumps(openapi_document(models)), JSON)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 200, b'{"live":true}', JSON)
