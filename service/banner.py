@@ -27,8 +27,7 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
     console = console or Console()
     repository = Repository(settings.models)
     names = repository.families()
-    host = reachable_host(settings.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    url = _url(settings.host, settings.port)
     lines = [
         ("ready", f"after {started_in_s:.1f} s, serving {', '.join(names)}"),
         ("address", url),
@@ -36,11 +35,18 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
         ("try", try_line(url, repository.open(FAVOURITE if FAVOURITE in names else names[0]), settings)),
         ("stop", "Ctrl-C"),
     ]
+    if settings.admin_port is not None:
+        lines.insert(-1, ("admin", _url(settings.admin_host, settings.admin_port)))
     console.print(Text(f"\nPareto Gateway {__version__}", style="bold green"))
     for label, content in lines:
         # One line however long it is: a wrapped command cannot be copied.
         console.print(Text(f"  {label:<8} ", style="dim").append(content, style="not dim"), soft_wrap=True)
     console.print()
+
+
+def _url(host: str, port: int) -> str:
+    host = reachable_host(host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:

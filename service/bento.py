@@ -14,11 +14,15 @@ from pathlib import Path
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
+from uvicorn.config import HTTP_PROTOCOLS
 
+from service.admin_access import is_loopback
 from service.configuration import SettingsError, load_settings
+from service.connections import bounded
+from service.cross_origin import cross_origin
 from service.dataplane import NATIVE_PAGE, DataPlane
 from service.exchange import AsgiApp
-from service.gate import Gate
+from service.gate import gated
 from service.gateway import Gateway
 from service.key_file import holds_plain_secrets_for_all, read_keys
 from service.logs import configure_logs
@@ -38,13 +42,15 @@ def _settings() -> Settings:
     """Read the settings when BentoML's supervisor imports this module: a fault ends the server, in one line."""
     try:
         settings = load_settings()
-        read_keys(settings.keys_file)
+        keys = read_keys(settings.keys_file)
     except SettingsError as error:
         sys.exit(f"pareto: {error}")
     # BentoML has set up its own by now, in the supervisor and in the process that serves.
     configure_logs(settings)
     if settings.keys_file is not None and holds_plain_secrets_for_all(settings.keys_file):
         logger.warning("%s: everybody on this machine may read the keys in it: chmod o-r", settings.keys_file)
+    if keys is None and settings.admin and not is_loopback(settings.host):
+        logger.warning("admin: there are no API keys, so models can be changed from this machine alone")
     return settings
 
 
@@ -60,8 +66,10 @@ class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # Bento
         bind(gateway)
         inner: AsgiApp = super().to_asgi(is_main)
         routes = frozenset(method.route for method in self.apis.values())
-        plane: AsgiApp = DataPlane(gateway, inner, BENTO_PATHS | routes)
-        return plane if gateway.access.keys is None else Gate(plane, gateway)
+        # BentoML makes uvicorn's configuration itself, which takes the protocol from here.
+        HTTP_PROTOCOLS["auto"] = bounded(gateway.connections)  # type: ignore[assignment]  # a class does as well as a name
+        plane = gated(DataPlane(gateway, inner, BENTO_PATHS | routes), gateway)
+        return cross_origin(plane, SETTINGS.cors_origins)
 
 
 svc = GatewayService(

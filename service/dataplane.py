@@ -16,7 +16,10 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.added_headers import adding
+from service.admin_access import ADMIN_PATHS, ON_ADMIN_PORT, check_admin_request
+from service.admin_listener import AdminListener
 from service.canary_control import CanaryControl
+from service.connections import bounded
 from service.eligibility import check_variant
 from service.exchange import (
     JSON,
@@ -31,6 +34,7 @@ from service.exchange import (
     send_error,
     send_whole,
 )
+from service.gate import gated
 from service.gateway import Gateway
 from service.inference import InferenceHandler
 from service.lifecycle import Lifecycle
@@ -64,7 +68,11 @@ class DataPlane:
         self._gateway = gateway
         self._inner = inner
         self._inner_paths = inner_paths
-        self._lifecycle = Lifecycle(gateway)
+        listeners = []
+        if gateway.settings.admin_port is not None:
+            protocol = bounded(gateway.connections)
+            listeners.append(AdminListener(gateway.settings, gated(self._on_admin_port, gateway), protocol))
+        self._lifecycle = Lifecycle(gateway, listeners)
         self._inference = InferenceHandler(gateway)
         self.control = RepositoryControl(gateway, self.index_paths)
         self._reloading = Reloading(gateway, self.control)
@@ -103,6 +111,10 @@ class DataPlane:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
+    async def _on_admin_port(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ON_ADMIN_PORT] = True
+        await self(scope, receive, send)
+
     def index_paths(self) -> None:
         """Make the table of inference paths from what is served."""
         table: dict[str, tuple[str, str | None]] = {}
@@ -116,9 +128,10 @@ class DataPlane:
         method, path = scope["method"], scope["path"]
         handler = self._fixed.get(path)
         try:
+            if method == "POST" and path.startswith(ADMIN_PATHS):
+                check_admin_request(self._gateway, scope)
             if path == RELOAD_PATH:
                 need(method, "POST")
-                self.control.allow()
                 await send_whole(send, 200, await self._reloading.reload(), JSON)
                 return
             if handler is not None:
@@ -128,7 +141,6 @@ class DataPlane:
             parts = path.split("/")
             if path.startswith(CANARIES_PATH) and len(parts) == 5 and parts[4] in ("promote", "rollback"):
                 need(method, "POST")
-                self.control.allow()
                 await send_whole(send, 200, await self._canaries.act(parts[3], parts[4]), JSON)
                 return
             if parts[:2] != ["", "v2"]:

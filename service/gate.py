@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from service.access import Role, shown_secret
+from service.admin_access import ADMIN_PATHS, KEY_NAME
 from service.exchange import AsgiApp, Message, Receive, Scope, Send, send_error
 from service.gateway import Gateway
 from service.oip.errors import ProtocolError
@@ -22,12 +23,10 @@ METRICS = frozenset({"/metrics"})
 PAGE = frozenset({"/events", "/page/samples", "/page/sample", "/page/comparison"})
 """What the page shows. Its files are open: they hold nothing, and ask for the key."""
 
-_ADMIN = ("/admin/", "/v2/repository/models/")
-
 
 def role_for(path: str) -> Role:
     """The role that a key needs for a path that is not open."""
-    if path.startswith(_ADMIN):
+    if path.startswith(ADMIN_PATHS):
         return Role.ADMIN
     return Role.READ if path in METRICS or path in PAGE else Role.INFER
 
@@ -38,6 +37,11 @@ def open_paths(keyless: Collection[str]) -> frozenset[str]:
     if "metrics" in keyless:
         paths |= METRICS
     return paths | PAGE if "page" in keyless else paths
+
+
+def gated(app: AsgiApp, gateway: Gateway) -> AsgiApp:
+    """The app with a gate before it, where the gateway has keys."""
+    return app if gateway.access.keys is None else Gate(app, gateway)
 
 
 class Gate:
@@ -58,6 +62,7 @@ class Gate:
                 self._metrics.protocol_error(error.status)
                 await send_error(send, error)
                 return
+            scope[KEY_NAME] = key.name
             if key.tenant:
                 others = [header for header in scope["headers"] if header[0] != TENANT_HEADER]
                 scope["headers"] = [*others, (TENANT_HEADER, key.tenant.encode())]

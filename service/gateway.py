@@ -23,6 +23,7 @@ from service.access import Access
 from service.access_log import AccessLog
 from service.audits import Audits
 from service.canaries import Canaries
+from service.connections import Connections
 from service.correction import Believe, Correction, believe_at_once
 from service.dispatcher import Dispatcher, Observer
 from service.executor_advice import tell_executors
@@ -84,6 +85,7 @@ class Gateway:
         self.reader = FamilyReader(lambda: self.settings, cascades=cascades)
         self.tenants = Tenants(settings)
         self.access = Access(read_keys(settings.keys_file))
+        self.connections = Connections(settings.max_connections)
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
         self.canaries = Canaries(self)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from service.exchange import Message, Receive, Scope, Send
 from service.gateway import Gateway, Phase
@@ -28,11 +28,22 @@ Inner = Callable[[Scope, Receive, Send], Awaitable[None]]
 Previous = Callable[[int, FrameType | None], Any] | int | None
 
 
+class Listener(Protocol):
+    """Another way in, open from before the families are loaded until the last accepted request has its outcome."""
+
+    async def open(self) -> None:
+        """Raises `OSError` whose text names the setting that is in the way."""
+
+    async def close(self) -> None:
+        """Close it; nothing that it took in is lost."""
+
+
 class Lifecycle:
     """Wraps the ASGI lifespan of BentoML's app with the gateway's own."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, listeners: Sequence[Listener] = ()) -> None:
         self._gateway = gateway
+        self._listeners = listeners
         self._loading: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -67,6 +78,13 @@ class Lifecycle:
 
     async def _load(self, loaded: Callable[[], None]) -> None:
         try:
+            for listener in self._listeners:
+                await listener.open()
+        except OSError as error:
+            self._gateway.broke(error.strerror or str(error))
+            logger.error("nothing is served: %s", error.strerror)
+            return
+        try:
             await self._gateway.start()
             loaded()
         except Exception as error:
@@ -76,8 +94,13 @@ class Lifecycle:
     async def _drain(self) -> None:
         self._gateway.leaving = True
         if self._draining is None:
-            self._draining = asyncio.create_task(self._gateway.drain())
+            self._draining = asyncio.create_task(self._end())
         await self._draining
+
+    async def _end(self) -> None:
+        await self._gateway.drain()
+        for listener in self._listeners:
+            await listener.close()
 
     async def _leave(self) -> None:
         """Be a lame duck, then drain."""

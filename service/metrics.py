@@ -159,6 +159,14 @@ class Metrics(Collector):
         for (code, role), count in list(self._gateway.access.refusals.items()):
             kept_out.add_metric((str(code), role), count)
         yield kept_out
+        connections = self._gateway.connections
+        closed = CounterMetricFamily(
+            "pareto_connections_closed", "Connections that were closed for going beyond a bound.", labels=("reason",)
+        )
+        for reason, count in list(connections.closed.items()):
+            closed.add_metric((reason,), count)
+        yield closed
+        yield _gauge("pareto_connections", "Open HTTP connections.", connections.open)
         pair = ("model", "variant")
         answered = list(self._answered.items())
         yield _histogram(

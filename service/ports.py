@@ -8,12 +8,16 @@ import socket
 import psutil
 
 
-def occupant(host: str, port: int) -> str | None:
-    """Why nothing can listen there and what to do, in one line; None where something can."""
+def occupant(host: str, port: int, options: tuple[str, str] = ("--host", "--port")) -> str | None:
+    """Why nothing can listen there and what to do, in one line; None where something can.
+
+    `options` are what sets host and port.
+    """
+    host_option, port_option = options
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        return f"host {host!r}: {error.strerror}; see --host"
+        return f"host {host!r}: {error.strerror}; see {host_option}"
     with socket.socket(family, kind, protocol) as probe:
         # As the server does: ports that only wait for their last packets are free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -22,10 +26,10 @@ def occupant(host: str, port: int) -> str | None:
             probe.listen()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                return f"port {port} on {host} is in use{listener(port)}; choose another with --port"
+                return f"port {port} on {host} is in use{listener(port)}; choose another with {port_option}"
             if error.errno == errno.EADDRNOTAVAIL:
-                return f"host {host!r}: not an address of this machine; see --host"
-            return f"port {port} on {host} cannot be used: {error.strerror}; see --port and --host"
+                return f"host {host!r}: not an address of this machine; see {host_option}"
+            return f"port {port} on {host} cannot be used: {error.strerror}; see {port_option} and {host_option}"
     return None
 
 

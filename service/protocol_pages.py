@@ -51,7 +51,6 @@ class ProtocolPages:
                 content = repository_index(self._control.index(), read_index_request(body))
             case ["repository", "models", name, "load" | "unload" as wanted]:
                 need(method, "POST")
-                self._control.allow()
                 asked = read_load_request(await read_body(receive, INDEX_LIMIT_BYTES, None))
                 if wanted == "unload" and asked.trial is not None:
                     raise ProtocolError(400, "a trial begins with load; what ends it is /admin/canaries/NAME/rollback")

@@ -44,11 +44,6 @@ class RepositoryControl:
         self._unloaded: set[str] = set()
         self._loading: set[str] = set()
 
-    def allow(self) -> None:
-        """Raise `ProtocolError` 403 where the settings do not let callers change anything."""
-        if not self._gateway.settings.admin:
-            raise ProtocolError(403, "changing what is served is closed: set `admin = true` to open it to callers")
-
     async def load(self, name: str, revision: str | None = None, *, again: bool = False) -> None:
         """Serve a family of the repository, by default its active revision; another `revision` is activated.
 

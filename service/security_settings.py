@@ -1,18 +1,31 @@
-"""Settings of who gets in and how: API keys and what needs none.
+"""Settings of who gets in and how: API keys, the admin port, pages of other sites, TLS, connections.
 
 The descriptions here are the reference that users read.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from service.scoped_settings import comma_separated
 
+_ORIGIN = re.compile(r"\*|https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+def _origin(text: str) -> str:
+    if not _ORIGIN.fullmatch(text):
+        expected = "https://app.example.org (scheme, host, perhaps a port, in lower case) or *"
+        raise ValueError(f"expected {expected}, got {text[:80]!r}")
+    return text
+
+
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(comma_separated)]
+"""Origins as browsers write them."""
 Surfaces = Annotated[tuple[Literal["metrics", "page"], ...], NoDecode, BeforeValidator(comma_separated)]
 
 
@@ -28,4 +41,20 @@ class SecuritySettings(BaseModel):
         default=(),
         description="What tells of everybody and needs no key though there are keys: `metrics` (`/metrics`), `page` "
         "(what the page shows, samples too).",
+    )
+    admin_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="A port on which models may be loaded and unloaded and settings read again, whatever `admin` says "
+        "of `port`; it answers everything else, too. Default: none.",
+    )
+    admin_host: str = Field(default="127.0.0.1", min_length=1, description="The address of `admin_port`.")
+    cors_origins: Origins = Field(
+        default=(),
+        description="Origins whose pages may ask from a browser (a list; `a,b` in a variable): "
+        "`https://app.example.org`, or `*` for all. Default: none but the gateway's own page.",
+    )
+    max_connections: int = Field(
+        default=4096, ge=1, description="Connections at a time on each port; one more is answered 503 and closed."
     )

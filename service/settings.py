@@ -37,7 +37,7 @@ NO_FILE = ""
 PATHS = ("models", "comparison", "keys_file")
 """Settings that are paths; relative ones start where the command was given."""
 
-_LISTS = ("slot_cores", "pinned", "keyless")
+_LISTS = ("slot_cores", "pinned", "keyless", "cors_origins")
 
 
 class Settings(SecuritySettings, BaseSettings):
@@ -243,7 +243,8 @@ class Settings(SecuritySettings, BaseSettings):
     admin: bool = Field(
         default=False,
         description="Whether callers may load and unload models (`/v2/repository/models/...`) and have the settings "
-        "read again (`/admin/reload`). Open it only where the port is not open to everybody.",
+        "read again (`/admin/reload`) at `port`. Without API keys only callers on the gateway's own machine may "
+        "(docs/security.md).",
     )
     page: bool = Field(
         default=True,
@@ -322,6 +323,12 @@ class Settings(SecuritySettings, BaseSettings):
             raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
         if self.prometheus_short_s > self.prometheus_long_s:
             raise ValueError(f"prometheus_short_s: {self.prometheus_short_s} is longer than prometheus_long_s")
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.admin_port == self.port:
+            raise ValueError(f"admin_port: {self.admin_port} is `port` already; choose another one")
         return self
 
     @model_validator(mode="after")

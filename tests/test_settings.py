@@ -64,6 +64,7 @@ SETTINGS = st.builds(
     switch_interval_s=st.floats(1e-6, 1),
     keys_file=st.none() | st.just(Path("/keys")),
     keyless=st.sampled_from([(), ("metrics",), ("metrics", "page")]),
+    cors_origins=st.sampled_from([(), ("*",), ("https://a.example", "http://localhost:8080")]),
     prometheus_url=st.none() | st.sampled_from(["http://prometheus:9090", "https://me:secret@[::1]:9/prefix/"]),
     prometheus_match=st.none() | st.sampled_from(['a="b"', 'a=~"b.*",c!="\\"d"']),
     log_level=st.sampled_from(["debug", "info", "warning", "error"]),
@@ -173,6 +174,15 @@ def test_settings_travel_through_the_environment(settings: Settings) -> None:
             "[families.a]\nslo_target = 1",
             "families.a.slo_target (settings.toml): expected less than or equal to 0.99999, got 1",
         ),
+        (
+            "cors_origins = ['example.org']",
+            (
+                "cors_origins.0 (settings.toml): expected https://app.example.org (scheme, host, perhaps a port, in "
+                "lower case) or *, got 'example.org'"
+            ),
+        ),
+        ("keyless = ['all']", "keyless.0 (settings.toml): expected 'metrics' or 'page', got 'all'"),
+        ("admin_port = 3000", "admin_port: 3000 is `port` already; choose another one"),
         (
             "policy = 'best'",
             "policy (settings.toml): unknown policy 'best', expected one of " + ", ".join(POLICIES),

@@ -49,6 +49,10 @@ def serve(
         raise CommandError(str(error), exit_code=2) from error
     if taken := occupant(settings.host, settings.port):
         raise CommandError(taken)
+    if settings.admin_port is not None and (
+        taken := occupant(settings.admin_host, settings.admin_port, ("`admin_host`", "`admin_port`"))
+    ):
+        raise CommandError(taken)
     _fill(settings, build_if_empty)
     started_s = time.monotonic()
     os.environ[SOURCES] = sources(config, {"port": port, "host": host, "models": models})

@@ -217,3 +217,6 @@ _RULES: Mapping[bytes, _Rule] = {
         (b"endpoint-load-metrics-format", "load_metrics", _load_metrics, _last),
     )
 }
+
+REQUEST_HEADERS = tuple(_RULES)
+"""The names of the headers that are read."""

@@ -12,6 +12,7 @@ import uvicorn
 
 from loadtests.servers import free_port
 from router.view import Policy
+from service.connections import bounded
 from service.dataplane import DataPlane
 from service.exchange import Receive, Scope, Send
 from service.gateway import Gateway
@@ -32,8 +33,12 @@ async def _nothing_inside(scope: Scope, receive: Receive, send: Send) -> None:
 def serving(settings: Settings, policy: Policy | None = None) -> Iterator[httpx.Client]:
     """A client of a gateway with these settings and this policy (else theirs), from ready until drained."""
     port = free_port()
-    app = DataPlane(Gateway(settings, policy), _nothing_inside, frozenset())
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="on"))
+    gateway = Gateway(settings, policy)
+    app = DataPlane(gateway, _nothing_inside, frozenset())
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, http=bounded(gateway.connections), log_level="warning", lifespan="on"
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -19,6 +19,7 @@ from tests.service.conftest import eventually, samples, sign_body
 from tests.service.test_lifecycle import worker_of
 
 INFER, BOUND, READ, ADMIN, LATER = (f"{name}-0123456789abcdef" for name in ("infer", "bound", "read", "admin", "later"))
+APP = "https://app.example.org"
 INFER_URL = "/v2/models/sign/versions/quick/infer"
 
 
@@ -33,15 +34,22 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(models: Path, keys_file: Path) -> Iterator[Server]:
+def admin_port() -> int:
+    """Where the gateway has its admin routes."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def guarded(models: Path, keys_file: Path, admin_port: int) -> Iterator[Server]:
     """A gateway that wants keys; tenant `acme` may ask a row in fifty seconds, after two at once."""
     environment = {
         "PARETO_SLOTS": "1",
         "PARETO_KEYS_FILE": str(keys_file),
         "PARETO_API_KEYS": f"shop {BOUND} tenant=acme",
         "PARETO_TENANTS": '{"acme": {"rate": 0.02, "burst": 2}, "rich": {}}',
-        "PARETO_ADMIN": "true",
+        "PARETO_ADMIN_PORT": str(admin_port),
         "PARETO_ACCESS_LOG_SHARE": "1",
+        "PARETO_CORS_ORIGINS": APP,
     }
     with running(gateway(models, environment)) as server:
         yield server
@@ -127,6 +135,43 @@ def test_a_key_opens_what_its_roles_say(
             assert (403, True) == (answer.status_code, "does not have the role" in answer.json()["error"])
 
 
+def test_pages_of_other_sites_are_answered_where_a_setting_names_them(guarded: Server) -> None:
+    """A browser asks first, without the key, and is told the truth; so it is with the answer, and with a refusal."""
+    wanted = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,x-slo-latency-ms",
+    }
+    allowed, other = (
+        httpx.options(guarded.url + INFER_URL, headers={"origin": origin, **wanted})
+        for origin in (APP, "https://other.example")
+    )
+    assert (200, APP) == (allowed.status_code, allowed.headers["access-control-allow-origin"])
+    assert "authorization" in allowed.headers["access-control-allow-headers"]
+    assert (400, False) == (other.status_code, "access-control-allow-origin" in other.headers)
+    with client_with(guarded, INFER) as client:
+        answered = client.post(INFER_URL, json=sign_body(1.0), headers={"origin": APP})
+        plain = client.post(INFER_URL, json=sign_body(1.0))
+    refused = httpx.post(guarded.url + INFER_URL, headers={"origin": APP})
+    assert [200, 401] == [answer.status_code for answer in (answered, refused)]
+    assert [APP] * 2 == [answer.headers["access-control-allow-origin"] for answer in (answered, refused)]
+    assert "x-variant" in answered.headers["access-control-expose-headers"]
+    assert not [name for name in plain.headers if name.startswith("access-control")]
+
+
+def test_admin_routes_are_on_a_port_of_their_own(guarded: Server, admin_port: int) -> None:
+    """There with a key for it, which is named in the log; on the other port not even with that."""
+    there = f"http://127.0.0.1:{admin_port}"
+    for path in ("/admin/reload", "/v2/repository/models/sign/load"):
+        statuses = [
+            httpx.post(base + path, headers={"x-api-key": key}, timeout=30.0).status_code
+            for base in (there, guarded.url)
+            for key in (ADMIN, INFER, "")
+        ]
+        assert [200, 403, 401, 403, 403, 401] == statuses
+    assert 200 == httpx.get(f"{there}/v2/health/ready").status_code
+    assert "POST '/v2/repository/models/sign/load' for ops" in guarded.log_text()
+
+
 def test_requests_with_a_key_are_answered(guarded: Server) -> None:
     """By the open protocol and by BentoML's client, which takes a token."""
     with client_with(guarded, INFER) as client:
@@ -164,9 +209,9 @@ def test_refusals_are_counted_by_status_and_role(guarded: Server) -> None:
         assert float(counted.rpartition(" ")[2]) >= 30
 
 
-def test_keys_are_read_again_on_a_signal(guarded: Server, keys_file: Path) -> None:
+def test_keys_are_read_again_on_a_signal(guarded: Server, keys_file: Path, admin_port: int) -> None:
     """A new key gets in and one that is gone does not, without a restart; a file with a fault changes nothing."""
-    worker, old = worker_of(guarded), keys_file.read_text()
+    worker, old, reload = worker_of(guarded), keys_file.read_text(), f"http://127.0.0.1:{admin_port}/admin/reload"
 
     def status(key: str) -> int:
         with client_with(guarded, key) as client:
@@ -178,14 +223,12 @@ def test_keys_are_read_again_on_a_signal(guarded: Server, keys_file: Path) -> No
         eventually(lambda: status(LATER) == 200, "the new key gets in")
         assert 401 == status(INFER)
         keys_file.write_text("asker short")
-        with client_with(guarded, ADMIN) as client:
-            fault = client.post("/admin/reload")
+        fault = httpx.post(reload, headers={"x-api-key": ADMIN})
         assert (400, True) == (fault.status_code, "line 1: expected as the secret" in fault.json()["error"])
         assert 200 == status(LATER)
     finally:
         keys_file.write_text(old)
-        with client_with(guarded, ADMIN) as client:
-            assert "API keys" in client.post("/admin/reload").json()["applied"]
+        assert "API keys" in httpx.post(reload, headers={"x-api-key": ADMIN}).json()["applied"]
 
 
 def test_no_secret_is_told_anywhere(guarded: Server) -> None:

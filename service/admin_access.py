@@ -1,0 +1,88 @@
+"""Who may change what is served: where admin routes are open, and to whom where there are no API keys.
+
+With keys, the gate has seen one with the role `admin`. Without, callers have to be on this machine, and must not be a
+page that somebody on it has open in a browser, which sends such requests for any page: with `origin`, and for a page
+whose name is made to mean this machine with that name as `host`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+
+from service.access import FORBIDDEN
+from service.exchange import Scope
+from service.gateway import Gateway
+from service.oip.errors import ProtocolError
+
+ADMIN_PATHS = ("/admin/", "/v2/repository/models/")
+"""What such paths begin with."""
+
+ON_ADMIN_PORT = "pareto.admin_port"
+"""In the scope of a request that came by `admin_port`."""
+KEY_NAME = "pareto.key"
+"""In the scope of a request with an API key: its name."""
+
+
+logger = logging.getLogger("pareto.admin")
+
+_HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::\d*)?")
+
+
+def check_admin(gateway: Gateway, peer: str | None, *, on_admin_port: bool = False) -> None:
+    """Raise `ProtocolError` 403 where this caller, at the address `peer`, may not change what is served.
+
+    A caller by a Unix socket has no address, and is not known to be on this machine.
+    """
+    if not (gateway.settings.admin or on_admin_port):
+        raise ProtocolError(
+            FORBIDDEN, "changing what is served is closed: set `admin = true` or `admin_port` to open it to callers"
+        )
+    if gateway.access.keys is None and not (peer is not None and is_loopback(peer)):
+        raise ProtocolError(
+            FORBIDDEN,
+            "changing what is served is open to callers on the gateway's machine alone: it has no API keys",
+        )
+
+
+def check_admin_request(gateway: Gateway, scope: Scope) -> None:
+    """As `check_admin`, of an HTTP request; 403 also where a browser sent it and there are no keys."""
+    client = scope.get("client")
+    peer = client[0] if client else None
+    check_admin(gateway, peer, on_admin_port=ON_ADMIN_PORT in scope)
+    if gateway.access.keys is None:
+        _check_not_a_page(scope)
+    logger.info("%s %r for %s", scope["method"], scope["path"][:120], scope.get(KEY_NAME, peer))
+
+
+def _check_not_a_page(scope: Scope) -> None:
+    for name, value in scope["headers"]:
+        if name == b"origin" or (name == b"host" and not _is_address(value)):
+            raise ProtocolError(
+                FORBIDDEN,
+                "changing what is served is closed to pages of browsers and to names other than localhost: the gateway "
+                "has no API keys",
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address, as far as is known without asking for a name."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _is_address(host: bytes) -> bool:
+    """Whether a `host` header has an address or `localhost`, which nobody can have mean something else."""
+    found = _HOST.fullmatch(host.decode("latin-1"))
+    if found is None:
+        return False
+    try:
+        ipaddress.ip_address(found["name"] or found["address"])
+    except ValueError:
+        return found["name"] == "localhost"
+    return True

@@ -1,0 +1,175 @@
+"""Bounds of what connections may take before and after the data plane sees a request: how many, how long, how large.
+
+uvicorn bounds neither the head of a request nor how long it may take to come, and an answer that nobody reads is kept
+until the connection ends. Here a subclass of its protocol counts bytes that are no body as they come, and one look a
+second at all connections finds those that stand still, so that a request costs no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.oip.errors import body
+
+HEAD_BYTES = 64 * 1024
+"""Of a request's head, and of what follows a chunked body, beside what arrives together with their first byte."""
+HEAD_S = 15.0
+"""For the head of a request from when it begins, for the first one from when the connection is there."""
+UNREAD_S = 30.0
+"""An answer of which nothing has been read for so long is dropped."""
+LOOK_S = 1.0
+AT_ONCE = 100
+"""Connections looked at in one go, some 0.1 ms."""
+
+FULL, HEAD_LARGE, HEAD_SLOW, UNREAD, UPGRADE = "full", "head_large", "head_slow", "unread", "upgrade"
+"""Why a connection is closed."""
+
+
+class Connections:
+    """The connections of one process by HTTP. `closed` counts those that were closed by reason."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.closed: dict[str, int] = {}
+        self._open: set[BoundedProtocol] = set()
+        self._seen: dict[BoundedProtocol, tuple[object, float]] = {}
+        self._looking = False
+
+    @property
+    def open(self) -> int:
+        """How many there are."""
+        return len(self._open)
+
+    def count(self, reason: str) -> None:
+        """One is closed for this reason."""
+        self.closed[reason] = self.closed.get(reason, 0) + 1
+
+    def add(self, connection: BoundedProtocol) -> None:
+        """Look after a connection until it is discarded."""
+        self._open.add(connection)
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def discard(self, connection: BoundedProtocol) -> None:
+        """It is closed."""
+        self._open.discard(connection)
+        self._seen.pop(connection, None)
+
+    def _look(self, left: list[BoundedProtocol] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        if left is None:
+            left = list(self._open)
+        now = loop.time()
+        for connection in left[-AT_ONCE:]:
+            self._judge(connection, now)
+        del left[-AT_ONCE:]
+        if left:
+            loop.call_soon(self._look, left)
+        elif self._open:
+            loop.call_later(LOOK_S, self._look)
+        else:
+            self._looking = False
+
+    def _judge(self, connection: BoundedProtocol, now: float) -> None:
+        """Close it where it has stood still for too long."""
+        stands = connection.stands_still()
+        if stands is None:
+            self._seen.pop(connection, None)
+            return
+        before, since_s = self._seen.get(connection, (None, now))
+        if before != stands:
+            self._seen[connection] = (stands, now)
+        elif now - since_s >= (UNREAD_S if stands[0] == UNREAD else HEAD_S):
+            self.count(stands[0])
+            self._seen.pop(connection)
+            connection.transport.abort()
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol within bounds; `bound_to` says whose."""
+
+    bound_to: Connections
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Turn it away where there are too many."""
+        super().connection_made(transport)
+        # Bytes so far that are no body, while a request is read; below 0 where what comes next is not counted.
+        self._silent_bytes = -1
+        self._reading = False
+        self.bound_to.add(self)
+        if len(self.connections) > self.bound_to.most:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections, try again later", FULL)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        super().connection_lost(exc)
+        self.bound_to.discard(self)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._reading = True
+        self._silent_bytes = -1
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body is there."""
+        super().on_body(body)
+        self._silent_bytes = -1
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        super().on_message_complete()
+        self._reading = False
+
+    def handle_websocket_upgrade(self) -> None:
+        """There are none here."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "WebSockets are not served here", UPGRADE)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        super().data_received(data)
+        if self._reading:
+            if self._silent_bytes < 0:
+                self._silent_bytes = 0
+                return
+            self._silent_bytes += len(data)
+            if self._silent_bytes > HEAD_BYTES and not self.transport.is_closing():
+                status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                self._refuse(status, f"headers: expected at most {HEAD_BYTES} bytes", HEAD_LARGE)
+
+    def stands_still(self) -> tuple[str, object] | None:
+        """What it waits for on the part of the caller, and how far that has come; nothing where it does not.
+
+        A body that is read is not meant: whoever reads it has a limit of time.
+        """
+        unread_bytes = self.transport.get_write_buffer_size()
+        if unread_bytes:
+            return UNREAD, unread_bytes
+        # uvicorn declares it without `None`, which it begins with.
+        cycle: RequestResponseCycle | None = self.cycle
+        # An idle connection has a timer. Another one sends a head, or what is left of a body that nobody wanted.
+        is_idle = self.timeout_keep_alive_task is not None and not self._reading
+        if (cycle is None or cycle.response_complete) and not is_idle:
+            return HEAD_SLOW, id(cycle)
+        return None
+
+    def _refuse(self, status: HTTPStatus, message: str, reason: str) -> None:
+        self.bound_to.count(reason)
+        content = body(message)
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + content)
+        self.transport.close()
+
+
+def bounded(connections: Connections) -> type[BoundedProtocol]:
+    """The protocol for a server whose connections these are."""
+
+    class OfThese(BoundedProtocol):
+        bound_to = connections
+
+    return OfThese
