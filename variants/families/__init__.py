@@ -24,7 +24,10 @@ BUILT_IN = {
 
 
 def load_family(name_or_path: str) -> FamilySpec:
-    """Return the `FAMILY` of a built-in family or of a Python file. Raises `BuildError` where there is none."""
+    """Return the `FAMILY` of a built-in family or of a Python file, which may import modules beside it.
+
+    Raises `BuildError` where there is none.
+    """
     if name_or_path in BUILT_IN:
         module = importlib.import_module(BUILT_IN[name_or_path])
     elif name_or_path.endswith(".py"):
@@ -36,6 +39,9 @@ def load_family(name_or_path: str) -> FamilySpec:
         module = importlib.util.module_from_spec(spec)
         # Dataclasses look their module up by name while their class is made.
         sys.modules[name] = module
+        # A family may import what lies beside it, as any program may; last, so that it shadows nothing.
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
         try:
             spec.loader.exec_module(module)
         except Exception as error:
