@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.servers import Server, gateway, running
 from tests.service.families import sign_model, write_family
+from tests.shared import made_once
 from variants.build import build_family
 from variants.families import load_family
 from variants.progress import open_display
@@ -22,15 +23,20 @@ WAIT_S = 20.0
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with `digits` (really built), `sign` (fast and slow variants) and `dented` (one file corrupt)."""
-    root = tmp_path_factory.mktemp("models")
+    """A repository with `digits` (really built), `sign` (fast and slow variants) and `dented` (one file corrupt).
+
+    All workers share it: what changes a repository takes one of its own.
+    """
+    return made_once(tmp_path_factory, "models", _make_models)
+
+
+def _make_models(root: Path) -> None:
     repository = Repository(root)
     build_family(load_family("digits"), repository, display=open_display("digits"))
     write_family(repository, "sign", {"quick": (sign_model(), 0.8), "slow": (sign_model(300), 0.9)})
     write_family(repository, "dented", {"sound": (sign_model(), 0.8), "broken": (sign_model(1), 0.9)})
     broken = repository.open("dented").file("broken/model.onnx")
     broken.write_bytes(broken.read_bytes()[:-100])
-    return root
 
 
 @pytest.fixture(scope="session")
