@@ -77,6 +77,12 @@ def trial(http: httpx.Client) -> dict[str, Any]:
     return told[0] if told else {}
 
 
+def ended(http: httpx.Client) -> str:
+    """What the trial of `f` comes to."""
+    eventually(lambda: trial(http)["state"] != "running", "the trial comes to an end")
+    return str(trial(http)["state"])
+
+
 @contextmanager
 def asked_all_the_time(server: Server, second: float = 0.0) -> Iterator[list[tuple[int, str, str | None]]]:
     """What four callers got so far: status, label and revision, as far as it is said."""
@@ -105,7 +111,7 @@ def test_a_good_revision_takes_over(server: Server, http: httpx.Client, reposito
     """After its answers and comparisons it serves, is active on disk, and no answer but a 200 was given."""
     with asked_all_the_time(server) as seen:
         load(http, revision="good", **QUICK_RULES, **NEVER_SLOW).raise_for_status()
-        eventually(lambda: trial(http)["state"] == "promoted", "the canary is promoted")
+        assert "promoted" == ended(http)
         before = len(seen)
         eventually(lambda: len(seen) > before + 20, "requests flow")
     assert {(200, "yes")} == {one[:2] for one in seen}
@@ -132,7 +138,7 @@ def test_a_bad_revision_is_rolled_back(
     with asked_all_the_time(server, second) as seen:
         eventually(lambda: len(seen) > 20, "requests flow")
         load(http, revision=revision, **rules).raise_for_status()
-        eventually(lambda: trial(http)["state"] == state, f"{revision} is rolled back")
+        assert state == ended(http)
         after = len(seen) + 20
         eventually(lambda: len(seen) > after, "requests flow")
     assert {200} == {status for status, *_ in seen}
@@ -153,7 +159,7 @@ def test_a_shadow_answers_nobody_until_it_is_promoted(
     with asked_all_the_time(server) as seen:
         rules = {**QUICK_RULES, "canary_answers": 64, "canary_shadow": True, **NEVER_SLOW}
         load(http, revision="good", **rules).raise_for_status()
-        eventually(lambda: trial(http)["state"] == "passed", "the shadow passes")
+        assert "passed" == ended(http)
         assert {"1", None} >= {revision for *_, revision in seen}
     before = samples(http, model="f")
     told = http.post("/admin/canaries/f/promote").json()
@@ -166,7 +172,7 @@ def test_a_bad_shadow_ends_without_anybody_noticing(server: Server, http: httpx.
     """All labels are the old revision's."""
     with asked_all_the_time(server) as seen:
         load(http, revision="opposite", canary_shadow=True, **QUICK_RULES, **NEVER_SLOW).raise_for_status()
-        eventually(lambda: trial(http)["state"] == "disagrees", "the shadow is rolled back")
+        assert "disagrees" == ended(http)
     assert {(200, "yes")} == {one[:2] for one in seen}
     assert {"1", None} >= {revision for *_, revision in seen}
 
