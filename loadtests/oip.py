@@ -14,6 +14,7 @@ from loadtests.scoring import Fate
 
 LABEL = "label"
 SLO_HEADER = "x-slo-latency-ms"
+ID_HEADER = "x-request-id"
 VARIANT_HEADER = "x-variant"
 PATH_HEADER = "x-route-path"
 TIMING_HEADER = "server-timing"

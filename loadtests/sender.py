@@ -65,6 +65,12 @@ class Sender:
         """When the first request is or was due, on `time.perf_counter`; infinite before the run."""
         self.stopped = False
         """Set from another thread to send nothing more and wait for nothing."""
+        self.enough = False
+        """Set from another thread to send nothing more, and wait for the answers that are due."""
+        self.sent = 0
+        """So many of the requests have been sent, the first ones."""
+        self.repeated = 0
+        """So many were sent again because their connection was closed when they came."""
 
     def run(self, workload: Workload, connections: int = 64) -> tuple[float, Sending]:
         """Send everything and wait for the answers; returns when it started, and how the sending went."""
@@ -80,9 +86,10 @@ class Sender:
             for index, due_s in enumerate((started_s + workload.arrival_s).tolist()):
                 while (rest_s := due_s - time.perf_counter()) > 0.0:
                     self._receive(rest_s)
-                if self.stopped:
+                if self.stopped or self.enough:
                     break
                 lag_s[index] = -rest_s
+                self.sent = index + 1
                 if len(self._index) < MOST_OPEN:
                     self._send(index)
                     most = max(most, len(self._index))
@@ -170,6 +177,7 @@ class Sender:
             self._epoll.unregister(number)
             connection.close()
         if again and index is not None:
+            self.repeated += 1
             self._send(index, fresh=True)
 
 
@@ -184,13 +192,17 @@ def _is_whole(data: bytes) -> bool:
     return len(data) >= head + len(_HEAD_END) + length
 
 
-def prepared(workload: Workload, samples: Samples, host: str, variant: str | None = None) -> list[bytes]:
-    """The bytes of every request of a workload."""
+def prepared(
+    workload: Workload, samples: Samples, host: str, variant: str | None = None, named: str = ""
+) -> list[bytes]:
+    """The bytes of every request of a workload; with `named`, each has this and its index as its id."""
     path = oip.infer_path(samples.family, variant)
     messages = [oip.infer_message(samples, row) for row in range(len(samples))]
     requests = []
-    for sample, slo_s in zip(workload.sample.tolist(), workload.slo_s.tolist(), strict=True):
+    for index, (sample, slo_s) in enumerate(zip(workload.sample.tolist(), workload.slo_s.tolist(), strict=True)):
         headers, body = messages[sample]
+        if named:
+            headers = {**headers, oip.ID_HEADER: f"{named}{index}"}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {host}\r\n{lines}accept-encoding: identity\r\n"

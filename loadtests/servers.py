@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from random import SystemRandom
-from typing import IO
+from typing import IO, NamedTuple
 
 import psutil
 
@@ -38,9 +39,19 @@ class ServerError(Exception):
     """A server did not start. The message is one line, followed by the end of what the server wrote."""
 
 
+class Host(NamedTuple):
+    """Where a server runs: the address it listens on, and the command that starts its arguments as a command there."""
+
+    address: str
+    enter: tuple[str, ...] = ()
+
+
+HERE = Host("127.0.0.1")
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start one server. `{port}` in the arguments stands for its port."""
+    """How to start one server. `{host}` and `{port}` in the arguments stand for its address and port."""
 
     name: str
     arguments: tuple[str, ...]
@@ -57,7 +68,7 @@ def gateway(models: Path, environment: Mapping[str, str] | None = None) -> Comma
         "serve",
         "service.bento:svc",
         "--host",
-        "127.0.0.1",
+        "{host}",
         "--port",
         "{port}",
     )
@@ -82,11 +93,15 @@ def bento_batchable(models: Path, family: str, variant: str) -> Command:
 class Server:
     """A running server. `url` has no slash at its end."""
 
-    def __init__(self, command: Command, process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
+    def __init__(
+        self, command: Command, process: subprocess.Popen[bytes], port: int, log: IO[bytes], host: Host = HERE
+    ) -> None:
         self.name = command.name
+        self._ready_path = command.ready_path
         self._log = log
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.address = host.address
+        self.url = f"http://{host.address}:{port}"
         self._process = process
 
     def tree(self) -> list[psutil.Process]:
@@ -101,6 +116,27 @@ class Server:
         """Raise `ServerError` with the end of its log where the server has ended by itself."""
         if self._process.poll() is not None:
             raise ServerError(f"{self.name} ended with exit code {self._process.returncode}{_end_of(self._log)}")
+
+    def wait_until_ready(self) -> None:
+        """Raises `ServerError` where it ends early or is not ready within `START_LIMIT_S`."""
+        limit_s = time.monotonic() + START_LIMIT_S
+        while True:
+            try:
+                status = fetch(self.url + self._ready_path, timeout_s=5.0).status
+                if status == HTTPStatus.OK:
+                    return
+                fault = f"answers {status} on {self._ready_path}"
+            except OSError as error:
+                fault = f"does not answer on {self._ready_path} ({error})"
+            self.check()
+            if time.monotonic() > limit_s:
+                raise ServerError(f"{self.name} {fault} after {START_LIMIT_S:g} s{_end_of(self._log)}")
+            time.sleep(0.1)
+
+    def said(self) -> str:
+        """Everything that it has written so far."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
     def loop_s(self) -> float:
         """Processor seconds that its event loops have taken so far: the first threads of its processes."""
@@ -127,38 +163,64 @@ class Server:
         for process in reversed(self.tree()):
             process.resume()
 
-    def stop(self) -> None:
-        """Ask it to end, and make it end after `STOP_LIMIT_S`."""
+    def stop(self) -> int:
+        """Ask it to end, and make it end after `STOP_LIMIT_S`.
+
+        Returns its exit code, negative where a signal ended it.
+        """
         self.thaw()
         tree = self.tree()
         self._process.send_signal(signal.SIGTERM)
         _, alive = psutil.wait_procs(tree, timeout=STOP_LIMIT_S)
         for process in alive:
             process.kill()
+        self._log.close()
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """End all its processes at once, without any chance to finish something."""
+        for process in self.tree():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
 
 
+def start(command: Command, cores: Sequence[int] = (), host: Host = HERE, port: int | None = None) -> Server:
+    """Start a server, all its processes on these cores (any, where none are named), at that port or a free one.
+
+    It is not ready yet, and whoever starts it stops it.
+    """
+    port = port or free_port()
+    replaced = [argument.replace("{host}", host.address).replace("{port}", str(port)) for argument in command.arguments]
+    environment = {**os.environ, **command.environment}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - the server has it until it is stopped
+    with pinned(cores):
+        process = subprocess.Popen(
+            [*host.enter, *replaced],
+            env=environment,
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Server(command, process, port, log, host)
+
+
 @contextmanager
-def running(command: Command, cores: Sequence[int] = ()) -> Iterator[Server]:
+def running(command: Command, cores: Sequence[int] = (), port: int | None = None) -> Iterator[Server]:
     """Start a server, all its processes on these cores (any, where none are named), and stop it at the end.
+
+    It is at that port, or at a free one.
 
     Raises `ServerError` where it ends early or is not ready within `START_LIMIT_S`.
     """
-    port = free_port()
-    arguments = [argument.replace("{port}", str(port)) for argument in command.arguments]
-    environment = {**os.environ, **command.environment}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
-    with tempfile.TemporaryFile() as log:
-        with pinned(cores):
-            process = subprocess.Popen(
-                arguments, env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        server = Server(command, process, port, log)
-        try:
-            _wait_until_ready(server, command, log)
-            yield server
-        finally:
-            server.stop()
+    server = start(command, cores, port=port)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.stop()
 
 
 def add_cores(parser: argparse.ArgumentParser) -> None:
@@ -200,22 +262,6 @@ def free_port() -> int:
 
 def _peer_model(models: Path, family: str, variant: str) -> dict[str, str]:
     return {MODELS: str(models.resolve()), FAMILY: family, VARIANT: variant}
-
-
-def _wait_until_ready(server: Server, command: Command, log: IO[bytes]) -> None:
-    limit_s = time.monotonic() + START_LIMIT_S
-    while True:
-        try:
-            status = fetch(server.url + command.ready_path, timeout_s=5.0).status
-            if status == 200:
-                return
-            fault = f"answers {status} on {command.ready_path}"
-        except OSError as error:
-            fault = f"does not answer on {command.ready_path} ({error})"
-        server.check()
-        if time.monotonic() > limit_s:
-            raise ServerError(f"{command.name} {fault} after {START_LIMIT_S:g} s{_end_of(log)}")
-        time.sleep(0.1)
 
 
 def _end_of(log: IO[bytes]) -> str:
