@@ -35,6 +35,8 @@ class AdminListener:
                 log_config=None,
                 server_header=False,
                 timeout_keep_alive=settings.keep_alive_s,
+                ssl_certfile=settings.ssl_certfile,
+                ssl_keyfile=settings.ssl_keyfile,
                 timeout_graceful_shutdown=END_S,
             )
         )

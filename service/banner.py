@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from service import __version__
+from service.addresses import base_url
 from service.settings import Settings
-from service.supervision import reachable_host
 from variants.repository import Repository, RevisionFolder
 
 FAVOURITE = "sentiment"
@@ -27,7 +27,8 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
     console = console or Console()
     repository = Repository(settings.models)
     names = repository.families()
-    url = _url(settings.host, settings.port)
+    tls = settings.ssl_certfile is not None
+    url = base_url(settings.host, settings.port, tls=tls)
     lines = [
         ("ready", f"after {started_in_s:.1f} s, serving {', '.join(names)}"),
         ("address", url),
@@ -36,17 +37,12 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
         ("stop", "Ctrl-C"),
     ]
     if settings.admin_port is not None:
-        lines.insert(-1, ("admin", _url(settings.admin_host, settings.admin_port)))
+        lines.insert(-1, ("admin", base_url(settings.admin_host, settings.admin_port, tls=tls)))
     console.print(Text(f"\nPareto Gateway {__version__}", style="bold green"))
     for label, content in lines:
         # One line however long it is: a wrapped command cannot be copied.
         console.print(Text(f"  {label:<8} ", style="dim").append(content, style="not dim"), soft_wrap=True)
     console.print()
-
-
-def _url(host: str, port: int) -> str:
-    host = reachable_host(host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:

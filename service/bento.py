@@ -28,6 +28,7 @@ from service.key_file import holds_plain_secrets_for_all, read_keys
 from service.logs import configure_logs
 from service.native import NativeApi, bind
 from service.settings import Settings
+from service.tls import check_certificate
 
 logger = logging.getLogger("pareto.bento")
 
@@ -43,6 +44,7 @@ def _settings() -> Settings:
     try:
         settings = load_settings()
         keys = read_keys(settings.keys_file)
+        check_certificate(settings)
     except SettingsError as error:
         sys.exit(f"pareto: {error}")
     # BentoML has set up its own by now, in the supervisor and in the process that serves.
@@ -66,6 +68,8 @@ class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # Bento
         bind(gateway)
         inner: AsgiApp = super().to_asgi(is_main)
         routes = frozenset(method.route for method in self.apis.values())
+        if SETTINGS.ssl_certfile is not None and "--ssl-certfile" not in sys.argv:
+            logger.error("ssl_certfile: without --ssl-certfile BentoML serves HTTP; `pareto serve` hands it on")
         # BentoML makes uvicorn's configuration itself, which takes the protocol from here.
         HTTP_PROTOCOLS["auto"] = bounded(gateway.connections)  # type: ignore[assignment]  # a class does as well as a name
         plane = gated(DataPlane(gateway, inner, BENTO_PATHS | routes), gateway)

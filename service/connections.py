@@ -8,6 +8,8 @@ second at all connections finds those that stand still, so that a request costs 
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Callable
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -37,6 +39,8 @@ class Connections:
         self._open: set[BoundedProtocol] = set()
         self._seen: dict[BoundedProtocol, tuple[object, float]] = {}
         self._looking = False
+        self._contexts: list[ssl.SSLContext] = []
+        self._renewed: Callable[[ssl.SSLContext], None] | None = None
 
     @property
     def open(self) -> int:
@@ -47,9 +51,20 @@ class Connections:
         """One is closed for this reason."""
         self.closed[reason] = self.closed.get(reason, 0) + 1
 
+    def renew(self, load: Callable[[ssl.SSLContext], None]) -> None:
+        """Have `load` put another certificate into the contexts of all servers, for connections from now on."""
+        self._renewed = load
+        for context in self._contexts:
+            load(context)
+
     def add(self, connection: BoundedProtocol) -> None:
         """Look after a connection until it is discarded."""
         self._open.add(connection)
+        context = connection.config.ssl if connection.config.is_ssl else None
+        if context is not None and context not in self._contexts:
+            self._contexts.append(context)
+            if self._renewed is not None:
+                self._renewed(context)
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_later(LOOK_S, self._look)

@@ -10,9 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
+from service.admin_access import is_loopback
+from service.configuration import SettingsError
+from service.key_file import read_keys
 from service.neighbour import gateway_at
 from service.ports import listener, occupant
 from service.settings import Settings
+from service.tls import check_certificate
 from variants.fingerprint import available_cores, machine_fingerprint
 from variants.profiling import load_profile
 from variants.repository import Repository, RepositoryError, RevisionFolder
@@ -46,6 +50,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _machine(settings)
     yield from _repository(settings)
     yield _port(settings)
+    yield _keys(settings)
+    if settings.ssl_certfile is not None:
+        yield _certificate(settings)
 
 
 def _packages() -> Iterator[Finding]:
@@ -142,10 +149,31 @@ def _port(settings: Settings) -> Finding:
     taken = occupant(host, port)
     if taken is None:
         return Finding("port", Verdict.FINE, f"{port} on {host} is free")
-    if running := gateway_at(host, port):
+    if running := gateway_at(host, port, tls=settings.ssl_certfile is not None):
         text = f"{running} serves at {port} on {host} already, run{listener(port) or ' by another user'}"
         return Finding("port", Verdict.NOTE, f"{text}; a second one needs another --port")
     return Finding("port", Verdict.BROKEN, taken)
+
+
+def _keys(settings: Settings) -> Finding:
+    try:
+        keys = read_keys(settings.keys_file)
+    except SettingsError as error:
+        return Finding("keys", Verdict.BROKEN, str(error))
+    if keys is not None:
+        return Finding("keys", Verdict.FINE, f"{_count(len(keys), 'API key')}: nobody gets in without one")
+    if is_loopback(settings.host):
+        return Finding("keys", Verdict.FINE, f"no API keys, and only this machine reaches {settings.host}")
+    text = f"no API keys: whoever reaches {settings.host} may ask models; see docs/security.md"
+    return Finding("keys", Verdict.NOTE, text)
+
+
+def _certificate(settings: Settings) -> Finding:
+    try:
+        check_certificate(settings)
+    except SettingsError as error:
+        return Finding("certificate", Verdict.BROKEN, str(error))
+    return Finding("certificate", Verdict.FINE, f"{settings.ssl_certfile}: HTTPS")
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,23 +6,27 @@ import http.client
 import json
 
 from service import SERVER_NAME
-from service.supervision import reachable_host
+from service.access import CHALLENGE
+from service.addresses import connection
 
 TIMEOUT_S = 2.0
 _LIMIT_BYTES = 4096
 
 
-def gateway_at(host: str, port: int) -> str | None:
+def gateway_at(host: str, port: int, *, tls: bool = False) -> str | None:
     """Return name and version of the gateway that answers there; None where nothing does, or something else.
 
-    A gateway that is busy for longer than `TIMEOUT_S` is not recognised.
+    One with API keys tells its name alone. A gateway that is busy for longer than `TIMEOUT_S` is not recognised.
     """
-    connection = http.client.HTTPConnection(reachable_host(host), port, timeout=TIMEOUT_S)
+    asked = connection(host, port, TIMEOUT_S, tls=tls)
     try:
-        connection.request("GET", "/v2")
-        told = json.loads(connection.getresponse().read(_LIMIT_BYTES))
+        asked.request("GET", "/v2")
+        answer = asked.getresponse()
+        if answer.headers["www-authenticate"] == CHALLENGE.decode():
+            return SERVER_NAME
+        told = json.loads(answer.read(_LIMIT_BYTES))
         return f"{SERVER_NAME} {told['version']}" if told["name"] == SERVER_NAME else None
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None
     finally:
-        connection.close()
+        asked.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from service.oip.errors import ProtocolError
 from service.repository_control import RepositoryControl
 from service.scoped_settings import FamilySettings
 from service.settings import Settings
+from service.tls import check_certificate, load_certificate
 
 logger = logging.getLogger("pareto.reloading")
 
@@ -43,20 +45,24 @@ class Reloading:
     async def reload(self) -> bytes:
         """Read and apply; returns JSON with `applied` and `needs_restart`, lists of settings by name.
 
-        Keys are read again from where they were. Raises `ProtocolError` 400 for settings or keys with a fault, which
-        change nothing, and, after all else was applied, for families that cannot be loaded as they want it: those keep
-        their settings, and the next reload tries again.
+        Keys and certificate are read again from where they were. Raises `ProtocolError` 400 for such or for settings
+        with a fault, which change nothing, and, after all else was applied, for families that cannot be loaded as they
+        want it: those keep their settings, and the next reload tries again.
         """
         async with self._turn:
             try:
                 wanted = await asyncio.to_thread(self._read)
                 keys = await asyncio.to_thread(read_keys, self._gateway.settings.keys_file)
+                await asyncio.to_thread(check_certificate, self._gateway.settings)
             except SettingsError as error:
                 raise ProtocolError(400, "settings are not applied: " + "; ".join(str(error).splitlines())) from None
             applied, restart = self._apply(wanted)
             if keys != self._gateway.access.keys:
                 self._gateway.access.keys = keys
                 applied.append("API keys")
+            if (started := self._gateway.settings).ssl_certfile is not None:
+                self._gateway.connections.renew(partial(load_certificate, settings=started))
+                applied.append("certificate")
             failed = await self._apply_to_families(wanted, applied)
         logger.info("settings read again: applied %s; a restart is needed for %s", applied or "-", restart or "-")
         if failed:

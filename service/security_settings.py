@@ -55,6 +55,16 @@ class SecuritySettings(BaseModel):
         description="Origins whose pages may ask from a browser (a list; `a,b` in a variable): "
         "`https://app.example.org`, or `*` for all. Default: none but the gateway's own page.",
     )
+    ssl_certfile: Path | None = Field(
+        default=None,
+        description="Certificate chain (PEM): with it the gateway speaks HTTPS, on `admin_port` too. `bentoml serve` "
+        "takes it as `--ssl-certfile`. Default: HTTP.",
+    )
+    ssl_keyfile: Path | None = Field(
+        default=None,
+        description="The certificate's private key (PEM, without a password); `bentoml serve` takes it as "
+        "`--ssl-keyfile`. Default: it is in `ssl_certfile`.",
+    )
     max_connections: int = Field(
         default=4096, ge=1, description="Connections at a time on each port; one more is answered 503 and closed."
     )

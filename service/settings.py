@@ -34,7 +34,7 @@ NO_FILE = ""
 """As the value of `PARETO_CONFIG`: read no settings file, not even `pareto.toml` in the working directory."""
 
 
-PATHS = ("models", "comparison", "keys_file")
+PATHS = ("models", "comparison", "keys_file", "ssl_certfile", "ssl_keyfile")
 """Settings that are paths; relative ones start where the command was given."""
 
 _LISTS = ("slot_cores", "pinned", "keyless", "cors_origins")
@@ -323,6 +323,12 @@ class Settings(SecuritySettings, BaseSettings):
             raise ValueError(f"max_body_bytes: {self.max_body_bytes} is more than max_inflight_bytes allows")
         if self.prometheus_short_s > self.prometheus_long_s:
             raise ValueError(f"prometheus_short_s: {self.prometheus_short_s} is longer than prometheus_long_s")
+        return self
+
+    @model_validator(mode="after")
+    def _a_key_has_a_certificate(self) -> Self:
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("ssl_keyfile: there is no ssl_certfile that it belongs to")
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from typing import Self
 
 import psutil
 
+from service.addresses import connection
 from service.configuration import OTHER_VARIABLES
 from service.settings import PREFIX, Settings
 
@@ -29,6 +30,7 @@ WORKER = "_bentoml_impl.worker"
 """In the command line of the processes that serve."""
 READY_PATH = "/v2/health/ready"
 PROBE_EVERY_S = 0.1
+PROBE_LIMIT_S = 2.0
 STOP_MARGIN_S = 15.0
 """On top of the time that it may take to drain, before a server that does not end is killed."""
 
@@ -161,7 +163,13 @@ def server_command(settings: Settings) -> list[str]:
     """The command that serves."""
     command = [sys.executable, "-m", "bentoml", "serve", "service.bento:svc", "--working-dir", str(ROOT)]
     keep_alive = ["--timeout-keep-alive", str(settings.keep_alive_s)]
-    return [*command, "--host", settings.host, "--port", str(settings.port), *keep_alive]
+    tls = [
+        argument
+        for name in ("ssl_certfile", "ssl_keyfile")
+        if (path := getattr(settings, name)) is not None
+        for argument in (f"--{name.replace('_', '-')}", str(path.absolute()))
+    ]
+    return [*command, "--host", settings.host, "--port", str(settings.port), *keep_alive, *tls]
 
 
 def server_environment(settings: Settings) -> dict[str, str]:
@@ -175,22 +183,17 @@ def server_environment(settings: Settings) -> dict[str, str]:
     return inherited | own | settings.environment()
 
 
-def reachable_host(host: str) -> str:
-    """The address at which a server on this machine is reached that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
-
-
 def _probe(settings: Settings) -> tuple[int, str]:
     """Status of the readiness path and what it says; 0 where nothing answers."""
-    connection = http.client.HTTPConnection(reachable_host(settings.host), settings.port, timeout=2.0)
+    asked = connection(settings.host, settings.port, PROBE_LIMIT_S, tls=settings.ssl_certfile is not None)
     try:
-        connection.request("GET", READY_PATH)
-        response = connection.getresponse()
+        asked.request("GET", READY_PATH)
+        response = asked.getresponse()
         body = response.read(4096).decode(errors="replace")
     except (OSError, http.client.HTTPException):
         return 0, ""
     finally:
-        connection.close()
+        asked.close()
     try:
         return response.status, str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):

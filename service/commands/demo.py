@@ -61,14 +61,20 @@ def demo(
     if rate is not None and not (math.isfinite(rate) and rate > 0.0):
         raise CommandError(f"--rate: expected a positive number, got {rate:g}", 2)
     settings = settings_from(config, port=port, models=models, page=True)
+    from service.configuration import KEYS
     from service.ports import occupant
     from service.supervision import ServerDiedError, SupervisedServer
 
+    if settings.keys_file is not None or KEYS in os.environ:
+        raise CommandError(f"the demo asks without API keys: unset `keys_file` and {KEYS} for it", 2)
     if taken := occupant(settings.host, settings.port):
         raise CommandError(taken)
     _have(family, settings)
     with tempfile.TemporaryDirectory(prefix="pareto-demo-") as folder:
-        shown = settings.model_copy(update={"comparison": Path(folder, "comparison.json")})
+        # What it sends has no key, and is not encrypted.
+        shown = settings.model_copy(
+            update={"comparison": Path(folder, "comparison.json"), "ssl_certfile": None, "ssl_keyfile": None}
+        )
         with SupervisedServer(shown) as server:
             try:
                 server.wait_until_ready()
@@ -98,11 +104,10 @@ def _run(
 ) -> None:
     from loadtests.demo import day, simulated
     from loadtests.traces import TraceError
+    from service.addresses import base_url
     from service.commands.simulated import setup_of
-    from service.supervision import reachable_host
 
-    host = reachable_host(settings.host)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/?family={family}"
+    address = f"{base_url(settings.host, settings.port, tls=False)}/?family={family}"
     _say(f"\nthe page: {address}\n")
     if browser and _has_display():
         webbrowser.open(address)
@@ -139,7 +144,7 @@ def _sent(
 
     from loadtests.demo import Scorer, comparison
     from loadtests.sender import Sender, prepared
-    from service.supervision import reachable_host
+    from service.addresses import reachable_host
     from variants.atomic import write_atomically
 
     host = reachable_host(settings.host)

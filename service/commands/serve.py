@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +26,14 @@ def serve(
     ] = None,
     models: Models = None,
     config: Config = None,
+    ssl_certfile: Annotated[
+        Path | None,
+        typer.Option("--ssl-certfile", metavar="FILE", help="Certificate (`ssl_certfile`): HTTPS.", show_default=False),
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None,
+        typer.Option("--ssl-keyfile", metavar="FILE", help="Its private key (`ssl_keyfile`).", show_default=False),
+    ] = None,
     build_if_empty: Annotated[
         str | None,
         typer.Option(
@@ -36,15 +45,18 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the families of the model repository over HTTP until SIGINT or SIGTERM."""
-    settings = settings_from(config, port=port, host=host, models=models)
+    flags = {"port": port, "host": host, "models": models, "ssl_certfile": ssl_certfile, "ssl_keyfile": ssl_keyfile}
+    settings = settings_from(config, **flags)
     from service.banner import banner
     from service.configuration import SOURCES, SettingsError, sources
     from service.key_file import read_keys
     from service.ports import occupant
     from service.supervision import ServerDiedError, SupervisedServer
+    from service.tls import check_certificate
 
     try:
         read_keys(settings.keys_file)
+        check_certificate(settings)
     except SettingsError as error:
         raise CommandError(str(error), exit_code=2) from error
     if taken := occupant(settings.host, settings.port):
@@ -55,7 +67,7 @@ def serve(
         raise CommandError(taken)
     _fill(settings, build_if_empty)
     started_s = time.monotonic()
-    os.environ[SOURCES] = sources(config, {"port": port, "host": host, "models": models})
+    os.environ[SOURCES] = sources(config, flags)
     with SupervisedServer(settings) as server:
         try:
             server.wait_until_ready()
