@@ -16,7 +16,7 @@ def tell_executors(settings: Settings, families: Mapping[str, LoadedFamily]) -> 
     if not settings.model_fields_set.isdisjoint(("slots", "threads_per_slot")):
         return
     for name, family in families.items():
-        if (measured := family.executors) is not None:
+        if (measured := family.profile.executors) is not None:
             logger.info(
                 "family %s: measured best here are slots = %d and threads_per_slot = %d; serving with %d and %d",
                 name,

@@ -18,7 +18,7 @@ from service.shared_tokenizers import open_shared
 from variants.evidence import read_evidence
 from variants.manifest import FamilyManifest, VariantManifest
 from variants.preparation import Preparer, Row
-from variants.profiles import Executors, FamilyProfile, load_profile, save_profile, to_router_family
+from variants.profiles import FamilyProfile, load_profile, save_profile, to_router_family
 from variants.profiling import profile_family
 from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.session import ModelLoadError, SessionOptions
@@ -39,8 +39,8 @@ class LoadedFamily:
     with a budget it is changed in place, while `family` has all variants that may be loaded.
     `beginnings` names the variants whose state lets another one go on. `label_names` has the labels as bytes, [k].
     `refused` maps each variant that has a fault to the fault, in which files are named relative to the revision's
-    folder, so that it may be shown to callers. `executors` says how slots and threads compare on this machine, where
-    that was measured.
+    folder, so that it may be shown to callers. `profile` has what was measured on this machine, even where it could not
+    be stored.
     """
 
     manifest: FamilyManifest
@@ -51,8 +51,8 @@ class LoadedFamily:
     temperatures: Mapping[str, float]
     signature: Signature
     label_names: NDArray[np.object_]
+    profile: FamilyProfile
     refused: Mapping[str, str] = field(default_factory=dict)
-    executors: Executors | None = None
 
     @property
     def name(self) -> str:
@@ -151,8 +151,8 @@ def _assembled(
         temperatures={variant.name: manifest.variant(variant.name).temperature for variant in family.variants},
         signature=Signature.of(manifest.inputs, manifest.outputs),
         label_names=np.array([label.encode() for label in manifest.labels], dtype=object),
+        profile=profile,
         refused=refused,
-        executors=profile.executors,
     )
 
 

@@ -78,9 +78,7 @@ class PiecewiseFamily:
         described = describe_family(self._folder, profile, wanted, self.preparer, stages=stages, cascades=cascades)
         if described is None:
             whole = load_family(repository, name, options, wanted, stages=stages, cascades=cascades, revision=revision)
-            profile = load_profile(self._folder, options.threads)
             described = replace(whole, paths={}, preparer=self.preparer)
-        assert profile is not None, "what was measured is kept, or `load_family` has said why not"
         self.paths: dict[str, VariantPath] = {}
         family = replace(described.family, name=alias or name, when_cold=when_cold, share=share, evidence=None)
         self.refused: dict[str, str] = dict(described.refused)
@@ -88,7 +86,7 @@ class PiecewiseFamily:
         """What its variants are believed to have lost since they were measured."""
         self.loaded = replace(described, paths=self.paths, family=family, refused=self.refused)
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)
-        tables = {**profile.variants, **profile.stages}
+        tables = {**described.profile.variants, **described.profile.stages}
         self.bytes: dict[str, int] = {}
         """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk.
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from service import loading
 from service.loading import LoadedFamily, load_family
+from service.piecewise import PiecewiseFamily
 from service.scoped_settings import Stages
 from tests.service.families import chain_models, sign_model, write_chain, write_family
 from variants.atomic import sha256_of
@@ -85,6 +86,20 @@ def test_broken_samples_matter_only_without_a_profile(repository: Repository, ca
     with caplog.at_level(logging.WARNING, "pareto.loading"):
         assert ["sound"] == list(load(repository).paths)
     assert "family sign: is not warmed up" in caplog.text
+
+
+@pytest.mark.parametrize("budget", [False, True])
+def test_a_repository_that_cannot_be_written_serves(repository: Repository, budget: bool) -> None:
+    """Where a profile cannot be stored, what was measured counts all the same, with a memory budget and without."""
+    # In the way of the folder: root writes wherever permissions forbid it.
+    (publish(repository, a=sign_model()).path / "profiles").write_text("")
+    if budget:
+        piece = PiecewiseFamily(repository, "sign", SessionOptions(), None, stages="off", cascades=False)
+        loaded, path = piece.loaded, piece.open("a").path
+    else:
+        loaded = load(repository)
+        path = loaded.paths["a"]
+    assert (["a"], 1) == (list(loaded.profile.variants), len(path))
 
 
 def test_broken_samples_refuse_what_was_never_profiled(repository: Repository) -> None:
