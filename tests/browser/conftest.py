@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 from loadtests.servers import Server, gateway, running
 from tests.browser.chromium import NoChromiumError, find_chromium
 from tests.service.families import sign_model, write_chain, write_family
+from variants.profiling import profile_family, save_profile
 from variants.repository import Repository
 
 FAMILIES = 64
@@ -24,8 +25,13 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = Repository(root)
     write_chain(repository, "chain", 0.5)
     variants = {"quick": (sign_model(), 0.8), "better": (sign_model(1), 0.9)}
-    for number in range(1, FAMILIES):
-        write_family(repository, f"family-{number:02d}", variants)
+    names = [f"family-{number:02d}" for number in range(1, FAMILIES)]
+    for name in names:
+        write_family(repository, name, variants)
+    # They are all alike, so one of them is timed.
+    profile = profile_family(repository.open(names[0]))
+    for name in names:
+        save_profile(repository.open(name), profile.model_copy(update={"family": name}))
     return root
 
 

@@ -29,7 +29,8 @@ from variants.preparation import Answers, Row
 
 SLOWDOWN = 1.3
 """The machine is slower than its profile, so that learning is part of what has to agree."""
-
+REQUESTS = 1000
+"""So many, or those of a second and a half: batches, refusals and what is learned of the machine are all among them."""
 
 Running = tuple[float, int, float, Ran]
 """When a batch ends, its number, when it started, and what it gives."""
@@ -154,7 +155,7 @@ def rounded(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def compared(family: Family, policy: Policy, slots: int, rate: float, ahead: float) -> Log:
     """What was lived, once it is seen to be what was simulated, batch for batch and request for request."""
     rng = np.random.default_rng(5)
-    arrival_s = arrivals("gamma", rate, 1.5, Shape(cv2=4.0), rng)
+    arrival_s = arrivals("gamma", rate, min(1.5, REQUESTS / rate), Shape(cv2=4.0), rng)
     # No two at one moment: the simulator would see both before it decides, the dispatcher the first alone.
     arrival_s += 1e-7 * np.arange(len(arrival_s))
     workload = Workload.draw(arrival_s, SloMix.parse("40:0.5,120:0.5"), len(SAMPLES), rng)
