@@ -85,7 +85,8 @@ def schemas() -> dict[str, Schema]:
     statistics = _object(
         ("name", "version", "inference_count", "execution_count", "inference_stats", "batch_stats"),
         name=NAME,
-        version=NAME,
+        # Requests that no variant answered are counted under none.
+        version={**TEXT, "description": "Empty for requests that ended before a variant was chosen."},
         last_inference=COUNT,
         inference_count=COUNT,
         execution_count=COUNT,
