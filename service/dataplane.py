@@ -41,7 +41,7 @@ from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
 from service.oip.headers import read_headers
 from service.openapi.document import Served, openapi_document
-from service.page.pages import Pages
+from service.page.pages import PRIVATE, Pages
 from service.protocol_pages import ProtocolPages, WrongMethodError, need
 from service.reloading import Reloading
 from service.repository_control import RepositoryControl
@@ -195,7 +195,7 @@ class DataPlane:
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         text = await asyncio.to_thread(self._gateway.metrics.exposition)
-        await send_whole(send, 200, text, CONTENT_TYPE_LATEST.encode())
+        await send_whole(send, 200, text, CONTENT_TYPE_LATEST.encode(), PRIVATE)
 
     async def _trials(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 200, self._canaries.listed(), JSON)

@@ -28,13 +28,14 @@ HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     # Proxies of the nginx kind would collect the stream otherwise.
     (b"x-accel-buffering", b"no"),
 ]
 
 
 class Events:
-    """Answers the stream for all tabs. The stream ends when the replica drains: it would hold up its end."""
+    """Answers the stream for all tabs. The stream ends when the replica drains, which it would hold up otherwise."""
 
     def __init__(self, gateway: Gateway, feed: Feed) -> None:
         self._gateway = gateway
@@ -69,6 +70,8 @@ class Events:
             self._tabs -= 1
 
     async def _stream(self, wanted: str | None, gone: asyncio.Future[Message], send: Send) -> None:
+        # With other keys, who is listening has to show one again.
+        keys = self._gateway.access.keys
         told: tuple[object, ...] = ()
         family = None
         self._begin()
@@ -79,7 +82,7 @@ class Events:
                 content = self._welcome(family, edition)
             else:
                 content = self._tick(family)
-            last = self._gateway.phase is Phase.DRAINING
+            last = self._gateway.phase is Phase.DRAINING or self._gateway.access.keys is not keys
             async with asyncio.timeout(SEND_S):
                 await send({"type": "http.response.body", "body": content, "more_body": not last})
             if last:

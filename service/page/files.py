@@ -16,7 +16,7 @@ TYPES = {
     ".svg": b"image/svg+xml",
 }
 POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Content Security Policy: nothing from elsewhere, nothing written into the page itself."""
@@ -24,6 +24,11 @@ HEADERS = (
     (b"content-security-policy", POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"permissions-policy", b"camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    # For browsers that do not know `frame-ancestors`.
+    (b"x-frame-options", b"DENY"),
     # A browser asks again each time and is told when nothing has changed.
     (b"cache-control", b"no-cache"),
 )

@@ -13,7 +13,12 @@ from service.page.feed import Feed
 from service.page.files import page_files
 from service.page.samples import Samples
 
-NO_STORE = (b"cache-control", b"no-store")
+PRIVATE = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""On what is not for everybody to keep or to take into a page of theirs."""
 LARGEST_COMPARISON_BYTES = 4 * 1024 * 1024
 
 
@@ -35,19 +40,19 @@ class Pages:
         elif path == "/events":
             await self._events.handle(scope, receive, send)
         elif path == "/page/comparison":
-            await send_whole(send, 200, await asyncio.to_thread(self._comparison), JSON, (NO_STORE,))
+            await send_whole(send, 200, await asyncio.to_thread(self._comparison), JSON, PRIVATE)
         else:
             asked = {name: values[0] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
             family = asked.get("family", "")
             if path == "/page/samples":
-                await send_whole(send, 200, await self._samples.listed(family), JSON, (NO_STORE,))
+                await send_whole(send, 200, await self._samples.listed(family), JSON, PRIVATE)
                 return
             row = asked.get("row", "")
             if not (row.isascii() and row.isdigit() and len(row) < 10):
                 raise ProtocolError(400, f"row: expected a whole number, got {row[:20]!r}")
             body, json_length = await self._samples.request(family, int(row))
             length = (b"inference-header-content-length", b"%d" % json_length)
-            await send_whole(send, 200, body, b"application/octet-stream", (NO_STORE, length))
+            await send_whole(send, 200, body, b"application/octet-stream", (*PRIVATE, length))
 
     def _comparison(self) -> bytes:
         """The file that the settings name, `null` while it is not there. Raises `ProtocolError` 404 without one.

@@ -1,5 +1,6 @@
 // What one fixed variant would have made of the demo's traffic, beside what the gateway did.
 
+import { ask } from "./ask.js";
 import { byId, colour, count, fillTable, percent, say } from "./dom.js";
 import { lines } from "./series.js";
 
@@ -7,7 +8,7 @@ let tag = null;
 
 /** The comparison, or null where there is none yet or nothing new. */
 export async function pollComparison() {
-  const answer = await fetch("page/comparison");
+  const answer = await ask("page/comparison");
   if (!answer.ok) return null;
   const text = await answer.text();
   if (text === tag) return null;

@@ -1,5 +1,6 @@
 // The page's one place for state: what the stream says goes in here and out to the parts.
 
+import { listen, onKey } from "./ask.js";
 import { byId, count, html, megabytes, milliseconds, percent, say } from "./dom.js";
 import { drawComparison, pollComparison } from "./comparison.js";
 import { showDecisions } from "./decisions.js";
@@ -28,22 +29,21 @@ function choose(name) {
 function connect() {
   disconnect();
   const wanted = new URL(location.href).searchParams.get("family");
-  stream = new EventSource(wanted ? `events?family=${encodeURIComponent(wanted)}` : "events");
-  stream.addEventListener("welcome", (event) => welcome(JSON.parse(event.data)));
-  stream.addEventListener("tick", (event) => tick(JSON.parse(event.data)));
-  stream.addEventListener("error", lost);
+  stream = new AbortController();
+  const { signal } = stream;
+  const path = wanted ? `events?family=${encodeURIComponent(wanted)}` : "events";
+  const ended = () => signal.aborted || lost();
+  listen(path, { welcome, tick }, signal).then(ended, ended);
 }
 
-/** A browser tries again by itself after a broken connection, but not after a refusal. */
 function lost() {
-  phase("lost", "connection lost, trying again");
+  phase("lost", byId("key").hidden ? "connection lost, trying again" : "an API key is needed");
   clearTimeout(again);
-  if (stream?.readyState === EventSource.CLOSED) again = setTimeout(connect, AGAIN_MS);
+  if (byId("key").hidden) again = setTimeout(connect, AGAIN_MS);
 }
 
 function disconnect() {
-  if (stream !== null) stream.close();
-  stream = null;
+  stream?.abort();
   clearTimeout(again);
   clearInterval(polling);
 }
@@ -138,5 +138,6 @@ function tiles(said) {
 
 byId("family").addEventListener("change", (event) => choose(event.target.value));
 // A tab that nobody sees costs nothing; when it is seen again it starts with the whole history.
+onKey(connect);
 document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
 connect();

@@ -1,5 +1,6 @@
 // Ask the gateway as any client would, and say which variant answered, how sure it is, how long it took and why.
 
+import { ask } from "./ask.js";
 import { byId, html, milliseconds, percent, say } from "./dom.js";
 
 const LEAST_MS = 1, MOST_MS = 1000;
@@ -43,7 +44,7 @@ export class Try {
     const select = byId("sample");
     select.replaceChildren(html("option", { value: "" }, "none"));
     if (!family.samples) return;
-    const answer = await fetch(`page/samples?family=${encodeURIComponent(family.name)}`);
+    const answer = await ask(`page/samples?family=${encodeURIComponent(family.name)}`);
     if (!answer.ok || this.family !== family) return;
     this.rows = (await answer.json()).rows;
     const options = this.rows.map((row, index) => html("option", { value: String(index) }, row.text ? `${row.label}: ${row.text.slice(0, 60)}` : `sample ${index + 1}: ${row.label}`));
@@ -96,7 +97,7 @@ export class Try {
     try {
       const { headers, body, truth } = await this.request();
       const started = performance.now();
-      const answer = await fetch(`v2/models/${encodeURIComponent(this.family.name)}/infer`, { method: "POST", body, headers: { ...headers, "x-slo-latency-ms": limit_ms.toFixed(3) } });
+      const answer = await ask(`v2/models/${encodeURIComponent(this.family.name)}/infer`, { method: "POST", body, headers: { ...headers, "x-slo-latency-ms": limit_ms.toFixed(3) } });
       const said = await answer.json();
       this.show(answer, said, limit_ms, performance.now() - started, truth);
     } catch (error) {
@@ -117,7 +118,7 @@ export class Try {
     }
     const key = `${this.family.name} ${chosen}`;
     if (this.kept?.key !== key) {
-      const answer = await fetch(`page/sample?family=${encodeURIComponent(this.family.name)}&row=${chosen || 0}`);
+      const answer = await ask(`page/sample?family=${encodeURIComponent(this.family.name)}&row=${chosen || 0}`);
       if (!answer.ok) throw new Error((await answer.json()).error);
       const headers = { "content-type": "application/octet-stream", "inference-header-content-length": answer.headers.get("inference-header-content-length") };
       this.kept = { key, headers, body: await answer.arrayBuffer() };
