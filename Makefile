@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients check dashboards manifests openapi image bench-overhead bench-observability bench-profile bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients check dashboards manifests openapi image bench-overhead bench-observability bench-profile bench-access bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,6 +61,9 @@ bench-observability: $(STAMPS)/dev ## what traces, access log and scrapes cost, 
 bench-profile: $(STAMPS)/dev ## where a request's microseconds go (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.microseconds $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-access: $(STAMPS)/dev ## what API keys and bounds of connections cost a request
+	@$(BIN)/python -m loadtests.access_cost $(ARGS)
 
 bench-decisions: $(STAMPS)/dev ## what a decision of the router costs, against what waits (ARGS)
 	@$(BIN)/python -m loadtests.decisions $(ARGS)

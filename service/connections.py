@@ -112,9 +112,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Turn it away where there are too many."""
         super().connection_made(transport)
-        # Bytes so far that are no body, while a request is read; below 0 where what comes next is not counted.
+        # Bytes of the request that is read that came since its last ones of a body; -1: what comes next is not counted.
         self._silent_bytes = -1
-        self._reading = False
         self.bound_to.add(self)
         if len(self.connections) > self.bound_to.most:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections, try again later", FULL)
@@ -124,21 +123,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self.bound_to.discard(self)
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self._reading = True
-        self._silent_bytes = -1
-
     def on_body(self, body: bytes) -> None:
-        """A part of its body is there."""
-        super().on_body(body)
+        """A part of a body is there."""
+        HttpToolsProtocol.on_body(self, body)
         self._silent_bytes = -1
-
-    def on_message_complete(self) -> None:
-        """All of it is there."""
-        super().on_message_complete()
-        self._reading = False
 
     def handle_websocket_upgrade(self) -> None:
         """There are none here."""
@@ -146,15 +134,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        super().data_received(data)
-        if self._reading:
-            if self._silent_bytes < 0:
-                self._silent_bytes = 0
-                return
+        HttpToolsProtocol.data_received(self, data)
+        if not self._is_reading:
+            self._silent_bytes = -1
+        elif self._silent_bytes < 0:
+            self._silent_bytes = 0
+        else:
             self._silent_bytes += len(data)
             if self._silent_bytes > HEAD_BYTES and not self.transport.is_closing():
                 status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
                 self._refuse(status, f"headers: expected at most {HEAD_BYTES} bytes", HEAD_LARGE)
+
+    @property
+    def _is_reading(self) -> bool:
+        """Whether a request has begun and is not there as a whole, or none has begun yet."""
+        # uvicorn declares it without `None`, which it begins with.
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.more_body or self.scope is not cycle.scope
 
     def stands_still(self) -> tuple[str, object] | None:
         """What it waits for on the part of the caller, and how far that has come; nothing where it does not.
@@ -164,10 +160,9 @@ class BoundedProtocol(HttpToolsProtocol):
         unread_bytes = self.transport.get_write_buffer_size()
         if unread_bytes:
             return UNREAD, unread_bytes
-        # uvicorn declares it without `None`, which it begins with.
         cycle: RequestResponseCycle | None = self.cycle
         # An idle connection has a timer. Another one sends a head, or what is left of a body that nobody wanted.
-        is_idle = self.timeout_keep_alive_task is not None and not self._reading
+        is_idle = self.timeout_keep_alive_task is not None and not self._is_reading
         if (cycle is None or cycle.response_complete) and not is_idle:
             return HEAD_SLOW, id(cycle)
         return None

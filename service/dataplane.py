@@ -15,7 +15,7 @@ from http import HTTPStatus
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.added_headers import adding
+from service.added_headers import add, adding
 from service.admin_access import ADMIN_PATHS, ON_ADMIN_PORT, check_admin_request
 from service.admin_listener import AdminListener
 from service.canary_control import CanaryControl
@@ -56,6 +56,14 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NATIVE_PAGE = "/native"
 """Where BentoML's page of the native API is, which it has at `/` itself."""
+
+
+_FOREIGN = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+"""On what BentoML answers; its page has scripts of its own, which no policy of ours would let run."""
 
 
 class DataPlane:
@@ -148,7 +156,7 @@ class DataPlane:
             if method == "POST" and parts[-1] == "infer":
                 await self._misdirected(parts, scope, receive, send)
                 return
-            await self._pages.handle(method, parts[2:], receive, send)
+            await self._pages.handle(scope, parts[2:], receive, send)
         except ProtocolError as error:
             # A prober that asks until the replica is ready is told so; no request was refused.
             if error.status != HTTPStatus.SERVICE_UNAVAILABLE or not _asks_for_readiness(path):
@@ -180,7 +188,9 @@ class DataPlane:
 
         if scope["path"] == NATIVE_PAGE:
             scope = {**scope, "path": "/", "raw_path": b"/"}
-        await self._inner(scope, whole, adding(send))
+        adding_send = adding(send)
+        add(_FOREIGN)
+        await self._inner(scope, whole, adding_send)
 
     async def _misdirected(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         """An inference path outside the table: say what is wrong with it."""

@@ -24,8 +24,9 @@ SHOWN_UNKNOWN = 100
 
 
 class Given(NamedTuple):
-    """An answer: the label and the variant of each row, and when it was given."""
+    """An answer: the label and the variant of each row, whose it was, and when it was given."""
 
+    tenant: str
     labels: tuple[int, ...]
     variants: tuple[str, ...]
     given_s: float
@@ -65,13 +66,16 @@ class Feedback:
         if key in self._given:
             self._forget(key)
         labels = tuple(answer.answers.labels.tolist())
-        self._given[key] = Given(labels, answer.record.row_variants, now, size_bytes)
+        self._given[key] = Given(answer.record.tenant, labels, answer.record.row_variants, now, size_bytes)
         self._held_bytes += size_bytes
         while self._held_bytes > self._limit_bytes:
             self._forget(next(iter(self._given)))
 
-    def judge(self, family: str, label_names: Sequence[str], body: bytes, now: float) -> bytes:
-        """Count what a body says, and the reply to it. Raises `ProtocolError` 400; then nothing of it is counted."""
+    def judge(self, family: str, label_names: Sequence[str], body: bytes, now: float, tenant: str = "") -> bytes:
+        """Count what a body says, and the reply to it. Raises `ProtocolError` 400; then nothing of it is counted.
+
+        Who says which `tenant` it is judges that one's answers alone; those of others are not known.
+        """
         self._expire(now)
         index = {name: number for number, name in enumerate(label_names)}
         known: dict[str, tuple[Given, list[int | None]]] = {}
@@ -79,7 +83,7 @@ class Feedback:
         for place, (name, said) in enumerate(_read(body)):
             labels = [_label(label, index, f"answers[{place}].labels[{row}]") for row, label in enumerate(said)]
             given = self._given.get((family, name))
-            if given is None or name in known:
+            if given is None or name in known or (tenant and given.tenant != tenant):
                 unknown.append(name)
                 continue
             if len(labels) != len(given.labels):

@@ -21,7 +21,7 @@ from service.exchange import refusal_headers
 from service.gateway import Gateway
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError, dropped, malformed
-from service.oip.headers import TENANT_HEADER, read_headers
+from service.oip.headers import NO_HEADERS, tenant_of
 from service.oip.terms import read_terms
 from service.work import Answer
 
@@ -101,7 +101,7 @@ class NativeApi:
         given = {"slo_ms": slo_ms, "min_accuracy": min_accuracy, "when_late": when_late, "timeout_ms": timeout_ms}
         try:
             loaded = gateway.loaded(model)
-            headers = read_headers(header for header in ctx.request.headers.raw if header[0] == TENANT_HEADER)
+            headers = NO_HEADERS._replace(tenant=tenant_of(ctx.request.headers.raw))
             terms = read_terms(headers, _parameters(given), gateway.defaults(model))
             inputs = await _inputs(loaded, rows, gateway.settings.max_rows)
             answer, loaded = await gateway.intake.infer(model, inputs, terms, arrival_s, variant)

@@ -7,11 +7,12 @@ from time import monotonic
 from service import SERVER_NAME, __version__
 from service.canary_control import CanaryControl
 from service.eligibility import check_variant
-from service.exchange import Receive, Send, read_body, send_whole
+from service.exchange import Receive, Scope, Send, read_body, send_whole
 from service.gateway import Gateway
 from service.load_request import read_load_request
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError
+from service.oip.headers import tenant_of
 from service.oip.metadata import (
     model_metadata,
     read_index_request,
@@ -42,8 +43,9 @@ class ProtocolPages:
         self._control = control
         self._canaries = canaries
 
-    async def handle(self, method: str, parts: list[str], receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, parts: list[str], receive: Receive, send: Send) -> None:
         """Answer `/v2/` + parts. Raises `ProtocolError` 404 or 405 for what is not there."""
+        method = scope["method"]
         match parts:
             case ["repository", "index"]:
                 need(method, "POST")
@@ -65,7 +67,8 @@ class ProtocolPages:
                 need(method, "POST")
                 loaded = self._gateway.loaded(name)
                 body = await read_body(receive, self._gateway.settings.max_json_bytes, None)
-                content = self._gateway.feedback.judge(name, loaded.manifest.labels, body, monotonic())
+                tenant = tenant_of(scope["headers"])
+                content = self._gateway.feedback.judge(name, loaded.manifest.labels, body, monotonic(), tenant)
             case _:
                 content = self._page(method, parts)
         await send_whole(send, 200, content)

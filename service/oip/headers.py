@@ -76,6 +76,11 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
     return RequestHeaders._make(values)
 
 
+def tenant_of(raw: Iterable[tuple[bytes, bytes]]) -> str:
+    """The tenant alone, empty where none is named, for what does not go by the other headers. Raises as above."""
+    return read_headers(header for header in raw if header[0] == TENANT_HEADER).tenant
+
+
 def refused(name: bytes, expected: str, value: bytes) -> ProtocolError:
     """A 400 for a header."""
     return malformed(f"header {name.decode('latin-1')}", expected, shown(value.decode("latin-1")))

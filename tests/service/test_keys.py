@@ -196,6 +196,16 @@ def test_a_key_of_a_tenant_asks_as_that_tenant_whatever_it_says(guarded: Server)
         assert (before, 4.0) == (samples(watch, tenant="rich"), samples(watch, tenant="acme"))
 
 
+def test_a_key_of_a_tenant_judges_its_own_answers_alone(guarded: Server) -> None:
+    """Those of others are as unknown as if they had never been; a key of nobody's judges all."""
+    told = {"answers": [{"id": "of-a-proxy", "labels": ["yes"]}]}
+    url = "/v2/models/sign/feedback"
+    with client_with(guarded, INFER) as proxy, client_with(guarded, BOUND) as shop:
+        named = {"x-request-id": "of-a-proxy", "x-gateway-inference-fairness-id": "rich"}
+        assert 200 == proxy.post(INFER_URL, json=sign_body(1.0), headers=named).status_code
+        assert [0, 1] == [one.post(url, json=told).json()["answers"] for one in (shop, proxy)]
+
+
 def test_refusals_are_counted_by_status_and_role(guarded: Server) -> None:
     """However many keys and paths are tried, there are as many series as roles and statuses."""
     with client_with(guarded, READ) as reader:

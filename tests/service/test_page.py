@@ -43,6 +43,10 @@ def test_the_page_is_whole_and_runs_nothing_from_elsewhere(client: httpx.Client)
         answer = client.get(f"/page/{path.name}")
         assert (200, path.read_text()) == (answer.status_code, answer.text)
         assert "nosniff" == answer.headers["x-content-type-options"]
+    assert {"DENY", "no-referrer"} == {page.headers["x-frame-options"], page.headers["referrer-policy"]}
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert "camera=()" in page.headers["permissions-policy"]
     assert 404 == client.get("/page/index.html").status_code
     assert 404 == client.get("/page/../settings.py").status_code
 
@@ -59,6 +63,7 @@ def test_bentomls_page_has_moved_beside_it(client: httpx.Client) -> None:
     page = client.get("/native")
     assert 200 == page.status_code
     assert "swagger-ui" in page.text
+    assert ("DENY", "nosniff") == (page.headers["x-frame-options"], page.headers["x-content-type-options"])
     assert 200 == client.get("/static_content/swagger-ui-bundle.js").status_code
 
 
@@ -143,6 +148,16 @@ def test_a_sample_is_a_request_that_is_answered(client: httpx.Client, family: st
     assert 200 == answer.status_code
     (label,) = next(output["data"] for output in answer.json()["outputs"] if output["name"] == "label")
     assert rows[3]["label"] == label
+
+
+def test_what_the_page_shows_is_nobodys_to_keep_or_to_take(client: httpx.Client) -> None:
+    """No cache stores it, and no page of another site may take it in as a picture or a script."""
+    for path in ("/metrics", "/page/samples?family=sign", "/page/sample?family=sign&row=0"):
+        headers = client.get(path).headers
+        assert ("no-store", "nosniff") == (headers["cache-control"], headers["x-content-type-options"])
+        assert "same-origin" == headers["cross-origin-resource-policy"]
+    with client.stream("GET", "/events") as stream:
+        assert "same-origin" == stream.headers["cross-origin-resource-policy"]
 
 
 @pytest.mark.parametrize(
