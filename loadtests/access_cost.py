@@ -118,9 +118,9 @@ def _fed(protocol: type[HttpToolsProtocol]) -> Turn:
     request = b"POST %s HTTP/1.1\r\n%s\r\n{}" % (INFER.encode(), head)
 
     async def turn() -> float:
-        config = uvicorn.Config(_answer, log_config=None, access_log=False)  # type: ignore[arg-type]  # as in ASGI
+        config = uvicorn.Config(_answer, log_config=None, access_log=False)
         connection = protocol(config, ServerState(), {})
-        connection.connection_made(_Transport())  # type: ignore[arg-type]  # as uvicorn declares it
+        connection.connection_made(_Transport())
         started_s = thread_time()
         for _ in range(REQUESTS):
             connection.data_received(request)

@@ -1,8 +1,8 @@
 """Who may change what is served: where admin routes are open, and to whom where there are no API keys.
 
-With keys, the gate has seen one with the role `admin`. Without, callers have to be on this machine, and must not be a
-page that somebody on it has open in a browser, which sends such requests for any page: with `origin`, and for a page
-whose name is made to mean this machine with that name as `host`.
+With keys, the gate has seen one with the role `admin`. Without, callers have to be on this machine. They must not come
+by a proxy, which speaks for others, nor be a page that somebody on this machine has open in a browser, which sends such
+requests for any page: with `origin`, and for a page whose name is made to mean this machine with that name as `host`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ KEY_NAME = "pareto.key"
 
 logger = logging.getLogger("pareto.admin")
 
+_FOR_OTHERS = frozenset({b"origin", b"forwarded", b"x-forwarded-for", b"x-real-ip"})
+"""Headers of those who send what others want to be sent."""
 _HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::\d*)?")
 
 
@@ -52,17 +54,17 @@ def check_admin_request(gateway: Gateway, scope: Scope) -> None:
     peer = client[0] if client else None
     check_admin(gateway, peer, on_admin_port=ON_ADMIN_PORT in scope)
     if gateway.access.keys is None:
-        _check_not_a_page(scope)
+        _check_sender(scope)
     logger.info("%s %r for %s", scope["method"], scope["path"][:120], scope.get(KEY_NAME, peer))
 
 
-def _check_not_a_page(scope: Scope) -> None:
+def _check_sender(scope: Scope) -> None:
     for name, value in scope["headers"]:
-        if name == b"origin" or (name == b"host" and not _is_address(value)):
+        if name in _FOR_OTHERS or (name == b"host" and not _is_address(value)):
             raise ProtocolError(
                 FORBIDDEN,
-                "changing what is served is closed to pages of browsers and to names other than localhost: the gateway "
-                "has no API keys",
+                "changing what is served is closed to proxies, to pages of browsers and to names other than localhost: "
+                "the gateway has no API keys",
             )
 
 

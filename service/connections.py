@@ -8,7 +8,9 @@ second at all connections finds those that stand still, so that a request costs 
 from __future__ import annotations
 
 import asyncio
+import resource
 import ssl
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -26,6 +28,9 @@ LOOK_S = 1.0
 AT_ONCE = 100
 """Connections looked at in one go, some 0.1 ms."""
 
+OTHER_FILES = 128
+"""Files of the process that are no connections."""
+
 FULL, HEAD_LARGE, HEAD_SLOW, UNREAD, UPGRADE = "full", "head_large", "head_slow", "unread", "upgrade"
 """Why a connection is closed."""
 
@@ -34,7 +39,8 @@ class Connections:
     """The connections of one process by HTTP. `closed` counts those that were closed by reason."""
 
     def __init__(self, most: int) -> None:
-        self.most = most
+        self.most = min(most, _most_possible())
+        """On each port. Beyond what the process may open nobody could be told that there are too many."""
         self.closed: dict[str, int] = {}
         self._open: set[BoundedProtocol] = set()
         self._seen: dict[BoundedProtocol, tuple[object, float]] = {}
@@ -174,6 +180,11 @@ class BoundedProtocol(HttpToolsProtocol):
         head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + content)
         self.transport.close()
+
+
+def _most_possible() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if files == resource.RLIM_INFINITY else max(1, files - OTHER_FILES)
 
 
 def bounded(connections: Connections) -> type[BoundedProtocol]:

@@ -65,7 +65,7 @@ def test_without_keys_callers_on_this_machine_may(host: str) -> None:
     "peer", ["10.0.0.7", "192.0.2.1", "::ffff:10.0.0.7", "fe80::1%eth0", None, "localhost.example"]
 )
 def test_without_keys_others_may_not(peer: str | None) -> None:
-    """Whoever forwards for somebody is asked who that is by uvicorn; a socket without an address is somebody else's."""
+    """By whatever address; a socket without one is somebody else's."""
     assert "callers on the gateway's machine alone" in refusal(gateway(), scope(peer))
 
 
@@ -81,6 +81,14 @@ def test_without_keys_a_name_that_could_mean_another_machine_is_refused(host: st
 def test_without_keys_a_page_may_not(origin: str) -> None:
     """A browser on this machine sends what any page wants it to send, and says so."""
     assert "pages of browsers" in refusal(gateway(), scope(origin=origin))
+
+
+@pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for", "x-real-ip"])
+def test_without_keys_a_proxy_may_not(header: str) -> None:
+    """Whoever it speaks for, and whatever it says of that, which anybody may have told it."""
+    asked = scope()
+    asked["headers"] += [(header.encode(), b"127.0.0.1")]
+    assert "closed to proxies" in refusal(gateway(), asked)
 
 
 def test_with_keys_it_does_not_matter_from_where() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from router.policies import policy_named
+from service.connections import Connections
 from service.settings import Settings
 from tests.service.conftest import eventually, sign_body
 from tests.service.inprocess import serving
@@ -182,6 +184,13 @@ def test_one_connection_too_many_is_told_so(client: httpx.Client) -> None:
     with connected(client) as another:
         another.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         assert b"200 OK" in rest(another)
+
+
+def test_no_more_are_taken_than_there_may_be_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one too many is told so, instead of never being accepted."""
+    for files, expected in ((1024, 896), (100, 1), (resource.RLIM_INFINITY, 5000), (10_000, 5000)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, files=files: (files, files))
+        assert expected == Connections(5000).most
 
 
 def test_websockets_are_refused(client: httpx.Client) -> None:

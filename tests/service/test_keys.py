@@ -15,6 +15,7 @@ from loadtests.servers import Server, free_port, gateway, running
 from service import cli
 from service.access import Role
 from service.gate import open_paths, role_for
+from tests.service.collector import Collector, collecting
 from tests.service.conftest import eventually, samples, sign_body
 from tests.service.test_lifecycle import worker_of
 
@@ -40,7 +41,14 @@ def admin_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def guarded(models: Path, keys_file: Path, admin_port: int) -> Iterator[Server]:
+def collector() -> Iterator[Collector]:
+    """Where the gateway sends traces of all requests."""
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def guarded(models: Path, keys_file: Path, admin_port: int, collector: Collector) -> Iterator[Server]:
     """A gateway that wants keys; tenant `acme` may ask a row in fifty seconds, after two at once."""
     environment = {
         "PARETO_SLOTS": "1",
@@ -50,6 +58,9 @@ def guarded(models: Path, keys_file: Path, admin_port: int) -> Iterator[Server]:
         "PARETO_ADMIN_PORT": str(admin_port),
         "PARETO_ACCESS_LOG_SHARE": "1",
         "PARETO_CORS_ORIGINS": APP,
+        "PARETO_TRACES_ENDPOINT": collector.url,
+        "PARETO_TRACES_SHARE": "1",
+        "PARETO_LOG_LEVEL": "debug",
     }
     with running(gateway(models, environment)) as server:
         yield server
@@ -241,25 +252,23 @@ def test_keys_are_read_again_on_a_signal(guarded: Server, keys_file: Path, admin
         assert "API keys" in httpx.post(reload, headers={"x-api-key": ADMIN}).json()["applied"]
 
 
-def test_no_secret_is_told_anywhere(guarded: Server) -> None:
-    """Neither in what is logged, nor in metrics, nor in any answer; nor is what was tried."""
+def test_no_secret_is_told_anywhere(guarded: Server, collector: Collector) -> None:
+    """Neither in logs, nor in traces, nor in metrics, nor in any answer; nor is what was tried."""
     tried = "tried-0123456789abcdef"
     with client_with(guarded, ADMIN) as client:
-        answers = [
-            client.get(path) for path in ("/metrics", "/v2", "/docs.json", "/admin/canaries", "/page/comparison")
-        ]
-        answers += [client.post(INFER_URL, json=sign_body(1.0)), client.post(INFER_URL, content=b"{")]
-        answers += [
-            client.post("/classify", content=b"{"),
-            client.post("/classify", json={"model": "nobody", "rows": []}),
-        ]
+        answers = [client.get(path) for path in ("/metrics", "/v2", "/docs.json", "/admin/canaries", "/nowhere")]
+        answers += [client.post(INFER_URL, json=sign_body(1.0), headers={"x-request-id": "traced"})]
+        answers += [client.post(path, content=b"{") for path in (INFER_URL, "/classify", "/admin/reload")]
     answers += [httpx.get(guarded.url + "/v2", headers={"x-api-key": tried})]
     with client_with(guarded, READ) as client, client.stream("GET", "/events") as events:
         told = next(events.iter_text())
-    written = guarded.log_text() + told + "".join(answer.text + str(answer.headers) for answer in answers)
+    eventually(lambda: "traced" in str(collector.spans), "the request is traced")
+    log = guarded.log_text()
+    everything = log + told + str(collector.spans) + "".join(answer.text + str(answer.headers) for answer in answers)
     digests = [sha256(key.encode()).hexdigest() for key in (INFER, BOUND, READ, ADMIN)]
-    assert [] == [secret for secret in (INFER, BOUND, READ, ADMIN, LATER, tried, *digests) if secret in written]
-    assert "POST" in guarded.log_text() or "infer" in guarded.log_text()
+    secrets = (INFER, BOUND, READ, ADMIN, LATER, tried, *digests)
+    assert [] == [secret for secret in secrets if secret in everything]
+    assert "pareto.access" in log or INFER_URL in log
 
 
 @pytest.mark.parametrize(
