@@ -7,7 +7,8 @@ ENGINE ?= docker
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
+INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
+PIP := $(BIN)/python $(INSTALL)
 # Without a hash: the small CPU build and the default one with CUDA are different files of one version.
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
@@ -144,11 +145,11 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/project
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# kserve wants another psutil than we do, so its client has an environment of its own.
-$(STAMPS)/kserve: requirements/kserve.txt $(STAMPS)/dev
+# kserve wants another psutil than we do, so its client has an environment of its own, and can be installed beside ours.
+$(STAMPS)/kserve: requirements/kserve.txt | $(STAMPS)/venv
 	@echo 'installing the client of kserve' >&2
 	@$(PYTHON) -m venv $(VENV)/kserve
-	@$(VENV)/kserve/bin/python -m pip --disable-pip-version-check install --quiet --quiet --require-hashes -r requirements/kserve.txt
+	@$(VENV)/kserve/bin/python $(INSTALL) --require-hashes -r requirements/kserve.txt
 	@touch $@
 
 # LoadGen has wheels for the usual machines only; elsewhere it is compiled, which nothing else here asks for.
