@@ -11,7 +11,7 @@ engine() { podman --runtime runc --root "$work/store" --runroot "$work/run" --cg
 clean() {
     engine logs gateway 2>&1 | tail -5
     engine rm --force --time 0 gateway >/dev/null 2>&1 || true
-    umount "$work/store/overlay" 2>/dev/null || true
+    umount --recursive "$work/store/overlay" 2>/dev/null || true
     rm -rf "$work"
 }
 trap clean EXIT
@@ -37,7 +37,7 @@ curl --silent --show-error --fail "http://127.0.0.1:$port/v2/models/$family/infe
 echo
 curl --silent "http://127.0.0.1:$port/metrics" | grep '^pareto_memory_'
 engine exec gateway sh -c 'id; touch /written 2>&1 || true'
-engine top gateway pid,user,args
+engine top gateway pid user args
 engine stop --time 40 gateway
 [ "$(engine inspect --format '{{.State.ExitCode}}' gateway)" = 0 ]
 echo 'it has ended with 0'

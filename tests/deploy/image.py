@@ -104,10 +104,8 @@ def _carried_out(instruction: dockerfile.Command, image: Image, stages: Mapping[
             return image
         case "RUN":
             environment = {name: text for name, text in os.environ.items() if _HANDED_ON.match(name)}
-            # Packages that were downloaded for the tests need not be downloaded again.
-            cache = subprocess.check_output([sys.executable, "-m", "pip", "cache", "dir"], text=True).strip()
-            mounts = ["--tmpfs", "/tmp", "--bind-try", cache, "/tmp/pip", "--setenv", "PIP_CACHE_DIR", "/tmp/pip"]
-            inside = [*_sandbox(image), *mounts, *_variables(environment), "sh", "-ec", value[0]]
+            inside = [*_sandbox(image), "--tmpfs", "/tmp", *_pip_cache(), *_variables(environment)]
+            inside += ["sh", "-ec", value[0]]
             subprocess.run(inside, check=True)
             return image
         case "ENV":
@@ -189,6 +187,13 @@ def _sandbox(image: Image) -> list[str]:
     arguments = [_BWRAP, "--die-with-parent", "--clearenv", "--setenv", "PATH", _path()]
     arguments += ["--bind", str(image.layer), "/", *binds, "--ro-bind", "/sys", "/sys"]
     return [*arguments, "--proc", "/proc", "--dev", "/dev", "--chdir", image.workdir]
+
+
+def _pip_cache() -> list[str]:
+    """Packages that were downloaded for the tests need not be downloaded again, where pip has kept them."""
+    asked = subprocess.run([sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=False)
+    cache = asked.stdout.strip()
+    return ["--bind-try", cache, "/tmp/pip", "--setenv", "PIP_CACHE_DIR", "/tmp/pip"] if cache else []
 
 
 def _path() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -20,10 +21,13 @@ from variants.repository import Repository
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     if reason := can_run():
         pytest.skip(f"no image can be built here: {reason}")
-    return build(tmp_path_factory.mktemp("image"))
+    folder = tmp_path_factory.mktemp("image")
+    yield build(folder)
+    # Hundreds of megabytes, which pytest would keep for the next runs.
+    shutil.rmtree(folder)
 
 
 def test_the_linter_has_nothing_to_say() -> None:
