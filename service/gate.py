@@ -21,7 +21,7 @@ HEALTH = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/hea
 
 METRICS = frozenset({"/metrics"})
 PAGE = frozenset({"/events", "/page/samples", "/page/sample", "/page/comparison"})
-"""What the page shows. Its files are open: they hold nothing."""
+"""What the page shows. Its files are open: they hold nothing, and ask for the key."""
 
 
 def role_for(path: str) -> Role:
