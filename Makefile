@@ -14,7 +14,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients check dashboards manifests openapi image bench-overhead bench-observability bench-profile bench-access bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,9 @@ check: $(STAMPS)/dev ## lint, format check, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+protos: $(STAMPS)/dev ## write the generated messages of gRPC, service/rpc/*_pb2.*, anew from the .proto beside them
+	@$(BIN)/python -m service.rpc.generate
+
 dashboards: $(STAMPS)/dev ## write deploy/grafana/dashboards/*.json anew from the code beside them
 	@$(BIN)/python -m deploy.grafana.generate
 
@@ -58,6 +61,10 @@ bench-overhead: $(STAMPS)/dev ## what the gateway costs, against bare servers of
 bench-observability: $(STAMPS)/dev ## what traces, access log and scrapes cost, on and off in turns (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.observability $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-grpc: $(STAMPS)/dev ## gRPC against HTTP, and what its port costs others; wants h2load (MODELS, ARGS)
+	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.grpc_cost $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-profile: $(STAMPS)/dev ## where a request's microseconds go (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))

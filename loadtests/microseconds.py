@@ -22,7 +22,7 @@ from rich.table import Table
 
 from router.policies.slack_fraction import SlackFraction
 from router.scheduler import Scheduler
-from service import inference
+from service import answering, inference
 from service.dataplane import DataPlane
 from service.gateway import Gateway, Phase
 from service.metrics import Metrics
@@ -64,7 +64,7 @@ class Stopwatch:
 def wind_all(watch: Stopwatch) -> None:
     """Every step of a request, by the word under which it is reported."""
     watch.wind(inference, "read_headers", "read headers and terms")
-    watch.wind(inference, "read_terms", "read headers and terms")
+    watch.wind(answering, "read_terms", "read headers and terms")
     watch.wind(inference, "decode_infer", "decode JSON")
     watch.wind(TensorPreparer, "prepare", "prepare rows")
     watch.wind(Scheduler, "submit", "schedule: queue")
@@ -77,10 +77,10 @@ def wind_all(watch: Stopwatch) -> None:
     watch.wind(Metrics, "observe", "metrics and statistics")
     watch.wind(Statistics, "observe", "metrics and statistics")
     watch.wind(Feed, "observe", "count for the page")
-    watch.wind(inference, "_outputs", "encode the answer")
+    watch.wind(inference, "outputs_of", "encode the answer")
     watch.wind(inference, "encode_infer", "encode the answer")
-    watch.wind(inference, "_decision", "encode the answer")
-    watch.wind(inference, "_decision_headers", "encode the answer")
+    watch.wind(inference, "decision", "encode the answer")
+    watch.wind(answering, "decision_headers", "encode the answer")
 
 
 async def drive(gateway: Gateway, family: str, connections: int) -> float:

@@ -93,19 +93,15 @@ def turn(server: servers.Server, path: str, body: bytes, options: argparse.Names
     server.thaw()
     ask = (server.url + path, body, options.connections)
     measure(*ask, WARM_UP_S, options.generator_cores)
-    before_s = _processor_s(server)
+    before_s = server.processor_s()
     if observed:
         with scraped(server.url):
             ran = measure(*ask, options.seconds, options.generator_cores)
     else:
         ran = measure(*ask, options.seconds, options.generator_cores)
-    used_s = _processor_s(server) - before_s
+    used_s = server.processor_s() - before_s
     server.freeze()
     return Turn(ran.per_s, used_s / ran.requests)
-
-
-def _processor_s(server: servers.Server) -> float:
-    return float(sum(sum(process.cpu_times()[:2]) for process in server.tree()))
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -149,6 +149,10 @@ class Server:
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
+    def processor_s(self) -> float:
+        """Processor seconds that all its processes have taken so far."""
+        return float(sum(sum(process.cpu_times()[:2]) for process in self.tree()))
+
     def resident_bytes(self) -> int:
         """Resident memory of all its processes."""
         return sum(process.memory_info().rss for process in self.tree())

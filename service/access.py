@@ -16,6 +16,7 @@ from hmac import compare_digest
 from secrets import token_bytes
 
 from service.oip.errors import ProtocolError
+from service.oip.headers import TENANT_HEADER
 
 UNAUTHORIZED, FORBIDDEN = 401, 403
 
@@ -141,6 +142,13 @@ def shown_secret(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
             return None
         found = secret
     return found or None
+
+
+def asked_as(key: Key, headers: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
+    """Headers (or metadata) of who has shown a key: of the key's tenant, if it has one, whatever they say."""
+    if not key.tenant:
+        return headers
+    return [*(header for header in headers if header[0] != TENANT_HEADER), (TENANT_HEADER, key.tenant.encode())]
 
 
 def roles_of(words: Sequence[str]) -> frozenset[Role]:

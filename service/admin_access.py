@@ -10,6 +10,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from service.access import FORBIDDEN
 from service.exchange import Scope
@@ -24,6 +26,7 @@ ON_ADMIN_PORT = "pareto.admin_port"
 KEY_NAME = "pareto.key"
 """In the scope of a request with an API key: its name."""
 
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 logger = logging.getLogger("pareto.admin")
 
@@ -32,34 +35,35 @@ _FOR_OTHERS = frozenset({b"origin", b"forwarded", b"x-forwarded-for", b"x-real-i
 _HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::\d*)?")
 
 
-def check_admin(gateway: Gateway, peer: str | None, *, on_admin_port: bool = False) -> None:
+def check_admin(gateway: Gateway, peer: str | None, headers: Headers, *, on_admin_port: bool = False) -> None:
     """Raise `ProtocolError` 403 where this caller, at the address `peer`, may not change what is served.
 
-    A caller by a Unix socket has no address, and is not known to be on this machine.
+    Without keys, `headers` (or metadata of a call) must not tell of a browser or a proxy. A caller by a Unix socket has no address, and is not known to be on this machine.
     """
     if not (gateway.settings.admin or on_admin_port):
         raise ProtocolError(
             FORBIDDEN, "changing what is served is closed: set `admin = true` or `admin_port` to open it to callers"
         )
-    if gateway.access.keys is None and not (peer is not None and is_loopback(peer)):
+    if gateway.access.keys is not None:
+        return
+    if peer is None or not is_loopback(peer):
         raise ProtocolError(
             FORBIDDEN,
             "changing what is served is open to callers on the gateway's machine alone: it has no API keys",
         )
+    _check_sender(headers)
 
 
 def check_admin_request(gateway: Gateway, scope: Scope) -> None:
-    """As `check_admin`, of an HTTP request; 403 also where a browser sent it and there are no keys."""
+    """As `check_admin`, of an HTTP request."""
     client = scope.get("client")
     peer = client[0] if client else None
-    check_admin(gateway, peer, on_admin_port=ON_ADMIN_PORT in scope)
-    if gateway.access.keys is None:
-        _check_sender(scope)
+    check_admin(gateway, peer, scope["headers"], on_admin_port=ON_ADMIN_PORT in scope)
     logger.info("%s %r for %s", scope["method"], scope["path"][:120], scope.get(KEY_NAME, peer))
 
 
-def _check_sender(scope: Scope) -> None:
-    for name, value in scope["headers"]:
+def _check_sender(headers: Headers) -> None:
+    for name, value in headers:
         if name in _FOR_OTHERS or (name == b"host" and not _is_address(value)):
             raise ProtocolError(
                 FORBIDDEN,

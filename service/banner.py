@@ -36,6 +36,9 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
         ("try", try_line(url, repository.open(FAVOURITE if FAVOURITE in names else names[0]), settings)),
         ("stop", "Ctrl-C"),
     ]
+    if settings.grpc_port is not None:
+        # Who has a client of gRPC writes the address like that, whether it is TLS or not.
+        lines.insert(2, ("gRPC", base_url(settings.host, settings.grpc_port, tls=tls).partition("://")[2]))
     if settings.admin_port is not None:
         lines.insert(-1, ("admin", base_url(settings.admin_host, settings.admin_port, tls=tls)))
     console.print(Text(f"\nPareto Gateway {__version__}", style="bold green"))

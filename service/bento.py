@@ -27,6 +27,7 @@ from service.gateway import Gateway
 from service.key_file import holds_plain_secrets_for_all, read_keys
 from service.logs import configure_logs
 from service.native import NativeApi, bind
+from service.ports import occupant
 from service.settings import Settings
 from service.tls import check_certificate
 
@@ -70,15 +71,29 @@ class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # Bento
         routes = frozenset(method.route for method in self.apis.values())
         if SETTINGS.ssl_certfile is not None and "--ssl-certfile" not in sys.argv:
             logger.error("ssl_certfile: without --ssl-certfile BentoML serves HTTP; `pareto serve` hands it on")
+        if SETTINGS.grpc_port is not None and SETTINGS.ssl_certfile is None and "--ssl-certfile" in sys.argv:
+            logger.warning("grpc_port: gRPC speaks plain text where the setting ssl_certfile names no certificate")
         # BentoML makes uvicorn's configuration itself, which takes the protocol from here.
         HTTP_PROTOCOLS["auto"] = bounded(gateway.connections)  # type: ignore[assignment]  # a class does as well as a name
         plane = gated(DataPlane(gateway, inner, BENTO_PATHS | routes), gateway)
         return cross_origin(plane, SETTINGS.cors_origins)
 
 
+class Api(NativeApi):
+    """The native API, and what BentoML's supervisor is to do before it starts the process that serves."""
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]  # BentoML's decorator has no types
+    @staticmethod
+    def check_grpc_port() -> None:
+        """End the server, in one line, where gRPC's port is taken: it would come up and never be ready."""
+        options = "`host`", "`grpc_port`"
+        if SETTINGS.grpc_port is not None and (taken := occupant(SETTINGS.host, SETTINGS.grpc_port, options)):
+            sys.exit(f"pareto: {taken}")
+
+
 svc = GatewayService(
     name="pareto_gateway",
-    inner=NativeApi,
+    inner=Api,
     config={
         # The scheduler's state is the process's own: one worker, and more replicas for more capacity.
         "workers": 1,

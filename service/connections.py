@@ -47,6 +47,8 @@ class Connections:
         self._looking = False
         self._contexts: list[ssl.SSLContext] = []
         self._renewed: Callable[[ssl.SSLContext], None] | None = None
+        self.renewals = 0
+        """How often the certificate was another one since the start."""
 
     @property
     def open(self) -> int:
@@ -60,6 +62,7 @@ class Connections:
     def renew(self, load: Callable[[ssl.SSLContext], None]) -> None:
         """Have `load` put another certificate into the contexts of all servers, for connections from now on."""
         self._renewed = load
+        self.renewals += 1
         for context in self._contexts:
             load(context)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from service.access import Role, shown_secret
+from service.access import Role, asked_as, shown_secret
 from service.admin_access import ADMIN_PATHS, KEY_NAME
 from service.exchange import AsgiApp, Message, Receive, Scope, Send, send_error
 from service.gateway import Gateway
 from service.oip.errors import ProtocolError
-from service.oip.headers import TENANT_HEADER
 from service.page.files import page_files
 
 HEALTH = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
@@ -63,9 +62,7 @@ class Gate:
                 await send_error(send, error)
                 return
             scope[KEY_NAME] = key.name
-            if key.tenant:
-                others = [header for header in scope["headers"] if header[0] != TENANT_HEADER]
-                scope["headers"] = [*others, (TENANT_HEADER, key.tenant.encode())]
+            scope["headers"] = asked_as(key, scope["headers"])
             if scope["method"] != "POST":
                 send = _not_stored(send)
         await self._app(scope, receive, send)

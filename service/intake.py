@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from variants.preparation import Rows
 
 if TYPE_CHECKING:
     from service.gateway import Gateway
+
+EXPIRES_S = 0.01
+"""Who is given up less than this before its timeout is left to expire."""
 
 
 class Intake:
@@ -96,7 +100,7 @@ class Intake:
             if family not in self._held and gateway.families.get(family) is loaded:
                 break
         request, answer = self._submitted(loaded, rows, asked)
-        return request, loaded, rows, await answer
+        return request, loaded, rows, await self._ended(request, answer)
 
     async def _try(self, trial: Tryout, asked: Asked) -> Answer | None:
         """Ask the revision on trial; `None` where the trial has ended meanwhile or the rows are refused."""
@@ -106,7 +110,7 @@ class Intake:
             return None
         if not self._gateway.canaries.is_running(trial):
             return None
-        answer = await self._submitted(trial.loaded, rows, asked)[1]
+        answer = await self._ended(*self._submitted(trial.loaded, rows, asked))
         self._gateway.canaries.tried(trial, asked.inputs, asked.variant is not None, answer)
         return answer
 
@@ -122,6 +126,17 @@ class Intake:
         if gateway.residency is not None:
             gateway.residency.asked(request.family, len(request.row_classes))
         return request, pending
+
+    async def _ended(self, request: Request, answer: asyncio.Future[Answer]) -> Answer:
+        """The end of a request; where the task that waits for it is cancelled, as gRPC does, so is the request."""
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            dispatcher = self._gateway.dispatcher
+            # At its timeout the protocol gives a call up by itself, about when the scheduler lets the request expire.
+            if dispatcher is not None and monotonic() < request.timeout_s - EXPIRES_S:
+                dispatcher.cancel(request.id)
+            raise
 
     def _takes(self, asked: Asked) -> bool:
         """Whether a request is taken in now; one that is asked again was before, and a drain waits for it."""

@@ -39,11 +39,17 @@ class Listener(Protocol):
 
 
 class Lifecycle:
-    """Wraps the ASGI lifespan of BentoML's app with the gateway's own."""
+    """Wraps the ASGI lifespan of BentoML's app with the gateway's own.
 
-    def __init__(self, gateway: Gateway, listeners: Sequence[Listener] = ()) -> None:
+    `changed` is called when the gateway may have another phase than before.
+    """
+
+    def __init__(
+        self, gateway: Gateway, listeners: Sequence[Listener] = (), changed: Callable[[], None] = lambda: None
+    ) -> None:
         self._gateway = gateway
         self._listeners = listeners
+        self._changed = changed
         self._loading: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -90,9 +96,10 @@ class Lifecycle:
         except Exception as error:
             self._gateway.broke(f"{type(error).__name__}: {error}")
             logger.exception("loading failed")
+        self._changed()
 
     async def _drain(self) -> None:
-        self._gateway.leaving = True
+        self._say_leaving()
         if self._draining is None:
             self._draining = asyncio.create_task(self._end())
         await self._draining
@@ -105,11 +112,15 @@ class Lifecycle:
     async def _leave(self) -> None:
         """Be a lame duck, then drain."""
         gateway = self._gateway
-        gateway.leaving = True
+        self._say_leaving()
         if gateway.phase is Phase.READY:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), gateway.settings.lame_duck_s)
         await self._drain()
+
+    def _say_leaving(self) -> None:
+        self._gateway.leaving = True
+        self._changed()
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()

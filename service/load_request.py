@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -42,6 +43,11 @@ def read_load_request(body: bytes) -> LoadRequest:
     parameters = document.get("parameters", {}) if type(document) is dict else document
     if type(parameters) is not dict:
         raise malformed("parameters", "an object", shown(parameters))
+    return load_request(parameters)
+
+
+def load_request(parameters: Mapping[str, Any]) -> LoadRequest:
+    """Read its parameters. Raises `ProtocolError` 400 as `read_load_request`."""
     unknown = sorted(parameters.keys() - RULES.keys() - {"revision", "unload_dependents"})
     if unknown:
         raise malformed("parameters", f"`revision` alone, or with {', '.join(RULES)}", shown(unknown[0]))

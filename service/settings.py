@@ -54,6 +54,16 @@ class Settings(SecuritySettings, BaseSettings):
         default="127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` opens it to other machines."
     )
     port: int = Field(default=3000, ge=1, le=65535, description="Port to listen on.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port for gRPC on the same address (docs/grpc.md). Default: there is none.",
+    )
+    grpc_reflection: bool = Field(
+        default=False,
+        description="Whether the gRPC port tells tools such as grpcurl which methods and messages there are.",
+    )
     slots: int | None = Field(
         default=None,
         ge=1,
@@ -333,8 +343,11 @@ class Settings(SecuritySettings, BaseSettings):
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        if self.admin_port == self.port:
-            raise ValueError(f"admin_port: {self.admin_port} is `port` already; choose another one")
+        for name, others in (("admin_port", ("port",)), ("grpc_port", ("port", "admin_port"))):
+            number = getattr(self, name)
+            for other in others:
+                if number is not None and number == getattr(self, other):
+                    raise ValueError(f"{name}: {number} is `{other}` already; choose another one")
         return self
 
     @model_validator(mode="after")

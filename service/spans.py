@@ -1,15 +1,15 @@
 """One record as the spans of a trace, made after the fact: nothing is opened while a request is on its way.
 
-    POST /v2/models/{model}/infer                 arrival to outcome
+    POST /v2/models/{model}/infer                 arrival to outcome (inference.GRPCInferenceService/ModelInfer)
       queue                                       arrival until a batch with the first row was decided on
       decide                                      until that batch began: no time at all unless it was decided ahead
       compute                                     until its answer was there
       escalate                                    until a better variant's answer was there, or was given up
         queue, decide, compute
 
-Names of attributes are OpenTelemetry's where there are any (semantic conventions for HTTP server spans), else they
-begin with `pareto.`. As those conventions want it, only answers of status 500 and above are errors: a request that was
-shed is none.
+Names of attributes are OpenTelemetry's where there are any (semantic conventions for HTTP and gRPC server spans), else
+they begin with `pareto.`. As those conventions want it, only answers of HTTP status 500 and above are errors, and what
+those are over gRPC: a request that was shed is none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from router.contract import NEVER, Escalation, Outcome, Record, Step
 from service import __version__
-from service.oip.errors import status_of
+from service.oip.errors import GRPC_STATUS, status_of
 
 Attributes = dict[str, str | bool | int | float]
 
@@ -47,13 +47,11 @@ class RequestTrace:
 
     def _request(self, tenant: str) -> None:
         record, origin = self._record, self._record.origin
-        status, route = status_of(record), _route(origin.path)
+        status = status_of(record)
+        over = _over_http if origin.path.startswith("/v2/") else _over_grpc
+        name, protocol = over(origin.path, status)
         attributes: Attributes = {
-            "http.request.method": "POST",
-            "http.response.status_code": status,
-            "http.route": route,
-            "url.path": origin.path,
-            "url.scheme": "http",
+            **protocol,
             "pareto.request_id": origin.name,
             "pareto.model": record.family,
             "pareto.revision": record.revision,
@@ -77,9 +75,7 @@ class RequestTrace:
             attributes["error.type"] = record.reason.value
         own = self._context(int(origin.span, 16))
         caller = self._context(int(origin.parent, 16), remote=True) if origin.parent else None
-        self._add(
-            f"POST {route}", own, caller, record.arrival_s, record.finished_s, attributes, fault=fault, server=True
-        )
+        self._add(name, own, caller, record.arrival_s, record.finished_s, attributes, fault=fault, server=True)
         self._steps(own)
 
     def _steps(self, request: SpanContext) -> None:
@@ -163,5 +159,24 @@ class RequestTrace:
         return round((at_s + self._epoch_s) * 1e9)
 
 
-def _route(path: str) -> str:
-    return "/v2/models/{model}" + ("/versions/{variant}/infer" if "/versions/" in path else "/infer")
+def _over_http(path: str, status: int) -> tuple[str, Attributes]:
+    """The name of a request's span, and what HTTP says of it."""
+    route = "/v2/models/{model}" + ("/versions/{variant}/infer" if "/versions/" in path else "/infer")
+    return f"POST {route}", {
+        "http.request.method": "POST",
+        "http.response.status_code": status,
+        "http.route": route,
+        "url.path": path,
+        "url.scheme": "http",
+    }
+
+
+def _over_grpc(path: str, status: int) -> tuple[str, Attributes]:
+    """The name of a call's span, and what gRPC says of it."""
+    service, _, method = path[1:].partition("/")
+    return path[1:], {
+        "rpc.system": "grpc",
+        "rpc.service": service,
+        "rpc.method": method,
+        "rpc.grpc.status_code": int(GRPC_STATUS[status]),
+    }

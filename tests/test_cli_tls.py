@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import grpc
 import httpx
 import numpy as np
 import psutil
@@ -28,6 +29,7 @@ from service.settings import Settings
 from service.tls import check_certificate
 from tests.service.conftest import eventually, sign_body
 from tests.service.families import sign_model, write_family
+from tests.service.grpc_caller import Caller, sign_request
 from variants.repository import Repository
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +56,7 @@ class Started(NamedTuple):
     trust: ssl.SSLContext
     port: int
     admin_port: int
+    grpc_port: int
     folder: Path
     authority: trustme.CA
 
@@ -74,9 +77,10 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
     write_certificate(folder, authority)
-    port, admin_port = free_port(), free_port()
+    port, admin_port, grpc_port = free_port(), free_port(), free_port()
     command = [sys.executable, "-m", "service.cli", "serve", "--models", str(folder / "models"), "--port", str(port)]
     command += ["--ssl-certfile", str(folder / "cert.pem"), "--ssl-keyfile", str(folder / "key.pem")]
+    command += ["--grpc-port", str(grpc_port)]
     environment = {
         **os.environ,
         "PARETO_API_KEYS": f"ops {SECRET} role=admin",
@@ -94,7 +98,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
             lines.append(line.strip())
             if lines[-1].startswith("stop"):
                 break
-        yield Started(process, lines, log, trust, port, admin_port, folder, authority)
+        yield Started(process, lines, log, trust, port, admin_port, grpc_port, folder, authority)
     finally:
         process.terminate()
         process.wait(LIMIT_S)
@@ -107,10 +111,14 @@ def write_certificate(folder: Path, authority: trustme.CA, name: str = "localhos
     folder.joinpath("cert.pem").write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
 
 
-def shown_certificate(started: Started) -> str:
+def shown_certificate(started: Started, port: int) -> str:
     """The digest of the certificate that a new connection is shown."""
-    plain = socket.create_connection(("127.0.0.1", started.port), timeout=LIMIT_S)
-    with started.trust.wrap_socket(plain, server_hostname="localhost") as wrapped:
+    plain = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+    trust = ssl.create_default_context()
+    started.authority.configure_trust(trust)
+    # gRPC wants to hear that it is HTTP/2; HTTP/1.1 does not mind.
+    trust.set_alpn_protocols(["h2"])
+    with trust.wrap_socket(plain, server_hostname="localhost") as wrapped:
         certificate = wrapped.getpeercert(binary_form=True)
     assert certificate is not None
     return hashlib.sha256(certificate).hexdigest()
@@ -122,6 +130,7 @@ def test_the_banner_says_where_it_is(started: Started) -> None:
     assert f"https://127.0.0.1:{started.port}" == told["address"]
     assert f"https://127.0.0.1:{started.port}/metrics" == told["metrics"]
     assert f"https://127.0.0.1:{started.admin_port}" == told["admin"]
+    assert f"127.0.0.1:{started.grpc_port}" == told["gRPC"]
 
 
 def test_clients_that_trust_the_authority_are_answered(started: Started) -> None:
@@ -138,6 +147,19 @@ def test_clients_that_trust_the_authority_are_answered(started: Started) -> None
         httpx.get(f"https://localhost:{started.port}/livez")
 
 
+def test_clients_over_grpc_that_trust_the_authority_are_answered(started: Started) -> None:
+    """With the key in the metadata; neither plain text nor who does not know the authority gets a connection."""
+    address = f"localhost:{started.grpc_port}"
+    known = grpc.ssl_channel_credentials(started.authority.cert_pem.bytes())
+    with grpc.secure_channel(address, known) as channel:
+        answer, _ = Caller(channel).infer(sign_request(1.0), [("authorization", f"Bearer {SECRET}")])
+        assert "quick" == answer.model_version
+        assert "UNAUTHENTICATED" == Caller(channel).refusal(sign_request(1.0))[0]
+    for stranger in (grpc.insecure_channel(address), grpc.secure_channel(address, grpc.ssl_channel_credentials())):
+        with stranger as channel:
+            assert "UNAVAILABLE" == Caller(channel).refusal(sign_request(1.0))[0]
+
+
 def test_what_is_not_encrypted_is_not_answered(started: Started) -> None:
     """HTTP at either port ends without an answer."""
     for port in (started.port, started.admin_port):
@@ -152,12 +174,14 @@ def test_admin_routes_are_encrypted_too(started: Started) -> None:
 
 
 def test_another_certificate_is_shown_after_a_signal(started: Started) -> None:
-    """Without a restart, on both ports; one that cannot be used leaves the old one."""
-    before = shown_certificate(started)
+    """Without a restart, on all ports; one that cannot be used leaves the old one."""
+    ports = started.port, started.grpc_port
+    before = shown_certificate(started, started.port)
+    assert before == shown_certificate(started, started.grpc_port)
     write_certificate(started.folder, started.authority)
     started.process.send_signal(signal.SIGHUP)
-    eventually(lambda: shown_certificate(started) != before, "the new certificate is shown")
-    after, key = shown_certificate(started), started.folder.joinpath("key.pem")
+    eventually(lambda: before not in [shown_certificate(started, port) for port in ports], "the new one is shown")
+    after, key = shown_certificate(started, started.port), started.folder.joinpath("key.pem")
     sound = key.read_bytes()
     key.write_text("none")
     with started.client(started.admin_port) as client:
@@ -165,7 +189,7 @@ def test_another_certificate_is_shown_after_a_signal(started: Started) -> None:
         key.write_bytes(sound)
         assert "certificate" in client.post("/admin/reload").json()["applied"]
     assert (400, True) == (refused.status_code, "ssl_certfile: " in refused.json()["error"])
-    assert after == shown_certificate(started)
+    assert [after] * 2 == [shown_certificate(started, port) for port in ports]
 
 
 def test_doctor_knows_it(started: Started, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,10 @@ def serve(
     host: Annotated[
         str | None, typer.Option("--host", metavar="ADDRESS", help="Address (setting `host`).", show_default=False)
     ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option("--grpc-port", metavar="N", help="Port for gRPC (setting `grpc_port`).", show_default=False),
+    ] = None,
     models: Models = None,
     config: Config = None,
     ssl_certfile: Annotated[
@@ -44,8 +48,15 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve the families of the model repository over HTTP until SIGINT or SIGTERM."""
-    flags = {"port": port, "host": host, "models": models, "ssl_certfile": ssl_certfile, "ssl_keyfile": ssl_keyfile}
+    """Serve the families of the model repository over HTTP, and gRPC where it has a port, until SIGINT or SIGTERM."""
+    flags = {
+        "port": port,
+        "host": host,
+        "grpc_port": grpc_port,
+        "models": models,
+        "ssl_certfile": ssl_certfile,
+        "ssl_keyfile": ssl_keyfile,
+    }
     settings = settings_from(config, **flags)
     from service.banner import banner
     from service.configuration import SOURCES, SettingsError, sources
@@ -60,6 +71,10 @@ def serve(
     except SettingsError as error:
         raise CommandError(str(error), exit_code=2) from error
     if taken := occupant(settings.host, settings.port):
+        raise CommandError(taken)
+    if settings.grpc_port is not None and (
+        taken := occupant(settings.host, settings.grpc_port, ("--host", "--grpc-port"))
+    ):
         raise CommandError(taken)
     if settings.admin_port is not None and (
         taken := occupant(settings.admin_host, settings.admin_port, ("`admin_host`", "`admin_port`"))

@@ -26,30 +26,38 @@ class Blobs:
 
     def take(self, tensor: Tensor, shape: list[int], elements: int, size_bytes: Any) -> Array:
         """The next `size_bytes` as a read-only array of a sound shape. Raises `ProtocolError` 400."""
-        field = f"input {tensor.name!r}"
+        field = f"input {tensor.name!r}: binary_data_size"
         left = len(self._view) - self._offset
         if type(size_bytes) is not int or size_bytes < 0:
-            raise malformed(f"{field}: binary_data_size", "a number of bytes", shown(size_bytes))
+            raise malformed(field, "a number of bytes", shown(size_bytes))
         if size_bytes > left:
-            raise malformed(f"{field}: binary_data_size", f"at most the {left} bytes left in the body", str(size_bytes))
+            raise malformed(field, f"at most the {left} bytes left in the body", str(size_bytes))
         blob = self._view[self._offset : self._offset + size_bytes]
         self._offset += size_bytes
-        wire = tensor.datatype.wire
-        if wire is None:
-            return _byte_strings(blob, field, elements).reshape(shape)
-        if size_bytes != elements * wire.itemsize:
-            raise malformed(
-                f"{field}: binary_data_size",
-                f"{elements * wire.itemsize} for {tensor.datatype.name} of shape {shape}",
-                str(size_bytes),
-            )
-        return _numbers(blob, field, tensor.datatype, wire).reshape(shape)
+        return from_blob(blob, tensor, shape, elements, field)
 
     def finish(self) -> None:
         """Raises `ProtocolError` 400 where bytes are left."""
         left = len(self._view) - self._offset
         if left:
             raise malformed("body", f"{self._offset} bytes of raw tensors after the JSON", f"{left} more")
+
+
+def from_blob(blob: memoryview, tensor: Tensor, shape: list[int], elements: int, size_field: str) -> Array:
+    """A raw tensor as a read-only array of a sound shape of so many elements; `size_field` says how long it is.
+
+    Raises `ProtocolError` 400.
+    """
+    wire = tensor.datatype.wire
+    if wire is None:
+        return _byte_strings(blob, tensor, elements, size_field).reshape(shape)
+    if len(blob) != elements * wire.itemsize:
+        raise malformed(
+            size_field,
+            f"{elements * wire.itemsize} for {tensor.datatype.name} of shape {shape}",
+            str(len(blob)),
+        )
+    return _numbers(blob, tensor, wire).reshape(shape)
 
 
 def to_blob(array: Array, datatype: Datatype) -> bytes:
@@ -62,31 +70,36 @@ def to_blob(array: Array, datatype: Datatype) -> bytes:
     return array.astype(datatype.wire, copy=False).tobytes()
 
 
-def _numbers(blob: memoryview, field: str, datatype: Datatype, wire: np.dtype[Any]) -> Array:
+def check_finite(array: Array, tensor: Tensor) -> None:
+    """Raises `ProtocolError` 400 that names the first element that is not finite, where the datatype has such."""
+    if tensor.datatype.inexact:
+        finite = np.isfinite(array)
+        if not finite.all():
+            index = int(finite.argmin())
+            raise malformed(f"input {tensor.name!r}: element {index}", "a finite number", str(array.flat[index]))
+
+
+def _numbers(blob: memoryview, tensor: Tensor, wire: np.dtype[Any]) -> Array:
+    datatype = tensor.datatype
     raw = np.frombuffer(blob, wire)
     if datatype.name == "BOOL":
         octets = raw.view(np.uint8)
         if octets.max() > 1:
             index = int(octets.argmax())
-            raise malformed(f"{field}: element {index}", "a byte 0 or 1", str(octets[index]))
+            raise malformed(f"input {tensor.name!r}: element {index}", "a byte 0 or 1", str(octets[index]))
     if datatype.name == "BF16":
         array: Array = from_bfloat16_bits(raw)
     else:
         array = raw.astype(datatype.dtype, copy=not raw.flags.aligned)
-    if datatype.inexact:
-        finite = np.isfinite(array)
-        if not finite.all():
-            index = int(finite.argmin())
-            raise malformed(f"{field}: element {index}", "a finite number", str(array[index]))
+    check_finite(array, tensor)
     array.flags.writeable = False
     return array
 
 
-def _byte_strings(blob: memoryview, field: str, elements: int) -> Array:
+def _byte_strings(blob: memoryview, tensor: Tensor, elements: int, size_field: str) -> Array:
     if len(blob) < elements * _LENGTH.size:
-        raise malformed(
-            f"{field}: binary_data_size", f"at least 4 bytes for each of {elements} elements", str(len(blob))
-        )
+        raise malformed(size_field, f"at least 4 bytes for each of {elements} elements", str(len(blob)))
+    field = f"input {tensor.name!r}"
     strings: list[bytes] = []
     offset = 0
     for index in range(elements):
@@ -99,7 +112,7 @@ def _byte_strings(blob: memoryview, field: str, elements: int) -> Array:
             raise malformed(f"{field}: element {index}", f"at most {len(blob) - start} bytes", f"length {length}")
         strings.append(bytes(blob[start:offset]))
     if offset != len(blob):
-        raise malformed(f"{field}: binary_data_size", f"{offset} for {elements} elements", str(len(blob)))
+        raise malformed(size_field, f"{offset} for {elements} elements", str(len(blob)))
     array = np.empty(elements, dtype=object)
     array[:] = strings
     array.flags.writeable = False

@@ -9,8 +9,8 @@ import orjson
 
 from service.oip.binary import to_blob
 from service.oip.datatypes import Array
-from service.oip.decode import OutputRequest
 from service.oip.errors import ProtocolError
+from service.oip.request import OutputRequest
 from service.oip.signature import Signature, Tensor
 
 

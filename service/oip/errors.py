@@ -1,9 +1,11 @@
-"""How failures are answered: one exception, one table from outcomes to HTTP status, and how values are echoed."""
+"""How failures are answered: one exception, tables from outcomes to HTTP status and from that to gRPC's, and how values
+are echoed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -47,6 +49,10 @@ class ProtocolError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class DroppedError(ProtocolError):
+    """A request that has its outcome, and a record of it: no protocol error is to be counted."""
+
+
 class Drop(NamedTuple):
     """How a request that got no answer is refused. `retry` says whether coming back can help."""
 
@@ -88,10 +94,47 @@ BY_REASON: Mapping[Reason, Drop] = MappingProxyType(
 """Reasons that say more than their outcome; these win."""
 
 
-def dropped(outcome: Outcome, reason: Reason, retry_after_s: float = 1.0) -> ProtocolError:
+class GrpcStatus(IntEnum):
+    """The status codes of gRPC that are answered."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+GRPC_STATUS: Mapping[int, GrpcStatus] = MappingProxyType(
+    {
+        200: GrpcStatus.OK,
+        400: GrpcStatus.INVALID_ARGUMENT,
+        401: GrpcStatus.UNAUTHENTICATED,
+        403: GrpcStatus.PERMISSION_DENIED,
+        404: GrpcStatus.NOT_FOUND,
+        408: GrpcStatus.DEADLINE_EXCEEDED,
+        413: GrpcStatus.RESOURCE_EXHAUSTED,
+        429: GrpcStatus.RESOURCE_EXHAUSTED,
+        499: GrpcStatus.CANCELLED,
+        500: GrpcStatus.INTERNAL,
+        501: GrpcStatus.UNIMPLEMENTED,
+        503: GrpcStatus.UNAVAILABLE,
+        504: GrpcStatus.DEADLINE_EXCEEDED,
+    }
+)
+"""By the HTTP status that the same failure has. Clients retry UNAVAILABLE by themselves, and nothing else."""
+
+
+def dropped(outcome: Outcome, reason: Reason, retry_after_s: float = 1.0) -> DroppedError:
     """The error for a finished request without an answer. Raises `KeyError` for an outcome that has one."""
     drop = BY_REASON.get(reason) or BY_OUTCOME[outcome]
-    return ProtocolError(
+    return DroppedError(
         drop.status, drop.message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None
     )
 

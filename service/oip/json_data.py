@@ -1,4 +1,4 @@
-"""Tensor data as JSON lists, nested or flat in row-major order, to arrays."""
+"""Tensor data as lists of elements, to arrays: JSON's, nested or flat, and gRPC's, which are flat. Row-major order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from service.oip.binary import check_finite
 from service.oip.datatypes import Array, bfloat16_bits, from_bfloat16_bits
 from service.oip.errors import ProtocolError, malformed, shown
 from service.oip.signature import Tensor
@@ -26,26 +27,53 @@ def from_json(data: Any, tensor: Tensor, shape: list[int], elements: int) -> Arr
         raise malformed(f"input {tensor.name!r}: data", "a list", shown(data))
     if data and type(data[0]) is list:
         data = _flattened(data, tensor, shape)
-    if len(data) != elements:
-        raise malformed(f"input {tensor.name!r}: data", f"{elements} elements for shape {shape}", str(len(data)))
+    _check_length(data, tensor, shape, elements)
     datatype = tensor.datatype
     if not datatype.json_types.issuperset(map(type, data)):
         index, value = next((i, v) for i, v in enumerate(data) if type(v) not in datatype.json_types)
         raise malformed(f"input {tensor.name!r}: data[{index}]", datatype.expected, shown(value))
     if datatype.wire is None:
-        array = np.empty(elements, dtype=object)
-        array[:] = [text.encode() for text in data]
-        array.flags.writeable = False
-        return array.reshape(shape)
+        return _objects([text.encode() for text in data], shape)
+    array = _numbers(data, tensor, shape)
+    return _as_bfloat16(array, data, tensor) if datatype.name == "BF16" else array
+
+
+def from_contents(data: list[Any], tensor: Tensor, shape: list[int], elements: int, field: str) -> Array:
+    """The array of elements that are of the datatype's kind already; those of BYTES are `bytes`.
+
+    `field` of the input has them. Raises `ProtocolError` 400 for a wrong length, and for elements that are out of range
+    or not finite.
+    """
+    _check_length(data, tensor, shape, elements, field)
+    if tensor.datatype.wire is None:
+        return _objects(data, shape)
+    array = _numbers(data, tensor, shape)
+    check_finite(array, tensor)
+    return array
+
+
+def _check_length(data: list[Any], tensor: Tensor, shape: list[int], elements: int, field: str = "data") -> None:
+    if len(data) != elements:
+        raise malformed(f"input {tensor.name!r}: {field}", f"{elements} elements for shape {shape}", str(len(data)))
+
+
+def _objects(data: list[bytes], shape: list[int]) -> Array:
+    array = np.empty(len(data), dtype=object)
+    array[:] = data
+    array.flags.writeable = False
+    return array.reshape(shape)
+
+
+def _numbers(data: list[Any], tensor: Tensor, shape: list[int]) -> Array:
+    datatype = tensor.datatype
     try:
         # struct checks the range of each element, which numpy's own conversion of lists does not for floats, and it is
         # faster. JSON has no non-finite numbers, and the parser refuses those too large for a double.
-        packed = struct.pack(f"{_STANDARD}{elements}{datatype.code}", *data)
+        packed = struct.pack(f"{_STANDARD}{len(data)}{datatype.code}", *data)
     except (struct.error, OverflowError):
         index, value = next((i, v) for i, v in enumerate(data) if not _fits(tensor, v))
         raise _out_of_range(tensor, index, value) from None
-    array = np.ndarray(shape, datatype.dtype, packed)
-    return _as_bfloat16(array, data, tensor) if datatype.name == "BF16" else array
+    return np.ndarray(shape, datatype.dtype, packed)
 
 
 def _flattened(data: list[Any], tensor: Tensor, shape: list[int]) -> list[Any]:

@@ -1,9 +1,9 @@
-"""Bodies that describe the server and its models."""
+"""What describes the server and its models: documents with the names of the protocol, which are JSON's and gRPC's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -34,29 +34,27 @@ class IndexEntry(NamedTuple):
         return "READY" if self.ready else "UNAVAILABLE"
 
 
-def server_metadata(name: str, version: str, extensions: Iterable[str] = EXTENSIONS) -> bytes:
+def server_metadata(name: str, version: str, extensions: Iterable[str] = EXTENSIONS) -> dict[str, Any]:
     """The body of `GET /v2`."""
-    return orjson.dumps({"name": name, "version": version, "extensions": list(extensions)})
+    return {"name": name, "version": version, "extensions": list(extensions)}
 
 
 def model_metadata(
     name: str, versions: Iterable[str], platform: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
-) -> bytes:
+) -> dict[str, Any]:
     """The body of `GET /v2/models/{m}` and of one version; -1 in a shape is a dimension of any length."""
-    return orjson.dumps(
-        {
-            "name": name,
-            "versions": list(versions),
-            "platform": platform,
-            "inputs": [_tensor(spec) for spec in inputs],
-            "outputs": [_tensor(spec) for spec in outputs],
-        }
-    )
+    return {
+        "name": name,
+        "versions": list(versions),
+        "platform": platform,
+        "inputs": [_tensor(spec) for spec in inputs],
+        "outputs": [_tensor(spec) for spec in outputs],
+    }
 
 
-def readiness(name: str, ready: bool, version: str | None = None) -> bytes:
+def readiness(name: str, ready: bool, version: str | None = None) -> dict[str, Any]:
     """The body of `GET /v2/models/{m}/ready`; clients read the status, the body is for people."""
-    return orjson.dumps({"name": name, "ready": ready} | ({} if version is None else {"version": version}))
+    return {"name": name, "ready": ready} | ({} if version is None else {"version": version})
 
 
 def read_index_request(body: bytes) -> bool:
@@ -78,15 +76,13 @@ def read_index_request(body: bytes) -> bool:
     return ready
 
 
-def repository_index(entries: Iterable[IndexEntry], only_ready: bool = False) -> bytes:
+def repository_index(entries: Iterable[IndexEntry], only_ready: bool = False) -> list[dict[str, str]]:
     """The body of the answer to `POST /v2/repository/index`."""
-    return orjson.dumps(
-        [
-            {"name": entry.name, "version": entry.version, "state": entry.state, "reason": entry.reason}
-            for entry in entries
-            if entry.ready or not only_ready
-        ]
-    )
+    return [
+        {"name": entry.name, "version": entry.version, "state": entry.state, "reason": entry.reason}
+        for entry in entries
+        if entry.ready or not only_ready
+    ]
 
 
 def _tensor(spec: TensorSpec) -> dict[str, str | list[int]]:

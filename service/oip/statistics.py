@@ -1,11 +1,10 @@
-"""The body of `GET /v2/models[/{m}[/versions/{v}]]/stats` in the shape of Triton's statistics extension."""
+"""What models did, in the shape of Triton's statistics extension, whose names are JSON's and gRPC's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-import orjson
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -37,9 +36,12 @@ class ModelCounters:
     batches: dict[int, Duration] = field(default_factory=dict)
 
 
-def statistics_body(counters: Iterable[ModelCounters]) -> bytes:
-    """The JSON body. Decoding and encoding are not measured apart: they count as nothing."""
-    return orjson.dumps({"model_stats": [_model(model) for model in counters]})
+def statistics(counters: Iterable[ModelCounters]) -> dict[str, Any]:
+    """The body of `GET /v2/models[/{m}[/versions/{v}]]/stats`.
+
+    Decoding and encoding are not measured apart: they count as nothing.
+    """
+    return {"model_stats": [_model(model) for model in counters]}
 
 
 def _model(model: ModelCounters) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from service.load_request import RULES
 from service.oip.datatypes import DATATYPES
-from service.oip.decode import Limits
+from service.oip.request import Limits
 
 Schema = dict[str, Any]
 

@@ -17,7 +17,8 @@ from loadtests.samples import Samples
 from loadtests.scoring import Fate
 from loadtests.sender import Sender, prepared, read_answers
 from loadtests.workload import Workload
-from service.oip.decode import Limits, decode_infer
+from service.oip.decode import decode_infer
+from service.oip.request import Limits
 from tests.oip.specs import Spec, taking
 from tests.scripted import SAMPLES
 

@@ -15,8 +15,9 @@ from hypothesis.extra import numpy as arrays_of
 
 from service.oip.compression import compress, decompress
 from service.oip.datatypes import DATATYPES, Array, datatype_of
-from service.oip.decode import InferRequest, Limits, OutputRequest, decode_infer
+from service.oip.decode import decode_infer
 from service.oip.encode import encode_infer
+from service.oip.request import InferRequest, Limits, OutputRequest
 from service.oip.signature import Signature
 from tests.oip.specs import OUTPUTS, Spec, one_input
 

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from service.oip.decode import Limits, decode_infer
+from service.oip.decode import decode_infer
 from service.oip.errors import ProtocolError
+from service.oip.request import Limits
 from service.oip.signature import Signature
 from tests.oip.specs import TWO_INPUTS, one_input
 

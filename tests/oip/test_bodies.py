@@ -16,19 +16,19 @@ from service.oip.metadata import (
     repository_index,
     server_metadata,
 )
-from service.oip.statistics import Duration, ModelCounters, statistics_body
+from service.oip.statistics import Duration, ModelCounters, statistics
 from tests.oip.specs import OUTPUTS, Spec
 
 
 def test_server_metadata_lists_the_extensions() -> None:
     """`GET /v2` says name, version and extensions."""
-    said = orjson.loads(server_metadata("pareto-gateway", "1.2.3"))
+    said = server_metadata("pareto-gateway", "1.2.3")
     assert said == {"name": "pareto-gateway", "version": "1.2.3", "extensions": list(EXTENSIONS)}
 
 
 def test_model_metadata_says_what_is_taken_and_given() -> None:
     """Versions are the variants; -1 is a dimension of any length."""
-    said = orjson.loads(model_metadata("m", ["a", "b"], "onnxruntime_onnx", [Spec("x", "FP32", (-1, 4))], OUTPUTS))
+    said = model_metadata("m", ["a", "b"], "onnxruntime_onnx", [Spec("x", "FP32", (-1, 4))], OUTPUTS)
     assert said == {
         "name": "m",
         "versions": ["a", "b"],
@@ -43,8 +43,8 @@ def test_model_metadata_says_what_is_taken_and_given() -> None:
 
 def test_readiness_names_the_model() -> None:
     """The version is said where one was asked for."""
-    assert orjson.loads(readiness("m", True)) == {"name": "m", "ready": True}
-    assert orjson.loads(readiness("m", False, "a")) == {"name": "m", "ready": False, "version": "a"}
+    assert readiness("m", True) == {"name": "m", "ready": True}
+    assert readiness("m", False, "a") == {"name": "m", "ready": False, "version": "a"}
 
 
 def test_the_index_lists_versions_with_their_state() -> None:
@@ -52,8 +52,8 @@ def test_the_index_lists_versions_with_their_state() -> None:
     entries = [IndexEntry("m", "a", True), IndexEntry("m", "b", False, "not loaded")]
     ready = {"name": "m", "version": "a", "state": "READY", "reason": ""}
     waiting = {"name": "m", "version": "b", "state": "UNAVAILABLE", "reason": "not loaded"}
-    assert orjson.loads(repository_index(entries)) == [ready, waiting]
-    assert orjson.loads(repository_index(entries, only_ready=True)) == [ready]
+    assert repository_index(entries) == [ready, waiting]
+    assert repository_index(entries, only_ready=True) == [ready]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_statistics_have_the_shape_that_clients_of_triton_read() -> None:
         compute=Duration(3, 0.5),
         batches={4: Duration(1, 0.375), 1: Duration(1, 0.125)},
     )
-    (model,) = orjson.loads(statistics_body([counters]))["model_stats"]
+    (model,) = statistics([counters])["model_stats"]
     assert (model["name"], model["version"], model["last_inference"]) == ("m", "a", 1500)
     assert (model["inference_count"], model["execution_count"]) == (5, 2)
     none, untimed = {"count": 0, "ns": 0}, {"count": 3, "ns": 0}

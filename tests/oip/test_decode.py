@@ -8,8 +8,9 @@ import numpy as np
 import orjson
 import pytest
 
-from service.oip.decode import InferRequest, Limits, OutputRequest, decode_infer
+from service.oip.decode import decode_infer
 from service.oip.errors import ProtocolError
+from service.oip.request import InferRequest, Limits, OutputRequest
 from service.oip.signature import Signature
 from tests.oip.specs import TWO_INPUTS, one_input
 

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from service.oip.datatypes import Array
-from service.oip.decode import OutputRequest
 from service.oip.encode import encode_infer
 from service.oip.errors import ProtocolError
+from service.oip.request import OutputRequest
 from service.oip.signature import Signature
 from tests.oip.specs import Spec, one_input
 

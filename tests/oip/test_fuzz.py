@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.oip.datatypes import DATATYPES
-from service.oip.decode import Limits, decode_infer
+from service.oip.decode import decode_infer
 from service.oip.errors import ProtocolError
+from service.oip.request import Limits
 from service.oip.signature import Signature
 from tests.oip.specs import OUTPUTS, Spec
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.contract import NEVER, WhenLate
-from service.oip.decode import NO_PARAMETERS
 from service.oip.errors import ProtocolError
 from service.oip.headers import NO_HEADERS, read_headers
+from service.oip.request import NO_PARAMETERS
 from service.oip.terms import TermDefaults, Terms, read_terms
 
 DEFAULTS = TermDefaults(slo_s=0.1, timeout_s=10.0)

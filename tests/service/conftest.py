@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtests.servers import Server, gateway, running
+from loadtests.servers import Server, free_port, gateway, running
 from tests.service.families import sign_model, write_family
 from tests.shared import made_once
 from variants.build import build_family
@@ -41,9 +41,16 @@ def _make_models(root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(models: Path) -> Iterator[Server]:
-    """A gateway with two slots over that repository."""
-    with running(gateway(models, {"PARETO_SLOTS": "2"})) as running_server:
+def grpc_port() -> int:
+    """The port on which the shared gateway listens for gRPC."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def server(models: Path, grpc_port: int) -> Iterator[Server]:
+    """A gateway with two slots over that repository, and gRPC beside HTTP."""
+    settings = {"PARETO_SLOTS": "2", "PARETO_GRPC_PORT": str(grpc_port), "PARETO_GRPC_REFLECTION": "true"}
+    with running(gateway(models, settings)) as running_server:
         yield running_server
 
 

@@ -13,6 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 import service.collector
 import service.traces
+from loadtests.servers import free_port
 from router.policies import policy_named
 from router.sampling import fraction
 from router.view import Policy
@@ -23,6 +24,7 @@ from tests.scripted import TwoSteps
 from tests.service.collector import Collector, attributes, collecting
 from tests.service.conftest import eventually
 from tests.service.families import write_chain
+from tests.service.grpc_caller import calling, sign_request
 from tests.service.inprocess import serving
 from tests.service.test_audits import metric
 from variants.repository import Repository
@@ -49,9 +51,13 @@ def collector() -> Iterator[Collector]:
 
 
 @contextmanager
-def traced(models: Path, url: str, policy: Policy | None = None, share: float = 0.0) -> Iterator[httpx.Client]:
+def traced(
+    models: Path, url: str, policy: Policy | None = None, share: float = 0.0, grpc_port: int | None = None
+) -> Iterator[httpx.Client]:
     """A gateway that sends its spans every tenth of a second."""
-    settings = Settings(models=models, slots=1, traces_endpoint=url, traces_share=share, tenants={"known": {}})
+    settings = Settings(
+        models=models, slots=1, traces_endpoint=url, traces_share=share, tenants={"known": {}}, grpc_port=grpc_port
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         with serving(settings, policy or TwoSteps()) as client:
@@ -59,9 +65,15 @@ def traced(models: Path, url: str, policy: Policy | None = None, share: float = 
 
 
 @pytest.fixture(scope="module")
-def client(models: Path, collector: Collector) -> Iterator[httpx.Client]:
+def rpc_port() -> int:
+    """Where that gateway listens for gRPC."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def client(models: Path, collector: Collector, rpc_port: int) -> Iterator[httpx.Client]:
     """A gateway that traces what its callers trace."""
-    with traced(models, collector.url) as http:
+    with traced(models, collector.url, grpc_port=rpc_port) as http:
         yield http
 
 
@@ -120,6 +132,26 @@ def test_a_request_is_a_span_with_children(client: httpx.Client, collector: Coll
     assert attributes(compute) == {"pareto.variant": "small", "pareto.batch_rows": 1}
     assert request.status.code == 0
     assert ("pareto-gateway", {"/v1/traces"}) == (collector.resource["service.name"], collector.paths)
+
+
+def test_a_call_over_grpc_is_a_span_with_its_conventions(
+    client: httpx.Client, collector: Collector, rpc_port: int
+) -> None:
+    """Named by service and method, with gRPC's status; what is the gateway's own is as ever."""
+    with calling(rpc_port) as caller_of:
+        _, said = caller_of.infer(sign_request(3.0, model="chain"), [("traceparent", caller(20))])
+        refused = caller_of.refusal(sign_request(3.0, model="chain", slo_ms=0.001), [("traceparent", caller(21))])
+    name = "inference.GRPCInferenceService/ModelInfer"
+    (served,), (shed,) = (spans_of(collector, number)[name] for number in (20, 21))
+    assert said["traceparent"] == f"00-{trace_id(20)}-{served.span_id.hex()}-01"
+    assert refused[0] == "RESOURCE_EXHAUSTED"
+    expected = {"rpc.system": "grpc", "rpc.service": name.partition("/")[0], "rpc.method": "ModelInfer"}
+    for span, status, outcome in ((served, 0, "served"), (shed, 8, "rejected_infeasible")):
+        about = {**expected, "rpc.grpc.status_code": status, "pareto.outcome": outcome}
+        told = attributes(span)
+        assert about == {key: told[key] for key in about}
+        assert not [key for key in told if key.startswith(("http.", "url."))]
+        assert span.status.code == 0
 
 
 def test_an_escalation_is_a_span_with_its_own_queue_and_batch(client: httpx.Client, collector: Collector) -> None:

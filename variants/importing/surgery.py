@@ -97,7 +97,8 @@ def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
                 _rename(inner, names)
-            for value in (*graph.input, *graph.output, *graph.initializer):
+            values: list[onnx.ValueInfoProto | onnx.TensorProto] = [*graph.input, *graph.output, *graph.initializer]
+            for value in values:
                 value.name = names.get(value.name, value.name)
 
 
