@@ -38,7 +38,8 @@ _HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::\d*)?")
 def check_admin(gateway: Gateway, peer: str | None, headers: Headers, *, on_admin_port: bool = False) -> None:
     """Raise `ProtocolError` 403 where this caller, at the address `peer`, may not change what is served.
 
-    Without keys, `headers` (or metadata of a call) must not tell of a browser or a proxy. A caller by a Unix socket has no address, and is not known to be on this machine.
+    Without keys, `headers` (or the metadata of a call) must not tell of a browser or a proxy. A caller by a Unix socket
+    has no address, and is not known to be on this machine.
     """
     if not (gateway.settings.admin or on_admin_port):
         raise ProtocolError(

@@ -35,7 +35,7 @@ from tests.deploy.prometheus import SHIPPED
 SUPERVISORS_BYTES = 256 * 1024**2
 """`pareto serve` and BentoML's arbiter take 75 and 113 MB beside the process that serves."""
 OVERLAYS = ("cpu", "gpu")
-COMPONENTS = (("models-image", "api-keys", "tls", "monitoring"), ("hpa",), ("keda",))
+COMPONENTS = (("models-image", "api-keys", "tls", "monitoring"), ("hpa",), ("keda",), ("grpc",), ("tls", "grpc"))
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -188,6 +188,23 @@ def test_the_rules_are_those_of_deploy_prometheus(overlay: list[Manifest]) -> No
     labels = one(overlay, "Deployment")["spec"]["template"]["metadata"]["labels"]
     (shipped,) = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())["scrape_configs"]
     assert shipped["job_name"] == labels[job]
+
+
+def test_grpc_is_reached(base: list[Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The setting, the container's port, the Service's and the network policy's are one; clients see every replica."""
+    manifests = with_components(tmp_path, "grpc")
+    port, http = sorted(container(manifests)["ports"], key=lambda found: str(found["name"]))
+    assert settings_of(container(manifests), monkeypatch, tmp_path).grpc_port == port["containerPort"]
+    assert container(base)["ports"] == [http]
+    (service,) = (found for found in manifests if found["metadata"]["name"] == "pareto-gateway-grpc")
+    labels = one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert ("None", [port["name"]]) == (
+        service["spec"]["clusterIP"],
+        [served["targetPort"] for served in service["spec"]["ports"]],
+    )
+    (let_in,) = one(manifests, "NetworkPolicy")["spec"]["ingress"]
+    assert {http["name"], port["name"]} == {allowed["port"] for allowed in let_in["ports"]}
 
 
 def test_secrets_are_mounted_where_they_are_read(
