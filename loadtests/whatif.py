@@ -22,51 +22,16 @@ from loadtests.calibration import profiled_noise
 from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results, Score, score
 from loadtests.simulator import Machine, simulate
-from loadtests.traces import Shape, TraceError, arrivals, recorded
-from loadtests.workload import SloMix, Workload
+from loadtests.traces import TraceError
+from loadtests.workload import Workload
 from router.contract import Family
 from router.limits import Limits
 from router.policies import policy_named
 
 MOST_REPLICAS = 64
 """Where the search for the fewest replicas ends."""
-MOST_REQUESTS = 2_000_000
-"""A longer load is refused: it would take minutes and gigabytes."""
 ONE_WAY_S, BATCH_S, REQUEST_S = 1e-4, 5e-5, 1e-4
 """What serving costs beside the model where it was not measured: `make bench-profile` shows such numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What arrives: a seeded process, or a recording where `trace` names one.
-
-    `rate` is the mean of arrivals per second; None leaves a recording at its own.
-    """
-
-    mix: SloMix
-    duration_s: float
-    rate: float | None = None
-    process: str = "poisson"
-    shape: Shape = field(default_factory=Shape)
-    trace: Path | None = None
-
-    def draw(self, samples: int, seed: int) -> Workload:
-        """The workload of that seed over so many samples. Raises `TraceError` naming what is out of range."""
-        rng = np.random.default_rng(seed)
-        span_s = self.duration_s
-        if self.trace is not None:
-            arrival_s = recorded(self.trace, self.rate, self.duration_s)
-            kind = self.trace.name
-            if len(arrival_s) > 1:
-                # A recording may end before; it lasts one mean gap longer than until its last arrival.
-                span_s = min(span_s, float(arrival_s[-1]) * len(arrival_s) / (len(arrival_s) - 1))
-        elif (self.rate or 0.0) * self.duration_s > MOST_REQUESTS:
-            raise TraceError(f"load: more than {MOST_REQUESTS:,} requests; lower the rate or the duration")
-        else:
-            arrival_s = arrivals(self.process, self.rate or 0.0, self.duration_s, self.shape, rng)
-            kind = self.process
-        description = f"{kind}, {len(arrival_s) / span_s:.0f}/s for {span_s:.3g} s, SLO {self.mix} ms"
-        return Workload.draw(arrival_s, self.mix, samples, rng, description)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtests.load import Load
 from loadtests.scoring import Fate
 from loadtests.simulator import Machine, simulate
 from loadtests.traces import Shape, TraceError
 from loadtests.whatif import (
     Forecast,
-    Load,
     Setup,
     dealt_out,
     fewest,
