@@ -108,8 +108,8 @@ judge: $(STAMPS)/loadgen ## the highest rate that MLCommons LoadGen calls valid,
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
 	@$(BIN)/python -m loadtests.judge $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
-loadtest: $(STAMPS)/dev ## open-loop load on the server at PORT (ARGS="--rate 50 --slo-mix 50:0.7,200:0.3 --duration 30")
-	@$(BIN)/locust -f loadtests/locustfile.py --headless -H http://127.0.0.1:$(or $(PORT),3000) $(if $(MODELS),--models $(MODELS)) $(ARGS)
+loadtest: $(STAMPS)/dev ## test the running gateway at PORT (ARGS="--family sentiment --rate 50 --slo-mix 50:0.7,200:0.3")
+	@$(BIN)/pareto loadtest http://127.0.0.1:$(or $(PORT),3000) $(if $(MODELS),--models $(MODELS)) $(or $(ARGS),--profile smoke)
 
 lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requirements/
 	@$(PIP) uv

@@ -144,9 +144,8 @@ class Scorer:
             if seen is None:
                 left.append(index)
                 continue
-            read_answer(seen[1], self.results, index, self._index_of)
-            if self.results.fate[index] is Fate.ANSWERED:
-                self.results.latency_s[index] = seen[0] - self._sender.started_s - self._arrival_s[index]
+            latency_s = seen[0] - self._sender.started_s - self._arrival_s[index]
+            self.results.take(index, read_answer(seen[1], self._index_of), latency_s)
         self._unread = left
 
     def tallied(self, seconds: int) -> Tallied:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -17,18 +18,33 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def trusting(*, insecure: bool = False) -> ssl.SSLContext:
+    """Which certificates are believed: the system's and those in the file of `SSL_CERT_FILE`, or any at all."""
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def fetch(
-    url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 10.0
+    url: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 10.0,
+    *,
+    insecure: bool = False,
 ) -> Answer:
-    """GET, or POST where there is a body.
+    """GET, or POST where there is a body; `insecure` believes any certificate.
 
     Raises `OSError` where nobody answers, or not in HTTP, and `ValueError` for a bad address.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url[:80]!r} is not an http address")
     request = urllib.request.Request(url, body, dict(headers or {}))  # noqa: S310 - the scheme is checked above
+    context = trusting(insecure=insecure) if url.startswith("https://") else None
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=timeout_s, context=context) as response:  # noqa: S310 - as above
             return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.read())
     except urllib.error.HTTPError as error:
         with error:

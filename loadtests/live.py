@@ -1,4 +1,4 @@
-"""A live run as one call: locust in a process of its own, its score read back."""
+"""A live run as one call: the sender in a process of its own, its score read back."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from loadtests.report import read_score
 from loadtests.scoring import Results, Score
 from loadtests.servers import ROOT, Server, pinned
 from loadtests.workload import Workload
-
-LOCUST_FILE = Path(__file__).with_name("locustfile.py")
-
 
 ATTEMPTS = 3
 """Runs until one is valid: a neighbour's burst should not cost a benchmark."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from loadtests.samples import Samples
-from loadtests.scoring import Fate
+from loadtests.samples import LabelledRows
+from loadtests.scoring import Fate, Reply
 
 LABEL = "label"
 SLO_HEADER = "x-slo-latency-ms"
@@ -18,10 +19,15 @@ ID_HEADER = "x-request-id"
 VARIANT_HEADER = "x-variant"
 PATH_HEADER = "x-route-path"
 TIMING_HEADER = "server-timing"
+REASON_HEADER = "x-request-dropped-reason"
+TENANT_HEADER = "x-gateway-inference-fairness-id"
 JSON_HEADERS = {"content-type": "application/json"}
 MOST_IN_JSON = 4096
 """Rows with more numbers are sent raw: a picture of 260x260 is 0.2 MB of bytes, and as text it takes the server longer
 to read than to classify."""
+
+LONGEST_REASON = 60
+"""Letters of a server's reason that are kept: it may be any server."""
 
 _FATES = {200: Fate.ANSWERED, 429: Fate.REFUSED, 503: Fate.REFUSED, 504: Fate.EXPIRED}
 
@@ -31,7 +37,7 @@ def infer_path(family: str, variant: str | None = None) -> str:
     return f"/v2/models/{family}/versions/{variant}/infer" if variant else f"/v2/models/{family}/infer"
 
 
-def infer_body(samples: Samples, row: int, outputs: Sequence[str] = (LABEL,)) -> bytes:
+def infer_body(samples: LabelledRows, row: int, outputs: Sequence[str] = (LABEL,)) -> bytes:
     """The body of a request with one sample, by default for nothing but the label; no `outputs` means all of them."""
     inputs = [
         {
@@ -46,7 +52,7 @@ def infer_body(samples: Samples, row: int, outputs: Sequence[str] = (LABEL,)) ->
     return orjson.dumps({"inputs": inputs, **wanted})
 
 
-def infer_message(samples: Samples, row: int) -> tuple[Mapping[str, str], bytes]:
+def infer_message(samples: LabelledRows, row: int) -> tuple[Mapping[str, str], bytes]:
     """The headers and the body of a request with one sample, for nothing but the label; large rows as raw tensors."""
     if max(values[row].size if values.dtype != object else 1 for values in samples.inputs.values()) <= MOST_IN_JSON:
         return JSON_HEADERS, infer_body(samples, row)
@@ -63,6 +69,26 @@ def infer_message(samples: Samples, row: int) -> tuple[Mapping[str, str], bytes]
     head = orjson.dumps({"inputs": inputs, "outputs": [{"name": LABEL}]})
     headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
     return headers, b"".join((head, *blobs.values()))
+
+
+def reply_of(status: int, headers: Mapping[str, str], body: bytes, index_of: Mapping[str, int]) -> Reply:
+    """What an answer says; names of headers are in lower case, `index_of` numbers the labels that are known."""
+    fate = fate_of(status)
+    if fate is not Fate.ANSWERED:
+        return Reply(fate, reason=headers.get(REASON_HEADER, "")[:LONGEST_REASON] or f"status {status}")
+    try:
+        label = label_of(body, index_of)
+    except ValueError:
+        return Reply(Fate.FAILED, reason="no answer in the body")
+    stages = stage_seconds(headers.get(TIMING_HEADER, ""))
+    return Reply(
+        fate,
+        label,
+        headers.get(VARIANT_HEADER, "unnamed"),
+        stages.get("total", math.nan),
+        stages.get("compute", math.nan),
+        "," in headers.get(PATH_HEADER, ""),
+    )
 
 
 def fate_of(status: int) -> Fate:

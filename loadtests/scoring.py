@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,10 @@ MAX_GENERATOR_CPU = 0.9
 """Share of one core beyond which the generator counts as saturated."""
 
 
+LOST = "generator lost"
+"""Why requests of a generator that is gone were not sent."""
+
+
 class Fate(StrEnum):
     """What became of a request, as its sender sees it."""
 
@@ -35,6 +39,18 @@ class Fate(StrEnum):
     NOT_SENT = "not_sent"
 
 
+class Reply(NamedTuple):
+    """What a sender got back for one request, in the words of `Results`."""
+
+    fate: Fate
+    label: int = -1
+    variant: str = ""
+    total_s: float = math.nan
+    compute_s: float = math.nan
+    escalated: bool = False
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Results:
     """What became of each request of a workload, in its order; arrays of its length n.
@@ -42,7 +58,8 @@ class Results:
     `fate` and `variant` are object arrays of str; `label` int64 is the answered label's index, -1 where none was;
     `latency_s` float64 runs from the intended start to the answer, infinite where there was none. `total_s` and
     `compute_s` float64 are the server's own seconds for an answered request, not-a-number where it told none.
-    `escalated` bool tells whether more than one variant answered it, one after the other.
+    `escalated` bool tells whether more than one variant answered it, one after the other. `reason` (object, str) is why
+    a request has no answer, in the server's word or the client's; empty where nobody said.
     """
 
     fate: NDArray[np.object_]
@@ -52,25 +69,43 @@ class Results:
     total_s: Seconds
     compute_s: Seconds
     escalated: NDArray[np.bool_]
+    reason: NDArray[np.object_]
 
     @classmethod
     def pending(cls, count: int) -> Results:
         """Results of requests that nobody has sent yet, to be filled in."""
         fate = np.full(count, Fate.NOT_SENT, dtype=object)
-        variant = np.full(count, "", dtype=object)
+        variant, reason = (np.full(count, "", dtype=object) for _ in range(2))
         unknown = np.full(count, math.nan)
         label, latency_s = np.full(count, -1, dtype=np.int64), np.full(count, math.inf)
         escalated = np.zeros(count, dtype=np.bool_)
-        return cls(fate, variant, label, latency_s, unknown, unknown.copy(), escalated)
+        return cls(fate, variant, label, latency_s, unknown, unknown.copy(), escalated, reason)
+
+    def take(self, index: int, reply: Reply, latency_s: float) -> None:
+        """Write down what became of one request; `latency_s` runs from its intended start."""
+        self.fate[index], self.label[index], self.variant[index] = reply.fate, reply.label, reply.variant
+        self.total_s[index], self.compute_s[index] = reply.total_s, reply.compute_s
+        self.escalated[index], self.reason[index] = reply.escalated, reply.reason
+        if reply.fate is Fate.ANSWERED:
+            self.latency_s[index] = latency_s
 
     def since(self, first: int) -> Results:
         """The results of the requests from that index on."""
-        return Results(*(getattr(self, column.name)[first:] for column in fields(self)))
+        return self.of(slice(first, None))
+
+    def of(self, which: slice | NDArray[np.bool_]) -> Results:
+        """The results of some of the requests, in their order."""
+        return Results(*(getattr(self, column.name)[which] for column in fields(self)))
+
+    def put(self, which: slice, part: Results) -> None:
+        """Write the results of some of the requests, which others have made, into these."""
+        for column in fields(self):
+            getattr(self, column.name)[which] = getattr(part, column.name)
 
     def save(self, path: Path) -> None:
         """Write as .npz."""
         arrays = {column.name: getattr(self, column.name) for column in fields(self)}
-        arrays["fate"], arrays["variant"] = self.fate.astype(str), self.variant.astype(str)
+        arrays |= {name: arrays[name].astype(str) for name in ("fate", "variant", "reason")}
         with path.open("wb") as stream:
             np.savez_compressed(stream, **arrays)
 
@@ -80,7 +115,8 @@ class Results:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {column.name: archive[column.name] for column in fields(cls)}
         fate = np.array([Fate(word) for word in arrays["fate"].tolist()], dtype=object)
-        return cls(**{**arrays, "fate": fate, "variant": arrays["variant"].astype(object)})
+        words = {name: arrays[name].astype(object) for name in ("variant", "reason")}
+        return cls(**{**arrays, **words, "fate": fate})
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +223,22 @@ def score(workload: Workload, label: NDArray[np.int64], results: Results, sendin
     )
 
 
-def _faults(results: Results, sending: Sending) -> tuple[str, ...]:
+def generator_faults(results: Results, sending: Sending) -> list[str]:
+    """Why a generator measured itself: it was late, its core was full, or a part of it went missing."""
     found: list[str] = []
     lag_p99_s = _percentile(sending.lag_s, 99.0)
     if not lag_p99_s <= MAX_LAG_P99_S:
         found.append(f"dispatch lag p99 is {lag_p99_s * 1e3:.2f} ms, at most {MAX_LAG_P99_S * 1e3:g} ms is allowed")
     if sending.cpu_share > MAX_GENERATOR_CPU:
         found.append(f"the generator used {sending.cpu_share:.0%} of its core")
-    if not_sent := int((results.fate == Fate.NOT_SENT).sum()):
+    if lost := int((results.reason == LOST).sum()):
+        found.append(f"a worker was lost, and with it {lost} requests")
+    return found
+
+
+def _faults(results: Results, sending: Sending) -> tuple[str, ...]:
+    found = generator_faults(results, sending)
+    if not_sent := int(((results.fate == Fate.NOT_SENT) & (results.reason != LOST)).sum()):
         found.append(f"{not_sent} requests were not sent: {sending.most_in_flight} were open already")
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""A sender that costs little: the open-loop generator of the benchmarks, some 50 us a request instead of locust's 400.
+"""A sender that costs little: the open-loop generator of the benchmarks, some 50 us a request instead of locust's 200.
 
 A batch of eight answers comes back at once; a generator that takes half a millisecond for each would add four to the
 last one's latency and call them the server's. So prepared bytes are sent, what comes back is noted with its time, a
@@ -6,7 +6,7 @@ piece between two sends, and answers are read only after the run. One thread doe
 interpreter lock.
 
 `python -m loadtests.sender --url http://HOST:PORT --models DIR --family NAME --workload W.npz --report R.json
---answers A.npz` writes what `loadtests/locustfile.py` writes.
+--answers A.npz` writes the score, and what became of each request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 from loadtests import oip
 from loadtests.report import score_json, write_json
 from loadtests.samples import Samples, read_samples
-from loadtests.scoring import Fate, Results, Sending, score
+from loadtests.scoring import Fate, Reply, Results, Sending, score
 from loadtests.workload import Workload
 from variants.repository import Repository
 
@@ -220,33 +220,18 @@ def read_answers(
     index_of = {label: index for index, label in enumerate(samples.labels)}
     for index, (seen, arrival_s) in enumerate(zip(seen_bytes, workload.arrival_s.tolist(), strict=True)):
         if seen is None:
-            results.fate[index] = Fate.FAILED
-            continue
-        read_answer(seen[1], results, index, index_of)
-        if results.fate[index] is Fate.ANSWERED:
-            results.latency_s[index] = seen[0] - started_s - arrival_s
+            results.take(index, Reply(Fate.FAILED, reason="no answer"), math.inf)
+        else:
+            results.take(index, read_answer(seen[1], index_of), seen[0] - started_s - arrival_s)
     return results
 
 
-def read_answer(data: bytes, results: Results, index: int, index_of: Mapping[str, int]) -> None:
-    """Write what the bytes of one answer say into the results, all but the latency; `index_of` numbers labels."""
+def read_answer(data: bytes, index_of: Mapping[str, int]) -> Reply:
+    """What the bytes of one answer say; `index_of` numbers labels."""
     head, _, body = data.partition(_HEAD_END)
     status, *lines = head.decode("latin-1").split("\r\n")
-    fate = oip.fate_of(int(status.split(" ")[1]))
-    results.fate[index] = fate
-    if fate is not Fate.ANSWERED:
-        return
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    try:
-        results.label[index] = oip.label_of(body, index_of)
-    except ValueError:
-        results.fate[index] = Fate.FAILED
-        return
-    stages = oip.stage_seconds(headers.get(oip.TIMING_HEADER, ""))
-    results.variant[index] = headers.get(oip.VARIANT_HEADER, "unnamed")
-    results.escalated[index] = "," in headers.get(oip.PATH_HEADER, "")
-    results.total_s[index] = stages.get("total", math.nan)
-    results.compute_s[index] = stages.get("compute", math.nan)
+    return oip.reply_of(int(status.split(" ")[1]), headers, body, index_of)
 
 
 def go_first() -> None:

@@ -160,8 +160,7 @@ def fewest(
 def dealt_out(workload: Workload, replicas: int) -> Iterator[Workload]:
     """The part of each replica, in turn; replicas that get nothing are left out."""
     for replica in range(min(replicas, len(workload))):
-        mine = slice(replica, None, replicas)
-        yield Workload(workload.arrival_s[mine], workload.slo_s[mine], workload.sample[mine], workload.description)
+        yield workload.of(slice(replica, None, replicas))
 
 
 def _served(setup: Setup, workload: Workload, replicas: int, seed: int) -> Results:
@@ -170,8 +169,7 @@ def _served(setup: Setup, workload: Workload, replicas: int, seed: int) -> Resul
     for replica, sent in enumerate(dealt_out(workload, replicas)):
         rng, policy = np.random.default_rng([seed, replica]), policy_named(setup.policy)
         run = simulate(sent, setup.family, setup.samples, policy, setup.machine, rng, setup.limits, setup.margin)
-        for column in dataclasses.fields(Results):
-            getattr(merged, column.name)[replica::replicas] = getattr(run.results, column.name)
+        merged.put(slice(replica, None, replicas), run.results)
     return merged
 
 

@@ -84,6 +84,10 @@ class Workload:
         slo_s = rng.choice(np.array(mix.slo_s), size=count, p=np.array(mix.share))
         return cls(arrival_s, slo_s, rng.integers(0, samples, size=count), description)
 
+    def of(self, which: slice | NDArray[np.bool_]) -> Self:
+        """Some of the requests, in their order. Raises `TraceError` where that is none."""
+        return type(self)(self.arrival_s[which], self.slo_s[which], self.sample[which], self.description)
+
     def save(self, path: Path) -> None:
         """Write as .npz, to be run elsewhere or again."""
         with path.open("wb") as stream:

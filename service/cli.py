@@ -19,6 +19,7 @@ from service.commands.failure import CommandError
 from service.commands.frontier import frontier
 from service.commands.import_model import import_model
 from service.commands.key import key
+from service.commands.loadtest import loadtest
 from service.commands.profile import profile
 from service.commands.search import search
 from service.commands.serve import serve
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, search, profile, frontier, simulate, serve, key, demo, doctor):
+for command in (build, search, profile, frontier, simulate, serve, key, demo, loadtest, doctor):
     app.command()(command)
 app.command("import")(import_model)
 

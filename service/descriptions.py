@@ -41,7 +41,11 @@ class Descriptions:
         versions = (
             [v.name for v in loaded.family.variants if v.name not in loaded.refused] if variant is None else [variant]
         )
-        return model_metadata(manifest.name, versions, PLATFORM, manifest.inputs, manifest.outputs)
+        said: dict[str, str | float] = {"revision": loaded.family.revision}
+        slo_s = self._gateway.defaults(loaded.name).slo_s
+        if slo_s is not None:
+            said["default_slo_ms"] = 1e3 * slo_s
+        return model_metadata(manifest.name, versions, PLATFORM, manifest.inputs, manifest.outputs, said)
 
     def check_ready(self, name: str, variant: str | None) -> None:
         """A model answers requests, and is to be sent some.

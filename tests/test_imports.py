@@ -57,7 +57,8 @@ def permitted(package: str) -> tuple[str, ...]:
     if rule == "nothing":
         return ()
     if "same modules as `service`" in rule:
-        return permitted("service")
+        more = re.findall(r"and `([\w.]+)`", rule.partition("same modules as `service`")[2])
+        return (*permitted("service"), *(f"variants.{name}" for name in more))
     before_the_cli = rule.split("(the CLI")[0]
     names = re.findall(r"`([\w.]+)`", before_the_cli)
     of_variants = "of `variants` only" in before_the_cli

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -40,15 +40,24 @@ def server_metadata(name: str, version: str, extensions: Iterable[str] = EXTENSI
 
 
 def model_metadata(
-    name: str, versions: Iterable[str], platform: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
+    name: str,
+    versions: Iterable[str],
+    platform: str,
+    inputs: Iterable[TensorSpec],
+    outputs: Iterable[TensorSpec],
+    parameters: Mapping[str, str | float],
 ) -> dict[str, Any]:
-    """The body of `GET /v2/models/{m}` and of one version; -1 in a shape is a dimension of any length."""
+    """The body of `GET /v2/models/{m}` and of one version; -1 in a shape is a dimension of any length.
+
+    `parameters` is what the server says beyond the protocol.
+    """
     return {
         "name": name,
         "versions": list(versions),
         "platform": platform,
         "inputs": [_tensor(spec) for spec in inputs],
         "outputs": [_tensor(spec) for spec in outputs],
+        "parameters": dict(parameters),
     }
 
 

@@ -39,8 +39,10 @@ class RpcDescriptions:
         return messages.ServerMetadataResponse(**self._descriptions.server())
 
     async def model_metadata(self, request: messages.ModelMetadataRequest) -> messages.ModelMetadataResponse:
-        """`ModelMetadata`."""
-        return messages.ModelMetadataResponse(**self._descriptions.model(request.name, request.version or None))
+        """`ModelMetadata`, whose message has no place for parameters."""
+        said = self._descriptions.model(request.name, request.version or None)
+        del said["parameters"]
+        return messages.ModelMetadataResponse(**said)
 
     async def model_statistics(self, request: messages.ModelStatisticsRequest) -> messages.ModelStatisticsResponse:
         """`ModelStatistics`, of all models where none is named."""

@@ -2,80 +2,85 @@
 
 from __future__ import annotations
 
+import gevent  # type: ignore[import-untyped]  # gevent carries no types
 import numpy as np
 import pytest
 from gevent.event import Event  # type: ignore[import-untyped]  # gevent carries no types
 
-from loadtests.openloop import Reply, run_open_loop
-from loadtests.scoring import Fate
+from loadtests.openloop import OpenLoop, Send
+from loadtests.scoring import Fate, Reply
 from loadtests.workload import Workload
 
 
-def workload(count: int) -> Workload:
-    return Workload(np.linspace(0.0, 0.05, count), np.full(count, 1.0), np.zeros(count, dtype=np.int64))
+def workload(count: int, span_s: float = 0.05) -> Workload:
+    return Workload(np.linspace(0.0, span_s, count), np.full(count, 1.0), np.zeros(count, dtype=np.int64))
+
+
+def answering(wait: Event) -> Send:
+    def send(index: int, due_s: float) -> tuple[Reply, float]:
+        wait.wait()
+        return Reply(Fate.ANSWERED, index, "large", 0.25, 0.125), 0.5
+
+    return send
 
 
 def test_requests_leave_while_none_is_answered() -> None:
     """No answer comes before the last request is out, and yet all are sent."""
     everything_out = Event()
+    answer = answering(everything_out)
 
-    def send(index: int) -> Reply:
+    def send(index: int, due_s: float) -> tuple[Reply, float]:
         if index == 19:
             everything_out.set()
-        everything_out.wait()
-        return Reply(Fate.ANSWERED, index, "large", 0.25, 0.125)
+        return answer(index, due_s)
 
-    results, sending = run_open_loop(workload(20), send)
+    results, sending = OpenLoop(workload(20), send).run()
     assert [Fate.ANSWERED] * 20 == results.fate.tolist()
     assert list(range(20)) == results.label.tolist()
     assert (["large"] * 20, [0.25] * 20) == (results.variant.tolist(), results.total_s.tolist())
-    assert 20 == sending.most_in_flight
+    assert ([0.5] * 20, 20) == (results.latency_s.tolist(), sending.most_in_flight)
 
 
-def test_latency_counts_from_the_intended_start() -> None:
-    """The first request's answer waits for the last arrival, and its latency says so."""
-    last_is_out = Event()
+def test_intended_starts_are_those_of_the_workload() -> None:
+    """Whoever sends is told when the request should have left, whenever it does."""
+    told: list[float] = []
 
-    def send(index: int) -> Reply:
-        if index == 1:
-            last_is_out.set()
-        last_is_out.wait()
-        return Reply(Fate.ANSWERED)
+    def send(index: int, due_s: float) -> tuple[Reply, float]:
+        told.append(due_s)
+        return Reply(Fate.ANSWERED), 0.0
 
-    results, _ = run_open_loop(workload(2), send)
-    assert results.latency_s[0] >= 0.05
+    OpenLoop(workload(3), send).run()
+    assert pytest.approx([0.0, 0.025, 0.05]) == [due_s - told[0] for due_s in told]
 
 
 def test_requests_beyond_the_bound_are_not_sent_and_counted() -> None:
     """While three are open, the rest is lost instead of piling up."""
     all_due = Event()
-    sent: list[int] = []
-
-    def send(index: int) -> Reply:
-        sent.append(index)
-        if index == 9:
-            all_due.set()
-        all_due.wait(0.2)
-        return Reply(Fate.ANSWERED)
-
-    results, sending = run_open_loop(workload(10), send, max_in_flight=3)
-    assert [0, 1, 2] == sent
-    assert [Fate.NOT_SENT] * 7 == results.fate.tolist()[3:]
+    gevent.spawn_later(1.0, all_due.set)
+    results, sending = OpenLoop(workload(10), answering(all_due), most_in_flight=3).run()
+    assert [Fate.ANSWERED] * 3 + [Fate.NOT_SENT] * 7 == results.fate.tolist()
     assert 3 == sending.most_in_flight
 
 
 def test_what_goes_wrong_in_sending_is_not_swallowed() -> None:
-    """A bug in a sender ends the run with its exception."""
+    """A bug in a sender ends the run with its exception, also where others are still due."""
 
-    def send(index: int) -> Reply:
+    def send(index: int, due_s: float) -> tuple[Reply, float]:
         raise LookupError("a bug")
 
     with pytest.raises(LookupError, match="a bug"):
-        run_open_loop(workload(1), send)
+        OpenLoop(workload(3, span_s=60.0), send).run()
 
 
-def test_every_end_is_observed_once() -> None:
-    """Observers see each request that was sent."""
-    seen: list[int] = []
-    run_open_loop(workload(5), lambda index: Reply(Fate.REFUSED), observe=lambda index, reply, s: seen.append(index))
-    assert [0, 1, 2, 3, 4] == sorted(seen)
+def test_a_stopped_run_ends_with_what_there_is() -> None:
+    """Nothing more is sent, what is open gets its answer, and how far it came is known."""
+    loop: OpenLoop
+
+    def send(index: int, due_s: float) -> tuple[Reply, float]:
+        if index == 1:
+            loop.stop()
+        return Reply(Fate.ANSWERED), 0.0
+
+    loop = OpenLoop(Workload(np.array([0.0, 0.01, 600.0]), np.ones(3), np.zeros(3, np.int64)), send)
+    results, _ = loop.run()
+    assert (2, [Fate.ANSWERED, Fate.ANSWERED, Fate.NOT_SENT]) == (loop.dispatched, results.fate.tolist())

@@ -28,7 +28,8 @@ def test_server_metadata_lists_the_extensions() -> None:
 
 def test_model_metadata_says_what_is_taken_and_given() -> None:
     """Versions are the variants; -1 is a dimension of any length."""
-    said = model_metadata("m", ["a", "b"], "onnxruntime_onnx", [Spec("x", "FP32", (-1, 4))], OUTPUTS)
+    inputs = [Spec("x", "FP32", (-1, 4))]
+    said = model_metadata("m", ["a", "b"], "onnxruntime_onnx", inputs, OUTPUTS, {"revision": "0f1"})
     assert said == {
         "name": "m",
         "versions": ["a", "b"],
@@ -38,6 +39,7 @@ def test_model_metadata_says_what_is_taken_and_given() -> None:
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "scores", "datatype": "FP32", "shape": [-1, 2]},
         ],
+        "parameters": {"revision": "0f1"},
     }
 
 

@@ -77,9 +77,9 @@ def samples(client: httpx.Client, **labels: str) -> float:
     return total
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Ask again and again until the condition holds; fail after `WAIT_S`."""
-    limit_s = time.monotonic() + WAIT_S
+def eventually(condition: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
+    """Ask again and again until the condition holds; fail after `wait_s`."""
+    limit_s = time.monotonic() + wait_s
     while not condition():
-        assert time.monotonic() < limit_s, f"after {WAIT_S:g} s still not: {what}"
+        assert time.monotonic() < limit_s, f"after {wait_s:g} s still not: {what}"
         time.sleep(0.01)

@@ -1,0 +1,129 @@
+"""Two load tests held against each other: measure by measure, with how sure each difference is. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.harness.histogram import Histogram, quantile_of
+from loadtests.harness.uncertainty import Interval, Measure, difference
+
+Record = Mapping[str, Any]
+PERCENTILES = (0.5, 0.9, 0.99, 0.999)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measure of both: `first`, `second`, and by how much the second has more.
+
+    `unit` is `share` or `seconds`. `more_is_better` is None where neither is.
+    """
+
+    name: str
+    unit: str
+    first: float
+    second: float
+    more: Interval
+    more_is_better: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` where the second surely is, `different` where neither is better, else `same`."""
+        if not (math.isfinite(self.more.low) and math.isfinite(self.more.high)) or self.more.low <= 0 <= self.more.high:
+            return "same"
+        if self.more_is_better is None:
+            return "different"
+        return "better" if (self.more.low > 0) is self.more_is_better else "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Measures, what else differs (name, first, second), and whether both sent the very same requests."""
+
+    rows: tuple[Row, ...]
+    differences: tuple[tuple[str, str, str], ...]
+    paired: bool
+
+
+def compare(first: Record, second: Record, runs: tuple[Record, Record]) -> Comparison:
+    """Compare one run of each of two records."""
+    paired = runs[0]["workload"] == runs[1]["workload"] and len(runs[0]["blocks"]) == len(runs[1]["blocks"])
+    labelled = all(run["score"]["accuracy"] is not None for run in runs)
+    rows = [
+        _row("answered in time", "share", _share("in_time", "requests"), runs, paired, more_is_better=True),
+        _row("answered", "share", _share("answered", "requests"), runs, paired, more_is_better=True),
+    ]
+    if labelled:
+        rows.insert(1, _row("correct in time", "share", _share("good", "requests"), runs, paired, more_is_better=True))
+    for share in PERCENTILES:
+        name = f"latency, {share * 100:g}th percentile" if share != 0.5 else "latency, median"
+        rows.append(_row(name, "seconds", _quantile(share), runs, paired, more_is_better=False))
+    return Comparison(tuple(rows), tuple(_differences(first, second, runs)), paired)
+
+
+def _row(
+    name: str,
+    unit: str,
+    measure: Callable[[Sequence[Record]], Measure],
+    runs: tuple[Record, Record],
+    paired: bool,
+    *,
+    more_is_better: bool | None,
+) -> Row:
+    blocks = tuple(run["blocks"] for run in runs)
+    one, other = (measure(own) for own in blocks)
+    counts = (len(blocks[0]), len(blocks[1]))
+    values = tuple(found(np.ones(count, np.int64)) for found, count in zip((one, other), counts, strict=True))
+    more = difference(one, other, counts, paired=paired)
+    return Row(name, unit, values[0], values[1], more, more_is_better)
+
+
+def _share(hit: str, of: str) -> Callable[[Sequence[Record]], Measure]:
+    def measure(blocks: Sequence[Record]) -> Measure:
+        hits, counts = (np.array([block[name] for block in blocks], np.float64) for name in (hit, of))
+
+        def share(times: NDArray[np.int64]) -> float:
+            total = float(times @ counts)
+            return float(times @ hits) / total if total else math.nan
+
+        return share
+
+    return measure
+
+
+def _quantile(share: float) -> Callable[[Sequence[Record]], Measure]:
+    return lambda blocks: quantile_of([Histogram.read(block["latency"]) for block in blocks], share)
+
+
+def _differences(first: Record, second: Record, runs: tuple[Record, Record]) -> list[tuple[str, str, str]]:
+    """What a reader should know of before believing that the gateways differ, or do not."""
+    pairs = [
+        ("gateway", _gateway(first), _gateway(second)),
+        ("profile", first["profile"], second["profile"]),
+        ("load", runs[0]["score"]["description"], runs[1]["score"]["description"]),
+        ("rate asked", str(runs[0]["rate_asked"]), str(runs[1]["rate_asked"])),
+        ("seed", str(runs[0]["seed"]), str(runs[1]["seed"])),
+        ("families", _families(first), _families(second)),
+        ("generator's machine", first["generator"]["machine"], second["generator"]["machine"]),
+        ("generator's commit", first["generator"]["commit"], second["generator"]["commit"]),
+        ("workers", str(first["generator"]["workers"]), str(second["generator"]["workers"])),
+    ]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _gateway(record: Record) -> str:
+    gateway = record["gateway"]
+    return " ".join(str(gateway[name]) for name in ("url", "name", "version", "commit") if gateway.get(name))
+
+
+def _families(record: Record) -> str:
+    return "; ".join(
+        f"{family['name']} {family['revision'] or ''} ({family['rows']}; variants {', '.join(family['variants'])}"
+        + (f"; pinned to {family['pinned']})" if family["pinned"] else ")")
+        for family in record["families"]
+    )

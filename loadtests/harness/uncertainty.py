@@ -1,0 +1,74 @@
+"""How sure shares, quantiles and their differences are, where requests of one moment share their fate.
+
+A burst refuses many requests at once, so single requests are no independent witnesses: a run is cut into blocks of
+time, and what blocks differ by says how sure the whole is. Shares: Wilson's interval for as many requests as the blocks
+are worth (Kish's design effect). Differences: a bootstrap over blocks, paired where both runs sent the same load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.paired import student_t
+
+RESAMPLES = 1000
+_NORMAL = 1.96
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share_interval(hits: Sequence[float], counts: Sequence[float]) -> Interval:
+    """The share of hits among all requests; both by block. NaN, from 0 to 1, where there are no requests."""
+    hit, count = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
+    hit, count = hit[count > 0], count[count > 0]
+    total = float(count.sum())
+    if total == 0.0:
+        return Interval(math.nan, 0.0, 1.0)
+    share = float(hit.sum()) / total
+    worth, score = total, _NORMAL
+    blocks = len(count)
+    if blocks >= 2 and 0.0 < share < 1.0:
+        rest = hit - share * count
+        variance = blocks / (blocks - 1) * float((rest**2).sum()) / total**2
+        worth = total / max(1.0, variance / (share * (1.0 - share) / total))
+        score = student_t(blocks - 1)
+    squared = score**2 / worth
+    middle = (share + squared / 2.0) / (1.0 + squared)
+    half = score * math.sqrt(share * (1.0 - share) / worth + squared / (4.0 * worth)) / (1.0 + squared)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+Measure = Callable[[NDArray[np.int64]], float]
+"""A measure of a run's blocks, given how often each of them counts (int64 [blocks])."""
+
+
+def difference(first: Measure, second: Measure, blocks: tuple[int, int], *, paired: bool, seed: int = 0) -> Interval:
+    """How much more the second run has of a measure than the first; not-a-number where either has none.
+
+    With `paired` the runs have as many blocks, each of which saw the same arrivals.
+    """
+    rng = np.random.default_rng(seed)
+    value = second(np.ones(blocks[1], np.int64)) - first(np.ones(blocks[0], np.int64))
+    drawn = []
+    for _ in range(RESAMPLES):
+        one = rng.multinomial(blocks[0], np.full(blocks[0], 1.0 / blocks[0]))
+        other = one if paired else rng.multinomial(blocks[1], np.full(blocks[1], 1.0 / blocks[1]))
+        drawn.append(second(other) - first(one))
+    found = np.array(drawn)[np.isfinite(drawn)]
+    if not math.isfinite(value) or min(blocks) < 2 or not len(found):
+        return Interval(value, -math.inf if math.isfinite(value) else math.nan, math.inf)
+    # A percentile interval of few blocks is too short: widened as Student's t is over the normal.
+    wider = student_t(min(blocks) - 1) / _NORMAL
+    low, high = np.percentile(found, [2.5, 97.5]).tolist()
+    return Interval(value, value - wider * max(0.0, value - low), value + wider * max(0.0, high - value))

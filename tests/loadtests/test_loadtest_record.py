@@ -1,0 +1,112 @@
+"""Results of load tests as they are kept: what is in them, what is not, and what two of them say of each other."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from loadtests.harness.comparison import compare
+from loadtests.harness.page.compared import render_comparison
+from loadtests.harness.page.page import kept_together, render, shown_run
+from loadtests.harness.page.scales import Scale, linear, milliseconds, nines, seconds_text, shares
+from loadtests.harness.record import without_login, without_secrets
+from tests.loadtests.judged import answered, load, member, recorded, subject
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--header", "authorization: Bearer xyz", "--rate", "5"], ["--header", "authorization: ***", "--rate", "5"]),
+        (["--header=x-key: xyz"], ["--header=x-key: ***"]),
+        (["--header", "@keys"], ["--header", "@keys"]),
+        (["http://me:xyz@host/path"], ["http://host/path"]),
+        (["http://host:3000"], ["http://host:3000"]),
+    ],
+)
+def test_no_secret_is_written_down(arguments: list[str], expected: list[str]) -> None:
+    """Values of headers and passwords of addresses are left out of the command line that a record has."""
+    assert expected == without_secrets(arguments)
+    assert "host" in without_login("host")
+
+
+def test_the_same_load_is_compared_pair_by_pair() -> None:
+    """Runs of one seed sent the same requests; a slower gateway is surely slower, and nothing else is claimed."""
+    of = subject()
+    plan = of.draw(load(200.0, 10.0), 1)
+    first, second = (recorded(of, [answered(of, plan, latency_s, seed=5)]) for latency_s in (0.010, 0.012))
+    found = compare(first, second, (first["runs"][0], second["runs"][0]))
+    verdicts = {row.name: row.verdict for row in found.rows}
+    assert found.paired
+    assert () == found.differences
+    assert ("worse", "same") == (verdicts["latency, median"], verdicts["answered in time"])
+    median = next(row for row in found.rows if row.name == "latency, median")
+    assert pytest.approx(0.002, rel=0.1) == median.more.value
+    assert median.more.low <= median.more.value <= median.more.high
+
+
+def test_other_loads_are_compared_as_wholes_and_what_differs_is_named() -> None:
+    """Another seed, more refusals, another variant pinned: all of that is said."""
+    of = subject()
+    first = recorded(of, [answered(of, of.draw(load(), 1), refused=0.02)])
+    other = subject(member(slo_ms="30"))
+    second = recorded(other, [answered(other, other.draw(load(), 2), refused=0.4, label="other")])
+    found = compare(first, second, (first["runs"][0], second["runs"][0]))
+    assert not found.paired
+    assert "worse" == next(row.verdict for row in found.rows if row.name == "answered in time")
+    assert ["load"] == [name for name, _, _ in found.differences]
+    page, _ = render_comparison((first, second), ("a.json", "b.json"))
+    assert "They sent different requests" in page
+
+
+def test_a_comparison_with_itself_finds_nothing() -> None:
+    """Every difference is zero, and none is called one."""
+    of = subject()
+    one = recorded(of, [answered(of, of.draw(load(), 1))])
+    found = compare(one, one, (one["runs"][0], one["runs"][0]))
+    assert {("same", 0.0)} == {(row.verdict, row.more.value) for row in found.rows}
+
+
+def test_a_page_escapes_names_and_stamps_what_is_invalid() -> None:
+    """Nothing that a gateway or a user has named becomes markup."""
+    of = subject(member("<script>"))
+    page = render(recorded(of, [answered(of, of.draw(load(), 1), lag_s=0.002)]))
+    assert "<b>INVALID</b>" in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "a line &lt;b&gt;of&lt;/b&gt; its own" in page
+    assert "http-equiv" in page
+
+
+def test_a_search_shows_the_run_of_its_answer() -> None:
+    """Of all trials, the last one at the rate that was found."""
+    of = subject()
+    runs = [answered(of, of.draw(load(), seed), label=f"{seed}") for seed in range(3)]
+    values = recorded(of, runs, "search", {"rate": 100.0})
+    values["runs"][2]["rate_asked"] = 200.0
+    assert "1" == shown_run(values)["label"]
+    assert "2" == shown_run({**values, "details": {}})["label"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "inside"),
+    [(linear(0.0, 42.0), 42.0), (linear(0.0, 0.0), 0.0), (milliseconds([0.0012, 0.9]), 0.9), (milliseconds([]), 1e-3)],
+)
+def test_scales_hold_what_is_drawn(scale: Scale, inside: float) -> None:
+    """Values lie between both ends, marks too, in order."""
+    assert scale.low <= inside <= scale.high
+    marks = [value for value, _ in scale.marks]
+    assert marks == sorted(marks)
+    assert all(0.0 <= scale.share(mark) <= 1.0 for mark in marks)
+
+
+def test_scales_of_shares_and_percentiles() -> None:
+    """Shares begin where something is to be seen; each nine takes as much room as the one before."""
+    assert [0.99, 0.9, 0.0] == [shares(low).low for low in (0.995, 0.91, 0.2)]
+    scale = nines(0.001)
+    places = [scale.share(rest) for rest in (0.1, 0.01, 0.001)]
+    assert pytest.approx(places[1] - places[0]) == places[2] - places[1]
+    assert ["50 %", "90 %", "99 %", "99.9 %"] == [text for _, text in scale.marks]
+    assert ["2 s", "5 ms", "200 µs"] == [seconds_text(seconds) for seconds in (2.0, 0.005, 0.0002)]
+    assert "99.5\u00a0% in 3\u00a0ms" == kept_together("99.5 % in 3 ms")
+    assert math.isclose(1.0, scale.share(0.0001))
