@@ -1,6 +1,6 @@
 """HTTP/1.1 over kept-alive connections for greenlets: what an open-loop generator needs and no more.
 
-A request costs some 60 us of the processor here, through locust's FastHttpUser 210: a batch of eight answers that comes
+A request costs some 65 us of the processor, through locust's FastHttpSession 215: a batch of eight answers that comes
 back at once would otherwise wait for the generator longer than for the server. Imported only where locust has made
 sockets cooperative.
 """
