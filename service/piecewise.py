@@ -20,9 +20,11 @@ from service.paths import PathOpener, VariantPath
 from service.scoped_settings import Stages
 from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
 from variants.evidence import read_evidence
+from variants.manifest import ModelFile
 from variants.preparation import Row
 from variants.profiles import load_profile
 from variants.repository import Repository, RepositoryError
+from variants.runtimes.table import shares_tables
 from variants.session import ModelLoadError, Session, SessionOptions
 from variants.tables import tables_bytes
 
@@ -88,7 +90,7 @@ class PiecewiseFamily:
         self._staged = any(variant.stages != ("whole",) for variant in family.variants)
         tables = {**described.profile.variants, **described.profile.stages}
         self.bytes: dict[str, int] = {}
-        """What each file is thought to take in memory, by `<family>/<file>`; never less than on disk.
+        """What each model is thought to take in memory, by `<family>/<its key>`; never less than on disk.
 
         And tokenizers, and of lookup tables exactly what they take, by names that all have which share them.
         """
@@ -97,9 +99,10 @@ class PiecewiseFamily:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
             for table, file in zip(names, self._files(variant.name), strict=True):
                 shared = self._tables(file)
-                least = self._folder.size_bytes(file) - sum(shared.values())
-                self._least[f"{self.name}/{file}"] = least
-                self.bytes[f"{self.name}/{file}"] = max(tables[table].memory_bytes - sum(shared.values()), least)
+                least = self._folder.size_bytes(file.path) - sum(shared.values())
+                key = f"{self.name}/{file.key}"
+                self._least[key] = least
+                self.bytes[key] = max(tables[table].memory_bytes - sum(shared.values()), least)
                 self.bytes |= shared
         self._tokenizer = tokenizer_name(self._folder)
         if self._tokenizer is not None:
@@ -151,7 +154,7 @@ class PiecewiseFamily:
         """The files of a variant as `bytes` calls them."""
         files = self._files(variant)
         tables = dict.fromkeys(table for file in files for table in self._tables(file))
-        keys = (*(f"{self.name}/{file}" for file in files), *tables)
+        keys = (*(f"{self.name}/{file.key}" for file in files), *tables)
         return keys if self._tokenizer is None else (*keys, self._tokenizer)
 
     def open(self, variant: str) -> Opened:
@@ -209,21 +212,22 @@ class PiecewiseFamily:
     def _evidence(self) -> Evidence | None:
         return read_evidence(self._folder, [variant.name for variant in self.loaded.family.variants])
 
-    def _files(self, variant: str) -> tuple[str, ...]:
-        manifest = self.loaded.manifest.variant(variant)
-        if self._staged and manifest.stages:
-            files = {stage.name: stage.file for stage in self.loaded.manifest.stages}
-            return tuple(files[stage] for stage in manifest.stages)
-        return (manifest.model_file,)
+    def _files(self, variant: str) -> tuple[ModelFile, ...]:
+        manifest = self.loaded.manifest
+        return manifest.path_of(manifest.variant(variant), staged=self._staged)
 
-    def _tables(self, file: str) -> dict[str, int]:
-        """The lookup tables of a graph file as `bytes` calls them, and what they take."""
-        return {f"{_TABLE}{t.sha256}": t.size_bytes for t in self.loaded.manifest.parts_of(file).tables}
+    def _tables(self, file: ModelFile) -> dict[str, int]:
+        """The lookup tables that a model shares with others as `bytes` calls them, and what they take."""
+        if not shares_tables(file.runtime):
+            return {}
+        return {f"{_TABLE}{t.sha256}": t.size_bytes for t in self.loaded.manifest.parts_of(file.path).tables}
 
     def _sessions(self) -> dict[str, Session]:
-        """Those in memory, by file."""
+        """Those in memory, by `ModelFile.key`."""
         paths = self.paths.items()
-        return {file: session for name, path in paths for file, session in zip(self._files(name), path, strict=True)}
+        return {
+            file.key: session for name, path in paths for file, session in zip(self._files(name), path, strict=True)
+        }
 
     def _rows(self) -> Sequence[Row]:
         try:

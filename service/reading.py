@@ -35,7 +35,7 @@ class FamilyReader:
         `RepositoryError`.
         """
         settings, cascades = self._settings(), self._cascades
-        options = SessionOptions(threads=settings.threads_per_slot)
+        options = SessionOptions(threads=settings.threads_per_slot, slots=settings.slot_count)
         wanted, stages, share = settings.load_of(name), settings.stages_of(name), settings.share_of(name)
         if settings.memory_budget is None:
             loaded = load_family(

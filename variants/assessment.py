@@ -17,9 +17,11 @@ from variants.evaluate import Logits, predict
 from variants.invariance import batch_invariance
 from variants.macs import count_macs
 from variants.measurements import Invariance, Quality
-from variants.preparation import Preparer, Row
+from variants.preparation import Feeds, Preparer, Row
 from variants.recipes.artifact import Artifact
-from variants.session import Session, open_session
+from variants.runtimes.table import ONNXRUNTIME
+from variants.scores import SCORES_FILE, save_scores
+from variants.session import Session, SessionOptions, open_session
 from variants.tasks import CLASSIFICATION
 
 INVARIANCE_ROWS = 128
@@ -31,7 +33,7 @@ class MadeVariant:
 
     `stages` has, in order, the files of a chain that was seen to answer bit for bit as the whole graph; it is empty
     where there is no such chain. `counterpart` is the name of the exit that it is the separately trained form of, if it
-    is one.
+    is one. `runtime` is what all its files are opened by.
     """
 
     name: str
@@ -39,17 +41,23 @@ class MadeVariant:
     stages: Mapping[str, Path]
     notes: str = ""
     counterpart: str = ""
+    runtime: str = ONNXRUNTIME
 
-    def path(self) -> list[Session]:
+    def open(self, file: Path, slots: int = 1) -> Session:
+        """Open one of its files. Raises `ModelLoadError`."""
+        return open_session(file, SessionOptions(slots=slots), runtime=self.runtime)
+
+    def path(self, slots: int = 1) -> list[Session]:
         """Open its stages or, where it has none, its whole graph. Raises `ModelLoadError`."""
-        return [open_session(file) for file in self.stages.values() or (self.artifact.path,)]
+        return [self.open(file, slots) for file in self.stages.values() or (self.artifact.path,)]
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
     """What was measured of a variant. `scores` float64 [n] are those of the test part, 1 for a right answer, 0 else.
 
-    `macs` are of one row of the middle size class, None where the graph has operators that cannot be counted.
+    `macs` are of one row of the middle size class, None where the graph has operators that cannot be counted, or is no
+    ONNX graph of its own.
     """
 
     quality: Quality
@@ -57,6 +65,14 @@ class Assessment:
     calibrated: Calibrated
     scores: NDArray[np.float64]
     macs: int | None
+
+    def store(self, folder: Path, variant: str) -> tuple[str, str]:
+        """Write what it answered in a revision's folder; return where: the files of calibration and of scores."""
+        calibration_file, scores_file = f"{variant}/calibration.npz", f"{variant}/{SCORES_FILE}"
+        (folder / variant).mkdir(exist_ok=True)
+        self.calibrated.save(folder / calibration_file)
+        save_scores(folder / scores_file, self.scores)
+        return calibration_file, scores_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,7 @@ def assess(
         on_validation, on_test = np.split(logits[variant.name], [len(rows.validation)])
         temperature = None if rows.labelled else 1.0
         calibrated = calibrate(on_validation, rows.validation_labels, on_test[: rows.samples], seed, temperature)
-        session = open_session(variant.artifact.path)
+        session = variant.open(variant.artifact.path, jobs)
         some = rows.test[:INVARIANCE_ROWS]
         invariance = batch_invariance(session, preparer, some, temperature=calibrated.temperature, jobs=jobs)
         measured = CLASSIFICATION.quality(on_test, rows.test_labels)
@@ -107,10 +123,14 @@ def assess(
             invariance=invariance,
             calibrated=calibrated,
             scores=CLASSIFICATION.scores(on_test, rows.test_labels),
-            macs=count_macs(variant.artifact.path, preparer.collate([row_of_size(rows.test[0], rows.size)])),
+            macs=_macs(variant, preparer.collate([row_of_size(rows.test[0], rows.size)])),
         )
         advance(half + half * number / len(made))
     return assessments
+
+
+def _macs(variant: MadeVariant, feeds: Feeds) -> int | None:
+    return count_macs(variant.artifact.path, feeds) if variant.runtime == ONNXRUNTIME else None
 
 
 def row_of_size(row: Row, size: int) -> Row:
@@ -127,7 +147,7 @@ def _answers(
         if variant.name in logits:
             continue
         on_the_way = [other for other in made if other.stages and _begins(other.stages, variant.stages)] or [variant]
-        answers = predict(variant.path(), preparer, rows, jobs=jobs)
+        answers = predict(variant.path(jobs), preparer, rows, jobs=jobs)
         for other in on_the_way:
             logits[other.name] = answers[max(len(other.stages), 1) - 1]
         advance(len(logits) / len(made))

@@ -14,7 +14,6 @@ whole revision or none. What is expensive and reusable (downloads, trained weigh
 from __future__ import annotations
 
 import datetime
-import secrets
 import tempfile
 from collections.abc import Mapping, Sequence, Set
 from importlib.metadata import version
@@ -25,19 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from variants.assessment import Assessment, HeldOut, MadeVariant, assess
+from variants.assessment import Assessment, MadeVariant, assess
 from variants.calibrate import expected_calibration_error
 from variants.candidates import CandidateMaker, faults_of_the_spec
-from variants.draft import check_spec, draft_manifest
+from variants.draft import check_spec, draft_manifest, revision_name
 from variants.fingerprint import available_cores
+from variants.held_out import held_out
 from variants.manifest import SAMPLES_FILE, FamilyManifest, VariantManifest, first_fault
 from variants.measurements import Training
-from variants.preparation import InputError, Preparer, Row
 from variants.profiling import ProfileMode, profile_family, save_profile
 from variants.progress import BuildProgress, Display, open_display
 from variants.repository import Repository
 from variants.revision import RevisionFolder
-from variants.scores import SCORES_FILE, save_scores
 from variants.selection import select
 from variants.shared_parts import NOTHING_MOVED
 from variants.sharing import share_weights
@@ -47,13 +45,13 @@ from variants.spec import (
     BuildContext,
     BuildError,
     BuildStage,
-    Dataset,
     FamilySpec,
     LabelledRows,
     check_dataset,
 )
 
-_DEFAULT_STAGE_S = 10.0
+DEFAULT_STAGE_S = 10.0
+"""What a stage is expected to take where a family does not say."""
 
 
 def build_family(
@@ -76,10 +74,10 @@ def build_family(
     check_spec(spec)
     if counterparts and spec.counterparts is None:
         raise BuildError(f"{spec.name}: has no counterparts to train; build it without them")
-    wanted = {BuildStage.TRAIN: spec.trains, BuildStage.COUNTERPARTS: counterparts}
+    wanted = {BuildStage.TRAIN: spec.trains, BuildStage.COUNTERPARTS: counterparts, BuildStage.PORT: False}
     stages = [stage for stage in BuildStage if wanted.get(stage, True)]
     display = display or open_display(f"building {spec.name}")
-    progress = BuildProgress({stage: spec.expected_s.get(stage, _DEFAULT_STAGE_S) for stage in stages}, display)
+    progress = BuildProgress({stage: spec.expected_s.get(stage, DEFAULT_STAGE_S) for stage in stages}, display)
     with (
         display,
         repository.new_staging(spec.name) as staging,
@@ -111,8 +109,7 @@ class _Build:
         self._jobs = jobs
         self._counterparts = counterparts
         self._created = datetime.datetime.now(datetime.UTC)
-        # Two builds may start in one second.
-        self._revision = f"{self._created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        self._revision = revision_name(self._created)
         self._moved = NOTHING_MOVED
         self._facts: dict[str, str | float] = {"seed": float(self._spec.seed), "onnxruntime": version("onnxruntime")}
 
@@ -122,7 +119,7 @@ class _Build:
             data = self._spec.load(self._context)
             check_dataset(data, self._spec)
         preparer = self._context.preparer()
-        rows = self._held_out(data, preparer)
+        rows = held_out(self._spec, data, preparer)
         self._save_samples(data.test.take(slice(0, self._spec.samples)))
 
         self._progress.begin(BuildStage.TRAIN if self._spec.trains else BuildStage.VARIANTS)
@@ -164,23 +161,6 @@ class _Build:
         self._progress.end()
         return published
 
-    def _held_out(self, data: Dataset, preparer: Preparer) -> HeldOut:
-        return HeldOut(
-            validation=self._prepared("validation", data.validation, preparer),
-            validation_labels=data.validation.labels,
-            test=self._prepared("test", data.test, preparer),
-            test_labels=data.test.labels,
-            samples=self._spec.samples,
-            size=self._spec.sizes[len(self._spec.sizes) // 2],
-            labelled=self._spec.labelled,
-        )
-
-    def _prepared(self, part: str, rows: LabelledRows, preparer: Preparer) -> list[Row]:
-        try:
-            return preparer.prepare(rows.inputs).values
-        except InputError as error:
-            raise BuildError(f"{self._spec.name}: the {part} part of the data: {error}") from error
-
     def _candidate_yielded(self) -> None:
         """A family that trains does so before it yields its first candidate."""
         if self._spec.trains and BuildStage.TRAIN not in self._progress.seconds:
@@ -188,11 +168,8 @@ class _Build:
 
     def _variant(self, made: MadeVariant, assessments: Mapping[str, Assessment]) -> VariantManifest:
         assessment = assessments[made.name]
+        calibration_file, scores_file = assessment.store(self._context.staging, made.name)
         calibrated = assessment.calibrated
-        calibration_file = f"{made.name}/calibration.npz"
-        calibrated.save(self._context.staging / calibration_file)
-        scores_file = f"{made.name}/{SCORES_FILE}"
-        save_scores(self._context.staging / scores_file, assessment.scores)
         error = expected_calibration_error(calibrated.confidence, calibrated.predicted == calibrated.label)
         self._facts[f"calibration_error.{made.name}"] = round(error, 4)
         try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from variants import evaluate
 from variants.assessment import MadeVariant
-from variants.manifest import MANIFEST_FILE, NAME_PATTERN, PROFILES_FOLDER
+from variants.manifest import EXPORTS_FOLDER, MANIFEST_FILE, NAME_PATTERN, PROFILES_FOLDER
 from variants.preparation import LOGITS, Feeds, Preparer, Row
 from variants.recipes.artifact import EXPORT, Artifact
 from variants.session import Session, open_session
@@ -21,7 +21,7 @@ from variants.spec import STAGES_FOLDER, BuildContext, BuildError, Candidate, Da
 
 PARITY_ROWS = 16
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_TAKEN = frozenset({STAGES_FOLDER, GRAPHS_FOLDER, PROFILES_FOLDER, MANIFEST_FILE})
+_TAKEN = frozenset({STAGES_FOLDER, GRAPHS_FOLDER, PROFILES_FOLDER, EXPORTS_FOLDER, MANIFEST_FILE})
 """Names in the revision's folder that no variant can have."""
 
 

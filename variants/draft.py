@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,11 @@ TAKEN_INPUTS = frozenset({LOGITS, "label", "file", "allow_pickle"})
 _ANY_FIELDS: Mapping[str, Any] = {"name": "any", "stages": (), "counterpart": None}
 _ANY_VARIANT = VariantManifest.model_construct(**_ANY_FIELDS)
 """A manifest needs a variant, but nothing that a spec says depends on which."""
+
+
+def revision_name(created: datetime.datetime) -> str:
+    """Return a name for a revision that begins to be built then; two builds may begin in one second."""
+    return f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def draft_manifest(

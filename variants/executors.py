@@ -21,7 +21,7 @@ from variants.preparation import Row, open_preparation
 from variants.profiles import ExecutorCell, Executors, FamilyProfile, to_router_family
 from variants.profiling import batch_work, rows_by_class
 from variants.revision import RevisionFolder
-from variants.session import SessionOptions, open_session
+from variants.session import SessionOptions, open_file
 from variants.timing import Progress, Work
 
 ROUNDS = 5
@@ -57,11 +57,7 @@ def compare_executors(
         variant = folder.manifest.variant(name)
         one, many = (
             batch_work(
-                open_session(
-                    folder.file(variant.model_file),
-                    SessionOptions(threads=threads),
-                    folder.tables(variant.model_file),
-                ),
+                open_file(folder, variant.model, SessionOptions(threads=threads, slots=cores // threads)),
                 preparer,
                 variant.temperature,
             )

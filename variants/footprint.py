@@ -22,7 +22,7 @@ from variants.measurements import ServingFootprint
 from variants.preparation import Row, open_preparation
 from variants.profiling import batch_work, rows_by_class
 from variants.revision import RevisionFolder
-from variants.session import SessionOptions, open_session
+from variants.session import SessionOptions, open_file
 from variants.timing import Work
 
 BATCH = 16
@@ -65,8 +65,7 @@ def serve_alone(folder: RevisionFolder, variant: str, options: SessionOptions) -
     large, middle = classes[-1], classes[len(classes) // 2]
     before_bytes = psutil.Process().memory_info().rss
     _forget_the_peak()
-    file = manifest.variant(variant).model_file
-    session = open_session(folder.file(file), options, folder.tables(file))
+    session = open_file(folder, manifest.variant(variant).model, options)
     loaded_bytes = psutil.Process().memory_info().rss
     work = batch_work(session, preparer, manifest.variant(variant).temperature)
     for _ in range(ROUNDS):

@@ -10,15 +10,17 @@ Fractions (qualities, errors, probabilities) lie in [0, 1]; sizes are bytes; dur
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from variants.measurements import Fraction, Invariance, Quality, Training
+from variants.measurements import Fraction, Invariance, Parity, Quality, Training
+from variants.runtimes.table import ONNXRUNTIME
 from variants.shared_parts import NOTHING_SHARED, Sha256, SharedParts, shared_file
 
 __all__ = [
     "ACTIVE_FILE",
+    "EXPORTS_FOLDER",
     "MANIFEST_FILE",
     "NAME_PATTERN",
     "PROFILES_FOLDER",
@@ -28,6 +30,8 @@ __all__ = [
     "FileEntry",
     "Fraction",
     "Invariance",
+    "ModelFile",
+    "Parity",
     "Preparation",
     "Quality",
     "StageManifest",
@@ -47,6 +51,8 @@ MANIFEST_FILE = "family.json"
 SAMPLES_FILE = "samples.npz"
 ACTIVE_FILE = "ACTIVE"
 PROFILES_FOLDER = "profiles"
+EXPORTS_FOLDER = "exports"
+"""What came of a revision later, for devices: no part of it, as profiles are none."""
 
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
@@ -58,7 +64,7 @@ def _inside_the_folder(path: str) -> str:
     parts = path.split("/")
     if "\\" in path or "\0" in path or any(not part or part.startswith(".") for part in parts):
         raise ValueError(f"{path!r} is not a plain relative path inside the revision's folder")
-    if path == MANIFEST_FILE or parts[0] == PROFILES_FOLDER:
+    if path == MANIFEST_FILE or parts[0] in (PROFILES_FOLDER, EXPORTS_FOLDER):
         raise ValueError(f"{path!r} is a name the repository keeps for itself")
     return path
 
@@ -105,11 +111,29 @@ class FileEntry(_Frozen):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
+class ModelFile(NamedTuple):
+    """A model's file, relative to the revision's folder, and the runtime that it is opened by."""
+
+    path: str
+    runtime: str = ONNXRUNTIME
+
+    @property
+    def key(self) -> str:
+        """What tells it from the same file under another runtime."""
+        return self.path if self.runtime == ONNXRUNTIME else f"{self.path} by {self.runtime}"
+
+
 class StageManifest(_Frozen):
     """One stage of a chain, stored once per revision and shared by the variants whose path runs through it."""
 
     name: Name
     file: RelativePath
+    runtime: Name = ONNXRUNTIME
+
+    @property
+    def model(self) -> ModelFile:
+        """What is opened to run it."""
+        return ModelFile(self.file, self.runtime)
 
 
 class VariantManifest(_Frozen):
@@ -118,7 +142,9 @@ class VariantManifest(_Frozen):
     `lineage` tells from which model through which steps it came. `stages` names, in order, the stages of the chain
     that form the same network as `model_file`; empty if there is no such chain. Logits are divided by `temperature`
     before the softmax. `parameters` counts weights; `size_bytes` is the size of `model_file` with all that it keeps in
-    shared files. `counterpart` names the exit of a chain that this variant is the separately trained form of.
+    shared files. `counterpart` names the exit of a chain that this variant is the separately trained form of. `runtime`
+    is what `model_file` is made for, one of `variants.runtimes.table`; another one than onnxruntime is a port, and
+    `parity` says of which variant and how well it agrees with it.
 
     Unknown in revisions of older builds: `macs`, the multiplications with addition of one row of the middle size class;
     `training`; `scores_file`, the score of every row of the test part (`variants.scores`), without which it is served
@@ -140,9 +166,16 @@ class VariantManifest(_Frozen):
     training: Training | None = None
     scores_file: RelativePath | None = None
     counterpart: Name | None = None
+    runtime: Name = ONNXRUNTIME
+    parity: Parity | None = None
     on_frontier: bool
     load_by_default: bool
     notes: str = ""
+
+    @property
+    def model(self) -> ModelFile:
+        """What is opened to run it whole."""
+        return ModelFile(self.model_file, self.runtime)
 
 
 class TextPreparation(_Frozen):
@@ -203,6 +236,11 @@ class FamilyManifest(_Frozen):
                 return variant
         raise KeyError(name)
 
+    def path_of(self, variant: VariantManifest, *, staged: bool = False) -> tuple[ModelFile, ...]:
+        """Return what is opened to run a variant: its whole graph or, where it has one and is `staged`, its chain."""
+        stages = {stage.name: stage.model for stage in self.stages}
+        return tuple(stages[name] for name in variant.stages if staged) or (variant.model,)
+
     def files_of(self, variant: VariantManifest) -> tuple[str, ...]:
         """Return the paths of all files that the variant cannot be served without."""
         stage_files = {stage.name: stage.file for stage in self.stages}
@@ -237,6 +275,8 @@ class FamilyManifest(_Frozen):
         for variant in self.variants:
             if missing := set(variant.stages) - set(named["stages"]):
                 raise ValueError(f"variant {variant.name}: no stage {min(missing)!r} in this revision")
+            if variant.parity is not None and variant.parity.reference not in named["variants"]:
+                raise ValueError(f"variant {variant.name}: no variant {variant.parity.reference!r} to be a port of")
             if variant.counterpart is not None and variant.counterpart not in named["variants"]:
                 raise ValueError(f"variant {variant.name}: no variant {variant.counterpart!r} to be the counterpart of")
             if self.files and (absent := set(self.files_of(variant)) - set(named["files"])):

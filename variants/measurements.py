@@ -56,6 +56,20 @@ class Invariance(_Frozen):
     compared_rows: Annotated[int, Field(ge=0)]
 
 
+class Parity(_Frozen):
+    """How a variant's answers on another runtime differ from those of `reference`, the same network on onnxruntime.
+
+    Measured on `compared_rows` rows. `max_relative_error` is the largest difference between two logits, as a share of
+    the reference's largest logit, or of 1 where all are smaller; `label_flips` is the fraction of rows whose label is
+    another one.
+    """
+
+    reference: Annotated[str, Field(min_length=1)]
+    max_relative_error: Annotated[float, Field(ge=0.0)]
+    label_flips: Fraction
+    compared_rows: Annotated[int, Field(ge=1)]
+
+
 class Training(_Frozen):
     """What it took to make a variant's weights, all steps of its lineage together; None where nobody counted."""
 

@@ -35,6 +35,11 @@ class Comparison:
     p_value: float
     rows: int
 
+    def __str__(self) -> str:
+        """The difference in percentage points with its 95 % interval; a tie is called one."""
+        said = f"{self.difference * 100:+.1f} [{self.low * 100:+.1f}, {self.high * 100:+.1f}]"
+        return f"{said}, a tie" if self.tied else said
+
     @property
     def tied(self) -> bool:
         """Whether what was measured is no evidence of a difference. With twenty pairs, expect to miss one by chance."""

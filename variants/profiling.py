@@ -6,10 +6,11 @@ Taken through the sessions, the collation and the decoding that serve, on real r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from variants.fingerprint import machine_fingerprint
-from variants.manifest import FamilyManifest
+from variants.manifest import FamilyManifest, ModelFile
 from variants.preparation import LOGITS, Preparer, Row, open_preparation
 from variants.profiles import (
     FamilyProfile,
@@ -20,7 +21,7 @@ from variants.profiles import (
     to_router_family,
 )
 from variants.revision import RevisionFolder
-from variants.session import Session, SessionOptions, open_session
+from variants.session import Session, SessionOptions, open_file
 from variants.stages import State, collate_states, cut_states, run_stages
 from variants.timing import (
     FULL,
@@ -67,16 +68,17 @@ def profile_family(
     Quick takes a few seconds, full up to some minutes. Raises `RepositoryError` where the samples or the tokenizer
     cannot be read, `ModelLoadError` where a model cannot be opened, `KeyError` where there is no such variant.
     """
-    options = options or SessionOptions()
+    # Where there are several slots, some runtimes compute on threads of their own, whose time nobody could read.
+    options = replace(options or SessionOptions(), slots=1)
     manifest = folder.manifest
     names = tuple(variant.name for variant in manifest.variants) if variants is None else tuple(variants)
     preparer = open_preparation(folder)
     rows = rows_by_class(folder, preparer)
     chains = longest_chains(manifest.variant(name).stages for name in names)
-    files = {name: manifest.variant(name).model_file for name in names}
-    stage_files = {s.name: s.file for s in manifest.stages if any(s.name in chain for chain in chains)}
-    wholes = {name: open_session(folder.file(file), options, folder.tables(file)) for name, file in files.items()}
-    stages = {name: open_session(folder.file(file), options, folder.tables(file)) for name, file in stage_files.items()}
+    files = {name: manifest.variant(name).model for name in names}
+    stage_files = {s.name: s.model for s in manifest.stages if any(s.name in chain for chain in chains)}
+    wholes = {name: open_file(folder, file, options) for name, file in files.items()}
+    stages = {name: open_file(folder, file, options) for name, file in stage_files.items()}
     paths = [{name: batch_work(session, preparer, _temperature(manifest, name))} for name, session in wholes.items()]
     paths += [_chain_works({name: stages[name] for name in chain}, preparer) for chain in chains]
     plan = _PLANS[mode].up_to(manifest.max_batch)
@@ -85,8 +87,8 @@ def profile_family(
     fingerprint = machine_fingerprint(options.threads)
     spreads = [usual_spread([s for cell, s in measured.items() if cell.batch == batch]) for batch in plan.batches]
 
-    def table(cells_of: str, session: Session, file: str) -> VariantTable:
-        memory_bytes = max(session.memory_bytes, folder.size_bytes(file))
+    def table(cells_of: str, session: Session, file: ModelFile) -> VariantTable:
+        memory_bytes = max(session.memory_bytes, folder.size_bytes(file.path))
         return _table(cells_of, measured, len(manifest.sizes), plan.batches, spreads, session.load_s, memory_bytes)
 
     return FamilyProfile(

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from variants.atomic import sha256_of, sync_folder, write_atomically, write_durably
 from variants.manifest import (
     ACTIVE_FILE,
+    EXPORTS_FOLDER,
     MANIFEST_FILE,
     NAME_PATTERN,
     PROFILES_FOLDER,
@@ -31,6 +32,8 @@ from variants.revision import Calibration, RepositoryError, RevisionFolder
 
 __all__ = ["Calibration", "Repository", "RepositoryError", "RevisionFolder"]
 
+_BESIDE = (PROFILES_FOLDER, EXPORTS_FOLDER)
+"""Folders of a revision that are no part of it."""
 _STAGING_PREFIX = ".staging-"
 _ABANDONED_AFTER_S = 24 * 3600.0
 
@@ -170,7 +173,7 @@ def _entries(staging: Path) -> list[FileEntry]:
         relative = path.relative_to(staging)
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise RepositoryError(f"{path}: is not a regular file")
-        if path.is_file() and relative.parts[0] != PROFILES_FOLDER and relative.as_posix() != MANIFEST_FILE:
+        if path.is_file() and relative.parts[0] not in _BESIDE and relative.as_posix() != MANIFEST_FILE:
             entry = {"path": relative.as_posix(), "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
             entries.append(FileEntry.model_validate(entry))
     return entries

@@ -17,6 +17,13 @@ from variants.frontier import ParetoPoint, frontier
 from variants.manifest import VariantManifest
 from variants.paired import Scores, paired_difference
 
+_DOMINATED = "dominated by"
+_NOT_BETTER = "no more than one standard error better than"
+_COUNTERPART = "trained for comparison with"
+_DEPENDS = "its answers depend on the rows that share the batch"
+_SAID = (_DOMINATED, _NOT_BETTER, _COUNTERPART, _DEPENDS)
+"""How notes begin that say what a variant is among others."""
+
 
 def select(
     variants: Sequence[VariantManifest], latency_s: Mapping[str, float], scores: Mapping[str, Scores]
@@ -29,14 +36,14 @@ def select(
     left_out = not_competing(variants)
     result = frontier([point for name, point in points.items() if name not in left_out])
     notes = dict(left_out)
-    notes |= {name: f"dominated by {by}" for name, by in result.dominated.items()}
+    notes |= {name: f"{_DOMINATED} {by}" for name, by in result.dominated.items()}
     loaded: list[ParetoPoint] = []
     for point in (points[name] for name in result.on):
         rival = next((other for other in reversed(loaded) if _is_no_worse(other, point, scores)), None)
         if rival is None:
             loaded.append(point)
         else:
-            notes[point.name] = f"no more than one standard error better than {rival.name}, which is faster and smaller"
+            notes[point.name] = f"{_NOT_BETTER} {rival.name}, which is faster and smaller"
     names = {point.name for point in loaded}
     return tuple(
         variant.model_copy(
@@ -50,17 +57,17 @@ def select(
     )
 
 
+def own_notes(variant: VariantManifest) -> str:
+    """Return what is said of a variant beside what `select` said of it among others."""
+    return "; ".join(note for note in variant.notes.split("; ") if note and not note.startswith(_SAID))
+
+
 def not_competing(variants: Sequence[VariantManifest]) -> dict[str, str]:
     """Return by name the variants that compete with none, and why."""
-    left_out = {
-        variant.name: f"trained for comparison with {variant.counterpart}"
-        for variant in variants
-        if variant.counterpart
-    }
+    left_out = {variant.name: f"{_COUNTERPART} {variant.counterpart}" for variant in variants if variant.counterpart}
     others = [variant for variant in variants if variant.name not in left_out]
     if any(variant.invariance.invariant for variant in others):
-        reason = "its answers depend on the rows that share the batch"
-        left_out |= {variant.name: reason for variant in others if not variant.invariance.invariant}
+        left_out |= {variant.name: _DEPENDS for variant in others if not variant.invariance.invariant}
     return left_out
 
 

@@ -11,12 +11,14 @@ from typing import Any, NoReturn
 import psutil
 from numpy.typing import NDArray
 
-from variants.runtimes import onnxruntime_cpu
-from variants.runtimes.contract import Model, SessionOptions, Tensors
+from variants.manifest import ModelFile
+from variants.revision import RevisionFolder
+from variants.runtimes.contract import Model, OpenModel, SessionOptions, Tensors
+from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, lack_of, shares_tables
 from variants.shared_parts import TableFile
 from variants.tables import hold_tables
 
-__all__ = ["ModelLoadError", "Session", "SessionClosedError", "SessionOptions", "Tensors", "open_session"]
+__all__ = ["ModelLoadError", "Session", "SessionClosedError", "SessionOptions", "Tensors", "open_file", "open_session"]
 
 
 class ModelLoadError(Exception):
@@ -63,25 +65,41 @@ class Session:
             model.close()
 
 
-def open_session(path: Path, options: SessionOptions | None = None, tables: Sequence[TableFile] = ()) -> Session:
-    """Open a model file for inference on the CPU; its `tables` are held once for all sessions of the process.
+def open_session(
+    path: Path,
+    options: SessionOptions | None = None,
+    tables: Sequence[TableFile] = (),
+    runtime: str = ONNXRUNTIME,
+) -> Session:
+    """Open a model file for inference by a runtime of `variants.runtimes.table`.
 
-    Where it has tables that are not given, it gets copies of its own. Raises `ModelLoadError` naming the file where
-    opening fails.
+    Its `tables` are held once for all sessions of the process, where the runtime can share them; where it has tables
+    that are not given, it gets copies of its own. Raises `ModelLoadError` naming the file where opening fails, or where
+    the runtime is not to be had here.
     """
     options = options or SessionOptions()
+    if lack := lack_of(runtime):
+        raise ModelLoadError(f"{path}: {lack}")
+    tables = tables if shares_tables(runtime) else ()
     process = psutil.Process()
-    started_s = time.perf_counter()
     try:
+        open_model: OpenModel = RUNTIMES[runtime].load().open_model
+        # What a runtime takes that is here for the first time belongs to no model.
+        started_s = time.perf_counter()
         held = hold_tables(tables)
         resident_bytes = process.memory_info().rss
-        model = onnxruntime_cpu.open_model(path, options, held)
+        model = open_model(path, options, held)
     except Exception as error:  # runtimes raise a dozen unrelated types for a bad file
         raise ModelLoadError(f"{path}: cannot be opened as a model: {_one_line(error)}") from error
     load_s = time.perf_counter() - started_s
     memory_bytes = max(0, process.memory_info().rss - resident_bytes)
     memory_bytes += sum({file.table.sha256: file.table.size_bytes for file in tables}.values())
     return Session(path, model, load_s, memory_bytes)
+
+
+def open_file(folder: RevisionFolder, file: ModelFile, options: SessionOptions | None = None) -> Session:
+    """Open a model file of a revision. Raises `ModelLoadError`, and `RepositoryError` as `folder.file` does."""
+    return open_session(folder.file(file.path), options, folder.tables(file.path), file.runtime)
 
 
 def _refuse(path: Path, _feeds: Tensors) -> NoReturn:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from variants.manifest import FamilyManifest
+from variants.runtimes.table import shares_tables
 
 
 def own_bytes(manifest: FamilyManifest) -> Mapping[str, int]:
@@ -13,7 +14,8 @@ def own_bytes(manifest: FamilyManifest) -> Mapping[str, int]:
 
     `VariantManifest.size_bytes` has the whole. Of a published revision only.
     """
-    graphs = (*(variant.model_file for variant in manifest.variants), *(stage.file for stage in manifest.stages))
+    # The same file on two runtimes is one graph.
+    graphs = {*(variant.model_file for variant in manifest.variants), *(stage.file for stage in manifest.stages)}
     files = {graph: {graph, *manifest.parts_of(graph).files} for graph in graphs}
     users = Counter(file for needed in files.values() for file in needed)
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
@@ -25,5 +27,6 @@ def own_bytes(manifest: FamilyManifest) -> Mapping[str, int]:
 
 def repeated_table_bytes(manifest: FamilyManifest, variants: Iterable[str]) -> int:
     """Return how much more memory the lookup tables of these variants would take, were they not held once."""
-    tables = [table for name in variants for table in manifest.parts_of(manifest.variant(name).model_file).tables]
+    chosen = [variant for variant in map(manifest.variant, variants) if shares_tables(variant.runtime)]
+    tables = [table for variant in chosen for table in manifest.parts_of(variant.model_file).tables]
     return sum(table.size_bytes for table in tables) - sum({t.sha256: t.size_bytes for t in tables}.values())

@@ -33,12 +33,16 @@ class BuildError(Exception):
 
 
 class BuildStage(StrEnum):
-    """The parts of a build, in their order; what the progress bar names. Counterparts are built where asked for."""
+    """The parts of a build, in their order; what the progress bar names.
+
+    Counterparts are built where asked for; a built revision is ported to other runtimes in a build of its own.
+    """
 
     DATA = "data"
     TRAIN = "train"
     VARIANTS = "variants"
     COUNTERPARTS = "counterparts"
+    PORT = "port"
     EVALUATE = "evaluate"
     PROFILE = "profile"
     PUBLISH = "publish"

@@ -9,7 +9,7 @@ from pathlib import Path
 from variants.manifest import FamilyManifest, VariantManifest
 from variants.preparation import Preparer, open_preparation
 from variants.repository import Repository
-from variants.session import Session, SessionOptions, open_session
+from variants.session import Session, SessionOptions, open_file
 
 MODELS = "PEER_MODELS"
 FAMILY = "PEER_FAMILY"
@@ -31,5 +31,5 @@ def open_peer_model() -> PeerModel:
     """Open the variant that the environment names. Raises `KeyError` where a variable or the variant is missing."""
     folder = Repository(Path(os.environ[MODELS])).open(os.environ[FAMILY])
     variant = folder.manifest.variant(os.environ[VARIANT])
-    session = open_session(folder.file(variant.model_file), SessionOptions(threads=THREADS))
+    session = open_file(folder, variant.model, SessionOptions(threads=THREADS))
     return PeerModel(folder.manifest, variant, open_preparation(folder), session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +14,19 @@ from service.commands.options import Models, settings_from
 
 if TYPE_CHECKING:
     from variants.manifest import FamilyManifest
+    from variants.spec import FamilySpec
 
 DEFAULT_FAMILY = "sentiment"
+
+Runtimes = Annotated[
+    str | None,
+    typer.Option(
+        "--runtimes",
+        metavar="all|NAME,...",
+        help="Also make the variants for other runtimes: openvino, openvino-bf16, torch, litert, onnxruntime-cuda.",
+        show_default=False,
+    ),
+]
 
 
 def build(
@@ -31,26 +42,53 @@ def build(
         bool,
         typer.Option("--counterparts", help="Also train what exits are compared with, networks of their own: minutes."),
     ] = False,
+    runtimes: Runtimes = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="VARIANT,...", help="With --runtimes: which variants. Default: all.", show_default=False
+        ),
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
     """Build families: train, compress, measure, profile, publish.
+
+    With --runtimes, a family that is built already gets the same variants on other runtimes; nothing is trained anew.
 
     NAME is a family that comes with the gateway (`sentiment`, `sentiment-deep`, `digits`, `fashion`, `vision`);
     FILE.py is a family spec of your own.
     """
     repository = settings_from(models=models).models
+    named = None if runtimes is None else runtimes_named(runtimes)
     for family in families or [DEFAULT_FAMILY]:
-        build_one(family, repository, force=force, plain=plain, counterparts=counterparts)
+        build_one(family, repository, force=force, plain=plain, counterparts=counterparts, quiet=named is not None)
+        if named is not None:
+            from variants.families import load_family
+
+            with faults_of_the_build(family):
+                spec = load_family(family)
+            port_one(spec, repository, named, only, plain=plain)
 
 
-def build_one(name: str, models: Path, *, force: bool = False, plain: bool = False, counterparts: bool = False) -> None:
-    """Build one family and say what came out of it, on the error output. Raises `CommandError`."""
+def build_one(
+    name: str,
+    models: Path,
+    *,
+    force: bool = False,
+    plain: bool = False,
+    counterparts: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Build one family and say what came out of it, on the error output. Raises `CommandError`.
+
+    With `quiet`, nothing is said where it is built already.
+    """
     from variants.repository import Repository
 
     repository = Repository(models)
     # The names of families that come with the gateway are known without loading what trains them.
     if not force and name in repository.families():
-        _say_that_it_is_built(name, models)
+        _say_that_it_is_built(name, models, quiet=quiet)
         return
     with faults_of_the_repository(), faults_of_the_build(name):
         from variants.build import build_family
@@ -59,7 +97,7 @@ def build_one(name: str, models: Path, *, force: bool = False, plain: bool = Fal
 
         spec = load_family(name)
         if not force and spec.name in repository.families():
-            _say_that_it_is_built(spec.name, models)
+            _say_that_it_is_built(spec.name, models, quiet=quiet)
             return
         title = f"building {spec.name}"
         display = LineDisplay(title) if plain else open_display(title)
@@ -76,8 +114,44 @@ def say_what_was_built(manifest: FamilyManifest, path: Path) -> None:
     )
 
 
-def _say_that_it_is_built(name: str, models: Path) -> None:
-    typer.echo(f"{name}: is built already in {models} (--force builds it anew)", err=True)
+def _say_that_it_is_built(name: str, models: Path, *, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(f"{name}: is built already in {models} (--force builds it anew)", err=True)
+
+
+def port_one(
+    spec: FamilySpec, models: Path, runtimes: Sequence[str], only: str | None = None, *, plain: bool = False
+) -> None:
+    """Port one built family, and say what came out of it, on the error output. Raises `CommandError`."""
+    from variants.repository import Repository
+
+    with faults_of_the_repository(), faults_of_the_build(spec.name):
+        from variants.porting.extend import extend_family
+        from variants.progress import LineDisplay, open_display
+
+        title = f"porting {spec.name}"
+        repository = Repository(models)
+        before = repository.active(spec.name)
+        display = LineDisplay(title) if plain else open_display(title)
+        folder = extend_family(spec, repository, runtimes, only=_listed(only or ""), display=display)
+    if folder.manifest.revision == before:
+        typer.echo(f"{spec.name}: has nothing more to be ported to {', '.join(runtimes)}", err=True)
+        return
+    say_what_was_built(folder.manifest, folder.path)
+
+
+def runtimes_named(text: str) -> tuple[str, ...]:
+    """Return what --runtimes names, `all` being what this machine has. Raises `CommandError` for one it lacks."""
+    with faults_of_the_build("for other runtimes"):
+        from variants.porting.extend import all_runtimes, usable_runtimes
+
+        if text == "all":
+            return all_runtimes(lambda line: typer.echo(line, err=True))
+        return usable_runtimes(_listed(text))
+
+
+def _listed(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
 @contextmanager

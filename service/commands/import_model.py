@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands.build import faults_of_the_build, say_what_was_built
+from service.commands.build import Runtimes, faults_of_the_build, port_one, runtimes_named, say_what_was_built
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Models, settings_from
 
@@ -48,6 +48,7 @@ def import_model(
     ] = None,
     description: Annotated[str, typer.Option(metavar="TEXT", help="What the model does.")] = "",
     models: Models = None,
+    runtimes: Runtimes = None,
     force: Annotated[bool, typer.Option("--force", help="Import a new revision of what exists already.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
@@ -68,6 +69,7 @@ def import_model(
     for flag, value in (("--scale", scale), ("--slo-ms", slo_ms)):
         if value is not None and not 0.0 < value < math.inf:
             raise CommandError(f"{flag}: expected a finite number over 0, got {value:g}", _USAGE)
+    named = None if runtimes is None else runtimes_named(runtimes)
     repository = Repository(repository_path)
     if not force and name in repository.families():
         raise CommandError(f"{name}: exists already in {repository_path}; --force imports a new revision")
@@ -89,5 +91,9 @@ def import_model(
         )
         title = f"importing {name}"
         display = LineDisplay(title) if plain else open_display(title)
-        folder = build_family(imported_family(name, model, samples, options), repository, display=display)
+        spec = imported_family(name, model, samples, options)
+        folder = build_family(spec, repository, display=display)
+    if named is not None:
+        port_one(spec, repository_path, named, plain=plain)
+        return
     say_what_was_built(folder.manifest, folder.path)

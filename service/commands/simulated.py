@@ -62,9 +62,11 @@ def setup_of(settings: Settings, name: str, variants: Sequence[str] | None, mach
 
 
 def _chosen(folder: RevisionFolder, wanted: Sequence[str] | None) -> list[VariantManifest]:
+    from variants.runtimes.defaults import loaded_by_default
+
     known = {variant.name: variant for variant in folder.manifest.variants}
     if not wanted:
-        return [variant for variant in known.values() if variant.load_by_default] or list(known.values())
+        return loaded_by_default(folder.manifest)
     if unknown := [name for name in wanted if name not in known]:
         raise CommandError(f"{folder.manifest.name}: no variant {unknown[0]!r}, known are {', '.join(known)}", _USAGE)
     return [known[name] for name in dict.fromkeys(wanted)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from variants.manifest import FamilyManifest
+    from variants.ondevice.records import Export
     from variants.profiles import Executors, FamilyProfile
     from variants.report.contents import Report
 
@@ -110,6 +112,10 @@ def print_frontier(report: Report) -> None:
     if report.compared_rows:
         console.print(f"tied: no evidence of a difference on the same {report.compared_rows}", highlight=False)
     console.print(_beside(report))
+    if report.ports.lines:
+        _print_ports(console, report)
+    if report.exports:
+        console.print(_exports(report.exports))
     console.print(
         f"J per 1,000 answers: measured seconds of the processor times {report.watts_per_core:g} watts, an estimate; "
         f"logits off: by at most so much from the original model's",
@@ -118,6 +124,64 @@ def print_frontier(report: Report) -> None:
     if report.hypervolumes:
         shares = ", ".join(f"{plane} {share:.3f}" for plane, share in report.hypervolumes.items())
         console.print(f"hypervolume, a share of the box from guessing to perfection: {shares}", highlight=False)
+
+
+def _print_ports(console: Console, report: Report) -> None:
+    """Which runtime wins where, and whether ports are the same networks."""
+    ports = report.ports
+    table = Table(title="fastest runtime, and how many times as long onnxruntime takes", title_justify="left")
+    for column in ("variant", *(f"batch {batch}" for batch in ports.batches)):
+        table.add_column(column)
+    for contest in ports.contests:
+        wins = {win.batch: f"{win.runtime} x{win.ratio:.2f}" for win in contest.wins}
+        table.add_row(contest.variant, *(wins.get(batch, "-") for batch in ports.batches))
+    console.print(table)
+    table = Table(title="the same networks on other runtimes", title_justify="left")
+    table.add_column("variant")
+    for column in ("relative error", "other labels %", f"{report.metric}, points better [95 %]", "in any batch"):
+        table.add_column(column, justify="right")
+    for line in ports.lines:
+        table.add_row(
+            line.variant.name,
+            f"{line.parity.max_relative_error:.1e}",
+            f"{line.parity.label_flips * 100:.1f}",
+            str(line.quality or "-"),
+            "the same" if line.variant.invariance.invariant else "no",
+        )
+    console.print(table)
+
+
+def _exports(exports: Sequence[Export]) -> Table:
+    """What was exported for devices, beside the same variants as they are served."""
+    table = Table(title="files for devices: one row on one thread of this kind of machine", title_justify="left")
+    table.add_column("variant")
+    table.add_column("for")
+    for column in (
+        "tokens",
+        "MB",
+        "ms",
+        "ms as served",
+        "memory MB",
+        "accuracy %",
+        "as served",
+        "points better [95 %]",
+    ):
+        table.add_column(column, justify="right")
+    for one in exports:
+        low, high = (100 * bound for bound in one.interval)
+        table.add_row(
+            one.variant if one.precision == "fp32" else f"{one.variant}, {one.precision}",
+            one.target,
+            f"{one.tokens}",
+            _megabytes(one.size_bytes),
+            f"{one.median_s * 1e3:.3g}",
+            f"{one.server_median_s * 1e3:.3g}",
+            _megabytes(one.memory_bytes),
+            f"{one.accuracy * 100:.1f}",
+            f"{one.server_accuracy * 100:.1f}",
+            f"{one.difference * 100:+.1f} [{low:+.1f}, {high:+.1f}]{', a tie' if one.tied else ''}",
+        )
+    return table
 
 
 def _beside(report: Report) -> Table:

@@ -10,12 +10,14 @@ import numpy as np
 from variants.frontier import Frontier, ParetoPoint, dominated_area, frontier
 from variants.manifest import FamilyManifest, VariantManifest
 from variants.measurements import ServingFootprint
+from variants.ondevice.records import Export, read_exports
 from variants.paired import Comparison, compare
 from variants.preparation import open_preparation
 from variants.profiles import FamilyProfile, VariantTable
 from variants.report.cascades import CascadeCurve, cascade_curve
 from variants.report.exits import Exit, exits
 from variants.report.lineage import Step, lineage_tree
+from variants.report.ports import Ports, ports_of
 from variants.revision import RevisionFolder
 from variants.scores import Scores, read_scores
 from variants.selection import not_competing
@@ -67,6 +69,8 @@ class Report:
     curve: CascadeCurve | None
     exits: tuple[Exit, ...]
     lineage: tuple[Step, ...]
+    ports: Ports
+    exports: tuple[Export, ...]
     watts_per_core: float
 
     @property
@@ -105,6 +109,8 @@ def gather(folder: RevisionFolder, profile: FamilyProfile, watts_per_core: float
         curve=cascade_curve(folder, profile, loaded) if loaded else None,
         exits=exits(manifest, profile, scores),
         lineage=tuple(lineage_tree({name: manifest.variant(name).lineage for name in names})),
+        ports=ports_of(manifest, profile, comparisons),
+        exports=read_exports(folder),
         watts_per_core=watts_per_core,
     )
 
@@ -163,7 +169,7 @@ def _difference(manifest: FamilyManifest, variant: str) -> float | None:
 
 def _counted(folder: RevisionFolder, variant: VariantManifest) -> int | None:
     """Count the MACs of a variant of an older build; None where the tools of building are not installed."""
-    if folder.manifest.parts_of(variant.model_file).files:
+    if folder.manifest.parts_of(variant.model_file).files or not variant.model_file.endswith(".onnx"):
         # Builds that share weights count; where they did not, it cannot be done.
         return None
     try:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from variants.paired import Comparison
 from variants.report.contents import Report, share_of_the_box
 from variants.report.style import page_environment
 
@@ -20,7 +19,7 @@ TEMPLATE = "page.html.jinja"
 def render(report: Report, pictures: Mapping[str, str], cascades: str = "", *, now: datetime | None = None) -> str:
     """Return the page. `pictures` has an SVG for each plane, in order, `cascades` that of the cascades."""
     environment = page_environment(Path(__file__).parent)
-    environment.filters["points"] = points_gained
+    environment.filters |= {"points": str, "zip": zip}
     template = environment.get_template(TEMPLATE)
     return template.render(
         report=report,
@@ -40,9 +39,3 @@ def _cascade_volumes(report: Report) -> tuple[float, float] | None:
     both = [*singles, *((point.latency_s, point.quality) for point in report.curve.cascades)]
     dearest = max(cost for cost, _ in singles)
     return share_of_the_box(singles, guessing, dearest), share_of_the_box(both, guessing, dearest)
-
-
-def points_gained(comparison: Comparison) -> str:
-    """Say a difference in percentage points with its 95 % interval; a tie is called one."""
-    said = f"{comparison.difference * 100:+.1f} [{comparison.low * 100:+.1f}, {comparison.high * 100:+.1f}]"
-    return f"{said}, a tie" if comparison.tied else said

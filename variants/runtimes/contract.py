@@ -1,7 +1,7 @@
 """What every runtime gives: a model that is opened from a file, runs batches of numpy arrays, and is closed.
 
-A runtime is a module with a function `open_model`; `variants.session.open_session` calls it and adds what is the same
-for all: how long opening took, what it took of memory, and one line about a file that is no model.
+A runtime is a module of this package with a function `open_model`; `variants.session.open_session` calls it and adds
+what is the same for all: how long opening took, what it took of memory, and one line about a file that is no model.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from variants.tables import HeldTable
+if TYPE_CHECKING:
+    from variants.tables import HeldTable
 
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the name of the model's input or output. The first dimension of each is rows."""
@@ -23,6 +24,8 @@ Tensors = Mapping[str, NDArray[Any]]
 class SessionOptions:
     """How sessions run. `threads` is the number of threads that work on one batch (at least 1).
 
+    `slots` is how many batches a session is to run at the same time; more than that wait for each other where a runtime
+    has to set threads or memory aside for each.
     `arena` keeps the memory of the largest batch ever run for the next one. Measured on a 4-layer text encoder, one
     thread, batch x tokens, arena off against on: fp32 1x32 +2 %, 8x32 +4 %, 32x32 +13 %; int8 0, 0 and +1 %. After one
     batch of 64x128 a session kept 33 MB (fp32) and 48 MB (int8) without the arena, 226 and 170 MB with it. A process
@@ -30,7 +33,12 @@ class SessionOptions:
     """
 
     threads: int = 1
+    slots: int = 1
     arena: bool = False
+
+
+class RuntimeUnavailableError(Exception):
+    """A runtime is there, but cannot be used on this machine. The message is one line that says what it needs."""
 
 
 class Model(Protocol):

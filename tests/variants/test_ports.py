@@ -1,0 +1,221 @@
+"""A built family gets its variants on other runtimes: the same networks, measured like all, and nothing trained."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.ported import POINTS, built, extended, load
+from variants.manifest import MANIFEST_FILE, FamilyManifest
+from variants.porting import ports
+from variants.porting.extend import all_runtimes, usable_runtimes
+from variants.porting.tools import PYTHON, ToolError, run_tool
+from variants.preparation import LOGITS
+from variants.profiles import load_profile
+from variants.report.contents import gather
+from variants.report.page import render
+from variants.repository import Repository
+from variants.revision import RevisionFolder
+from variants.runtimes import table
+from variants.runtimes.contest import contests, gain
+from variants.runtimes.defaults import loaded_by_default
+from variants.session import open_file
+from variants.spec import BuildError
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIMES = ("openvino", "torch")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The family, built, and extended once: the first revision is there still."""
+    repository = built(tmp_path_factory.mktemp("ports"))
+    extended(repository, RUNTIMES)
+    return repository
+
+
+@pytest.fixture
+def folder(repository: Repository) -> RevisionFolder:
+    return repository.open("points")
+
+
+def test_a_port_is_one_more_variant(folder: RevisionFolder) -> None:
+    """OpenVINO runs all files as they are; torch only float graphs, from files of its own."""
+    variants = {variant.name: variant for variant in folder.manifest.variants}
+    assert ["float", "other", "float-openvino", "other-openvino", "float-torch"] == list(variants)
+    assert {"onnxruntime", "openvino", "torch"} == {variant.runtime for variant in variants.values()}
+    assert variants["float"].model_file == variants["float-openvino"].model_file
+    assert "float-torch/model.pt2" == variants["float-torch"].model_file
+    assert ("by hand", "on torch") == variants["float-torch"].lineage
+    assert {} == folder.verify()
+
+
+def test_parity_is_recorded(folder: RevisionFolder) -> None:
+    """Of a float network, logits differ by rounding alone and no label does."""
+    for name in ("float-openvino", "other-openvino", "float-torch"):
+        parity = folder.manifest.variant(name).parity
+        assert parity is not None
+        assert (name.split("-")[0], 0.0) == (parity.reference, parity.label_flips)
+        assert parity.max_relative_error < 1e-5
+        assert ports.PARITY_ROWS == parity.compared_rows
+    assert folder.manifest.variant("float").parity is None
+
+
+def test_ports_are_measured_like_all(folder: RevisionFolder) -> None:
+    """Quality on the same rows, batch invariance, calibration and scores of their own, and a place in the profile."""
+    profile = load_profile(folder)
+    assert profile is not None
+    assert {variant.name for variant in folder.manifest.variants} == set(profile.variants)
+    base = folder.manifest.variant("float")
+    for name in ("float-openvino", "float-torch"):
+        port = folder.manifest.variant(name)
+        assert (base.quality, base.macs) == (port.quality, port.macs)
+        assert port.invariance.invariant
+        assert len(folder.calibration("float").label) == len(folder.calibration(name).label)
+
+
+def test_a_port_gives_the_logits_of_its_file(folder: RevisionFolder) -> None:
+    """What is opened by the manifest's words answers as the original does."""
+    rows = {"x": np.random.default_rng(5).standard_normal((7, 4)).astype(np.float32)}
+    wanted = open_file(folder, folder.manifest.variant("float").model).run(rows)[LOGITS]
+    for name in ("float-openvino", "float-torch"):
+        given = open_file(folder, folder.manifest.variant(name).model).run(rows)[LOGITS]
+        np.testing.assert_allclose(wanted, given, atol=1e-5)
+
+
+def test_the_report_says_which_runtime_wins(folder: RevisionFolder) -> None:
+    """A winner for each batch, never slower than onnxruntime, and each port's difference in quality is called a tie."""
+    profile = load_profile(folder)
+    assert profile is not None
+    report = gather(folder, profile)
+    assert ["float", "other"] == [contest.variant for contest in report.ports.contests]
+    assert all(win.ratio >= 1.0 for contest in report.ports.contests for win in contest.wins)
+    assert [True] * 3 == [line.quality is not None and line.quality.tied for line in report.ports.lines]
+    page = render(report, {})
+    assert 'id="runtimes"' in page
+    assert "float-openvino" in page
+
+
+def test_what_a_runtime_gained_is_said(folder: RevisionFolder) -> None:
+    """In how many cases it was faster, of those that were timed; nothing of one that was not."""
+    profile = load_profile(folder)
+    assert profile is not None
+    cells = sum(len(contest.ratios["openvino"]) for contest in contests(folder.manifest, profile))
+    assert gain("openvino", folder.manifest, profile).startswith("points: faster in ")
+    assert f"of {cells} cases" in gain("openvino", folder.manifest, profile)
+    assert gain("litert", folder.manifest, profile) == ""
+
+
+def test_what_is_ported_is_not_ported_again(repository: Repository) -> None:
+    """The active revision stays what it is; one more runtime would add to it."""
+    before = repository.active("points")
+    assert before == extended(repository, RUNTIMES).manifest.revision
+    assert ("torch",) == usable_runtimes(["torch", "onnxruntime", "torch"])
+
+
+def test_the_revision_before_is_served_as_before(repository: Repository) -> None:
+    """Its manifest is without the words for ports, as those of older versions are."""
+    first, second = repository.revisions("points")
+    fields = json.loads((repository.open("points", first).path / MANIFEST_FILE).read_text())
+    for variant in fields["variants"]:
+        assert ("onnxruntime", None) == (variant.pop("runtime"), variant.pop("parity"))
+    older = FamilyManifest.model_validate(fields)
+    assert repository.open("points", first).manifest == older
+    assert {} == repository.open("points", first).verify()
+    assert second == repository.active("points")
+
+
+def test_only_some_variants_are_ported(tmp_path: Path) -> None:
+    """Those that are named; one that is not there is said with those that are."""
+    repository = built(tmp_path)
+    with pytest.raises(BuildError, match="no variant 'none' on onnxruntime to port, known are float, other"):
+        extended(repository, ["openvino"], ["none"])
+    folder = extended(repository, ["openvino"], ["other"])
+    assert ["float", "other", "other-openvino"] == [variant.name for variant in folder.manifest.variants]
+
+
+def test_a_port_that_answers_otherwise_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With none left, nothing is published, and the reason is said."""
+    repository, said = built(tmp_path), io.StringIO()
+    monkeypatch.setattr(ports, "MOST_FLIPS", -1.0)
+    before = repository.active("points")
+    with pytest.raises(BuildError, match=r"no variant could be ported: BuildError: 0.0 % of its labels are not those"):
+        extended(repository, ["openvino"], said=said)
+    assert "float-openvino is left out" in said.getvalue()
+    assert (before, 1) == (repository.active("points"), len(repository.revisions("points")))
+
+
+def test_other_rows_are_refused(tmp_path: Path) -> None:
+    """A family whose data has changed is built anew: figures of other rows cannot stand beside each other."""
+    repository = built(tmp_path)
+    changed = replace(POINTS, load=partial(load, seed=1))
+    with pytest.raises(BuildError, match="its rows are not those that the revision was measured on; build it anew"):
+        extended(repository, ["openvino"], spec=changed)
+
+
+def test_runtimes_are_named_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for one that nobody knows, one for each that is not here; `all` leaves those out."""
+    with pytest.raises(BuildError, match="no runtime 'abacus', known are onnxruntime, onnxruntime-cuda, openvino,"):
+        usable_runtimes(["abacus"])
+    monkeypatch.setattr(table, "find_spec", lambda name: None if name == "openvino" else name)
+    with pytest.raises(BuildError, match="the runtime openvino is not installed: pip install"):
+        usable_runtimes(["openvino"])
+    said: list[str] = []
+    assert "torch" in all_runtimes(said.append)
+    assert any(line.startswith("the runtime openvino-bf16 is not installed") for line in said)
+
+
+def test_where_a_runtime_is_missing_the_original_is_loaded(
+    folder: RevisionFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revision that loads a port by default is served on a machine without its runtime, too."""
+    ported = tuple(
+        variant.model_copy(update={"load_by_default": variant.name == "float-openvino"})
+        for variant in folder.manifest.variants
+    )
+    manifest = folder.manifest.model_copy(update={"variants": ported})
+    assert ["float-openvino"] == [variant.name for variant in loaded_by_default(manifest)]
+    monkeypatch.setattr(table, "find_spec", lambda name: None)
+    assert ["float"] == [variant.name for variant in loaded_by_default(manifest)]
+
+
+def test_serving_imports_no_runtime_that_it_does_not_use(repository: Repository) -> None:
+    """A family with ports, of which none is loaded, is loaded without OpenVINO, LiteRT and torch."""
+    program = (
+        "import sys; from pathlib import Path; from service.loading import load_family; "
+        "from variants.repository import Repository; from variants.session import SessionOptions; "
+        f"load_family(Repository(Path({str(repository.root)!r})), 'points', SessionOptions(), ['float']); "
+        "print(sorted({'openvino', 'ai_edge_litert', 'torch'} & {name.split('.')[0] for name in sys.modules}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "[]" == ran.stdout.strip()
+
+
+def test_missing_converters_are_said(tmp_path: Path) -> None:
+    """One line names the command that installs them."""
+    with pytest.raises(ToolError, match="the converters are not installed: `make export-tools`"):
+        run_tool("variants.porting.litert_tool", {}, tmp_path / "python")
+
+
+def test_a_converter_that_fails_is_quoted(tmp_path: Path) -> None:
+    """The last line of what it says is the reason."""
+    with pytest.raises(ToolError, match=r"No module named variants.porting.nothing"):
+        run_tool("variants.porting.nothing", {}, Path(sys.executable))
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="the converters are not installed: run `make export-tools`")
+def test_a_variant_is_ported_to_litert(tmp_path: Path) -> None:
+    """Converted by LiteRT's own tools, it answers as the original: any number of rows, no label other."""
+    folder = extended(built(tmp_path), ["litert"])
+    port = folder.manifest.variant("float-litert")
+    assert port.parity is not None
+    assert ("float-litert/model.tflite", 0.0) == (port.model_file, port.parity.label_flips)
+    assert port.parity.max_relative_error < 1e-5

@@ -1,0 +1,172 @@
+"""Ports: variants of a revision on other runtimes. Nothing is trained; a port is the same network.
+
+OpenVINO reads the same files, so such a port takes no space on the disk, and its stages are ported with it. torch and
+LiteRT read files of their own, made from float graphs alone: their quantized operators are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from variants import evaluate
+from variants.assessment import MadeVariant
+from variants.manifest import StageManifest, VariantManifest
+from variants.measurements import Parity
+from variants.porting.litert_file import write_litert
+from variants.porting.program import write_program
+from variants.porting.shapes import signatures
+from variants.preparation import Preparer, Row
+from variants.recipes.artifact import EXPORT, Artifact
+from variants.revision import RevisionFolder
+from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, Runtime
+from variants.selection import not_competing
+from variants.session import Session, open_file
+from variants.spec import BuildError
+
+PARITY_ROWS = 256
+MOST_FLIPS = 0.02
+"""The share of labels that may differ from those of the same network on onnxruntime. Rounding to int8 in another order
+or computing in bfloat16 changes labels of rows that were undecided; more than that is another network."""
+FLOAT_ONLY = frozenset({"openvino-bf16", "torch", "litert"})
+"""Runtimes for which only float graphs are ported: they would compute quantized ones no better, or cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A variant on another runtime: what it is a port of, what was made, and its files as the manifest names them.
+
+    `stages` are those of its chain; they are new to the revision.
+    """
+
+    of: VariantManifest
+    made: MadeVariant
+    parity: Parity
+    model_file: str
+    stages: tuple[StageManifest, ...]
+
+
+def port_name(variant: str, runtime: str) -> str:
+    """Return what a variant is called on another runtime."""
+    return f"{variant}-{runtime}"
+
+
+def wanted_ports(
+    variants: Sequence[VariantManifest], runtimes: Sequence[str], only: Sequence[str] = ()
+) -> list[tuple[VariantManifest, Runtime]]:
+    """Return which variants are to be ported to which runtime: those that compete and are not ported yet.
+
+    With `only`, those that it names. Raises `BuildError` where it names one that does not exist or is a port itself.
+    """
+    known = {variant.name: variant for variant in variants}
+    for name in only:
+        if name not in known or known[name].runtime != ONNXRUNTIME:
+            originals = ", ".join(variant.name for variant in variants if variant.runtime == ONNXRUNTIME)
+            raise BuildError(f"no variant {name!r} on {ONNXRUNTIME} to port, known are {originals}")
+    left_out = not_competing(variants)
+    chosen = [known[name] for name in only] or [
+        variant for variant in variants if variant.runtime == ONNXRUNTIME and variant.name not in left_out
+    ]
+    return [
+        (variant, RUNTIMES[runtime])
+        for runtime in runtimes
+        for variant in chosen
+        if port_name(variant.name, runtime) not in known and (runtime not in FLOAT_ONLY or variant.recipe == EXPORT)
+    ]
+
+
+class Porter:
+    """Makes the ports of one revision, whose files lie in `folder`; new files are written there.
+
+    `rows` are prepared rows to compare answers on; `log` is told of ports that are left out.
+    """
+
+    def __init__(
+        self, folder: RevisionFolder, preparer: Preparer, rows: Sequence[Row], log: Callable[[str], None]
+    ) -> None:
+        self._folder = folder
+        self._preparer = preparer
+        self._rows = rows[:PARITY_ROWS]
+        self._log = log
+        self.left_out: dict[str, str] = {}
+
+    def make_all(self, wanted: Sequence[tuple[VariantManifest, Runtime]]) -> Iterator[Port | None]:
+        """Make one port after the other; None for one that is left out, whose reason is then in `left_out`."""
+        for variant, runtime in wanted:
+            name = port_name(variant.name, runtime.name)
+            try:
+                yield self._make(name, variant, runtime)
+            except Exception as error:  # noqa: BLE001 - converters and runtimes raise what they like
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                self.left_out[name] = reason.replace(f"{self._folder.path}/", "")[:300]
+                self._log(f"{name} is left out: {self.left_out[name]}")
+                self._remove(name, runtime)
+                yield None
+
+    def _make(self, name: str, variant: VariantManifest, runtime: Runtime) -> Port:
+        file = self._file(name, variant, runtime)
+        artifact = Artifact(
+            self._folder.file(file), variant.recipe, (*variant.lineage, f"on {runtime.name}"), variant.parameters
+        )
+        made = MadeVariant(name, artifact, {}, runtime=runtime.name)
+        session = made.open(artifact.path)
+        parity = self._parity(session, open_file(self._folder, variant.model), variant.name)
+        if parity.label_flips > MOST_FLIPS:
+            raise BuildError(f"{100 * parity.label_flips:.1f} % of its labels are not those of {variant.name}")
+        stages = self._stages(session, variant, runtime) if not runtime.rewrites else ()
+        paths = {stage.name: self._folder.file(stage.file) for stage in stages}
+        return Port(variant, MadeVariant(name, artifact, paths, runtime=runtime.name), parity, file, stages)
+
+    def _file(self, name: str, variant: VariantManifest, runtime: Runtime) -> str:
+        """What the runtime opens, written where it is not there already."""
+        if not runtime.rewrites:
+            return variant.model_file
+        graph, file = self._folder.file(variant.model_file), f"{name}/model{runtime.suffix}"
+        target = self._folder.path / file
+        target.parent.mkdir(exist_ok=True)
+        sizes = self._folder.manifest.sizes
+        feeds = self._preparer.collate([max(self._rows, key=len)] * 3)
+        if runtime.suffix == ".pt2":
+            write_program(graph, target, feeds, sizes[-1])
+        else:
+            write_litert(graph, target, signatures(feeds, sizes))
+        return file
+
+    def _remove(self, name: str, runtime: Runtime) -> None:
+        path = self._folder.path / name / f"model{runtime.suffix}"
+        if runtime.rewrites and path.parent.is_dir():
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+
+    def _stages(self, whole: Session, variant: VariantManifest, runtime: Runtime) -> tuple[StageManifest, ...]:
+        """The stages of the variant's chain on the runtime; none where they do not answer as the whole does."""
+        by_name = {stage.name: stage for stage in self._folder.manifest.stages}
+        stages = tuple(
+            StageManifest(name=port_name(name, runtime.name), file=by_name[name].file, runtime=runtime.name)
+            for name in variant.stages
+        )
+        chain = [open_file(self._folder, stage.model) for stage in stages]
+        if chain and not evaluate.paths_agree(whole, chain, self._preparer, self._rows[:16]):
+            self._log(f"{port_name(variant.name, runtime.name)}: its stages do not answer as its whole graph; not used")
+            return ()
+        return stages
+
+    def _parity(self, session: Session, reference: Session, name: str) -> Parity:
+        """Compare on the rows, in batches as evaluation has them."""
+        given, wanted = (evaluate.predict([one], self._preparer, self._rows)[0] for one in (session, reference))
+        if given.shape != wanted.shape or not np.isfinite(given).all():
+            raise BuildError(f"it gives logits {list(given.shape)} that are not all finite, as {name} does")
+        return parity_between(given, wanted, name)
+
+
+def parity_between(given: NDArray[np.float32], wanted: NDArray[np.float32], reference: str) -> Parity:
+    """Compare logits float32 [n, k] of the same rows with those of a reference."""
+    return Parity(
+        reference=reference,
+        max_relative_error=float(np.abs(given - wanted).max()) / max(1.0, float(np.abs(wanted).max())),
+        label_flips=float((given.argmax(axis=1) != wanted.argmax(axis=1)).mean()),
+        compared_rows=len(given),
+    )
