@@ -39,7 +39,6 @@ def export(
             show_default=False,
         ),
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Weights in int8, activations quantized as it runs.")] = False,
     models: Models = None,
 ) -> None:
     """Write a variant as a file for devices, check that it answers the same, and measure it.
@@ -60,7 +59,7 @@ def export(
         chosen = _variant(folder, variant)
         typer.echo(f"{family}: exporting {chosen.name} to {to}: some minutes", err=True)
         try:
-            done = export_variant(folder, chosen, to, precision="int8" if int8 else "fp32", tokens=tokens)
+            done = export_variant(folder, chosen, to, tokens=tokens)
         except ToolError as error:
             raise CommandError(f"{family}: {chosen.name} cannot be exported: {error}") from error
     _say(done, folder)

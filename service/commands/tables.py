@@ -170,7 +170,7 @@ def _exports(exports: Sequence[Export]) -> Table:
     for one in exports:
         low, high = (100 * bound for bound in one.interval)
         table.add_row(
-            one.variant if one.precision == "fp32" else f"{one.variant}, {one.precision}",
+            one.variant,
             one.target,
             f"{one.tokens}",
             _megabytes(one.size_bytes),

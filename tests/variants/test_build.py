@@ -212,7 +212,7 @@ def test_a_full_disk_ends_the_build(sides: FamilySpec, repository: Repository, m
     def fails(*given: object) -> None:
         raise full
 
-    monkeypatch.setattr("variants.build.save_scores", fails)
+    monkeypatch.setattr("variants.assessment.save_scores", fails)
     with pytest.raises(BuildError, match=message):
         build(sides, repository)
     assert [] == list((repository.root / "sides").iterdir())

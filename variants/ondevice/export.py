@@ -21,7 +21,7 @@ from variants.atomic import sha256_of
 from variants.fingerprint import machine_fingerprint
 from variants.manifest import EXPORTS_FOLDER, FamilyManifest, TextPreparation, VariantManifest
 from variants.measurements import Parity
-from variants.ondevice.records import SUFFIXES, Export, Precision, Target, save_export
+from variants.ondevice.records import SUFFIXES, Export, Target, save_export
 from variants.paired import compare
 from variants.porting.litert_file import write_litert
 from variants.porting.ports import parity_between
@@ -50,7 +50,6 @@ def export_variant(
     variant: VariantManifest,
     target: Target,
     *,
-    precision: Precision = "fp32",
     tokens: int | None = None,
 ) -> Export:
     """Write a file for devices, measure it, and keep both beside the revision.
@@ -68,10 +67,10 @@ def export_variant(
     rows = preparer.prepare({tensor.name: samples[tensor.name] for tensor in manifest.inputs}).values
     fitted = [row if row.ndim > 1 or len(row) <= tokens else _cut(row, tokens) for row in rows]
     shape = signature(preparer.collate(rows[:1]), 1, tokens)
-    file = f"{EXPORTS_FOLDER}/{_file_name(variant, target, precision, shape)}"
+    file = f"{EXPORTS_FOLDER}/{_file_name(variant, target, shape)}"
     path = folder.path / file
     path.parent.mkdir(exist_ok=True)
-    tools = _convert(folder.file(variant.model_file), path, shape, target, precision)
+    tools = _convert(folder.file(variant.model_file), path, shape, target)
     answers, seconds, measured = _measure(path, target, shape, preparer, fitted)
     session = open_file(folder, variant.model)
     served, served_s = _serve(session, preparer, rows)
@@ -80,7 +79,6 @@ def export_variant(
     export = Export(
         variant=variant.name,
         target=target,
-        precision=precision,
         tokens=tokens,
         file=file,
         sha256=sha256_of(path),
@@ -121,15 +119,14 @@ def _cut(row: Row, tokens: int) -> Row:
     return np.concatenate([row[: tokens - 1], row[-1:]])
 
 
-def _file_name(variant: VariantManifest, target: Target, precision: Precision, shape: Signature) -> str:
-    kind = "" if precision == "fp32" else f"-{precision}"
-    return f"{variant.name}{kind}-{shape.name}{SUFFIXES[target]}"
+def _file_name(variant: VariantManifest, target: Target, shape: Signature) -> str:
+    return f"{variant.name}-{shape.name}{SUFFIXES[target]}"
 
 
-def _convert(graph: Path, path: Path, shape: Signature, target: Target, precision: Precision) -> str:
+def _convert(graph: Path, path: Path, shape: Signature, target: Target) -> str:
     if target == "litert":
-        return write_litert(graph, path, [shape], precision)
-    order = {"graph": str(graph), "target": str(path), "precision": precision, "signature": shape._asdict()}
+        return write_litert(graph, path, [shape])
+    order = {"graph": str(graph), "target": str(path), "signature": shape._asdict()}
     tools: str = run_tool("variants.porting.executorch_tool", order)["tools"]
     return tools
 

@@ -16,7 +16,6 @@ from variants.revision import RepositoryError, RevisionFolder
 from variants.shared_parts import Sha256
 
 Target = Literal["litert", "executorch"]
-Precision = Literal["fp32", "int8"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 SUFFIXES: dict[Target, str] = {"litert": ".tflite", "executorch": ".pte"}
 RECORDS_FILE = "exports.json"
@@ -40,7 +39,6 @@ class Export(_Frozen):
 
     variant: Name
     target: Target
-    precision: Precision
     tokens: Annotated[int, Field(ge=1)]
     file: Annotated[str, Field(min_length=1, max_length=255)]
     sha256: Sha256
@@ -63,9 +61,9 @@ class Export(_Frozen):
     taken: AwareDatetime
 
     @property
-    def key(self) -> tuple[str, Target, Precision, int]:
+    def key(self) -> tuple[str, Target, int]:
         """What a later export of the same replaces."""
-        return self.variant, self.target, self.precision, self.tokens
+        return self.variant, self.target, self.tokens
 
     @property
     def tied(self) -> bool:

@@ -9,12 +9,11 @@ from variants.porting.shapes import Signature
 from variants.porting.tools import run_tool
 
 
-def write_litert(graph: Path, target: Path, wanted: Sequence[Signature], precision: str = "fp32") -> str:
+def write_litert(graph: Path, target: Path, wanted: Sequence[Signature]) -> str:
     """Convert a float graph to these signatures; return which tools did. Raises `ToolError`."""
     order = {
         "graph": str(graph),
         "target": str(target),
-        "precision": precision,
         "signatures": [one._asdict() for one in wanted],
     }
     tools: str = run_tool("variants.porting.litert_tool", order)["tools"]

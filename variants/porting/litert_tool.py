@@ -1,8 +1,7 @@
 """Runs in the converters' environment: a graph as a LiteRT file with one signature for each fixed shape.
 
-`python -m variants.porting.litert_tool ORDER.json RESULT.json`, where the order has `graph`, `target`, `precision`
-("fp32", or "int8": weights in int8, activations quantized while it runs) and `signatures`, each with `name`, `shapes`
-and `types` by input in the graph's order. The result says which `tools` made it.
+`python -m variants.porting.litert_tool ORDER.json RESULT.json`, where the order has `graph`, `target` and `signatures`,
+each with `name`, `shapes` and `types` by input in the graph's order. The result says which `tools` made it.
 """
 
 from __future__ import annotations
@@ -44,18 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         example = {name: torch.from_numpy(np.ones(shape, one["types"][name])) for name, shape in one["shapes"].items()}
         converter = converter.signature(one["name"], module, sample_kwargs=example)
     converter.convert(strict_export=False).export(order["target"])
-    if order["precision"] == "int8":
-        _quantize(Path(order["target"]))
     answered.write_text(json.dumps({"tools": f"litert-torch {version('litert-torch')}"}))
-
-
-def _quantize(path: Path) -> None:
-    """Put weights of matrices and tables into int8, each with a scale for every channel."""
-    from ai_edge_quantizer import quantizer, recipe  # noqa: PLC0415 - takes seconds, and not everybody wants it
-
-    quantizing = quantizer.Quantizer(str(path))
-    quantizing.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-    quantizing.quantize().export_model(str(path), overwrite=True)
 
 
 if __name__ == "__main__":
