@@ -263,7 +263,7 @@ def test_no_secret_is_told_anywhere(guarded: Server, collector: Collector) -> No
     with client_with(guarded, READ) as client, client.stream("GET", "/events") as events:
         told = next(events.iter_text())
     eventually(lambda: "traced" in str(collector.spans), "the request is traced")
-    eventually(lambda: "pareto.access:traced" in guarded.log_text(), "the request is in the access log")
+    eventually(lambda: "traced: sign/quick served" in guarded.log_text(), "the request is in the access log")
     log = guarded.log_text()
     everything = log + told + str(collector.spans) + "".join(answer.text + str(answer.headers) for answer in answers)
     digests = [sha256(key.encode()).hexdigest() for key in (INFER, BOUND, READ, ADMIN)]
