@@ -35,8 +35,11 @@ _FOR_OTHERS = frozenset({b"origin", b"forwarded", b"x-forwarded-for", b"x-real-i
 _HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::\d*)?")
 
 
-def check_admin(gateway: Gateway, peer: str | None, headers: Headers, *, on_admin_port: bool = False) -> None:
-    """Raise `ProtocolError` 403 where this caller, at the address `peer`, may not change what is served.
+def check_admin(
+    gateway: Gateway, asked: str, key: str, peer: str | None, headers: Headers, *, on_admin_port: bool = False
+) -> None:
+    """Raise `ProtocolError` 403 where this caller, at the address `peer`, may not change what is served; log what is
+    `asked` by those who may, with the name of their `key`.
 
     Without keys, `headers` (or the metadata of a call) must not tell of a browser or a proxy. A caller by a Unix socket
     has no address, and is not known to be on this machine.
@@ -45,22 +48,22 @@ def check_admin(gateway: Gateway, peer: str | None, headers: Headers, *, on_admi
         raise ProtocolError(
             FORBIDDEN, "changing what is served is closed: set `admin = true` or `admin_port` to open it to callers"
         )
-    if gateway.access.keys is not None:
-        return
-    if peer is None or not is_loopback(peer):
-        raise ProtocolError(
-            FORBIDDEN,
-            "changing what is served is open to callers on the gateway's machine alone: it has no API keys",
-        )
-    _check_sender(headers)
+    if gateway.access.keys is None:
+        if peer is None or not is_loopback(peer):
+            raise ProtocolError(
+                FORBIDDEN,
+                "changing what is served is open to callers on the gateway's machine alone: it has no API keys",
+            )
+        _check_sender(headers)
+    logger.info("%s for %s", asked, key or peer)
 
 
 def check_admin_request(gateway: Gateway, scope: Scope) -> None:
     """As `check_admin`, of an HTTP request."""
     client = scope.get("client")
     peer = client[0] if client else None
-    check_admin(gateway, peer, scope["headers"], on_admin_port=ON_ADMIN_PORT in scope)
-    logger.info("%s %r for %s", scope["method"], scope["path"][:120], scope.get(KEY_NAME, peer))
+    asked = f"{scope['method']} {scope['path'][:120]!r}"
+    check_admin(gateway, asked, scope.get(KEY_NAME, ""), peer, scope["headers"], on_admin_port=ON_ADMIN_PORT in scope)
 
 
 def _check_sender(headers: Headers) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -53,8 +53,9 @@ class AdminListener:
         self._serving = asyncio.create_task(self._server.serve([listening]))
         logger.info("admin routes at %s, port %d", host, port)
 
-    async def close(self) -> None:
-        """Let requests that run end, and close everything."""
+    async def close(self, drained: Awaitable[None]) -> None:
+        """Answer until all is `drained`, let requests that run end, and close everything."""
+        await drained
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving

@@ -36,19 +36,22 @@ FULL, HEAD_LARGE, HEAD_SLOW, UNREAD, UPGRADE = "full", "head_large", "head_slow"
 
 
 class Connections:
-    """The connections of one process by HTTP. `closed` counts those that were closed by reason."""
+    """The connections of one process by HTTP, at most so many on each of its `ports`, which share its files.
 
-    def __init__(self, most: int) -> None:
-        self.most = min(most, _most_possible())
+    `closed` counts those that were closed by reason.
+    """
+
+    def __init__(self, most: int, ports: int = 1) -> None:
+        self.most = min(most, max(1, _most_possible() // ports))
         """On each port. Beyond what the process may open nobody could be told that there are too many."""
         self.closed: dict[str, int] = {}
         self._open: set[BoundedProtocol] = set()
         self._seen: dict[BoundedProtocol, tuple[object, float]] = {}
         self._looking = False
         self._contexts: list[ssl.SSLContext] = []
-        self._renewed: Callable[[ssl.SSLContext], None] | None = None
-        self.renewals = 0
-        """How often the certificate was another one since the start."""
+        self._load: Callable[[ssl.SSLContext], None] | None = None
+        self.renewed: tuple[bytes, bytes] | None = None
+        """Private key and chain (PEM) of the certificate that replaced the first one, if any did."""
 
     @property
     def open(self) -> int:
@@ -59,10 +62,12 @@ class Connections:
         """One is closed for this reason."""
         self.closed[reason] = self.closed.get(reason, 0) + 1
 
-    def renew(self, load: Callable[[ssl.SSLContext], None]) -> None:
-        """Have `load` put another certificate into the contexts of all servers, for connections from now on."""
-        self._renewed = load
-        self.renewals += 1
+    def renew(self, load: Callable[[ssl.SSLContext], None], pair: tuple[bytes, bytes]) -> None:
+        """Have `load` put another certificate, which `pair` is, into the contexts of all servers, for connections from
+        now on.
+        """
+        self._load = load
+        self.renewed = pair
         for context in self._contexts:
             load(context)
 
@@ -72,8 +77,8 @@ class Connections:
         context = connection.config.ssl if connection.config.is_ssl else None
         if context is not None and context not in self._contexts:
             self._contexts.append(context)
-            if self._renewed is not None:
-                self._renewed(context)
+            if self._load is not None:
+                self._load(context)
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_later(LOOK_S, self._look)
@@ -187,7 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def _most_possible() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if files == resource.RLIM_INFINITY else max(1, files - OTHER_FILES)
+    return sys.maxsize if files == resource.RLIM_INFINITY else files - OTHER_FILES
 
 
 def bounded(connections: Connections) -> type[BoundedProtocol]:

@@ -11,17 +11,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.added_headers import add, adding
 from service.admin_access import ADMIN_PATHS, ON_ADMIN_PORT, check_admin_request
-from service.admin_listener import AdminListener
 from service.answering import Answering
 from service.canary_control import CanaryControl
-from service.connections import bounded
 from service.descriptions import Descriptions
 from service.eligibility import check_variant
 from service.exchange import (
@@ -37,20 +34,17 @@ from service.exchange import (
     send_error,
     send_whole,
 )
-from service.gate import gated
 from service.gateway import Gateway
 from service.inference import InferenceHandler
-from service.lifecycle import Lifecycle, Listener
+from service.lifecycle import Lifecycle
 from service.oip.errors import ProtocolError
 from service.oip.headers import read_headers
 from service.openapi.document import Served, openapi_document
+from service.other_ports import OtherPorts
 from service.page.pages import PRIVATE, Pages
 from service.protocol_pages import ProtocolPages, WrongMethodError, need
 from service.reloading import Reloading
 from service.repository_control import RepositoryControl
-
-if TYPE_CHECKING:
-    from service.rpc.server import RpcServer
 
 logger = logging.getLogger("pareto.dataplane")
 
@@ -89,18 +83,8 @@ class DataPlane:
         self._canaries = CanaryControl(gateway, self.control)
         descriptions = Descriptions(gateway, self.control, self._canaries)
         self._pages = ProtocolPages(gateway, descriptions)
-        listeners: list[Listener] = []
-        if gateway.settings.admin_port is not None:
-            protocol = bounded(gateway.connections)
-            listeners.append(AdminListener(gateway.settings, gated(self._on_admin_port, gateway), protocol))
-        self._rpc: RpcServer | None = None
-        if gateway.settings.grpc_port is not None:
-            # Here, because gRPC takes time and memory that replicas without it need not have.
-            from service.rpc.server import RpcServer  # noqa: PLC0415 - see above
-
-            self._rpc = RpcServer(gateway, answering, descriptions)
-            listeners.append(self._rpc)
-        self._lifecycle = Lifecycle(gateway, listeners, self._phase_changed)
+        self._others = OtherPorts(gateway, self._on_admin_port, answering, descriptions)
+        self._lifecycle = Lifecycle(gateway, self._others.listeners, self._others.changed)
         self._own_page = Pages(gateway, gateway.feed) if gateway.feed is not None else None
         self._fixed: dict[str, Handler] = {
             "/metrics": self._metrics,
@@ -146,11 +130,7 @@ class DataPlane:
             for variant in loaded.family.variants:
                 table[f"/v2/models/{name}/versions/{variant.name}/infer"] = (name, variant.name)
         self._infer_paths = table
-        self._phase_changed()
-
-    def _phase_changed(self) -> None:
-        if self._rpc is not None:
-            self._rpc.changed()
+        self._others.changed()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]

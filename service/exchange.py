@@ -20,6 +20,8 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
 REQUEST_TIMEOUT = 408
+SMALL_BYTES = 64 * 1024
+"""Up to here a body is decoded at once, a larger one by a thread; one without tensors is not larger."""
 JSON = b"application/json"
 BODY_TIMEOUT_S = 15.0
 """A caller that trickles its body, or never begins, is given up after this long."""

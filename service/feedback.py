@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
@@ -16,17 +16,20 @@ from router.agreement import Share
 from service.oip.errors import ECHO_CHARACTERS, malformed, shown
 from service.work import Answer
 
-ENTRY_BYTES = 450
-"""What an answer takes beside its rows, its place among the others included: 430 as measured with tracemalloc."""
+ENTRY_BYTES = 560
+"""What an answer takes beside its rows, its place among the others included: 540 as measured with tracemalloc."""
 ROW_BYTES = 48
 SHOWN_UNKNOWN = 100
 """Ids that nobody knows are named in the reply, so many at most; all are counted."""
 
 
-class Given(NamedTuple):
-    """An answer: the label and the variant of each row, whose it was, and when it was given."""
+Key: TypeAlias = tuple[str, str, str]
+"""Family, tenant and id."""
 
-    tenant: str
+
+class Given(NamedTuple):
+    """An answer: the label and the variant of each row, and when it was given."""
+
     labels: tuple[int, ...]
     variants: tuple[str, ...]
     given_s: float
@@ -44,29 +47,35 @@ class Counts:
 
 
 class Feedback:
-    """The last answers by family and id, `limit_bytes` of them and none older than `keep_s`; and the verdicts."""
+    """The last answers by family, tenant and id, `limit_bytes` of them and none older than `keep_s`; and the verdicts.
+
+    Tenants may use the same ids: neither forgets nor judges what is another's.
+    """
 
     def __init__(self, limit_bytes: int, keep_s: float, window_s: float) -> None:
         self._limit_bytes = limit_bytes
         self._keep_s = keep_s
         self._window_s = window_s
         # Ordered: in a plain dict the oldest is found behind all the places that older ones have left.
-        self._given: OrderedDict[tuple[str, str], Given] = OrderedDict()
+        self._given: OrderedDict[Key, Given] = OrderedDict()
+        # For those who speak for everybody: the tenant that was last answered under this id.
+        self._latest: dict[tuple[str, str], str] = {}
         self._held_bytes = 0
         self._counts: dict[tuple[str, str], Counts] = {}
         self.unknown: dict[str, int] = {}
         """Ids so far that meant no answer, by family."""
 
     def remember(self, family: str, name: str, answer: Answer, now: float) -> None:
-        """Keep what a request with this id was answered; an older one of that id is forgotten."""
+        """Keep what a request with this id was answered; an older one of that tenant and id is forgotten."""
         size_bytes = ENTRY_BYTES + len(name) + ROW_BYTES * len(answer.record.row_variants)
         if size_bytes > self._limit_bytes:
             return
-        key = (family, name)
-        if key in self._given:
-            self._forget(key)
+        tenant = answer.record.tenant
+        key = (family, tenant, name)
+        self._forget(key)
         labels = tuple(answer.answers.labels.tolist())
-        self._given[key] = Given(answer.record.tenant, labels, answer.record.row_variants, now, size_bytes)
+        self._given[key] = Given(labels, answer.record.row_variants, now, size_bytes)
+        self._latest[family, name] = tenant
         self._held_bytes += size_bytes
         while self._held_bytes > self._limit_bytes:
             self._forget(next(iter(self._given)))
@@ -74,25 +83,27 @@ class Feedback:
     def judge(self, family: str, label_names: Sequence[str], body: bytes, now: float, tenant: str = "") -> bytes:
         """Count what a body says, and the reply to it. Raises `ProtocolError` 400; then nothing of it is counted.
 
-        Who says which `tenant` it is judges that one's answers alone; those of others are not known.
+        Who says which `tenant` it is judges that one's answers alone; those of others are not known. Who says none
+        means the last answer of that id.
         """
         self._expire(now)
         index = {name: number for number, name in enumerate(label_names)}
-        known: dict[str, tuple[Given, list[int | None]]] = {}
+        known: dict[Key, tuple[Given, list[int | None]]] = {}
         unknown: list[str] = []
         for place, (name, said) in enumerate(_read(body)):
             labels = [_label(label, index, f"answers[{place}].labels[{row}]") for row, label in enumerate(said)]
-            given = self._given.get((family, name))
-            if given is None or name in known or (tenant and given.tenant != tenant):
+            key = (family, tenant or self._latest.get((family, name), ""), name)
+            given = self._given.get(key)
+            if given is None or key in known:
                 unknown.append(name)
                 continue
             if len(labels) != len(given.labels):
                 rows = f"{len(given.labels)} labels, one for each row of the request"
                 raise malformed(f"answers[{place}].labels", rows, str(len(labels)))
-            known[name] = (given, labels)
+            known[key] = (given, labels)
         judged = right = 0
-        for name, (given, labels) in known.items():
-            self._forget((family, name))
+        for key, (given, labels) in known.items():
+            self._forget(key)
             for label, answered, variant in zip(labels, given.labels, given.variants, strict=True):
                 if label is not None:
                     self._count(family, variant, label == answered, now)
@@ -134,10 +145,13 @@ class Feedback:
                 return
             self._forget(key)
 
-    def _forget(self, key: tuple[str, str]) -> None:
+    def _forget(self, key: Key) -> None:
         given = self._given.pop(key, None)
         if given is not None:
             self._held_bytes -= given.size_bytes
+            family, tenant, name = key
+            if self._latest.get((family, name)) == tenant:
+                del self._latest[family, name]
 
 
 def _read(body: bytes) -> list[tuple[str, list[Any]]]:

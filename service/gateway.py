@@ -85,7 +85,8 @@ class Gateway:
         self.reader = FamilyReader(lambda: self.settings, cascades=cascades)
         self.tenants = Tenants(settings)
         self.access = Access(read_keys(settings.keys_file))
-        self.connections = Connections(settings.max_connections)
+        ports = [settings.port, settings.admin_port, settings.grpc_port]
+        self.connections = Connections(settings.max_connections, sum(port is not None for port in ports))
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
         self.canaries = Canaries(self)

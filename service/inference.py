@@ -7,7 +7,18 @@ import logging
 
 from service.answering import LOOSENING, Answering, outputs_of
 from service.decision import decision
-from service.exchange import JSON, ClientGone, RawHeaders, Receive, Scope, Send, read_body, send_error, send_whole
+from service.exchange import (
+    JSON,
+    SMALL_BYTES,
+    ClientGone,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_error,
+    send_whole,
+)
 from service.gateway import Gateway
 from service.loading import LoadedFamily
 from service.oip.compression import compress, decompress
@@ -21,10 +32,9 @@ from service.origins import echoes
 logger = logging.getLogger("pareto.inference")
 
 OCTET_STREAM = b"application/octet-stream"
-DECODE_OFF_LOOP_BYTES = 64 * 1024
-"""Larger bodies are decoded in a thread. The parser holds the interpreter lock, so that alone would not do: the size
-of JSON is bounded, and so are the objects and lists in it, which cost the parser most."""
 MOST_CONTAINERS = 20_000
+"""Objects and lists cost the parser of JSON most. It holds the interpreter lock, so that decoding large bodies in a
+thread alone would not do."""
 
 COMPRESS_FROM_BYTES = 512
 """Shorter answers are not worth compressing, though the caller would take it."""
@@ -63,7 +73,7 @@ class InferenceHandler:
             if refusal := answering.refusal(loaded, headers, arrival_s, origin, loosened=loosened):
                 await send_error(send, refusal, echoed)
                 return
-            if len(body) > DECODE_OFF_LOOP_BYTES or headers.content_encoding:
+            if len(body) > SMALL_BYTES or headers.content_encoding:
                 request = await asyncio.to_thread(self._decode, loaded, body, headers)
             else:
                 request = self._decode(loaded, body, headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +111,13 @@ class Intake:
             return None
         if not self._gateway.canaries.is_running(trial):
             return None
-        answer = await self._ended(*self._submitted(trial.loaded, rows, asked))
-        self._gateway.canaries.tried(trial, asked.inputs, asked.variant is not None, answer)
-        return answer
+        request, pending = self._submitted(trial.loaded, rows, asked)
+        # Not behind the answer: the caller may have given up by then, and that is to count as well.
+        pending.add_done_callback(partial(self._tried, trial, asked))
+        return await self._ended(request, asyncio.shield(pending))
+
+    def _tried(self, trial: Tryout, asked: Asked, answer: asyncio.Future[Answer]) -> None:
+        self._gateway.canaries.tried(trial, asked.inputs, asked.variant is not None, answer.result())
 
     def _submitted(self, loaded: LoadedFamily, rows: Rows, asked: Asked) -> tuple[Request, asyncio.Future[Answer]]:
         gateway = self._gateway

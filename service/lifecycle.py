@@ -34,8 +34,8 @@ class Listener(Protocol):
     async def open(self) -> None:
         """Raises `OSError` whose text names the setting that is in the way."""
 
-    async def close(self) -> None:
-        """Close it; nothing that it took in is lost."""
+    async def close(self, drained: Awaitable[None]) -> None:
+        """Close it, as nothing new is taken, and lose nothing of what was: that has its outcome once `drained`."""
 
 
 class Lifecycle:
@@ -105,9 +105,8 @@ class Lifecycle:
         await self._draining
 
     async def _end(self) -> None:
-        await self._gateway.drain()
-        for listener in self._listeners:
-            await listener.close()
+        drained = asyncio.ensure_future(self._gateway.drain())
+        await asyncio.gather(drained, *(listener.close(drained) for listener in self._listeners))
 
     async def _leave(self) -> None:
         """Be a lame duck, then drain."""

@@ -7,14 +7,12 @@ from time import monotonic
 import orjson
 
 from service.descriptions import Descriptions
-from service.exchange import Receive, Scope, Send, read_body, send_whole
+from service.exchange import SMALL_BYTES, Receive, Scope, Send, read_body, send_whole
 from service.gateway import Gateway
 from service.load_request import read_load_request
 from service.oip.errors import ProtocolError
 from service.oip.headers import tenant_of
 from service.oip.metadata import read_index_request, readiness
-
-INDEX_LIMIT_BYTES = 64 * 1024
 
 
 class WrongMethodError(ProtocolError):
@@ -38,11 +36,11 @@ class ProtocolPages:
         match parts:
             case ["repository", "index"]:
                 need(method, "POST")
-                body = await read_body(receive, INDEX_LIMIT_BYTES, None)
+                body = await read_body(receive, SMALL_BYTES, None)
                 content = orjson.dumps(self._descriptions.index(only_ready=read_index_request(body)))
             case ["repository", "models", name, "load" | "unload" as wanted]:
                 need(method, "POST")
-                asked = read_load_request(await read_body(receive, INDEX_LIMIT_BYTES, None))
+                asked = read_load_request(await read_body(receive, SMALL_BYTES, None))
                 change = self._descriptions.load if wanted == "load" else self._descriptions.unload
                 await change(name, asked)
                 content = b"{}"

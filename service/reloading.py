@@ -18,7 +18,7 @@ from service.oip.errors import ProtocolError
 from service.repository_control import RepositoryControl
 from service.scoped_settings import FamilySettings
 from service.settings import Settings
-from service.tls import check_certificate, load_certificate
+from service.tls import checked_pair, load_certificate
 
 logger = logging.getLogger("pareto.reloading")
 
@@ -53,15 +53,16 @@ class Reloading:
             try:
                 wanted = await asyncio.to_thread(self._read)
                 keys = await asyncio.to_thread(read_keys, self._gateway.settings.keys_file)
-                await asyncio.to_thread(check_certificate, self._gateway.settings)
+                started = self._gateway.settings
+                pair = await asyncio.to_thread(checked_pair, started) if started.ssl_certfile is not None else None
             except SettingsError as error:
                 raise ProtocolError(400, "settings are not applied: " + "; ".join(str(error).splitlines())) from None
             applied, restart = self._apply(wanted)
             if keys != self._gateway.access.keys:
                 self._gateway.access.keys = keys
                 applied.append("API keys")
-            if (started := self._gateway.settings).ssl_certfile is not None:
-                self._gateway.connections.renew(partial(load_certificate, settings=started))
+            if pair is not None:
+                self._gateway.connections.renew(partial(load_certificate, settings=started), pair)
                 applied.append("certificate")
             failed = await self._apply_to_families(wanted, applied)
         logger.info("settings read again: applied %s; a restart is needed for %s", applied or "-", restart or "-")

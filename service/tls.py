@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import TypeAlias
 
 from service.configuration import SettingsError
 from service.settings import Settings
+
+Pair: TypeAlias = tuple[bytes, bytes]
+"""A private key and a certificate chain (PEM)."""
+TRIES = 3
+"""Whoever renews a certificate writes two files, one after the other."""
 
 
 class _PasswordError(Exception):
@@ -35,6 +41,28 @@ def check_certificate(settings: Settings) -> None:
             f"ssl_certfile: {settings.ssl_certfile}: expected a certificate chain and, unless `ssl_keyfile` names "
             f"another file, its private key (PEM; {error.reason or 'nothing of that kind found'})"
         ) from None
+
+
+def checked_pair(settings: Settings) -> Pair:
+    """The private key and the chain that the files hold, both of one moment, checked.
+
+    Raises `SettingsError` as `check_certificate`, and where the files change while they are read.
+    """
+    for _ in range(TRIES):
+        before = _pair(settings)
+        check_certificate(settings)
+        if before == _pair(settings):
+            return before
+    raise SettingsError(f"ssl_certfile: {settings.ssl_certfile} changes while it is read; try again")
+
+
+def _pair(settings: Settings) -> Pair:
+    chain = settings.ssl_certfile
+    assert chain is not None, "asked only where there is a certificate"
+    try:
+        return (settings.ssl_keyfile or chain).read_bytes(), chain.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"ssl_certfile: {error.filename}: {error.strerror}") from None
 
 
 def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:

@@ -128,7 +128,7 @@ GRPC_STATUS: Mapping[int, GrpcStatus] = MappingProxyType(
         504: GrpcStatus.DEADLINE_EXCEEDED,
     }
 )
-"""By the HTTP status that the same failure has. Clients retry UNAVAILABLE by themselves, and nothing else."""
+"""By the HTTP status that the same failure has. Clients retry what their policy names: UNAVAILABLE, as a rule."""
 
 
 def dropped(outcome: Outcome, reason: Reason, retry_after_s: float = 1.0) -> DroppedError:

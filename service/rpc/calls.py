@@ -24,6 +24,9 @@ LEAST_TIMEOUT_S = 1e-6
 PUSHBACK = b"grpc-retry-pushback-ms"
 """When to come back, for clients that retry by themselves (gRFC A6)."""
 
+MOST_DETAILS_BYTES = 1024
+"""Clients refuse answers whose metadata are longer than some kilobytes, and then see neither code nor reason."""
+
 _CODES: Mapping[int, grpc.StatusCode] = MappingProxyType({code.value[0]: code for code in grpc.StatusCode})
 
 
@@ -89,4 +92,8 @@ def as_metadata(*headers: tuple[bytes, bytes]) -> tuple[tuple[str, bytes], ...]:
 
 async def refuse(context: Context, error: ProtocolError, echoed: RawHeaders) -> Never:
     """End the call with an error; raises what ends it."""
-    await context.abort(code_of(error.status), error.message, as_metadata(*echoed, *refusal_metadata(error)))
+    details = error.message.encode("utf-8", "replace")
+    if len(details) > MOST_DETAILS_BYTES:
+        details = details[:MOST_DETAILS_BYTES] + b"..."
+    said = as_metadata(*echoed, *refusal_metadata(error))
+    await context.abort(code_of(error.status), details.decode("utf-8", "ignore"), said)

@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import grpc
 
+from service.configuration import SettingsError
 from service.connections import Connections
 from service.settings import Settings
-
-logger = logging.getLogger("pareto.rpc")
+from service.tls import Pair, checked_pair
 
 
 class Certificate:
-    """The files that `ssl_certfile` and `ssl_keyfile` name, as they were when the certificate was last renewed."""
+    """What the files that `ssl_certfile` and `ssl_keyfile` name held when the certificate was last renewed."""
 
     def __init__(self, settings: Settings, connections: Connections) -> None:
         self._settings = settings
         self._connections = connections
-        self._read = 0
+        self._shown: Pair | None = None
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What a port speaks TLS with. Raises `OSError` for a file that cannot be read."""
+        """What a port speaks TLS with. Raises `OSError` for files that cannot be used."""
         # Its types know of no answer that means "go on with the last one", which its documentation has.
-        fetch: Any = self._fetch
-        return grpc.dynamic_ssl_server_credentials(self._configuration(), fetch)
-
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        certificate, key = self._settings.ssl_certfile, self._settings.ssl_keyfile
-        assert certificate is not None, "TLS is spoken only where there is a certificate"
+        fetch: Any = self.fetch
         try:
-            pair = (key or certificate).read_bytes(), certificate.read_bytes()
-        except OSError as error:
-            raise OSError(error.errno, f"ssl_certfile: {error.filename}: {error.strerror}") from None
-        return grpc.ssl_server_certificate_configuration([pair])
+            return grpc.dynamic_ssl_server_credentials(_configuration(checked_pair(self._settings)), fetch)
+        except SettingsError as error:
+            raise OSError(0, str(error)) from None
 
-    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """Asked at each handshake, by a thread of gRPC's: another configuration, or none to go on with the last one."""
-        renewals = self._connections.renewals
-        if renewals == self._read:
+        renewed = self._connections.renewed
+        if renewed is None or renewed is self._shown:
             return None
-        self._read = renewals
-        try:
-            return self._configuration()
-        except OSError as error:
-            logger.error("%s; gRPC goes on with the certificate that it has", error.strerror)
-            return None
+        configuration = _configuration(renewed)
+        self._shown = renewed
+        return configuration
+
+
+def _configuration(pair: Pair) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([pair])

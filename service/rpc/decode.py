@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from service.exchange import SMALL_BYTES
 from service.oip.binary import from_blob
 from service.oip.datatypes import Array
 from service.oip.errors import ProtocolError, malformed
@@ -22,7 +23,7 @@ from service.oip.request import (
     wants_binary,
 )
 from service.oip.signature import Signature
-from service.rpc.open_inference_pb2 import InferParameter, ModelInferRequest
+from service.rpc.open_inference_pb2 import InferParameter, ModelInferRequest, ModelRepositoryParameter
 
 CONTENTS: Mapping[str, str] = {
     "BOOL": "bool_contents",
@@ -40,7 +41,6 @@ CONTENTS: Mapping[str, str] = {
 }
 """By datatype, the field that has its elements; the others travel raw alone."""
 
-WEIGH_FROM_BYTES = 64 * 1024
 MOST_FIELDS = 1000
 
 
@@ -50,7 +50,7 @@ def check_weight(message: bytes, limit_bytes: int) -> None:
     Raw tensors stay what they are. All the rest may be `limit_bytes`, and its fields are at most `MOST_FIELDS`. Raises
     `ProtocolError` 413, and 400 for what is no message.
     """
-    if len(message) <= WEIGH_FROM_BYTES:
+    if len(message) <= min(SMALL_BYTES, limit_bytes):
         return
     offset, fields, raw_bytes = 0, 0, 0
     while offset < len(message):
@@ -105,7 +105,7 @@ def decode_message(message: ModelInferRequest, signature: Signature, limits: Lim
     return InferRequest(message.id, parameters, inputs.arrays, inputs.rows, tuple(wanted.values()), binary)
 
 
-def parameters_of(given: Mapping[str, InferParameter]) -> Mapping[str, Any]:
+def parameters_of(given: Mapping[str, InferParameter] | Mapping[str, ModelRepositoryParameter]) -> Mapping[str, Any]:
     """Parameters as JSON would have them; one without a value is not there."""
     if not given:
         return NO_PARAMETERS

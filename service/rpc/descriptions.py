@@ -7,6 +7,7 @@ from service.gateway import Gateway
 from service.load_request import LoadRequest, load_request
 from service.oip.errors import ProtocolError
 from service.rpc import open_inference_pb2 as messages
+from service.rpc.decode import parameters_of
 
 Loading = messages.RepositoryModelLoadRequest | messages.RepositoryModelUnloadRequest
 
@@ -67,13 +68,17 @@ class RpcDescriptions:
         return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
 
+def model_of(request: Loading) -> str:
+    """The model's name, which KServe's clients have where Triton's have a repository."""
+    return request.model_name or request.repository_name
+
+
 def _loading(request: Loading) -> tuple[str, LoadRequest]:
-    """The model's name, and how it is to be loaded; KServe's clients have its name where Triton's have a repository."""
-    chosen = ((name, value, value.WhichOneof("parameter_choice")) for name, value in request.parameters.items())
-    asked = load_request({name: getattr(value, choice) for name, value, choice in chosen if choice is not None})
+    """The model's name, and how it is to be loaded."""
+    asked = load_request(parameters_of(request.parameters))
     if request.model_name:
         _only_repository(request.repository_name)
-    return request.model_name or request.repository_name, asked
+    return model_of(request), asked
 
 
 def _only_repository(name: str) -> None:

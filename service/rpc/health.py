@@ -14,18 +14,21 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from service.gateway import Gateway, Phase
 from service.oip.errors import ProtocolError
 from service.rpc.calls import Context
+from service.rpc.open_calls import OpenCalls
 
 SERVICE = "grpc.health.v1.Health"
 
-MOST_WATCHERS = 256
-"""At a time; balancers have one for each of their processes."""
+MOST_WATCHERS = 64
+"""At a time, a quarter of the calls that there may be beside inference; balancers have one for each of their
+processes."""
 
 
 class Health:
     """Answers `Check` and `Watch`; `inference_service` is the name of the service that stands for the whole replica."""
 
-    def __init__(self, gateway: Gateway, inference_service: str) -> None:
+    def __init__(self, gateway: Gateway, inference_service: str, calls: OpenCalls) -> None:
         self._gateway = gateway
+        self._calls = calls
         self._whole = ("", inference_service)
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
@@ -65,7 +68,7 @@ class Health:
                 status = self._status(service)
                 status = HealthCheckResponse.SERVICE_UNKNOWN if status is None else status
                 if status != told:
-                    await context.write(HealthCheckResponse(status=status))
+                    await self._calls.write(context, HealthCheckResponse(status=status))
                     told = status
                 if closed:
                     return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from math import ceil
+from typing import Any
 
 # Before gRPC is loaded: nothing here forks, and its lines would stand unformatted between those of the log.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -16,39 +18,44 @@ import grpc
 from google.protobuf.message import Message
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
-from service.access import Role
+from service.access import ANYBODY, Role
 from service.admin_access import check_admin
 from service.answering import Answering
+from service.connections import UNREAD_S
 from service.descriptions import Descriptions
+from service.exchange import BODY_TIMEOUT_S, RawHeaders
 from service.gateway import Gateway
 from service.oip.errors import ProtocolError
 from service.ports import occupant
 from service.rpc import open_inference_pb2 as messages
-from service.rpc.calls import Context, admitted, peer_address, refuse
+from service.rpc.calls import Context, admitted, peer_address
 from service.rpc.certificate import Certificate
-from service.rpc.descriptions import RpcDescriptions
+from service.rpc.descriptions import RpcDescriptions, model_of
+from service.rpc.entry import Answer, Entry, Handler
 from service.rpc.health import SERVICE as HEALTH
 from service.rpc.health import Health
 from service.rpc.inference import RpcInference
+from service.rpc.open_calls import OpenCalls
 from service.rpc.reading import MessageReader
 from service.rpc.reflection import PATH as REFLECTION
 from service.rpc.reflection import Reflection
 from service.settings import Settings
 
 logger = logging.getLogger("pareto.rpc")
-admin_logger = logging.getLogger("pareto.admin")
 
 INFERENCE = "inference.GRPCInferenceService"
 
 SPARE_CALLS = 256
 """Calls at a time besides those that wait for an answer: health, descriptions, what is being read."""
+CONNECTION_CALLS = 100
+"""At a time by one connection; a client with more waits by itself. The least that HTTP/2 recommends."""
 IDLE_MS = 5 * 60 * 1000
 """A connection without calls is closed after this long; clients open another one when they need it."""
+AGE_MS = 5 * 60 * 1000
+"""A connection takes no new calls after this long, and is closed when those that it has are answered: clients open
+another one, and so find replicas that were added."""
 END_S = 2.0
 """For so long answers that are ready may still be on their way when the server ends."""
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Behaviour: TypeAlias = "Callable[[Any, Context], Awaitable[Message]]"
 
 
 class RpcServer:
@@ -58,10 +65,13 @@ class RpcServer:
         settings = gateway.settings
         self._gateway = gateway
         self._reader = MessageReader(answering.inflight, settings.max_body_bytes)
-        self._health = Health(gateway, INFERENCE)
+        self._calls = OpenCalls(settings.backlog + SPARE_CALLS)
+        self._entry = Entry(gateway, self._calls)
+        self._health = Health(gateway, INFERENCE, self._calls)
         self._server: grpc.aio.Server | None = None
         inference = RpcInference(gateway, answering, self._reader)
-        self._methods = Methods(self._table(inference, RpcDescriptions(gateway, descriptions)))
+        table = self._table(inference, RpcDescriptions(gateway, descriptions))
+        self._methods = Methods(table, self._entry.unary("a method that there is not", _unimplemented))
 
     async def open(self) -> None:
         """Listen. Raises `OSError` that names the setting where that cannot be."""
@@ -70,7 +80,7 @@ class RpcServer:
         assert port is not None, "without a port there is no server"
         if taken := occupant(host, port, ("`host`", "`grpc_port`")):
             raise OSError(errno.EADDRINUSE, taken)
-        server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=_most_calls(settings))
+        server = grpc.aio.server(options=_options(settings, self._gateway.connections.most))
         server.add_generic_rpc_handlers((self._methods,))
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         tls = settings.ssl_certfile is not None
@@ -89,11 +99,16 @@ class RpcServer:
         """The replica, or a family of it, may be in another state than before: watchers are told."""
         self._health.changed()
 
-    async def close(self) -> None:
-        """Let the last answers go out, then close the port."""
+    async def close(self, drained: Awaitable[None]) -> None:
+        """Tell connections to go, answer what they have sent until all is `drained`, let the last answers go out."""
         self._health.close()
-        if self._server is not None:
-            await self._server.stop(END_S)
+        if self._server is None:
+            await drained
+            return
+        leaving = asyncio.create_task(self._server.stop(self._gateway.settings.drain_s + END_S))
+        await drained
+        await self._server.stop(END_S)
+        await leaving
 
     def _table(self, inference: RpcInference, said: RpcDescriptions) -> dict[str, Handler]:
         asked: list[tuple[str, type[Message], Callable[[Any], Awaitable[Message]], Role | None]] = [
@@ -107,89 +122,66 @@ class RpcServer:
             ("RepositoryModelLoad", messages.RepositoryModelLoadRequest, said.load, Role.ADMIN),
             ("RepositoryModelUnload", messages.RepositoryModelUnloadRequest, said.unload, Role.ADMIN),
         ]
+        entry = self._entry
         methods = {
-            f"/{INFERENCE}/{name}": _unary(self._caught(name, kind, answer, need)) for name, kind, answer, need in asked
+            f"/{INFERENCE}/{name}": entry.unary(name, self._asked(name, kind, answer, need))
+            for name, kind, answer, need in asked
         }
-        methods[f"/{INFERENCE}/ModelInfer"] = _unary(inference.infer)
-        methods[f"/{HEALTH}/Check"] = _unary(self._caught("Check", HealthCheckRequest, self._health.check, None))
-        methods[f"/{HEALTH}/Watch"] = grpc.stream_stream_rpc_method_handler(self._watch, None, _serialized)
+        methods[f"/{INFERENCE}/ModelInfer"] = entry.unary("ModelInfer", inference.infer)
+        check = self._asked("Check", HealthCheckRequest, self._health.check, None)
+        methods[f"/{HEALTH}/Check"] = entry.unary("Check", check)
+        methods[f"/{HEALTH}/Watch"] = entry.stream("Watch", self._watch)
         if self._gateway.settings.grpc_reflection:
-            about = Reflection(self._gateway.access, (INFERENCE, HEALTH))
-            methods[REFLECTION] = grpc.stream_stream_rpc_method_handler(about.info, None, _serialized)
+            about = Reflection(self._gateway.access, (INFERENCE, HEALTH), self._reader, self._calls)
+            methods[REFLECTION] = entry.stream("ServerReflectionInfo", about.info)
         return methods
 
-    def _caught(
+    def _asked(
         self, name: str, kind: type[Message], answer: Callable[[Any], Awaitable[Message]], need: Role | None
-    ) -> Behaviour:
-        """The handler of a method that gets a message of that kind, from callers with that role or (`None`) anybody."""
+    ) -> Answer:
+        """What answers a message of that kind without tensors, from callers with that role or (`None`) anybody."""
 
-        async def caught(_: object, context: Context) -> Message:
-            try:
-                if need is not None:
-                    key, metadata = admitted(self._gateway.access, context, need)
-                    if need is Role.ADMIN:
-                        peer = peer_address(context)
-                        check_admin(self._gateway, peer, metadata)
-                        admin_logger.info("%s for %s", name, key.name or peer)
-                return await answer(await self._reader.read_small(kind, context))
-            except ProtocolError as error:
-                self._gateway.metrics.protocol_error(error.status)
-                await refuse(context, error, [])
-            except grpc.aio.BaseError:
-                # gRPC's own: the call has ended already.
-                raise
-            except Exception:
-                logger.exception("%s failed", name)
-                self._gateway.metrics.protocol_error(500)
-                await refuse(context, ProtocolError(500, "internal error"), [])
+        async def asked(context: Context, _: RawHeaders) -> Message:
+            key, metadata = admitted(self._gateway.access, context, need) if need is not None else (ANYBODY, ())
+            request: Any = await self._reader.read_small(kind, context)
+            if need is Role.ADMIN:
+                what = f"{name} {model_of(request)[:80]!r}"
+                check_admin(self._gateway, what, key.name, peer_address(context), metadata)
+            return await answer(request)
 
-        return caught
+        return asked
 
-    async def _watch(self, _: object, context: Context) -> None:
-        try:
-            request = await self._reader.read_small(HealthCheckRequest, context)
-            await self._health.watch(request.service, context)
-        except ProtocolError as error:
-            await refuse(context, error, [])
+    async def _watch(self, context: Context, _: RawHeaders) -> None:
+        request = await self._reader.read_small(HealthCheckRequest, context)
+        await self._health.watch(request.service, context)
 
 
 class Methods(grpc.GenericRpcHandler):
-    """Finds the method that is called, by its path."""
+    """Finds the method that is called, by its path; `others` handles all that there are not."""
 
-    def __init__(self, table: dict[str, Handler]) -> None:
+    def __init__(self, table: dict[str, Handler], others: Handler) -> None:
         self._table = table
-        self._others = _unary(_unimplemented)
+        self._others = others
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """See `grpc.GenericRpcHandler`."""
         return self._table.get(handler_call_details.method, self._others)
 
 
-async def _unimplemented(_: object, context: Context) -> Message:
-    await refuse(context, ProtocolError(501, "no such method here; docs/grpc.md has those that there are"), [])
+async def _unimplemented(context: Context, _: RawHeaders) -> Message:
+    raise ProtocolError(501, "no such method here; docs/grpc.md has those that there are")
 
 
-def _unary(behaviour: Behaviour) -> Handler:
-    """Of a method that gets and gives one message; see `service.rpc.reading`."""
-    return grpc.stream_unary_rpc_method_handler(behaviour, None, _serialized)
-
-
-def _serialized(message: Message) -> bytes:
-    serialized: bytes = message.SerializeToString()
-    return serialized
-
-
-def _most_calls(settings: Settings) -> int:
-    return settings.backlog + SPARE_CALLS
-
-
-def _options(settings: Settings) -> list[tuple[str, int]]:
+def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
+    longest_s = max([settings.timeout_s, *map(settings.timeout_of, settings.families)])
     return [
         # Otherwise a second server would listen on the same port, and neither would know.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", _most_calls(settings)),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", CONNECTION_CALLS),
+        ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.max_connection_age_ms", AGE_MS),
+        ("grpc.max_connection_age_grace_ms", ceil(1e3 * (longest_s + BODY_TIMEOUT_S + UNREAD_S))),
     ]

@@ -213,6 +213,14 @@ def test_what_would_unfold_is_refused_before_it_is_parsed(name: str) -> None:
     assert caught.value.status == status
 
 
+def test_a_limit_holds_for_short_messages_too() -> None:
+    """Where it is lower than what is short."""
+    short = b"\x2a\x00" * 600
+    check_weight(short, 1200)
+    with pytest.raises(ProtocolError, match="got 1200"):
+        check_weight(short, 1199)
+
+
 @given(
     st.lists(st.binary(max_size=3000), max_size=40), st.text(max_size=9), st.lists(st.integers(1, 2**40), max_size=9)
 )

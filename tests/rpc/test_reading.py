@@ -1,4 +1,4 @@
-"""Messages are read within the memory that there is for bodies; calls that would need more wait for their turn."""
+"""Messages are read within the memory that there is for bodies; who says nothing keeps nobody else from being read."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import grpc
 import pytest
 
+from service.exchange import SMALL_BYTES
 from service.inflight import InflightBytes
 from service.oip.errors import ProtocolError
 from service.rpc.open_inference_pb2 import ModelReadyRequest
-from service.rpc.reading import SMALL_BYTES, MessageReader, parse
+from service.rpc.reading import MessageReader, parse
 
 LIMIT_BYTES = 100
 
@@ -19,9 +20,13 @@ LIMIT_BYTES = 100
 class Sender:
     """Stands in for a call's context: its message comes when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: str = "") -> None:
+        self.connection = connection or str(id(self))
         self.message: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.asked = False
+
+    def peer(self) -> str:
+        return self.connection
 
     async def read(self) -> Any:
         self.asked = True
@@ -61,8 +66,8 @@ async def _turns() -> None:
     assert inflight.held_bytes == 0
 
 
-def test_calls_are_read_in_turns() -> None:
-    """As many at a time as half of the memory holds; who has it, goes or fails makes room for the next."""
+def test_messages_that_come_take_half_of_the_memory_at_most() -> None:
+    """Who has its message, goes or fails makes room for the next."""
     asyncio.run(_turns())
 
 
@@ -90,6 +95,58 @@ async def _late(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_message_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody keeps a turn for ever."""
     assert asyncio.run(_late(monkeypatch)) == 408
+
+
+async def _silent() -> None:
+    inflight = InflightBytes(8 * LIMIT_BYTES)
+    reader = MessageReader(inflight, LIMIT_BYTES)
+    silent = [reading(reader, Sender("silent")) for _ in range(20)]
+    probes: list[Any] = [Sender("silent") for _ in range(20)]
+    unsaid = [asyncio.create_task(reader.read_small(ModelReadyRequest, probe)) for probe in probes]
+    await settled()
+    assert (inflight.held_bytes, sum(probe.asked for probe in probes)) == (2 * LIMIT_BYTES, 1)
+    said, probe = Sender("other"), Sender("other")
+    call: Any = probe
+    message, probed = reading(reader, said), asyncio.create_task(reader.read_small(ModelReadyRequest, call))
+    said.message.set_result(b"tensors")
+    probe.message.set_result(ModelReadyRequest(name="f").SerializeToString())
+    assert (await message, (await probed).name) == (b"tensors", "f")
+    for task in (*silent, *unsaid):
+        task.cancel()
+
+
+def test_a_connection_that_says_nothing_keeps_no_other_from_being_read() -> None:
+    """It has a part of the turns, however many calls it begins; probes take nothing of the memory for tensors."""
+    asyncio.run(_silent())
+
+
+async def _full() -> str:
+    inflight = InflightBytes(2 * LIMIT_BYTES)
+    inflight.hold(2 * LIMIT_BYTES)
+    sender = Sender()
+    sender.message.set_result(ModelReadyRequest(name="f").SerializeToString())
+    call: Any = sender
+    return (await MessageReader(inflight, LIMIT_BYTES).read_small(ModelReadyRequest, call)).name
+
+
+def test_a_probe_is_read_when_bodies_fill_the_memory() -> None:
+    """A replica that is busy is not one that is ill."""
+    assert asyncio.run(_full()) == "f"
+
+
+async def _ended() -> bool:
+    sender = Sender()
+    sender.message.set_result(grpc.aio.EOF)
+    task = reading(MessageReader(InflightBytes(1000), LIMIT_BYTES), sender)
+    await settled()
+    task.cancel()
+    await asyncio.wait((task,))
+    return task.cancelled()
+
+
+def test_a_call_that_has_ended_is_no_call_without_a_message() -> None:
+    """Both read alike at first; the one is cancelled right then, and nothing is counted."""
+    assert asyncio.run(_ended())
 
 
 async def _long() -> int:

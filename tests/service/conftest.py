@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.servers import Server, free_port, gateway, running
 from tests.service.families import sign_model, write_family
+from tests.service.grpc_caller import Caller, calling
 from tests.shared import made_once
 from variants.build import build_family
 from variants.families import load_family
@@ -52,6 +53,13 @@ def server(models: Path, grpc_port: int) -> Iterator[Server]:
     settings = {"PARETO_SLOTS": "2", "PARETO_GRPC_PORT": str(grpc_port), "PARETO_GRPC_REFLECTION": "true"}
     with running(gateway(models, settings)) as running_server:
         yield running_server
+
+
+@pytest.fixture
+def caller(server: Server, grpc_port: int) -> Iterator[Caller]:
+    """A gRPC client of the shared gateway."""
+    with calling(grpc_port) as one:
+        yield one
 
 
 @pytest.fixture

@@ -78,6 +78,12 @@ def trailing(call: Any) -> Mapping[str, str]:
     return dict(call.trailing_metadata() or ())
 
 
+def labels(response: ModelInferResponse) -> list[str]:
+    """The labels of a typed answer."""
+    (output,) = (one for one in response.outputs if one.name == "label")
+    return [label.decode() for label in output.contents.bytes_contents]
+
+
 def sign_request(*first: float, model: str = "sign", variant: str = "", **parameters: Any) -> ModelInferRequest:
     """An inference request for `sign` with one row for each value; parameters may be texts, truths and numbers."""
     rows = [value for x0 in first for value in (x0, 0.0, 0.0, 0.0)]

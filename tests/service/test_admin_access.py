@@ -103,7 +103,7 @@ def test_it_is_closed_unless_opened_or_on_the_admin_port() -> None:
         assert "set `admin = true` or `admin_port`" in refusal(closed, scope())
         assert "" == refusal(closed, scope(on_admin_port=True))
         with pytest.raises(ProtocolError, match="closed"):
-            check_admin(closed, "127.0.0.1", [])
+            check_admin(closed, "load", "", "127.0.0.1", [])
 
 
 @pytest.mark.parametrize("name", ["origin", "forwarded", "x-forwarded-for", "x-real-ip"])
@@ -111,8 +111,8 @@ def test_metadata_of_a_call_tell_of_a_proxy_as_headers_do(name: str) -> None:
     """GRPC asks by the same rule: who speaks for others needs a key."""
     metadata = [(name.encode(), b"10.0.0.7")]
     with pytest.raises(ProtocolError, match="closed to proxies"):
-        check_admin(gateway(), "127.0.0.1", metadata)
-    check_admin(gateway(keys=True), "127.0.0.1", metadata)
+        check_admin(gateway(), "load", "", "127.0.0.1", metadata)
+    check_admin(gateway(keys=True), "load", "ops", "127.0.0.1", metadata)
 
 
 @given(st.text(max_size=40))

@@ -187,10 +187,16 @@ def test_one_connection_too_many_is_told_so(client: httpx.Client) -> None:
 
 
 def test_no_more_are_taken_than_there_may_be_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that one too many is told so, instead of never being accepted."""
-    for files, expected in ((1024, 896), (100, 1), (resource.RLIM_INFINITY, 5000), (10_000, 5000)):
+    """So that one too many is told so, instead of never being accepted; ports share what the process may open."""
+    for files, ports, expected in (
+        (1024, 1, 896),
+        (1024, 3, 298),
+        (100, 1, 1),
+        (resource.RLIM_INFINITY, 3, 5000),
+        (20_000, 2, 5000),
+    ):
         monkeypatch.setattr("resource.getrlimit", lambda _, files=files: (files, files))
-        assert expected == Connections(5000).most
+        assert expected == Connections(5000, ports).most
 
 
 def test_websockets_are_refused(client: httpx.Client) -> None:

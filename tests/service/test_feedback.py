@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -185,6 +186,18 @@ def test_an_answer_is_forgotten_in_time() -> None:
     assert [(counts.rows, counts.correct) for _, _, counts in feedback.counts()] == [(1, 1)]
 
 
+def test_tenants_may_use_the_same_ids() -> None:
+    """Neither makes the other's answer forgotten; who speaks for everybody means the last one."""
+    feedback, told = Feedback(10_000, 60.0, 3600.0), b'{"answers":[{"id":"same","labels":[1]}]}'
+    for tenant in ("a", "b", "a"):
+        answer = answered(1)
+        feedback.remember("f", "same", answer._replace(record=answer.record._replace(tenant=tenant)), 0.0)
+    assert feedback.remembered == 2
+    known = [orjson.loads(feedback.judge("f", LABELS, told, 1.0, tenant))["answers"] for tenant in ("", "a", "b", "b")]
+    assert known == [1, 0, 1, 0]
+    assert (feedback.remembered, feedback._held_bytes, feedback._latest) == (0, 0, {})
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 40)), max_size=60), st.integers(0, 5000))
 def test_memory_is_bounded(answers: list[tuple[str, int]], limit_bytes: int) -> None:
     """What is remembered never takes more than allowed, and the last answer that fits is remembered."""
@@ -193,7 +206,7 @@ def test_memory_is_bounded(answers: list[tuple[str, int]], limit_bytes: int) -> 
         feedback.remember("f", name, answered(*[1] * rows), 0.0)
         size_bytes = ENTRY_BYTES + len(name) + ROW_BYTES * rows
         assert feedback.remembered * ENTRY_BYTES <= limit_bytes
-        assert (("f", name) in feedback._given) >= (size_bytes <= limit_bytes)
+        assert (("f", "a", name) in feedback._given) >= (size_bytes <= limit_bytes)
         assert feedback._held_bytes == sum(given.size_bytes for given in feedback._given.values()) <= limit_bytes
 
 
