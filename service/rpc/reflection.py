@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from service.access import Access, Role
-from service.exchange import RawHeaders
+from service.exchange import REQUEST_TIMEOUT, RawHeaders
 from service.oip.errors import ProtocolError
 from service.rpc.calls import Context, admitted
 from service.rpc.descriptors import POOL
@@ -49,5 +49,14 @@ class Reflection:
             self._streams -= 1
 
     async def _requests(self, context: Context) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-        while request := await self._reader.next_small(reflection_pb2.ServerReflectionRequest, context):
+        while True:
+            try:
+                request = await self._reader.next_small(reflection_pb2.ServerReflectionRequest, context)
+            except ProtocolError as error:
+                if error.status != REQUEST_TIMEOUT:
+                    raise
+                # Tools may keep a stream for the next question; they open another one where it has ended.
+                return
+            if request is None:
+                return
             yield request
