@@ -48,6 +48,7 @@ def checked_pair(settings: Settings) -> Pair:
 
     Raises `SettingsError` as `check_certificate`, and where the files change while they are read.
     """
+    check_certificate(settings)
     for _ in range(TRIES):
         before = _pair(settings)
         check_certificate(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import signal
 import socket
@@ -25,8 +26,10 @@ from loadtests.servers import free_port
 from service import cli
 from service.addresses import base_url
 from service.configuration import SettingsError
+from service.connections import Connections
+from service.rpc.certificate import Certificate
 from service.settings import Settings
-from service.tls import check_certificate
+from service.tls import check_certificate, checked_pair
 from tests.service.conftest import eventually, sign_body
 from tests.service.families import sign_model, write_family
 from tests.service.grpc_caller import Caller, sign_request
@@ -190,6 +193,24 @@ def test_another_certificate_is_shown_after_a_signal(started: Started) -> None:
         assert "certificate" in client.post("/admin/reload").json()["applied"]
     assert (400, True) == (refused.status_code, "ssl_certfile: " in refused.json()["error"])
     assert [after] * 2 == [shown_certificate(started, port) for port in ports]
+
+
+def test_what_is_renewed_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes another pair while one is read gets that one shown, whole; gRPC takes it once."""
+    authority, checks = trustme.CA(), itertools.count()
+    write_certificate(tmp_path, authority)
+    settings = Settings(ssl_certfile=tmp_path / "cert.pem", ssl_keyfile=tmp_path / "key.pem")
+    monkeypatch.setattr(
+        "service.tls.check_certificate", lambda _: write_certificate(tmp_path, authority) if next(checks) == 1 else None
+    )
+    pair = checked_pair(settings)
+    assert pair == ((tmp_path / "key.pem").read_bytes(), (tmp_path / "cert.pem").read_bytes())
+    connections = Connections(1)
+    certificate = Certificate(settings, connections)
+    assert certificate.fetch() is None
+    connections.renew(lambda _: None, pair)
+    assert certificate.fetch() is not None
+    assert certificate.fetch() is None
 
 
 def test_doctor_knows_it(started: Started, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
