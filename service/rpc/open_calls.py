@@ -73,7 +73,7 @@ class OpenCalls:
             task.cancel()
             del self._sending[task]
         if unread:
-            logger.warning("%d calls given up: nothing of their answers was read for %g s", len(unread), UNREAD_S)
+            logger.warning("%d calls given up: their answers were not read within %g s", len(unread), UNREAD_S)
         self._looking = bool(self._sending)
         if self._looking:
             loop.call_later(LOOK_S, self._look)

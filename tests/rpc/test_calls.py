@@ -23,7 +23,8 @@ class Refused:
 def test_details_are_cut(letter: str) -> None:
     """Those that list hundreds of models would be more than a client takes, which then sees neither code nor reason."""
     context: Any = Refused()
-    asyncio.run(refuse(context, ProtocolError(404, 3000 * letter), []))
+    ending: Any = refuse(context, ProtocolError(404, 3000 * letter), [])
+    asyncio.run(ending)
     assert context.code is grpc.StatusCode.NOT_FOUND
     assert MOST_DETAILS_BYTES - 3 <= len(context.details.encode()) <= MOST_DETAILS_BYTES + 3
     assert context.details.endswith("...")
