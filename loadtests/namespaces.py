@@ -60,7 +60,7 @@ def namespaced(count: int) -> Iterator[list[Machine]]:
         _ip("link", "add", name, "type", "bridge")
         _ip("addr", "add", f"{network}.1/24", "dev", name)
         _ip("link", "set", name, "up")
-        yield [_joined(namespace, name, f"{network}.{index + 2}") for index, namespace in enumerate(namespaces)]
+        yield [_joined(namespace, name, network, index + 2) for index, namespace in enumerate(namespaces)]
     finally:
         for namespace in namespaces:
             # With a namespace go its links, and with a link its other end.
@@ -74,8 +74,13 @@ def loopback(count: int) -> Iterator[list[Machine]]:
     yield [Machine(Host(f"127.0.0.{index + 2}")) for index in range(count)]
 
 
-def _joined(namespace: str, bridge: str, address: str) -> Machine:
-    """A new namespace with one link, `eth0`, whose other end is on the bridge."""
+def _joined(namespace: str, bridge: str, network: str, number: int) -> Machine:
+    """A new namespace with one link, `eth0`, whose other end is on the bridge.
+
+    This end of the bridge is its gateway to everywhere, though nothing is passed on from there: programs look at how
+    they would reach the world to learn their own address.
+    """
+    address = f"{network}.{number}"
     cable = namespace.replace("-", "v")
     _ip("netns", "add", namespace)
     _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
@@ -84,6 +89,7 @@ def _joined(namespace: str, bridge: str, address: str) -> Machine:
     _ip(*inside, "link", "set", "lo", "up")
     _ip(*inside, "addr", "add", f"{address}/24", "dev", "eth0")
     _ip(*inside, "link", "set", "eth0", "up")
+    _ip(*inside, "route", "add", "default", "via", f"{network}.1")
     return Machine(Host(address, (PROGRAM, "netns", "exec", namespace)), cable)
 
 

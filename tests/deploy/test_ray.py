@@ -1,0 +1,139 @@
+"""The gateway as an application of Ray Serve, on a real cluster of three raylets, one of which is killed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from loadtests.namespaces import NamespaceError
+from tests.deploy.ray_cluster import BIN, Cluster, cluster, wait_until
+from tests.service.conftest import sign_body
+from tests.service.families import sign_model, write_family
+from variants.repository import Repository
+
+REPLICAS = 2
+CALLERS = 3
+ATTEMPTS = 50
+PAUSE_S = 0.1
+QUICK, SLOW = (f"/v2/models/sign/versions/{name}/infer" for name in ("quick", "slow"))
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if not (BIN / "ray").exists():
+        pytest.skip("Ray is not installed: make clients")
+    repository = Repository(tmp_path_factory.mktemp("models"))
+    write_family(repository, "sign", {"quick": (sign_model(), 0.8), "slow": (sign_model(300), 0.9)})
+    # Ray's sockets are in it, whose paths have 107 characters at most.
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    try:
+        with cluster(2, folder) as running:
+            running.serve({"PARETO_MODELS": str(repository.root), "PARETO_ACCESS_LOG_SHARE": "1"})
+            wait_until(
+                lambda: running.count() == REPLICAS and is_ready(running.proxies[0]),
+                "all replicas are ready",
+                running.serving,
+            )
+            yield running
+    except NamespaceError as error:
+        pytest.skip(str(error))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Callers:
+    """Callers that try again, elsewhere, what failed; `attempts` by request id, 0 where none was answered."""
+
+    def __init__(self, proxies: list[str]) -> None:
+        self._proxies = proxies
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(CALLERS)
+        self.attempts: dict[str, int] = {}
+        self._callers = [self._pool.submit(self._call, number) for number in range(CALLERS)]
+
+    def stop(self) -> None:
+        """Returns once all have their last answer."""
+        self._stop.set()
+        self._pool.shutdown()
+        for caller in self._callers:
+            caller.result()
+
+    def _call(self, caller: int) -> None:
+        with httpx.Client(timeout=10.0) as client:
+            number = 0
+            while not self._stop.is_set():
+                name = f"{caller}-{number}"
+                self.attempts[name] = self._ask(client, name, caller + number)
+                number += 1
+
+    def _ask(self, client: httpx.Client, name: str, first: int) -> int:
+        for attempt in range(ATTEMPTS):
+            proxy = self._proxies[(first + attempt) % len(self._proxies)]
+            try:
+                answer = client.post(f"{proxy}{QUICK}", json=sign_body(1.0), headers={"x-request-id": name})
+            except httpx.TransportError:
+                time.sleep(PAUSE_S)
+                continue
+            if answer.status_code == 200:
+                return attempt + 1
+            time.sleep(PAUSE_S)
+        return 0
+
+
+def test_a_killed_node_takes_no_request_and_no_replica_with_it(ray: Cluster) -> None:
+    """Replicas are spread; a node is killed under load: who tries again sees no error, and two replicas serve again."""
+    assert [1, 1] == [ray.replicas(node) for node in ray.nodes]
+    before = ray.answered().keys()
+    callers = Callers(ray.proxies)
+    try:
+        wait_until(lambda: len(callers.attempts) > 100, "requests flow", ray.serving)
+        ray.nodes[0].kill()
+        wait_until(lambda: ray.replicas(ray.nodes[1]) == REPLICAS, "the other node has both replicas", ray.serving)
+        wait_until(
+            lambda: bool({name for name, ids in ray.answered().items() if ids} - before),
+            "the new one answers",
+            ray.serving,
+        )
+    finally:
+        callers.stop()
+    assert 0 not in callers.attempts.values()
+    assert max(callers.attempts.values()) > 1
+    assert callers.attempts.keys() <= {name for names in ray.answered().values() for name in names}
+
+
+def test_what_was_accepted_is_answered_before_replicas_end(ray: Cluster) -> None:
+    """Whoever waits when `serve run` is interrupted gets an answer."""
+    rows, names = 16, [f"last-{number}" for number in range(2 * REPLICAS)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = [pool.submit(_ask_slowly, ray.proxies[0], name, rows) for name in names]
+        wait_until(lambda: _unfinished(ray.proxies[0]) > 0, "requests are accepted", ray.serving)
+        ray.serving.tree()[0].send_signal(signal.SIGINT)
+        assert [200] * len(names) == [answer.result() for answer in answers]
+    wait_until(lambda: ray.count() == 0, "the replicas have ended", ray.head)
+
+
+def _ask_slowly(proxy: str, name: str, rows: int) -> int:
+    headers = {"x-request-id": name, "x-gateway-inference-objective": "batch"}
+    return httpx.post(f"{proxy}{SLOW}", json=sign_body(*[1.0] * rows), headers=headers, timeout=60.0).status_code
+
+
+def _unfinished(proxy: str) -> float:
+    """Requests without an outcome at some replica."""
+    text = httpx.get(f"{proxy}/metrics", timeout=30.0).text
+    return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("pareto_unfinished_requests "))
+
+
+def is_ready(proxy: str) -> bool:
+    try:
+        return httpx.get(f"{proxy}/v2/health/ready", timeout=5.0).status_code == 200
+    except httpx.TransportError:
+        return False
