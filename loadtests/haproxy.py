@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -27,6 +27,20 @@ def is_installed() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
+class Counted(NamedTuple):
+    """What a balancer has counted since it started: requests handed to a replica, each time anew; second attempts
+    after an answer that was none; and changes of the replica, for that or because it was not reached.
+    """
+
+    handed: int
+    repeated: int
+    moved: int
+
+    def since(self, before: Counted) -> Counted:
+        """What came after that."""
+        return Counted(*(now - then for now, then in zip(self, before, strict=True)))
+
+
 @dataclass(frozen=True, slots=True)
 class Balancer:
     """An HAProxy that runs: its `server`, and the socket for what operators ask."""
@@ -36,15 +50,23 @@ class Balancer:
 
     def states(self) -> dict[str, str]:
         """What it thinks of each replica, by name: `UP`, `DOWN`, `MAINT`, or on the way, as `UP 1/2`."""
-        head, *lines = self._ask("show stat").removeprefix("# ").splitlines()
-        names = head.split(",")
-        rows = (dict(zip(names, line.split(","), strict=False)) for line in lines if line)
-        found = [row for row in rows if row["pxname"] == "replicas" and row["svname"] != "BACKEND"]
-        return {row["svname"]: row["status"] for row in found}
+        return {row["svname"]: row["status"] for row in self._replicas()}
+
+    def counted(self) -> Counted:
+        """What it has counted of all replicas together; unlike the log, never late and never short of a line."""
+        rows = self._replicas()
+        return Counted(*(sum(int(row[column]) for row in rows) for column in ("stot", "wretr", "wredis")))
 
     def log(self) -> list[dict[str, Any]]:
         """What it has said of each request that has ended, in order: see `log-format` in its configuration."""
         return [orjson.loads(line) for line in self.server.said().splitlines() if line.startswith("{")]
+
+    def _replicas(self) -> list[dict[str, str]]:
+        """Its statistics of each replica, by the names of HAProxy's columns."""
+        head, *lines = self._ask("show stat").removeprefix("# ").splitlines()
+        names = head.split(",")
+        rows = (dict(zip(names, line.split(","), strict=False)) for line in lines if line)
+        return [row for row in rows if row["pxname"] == "replicas" and row["svname"] != "BACKEND"]
 
     def _ask(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as connection:

@@ -17,6 +17,7 @@ import pytest
 from loadtests import haproxy
 from loadtests.fetch import Answer, fetch
 from loadtests.fleet import DOWN, UP, Fleet, answered_by, fleet
+from loadtests.haproxy import Counted
 from loadtests.samples import Samples, read_samples
 from loadtests.sender import Sender, prepared
 from loadtests.servers import Server
@@ -124,7 +125,7 @@ def test_who_has_no_name_gets_one_and_operators_ask_replicas(whole: Fleet) -> No
 
 def test_a_killed_replica_takes_nothing_with_it(whole: Fleet, samples: tuple[Repository, Samples]) -> None:
     """What it held is answered by others, once; what it answered is answered; and nobody sees an error."""
-    victim = whole.replicas[1]
+    victim, before = whole.replicas[1], whole.front.counted()
     long = [f"killed-long-{number}" for number in range(6)]
     with load(whole, samples[1], "killed-") as sent, ThreadPoolExecutor(len(long)) as pool:
         answers = [pool.submit(asked, whole.front.server, name, 4) for name in long]
@@ -133,6 +134,7 @@ def test_a_killed_replica_takes_nothing_with_it(whole: Fleet, samples: tuple[Rep
         whole.wait_for(DOWN, victim)
         sent.sender.enough = True
         assert [200] * len(long) == [answer.result().status for answer in answers]
+    counted = whole.front.counted().since(before)
     victim_answered = {line["request_id"] for line in whole.front.log() if line["server"] == victim.name}
     victim.restart()
     statuses = sent.statuses
@@ -145,10 +147,12 @@ def test_a_killed_replica_takes_nothing_with_it(whole: Fleet, samples: tuple[Rep
     assert ours == set(elsewhere) | (victim_answered & ours)
     assert again <= set(elsewhere)
     assert again & set(long)
+    assert 0 < len(again) <= counted.moved
 
 
 def test_restarts_one_after_the_other_lose_nothing(whole: Fleet, samples: tuple[Repository, Samples]) -> None:
     """All requests are answered at the first attempt while every replica ends, with 0, and comes back."""
+    before = whole.front.counted()
     with load(whole, samples[1], "rolled-") as sent:
         for replica in whole.replicas:
             assert 0 == replica.stop()
@@ -158,8 +162,7 @@ def test_restarts_one_after_the_other_lose_nothing(whole: Fleet, samples: tuple[
     statuses = sent.statuses
     assert {200} == set(statuses.values())
     assert 0 == sent.sender.repeated
-    # The last lines of the log may still be on their way.
-    assert {"0"} == {line["retries"] for line in whole.front.log() if line["request_id"] in statuses}
+    assert Counted(handed=len(statuses), repeated=0, moved=0) == whole.front.counted().since(before)
 
 
 def test_what_a_pulled_cable_cuts_off_is_answered_elsewhere(whole: Fleet) -> None:
