@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loadtests.machine import Machine
 from loadtests.samples import Samples
 from loadtests.scoring import Fate, Score, score
-from loadtests.simulator import Machine, Simulation, simulate
+from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
 from router.contract import Family

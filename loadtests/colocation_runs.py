@@ -17,8 +17,8 @@ import numpy as np
 from loadtests.colocation_families import Arrivals, Burst, Member, Mix, draw, members, shares
 from loadtests.colocation_score import Shared
 from loadtests.colocation_simulator import Answered, apart, together
+from loadtests.machine import Machine
 from loadtests.routing_simulated import stopwatch
-from loadtests.simulator import Machine
 from loadtests.traces import Shape
 from router.policies import policy_named
 from router.policies.casc import Casc

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.colocation_families import Arrivals, Member
-from loadtests.simulator import Machine, replay
+from loadtests.machine import Machine
+from loadtests.simulator import replay
 from router.contract import Dispatch, Family, Outcome, Record, Request, Slot
 from router.limits import Limits
 from router.scheduler import Scheduler

@@ -25,11 +25,12 @@ from loadtests import servers
 from loadtests.calibration import calibrate, capacity_per_s
 from loadtests.fetch import fetch
 from loadtests.live import ATTEMPTS, LiveRunError, run_live, run_pinned
+from loadtests.machine import Machine
 from loadtests.report import score_json, write_json
 from loadtests.samples import Samples, read_samples
 from loadtests.scoring import Score, score
 from loadtests.sim_plot import draw_side_by_side
-from loadtests.simulator import Machine, simulate
+from loadtests.simulator import simulate
 from loadtests.traces import Shape, TraceError, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import Family

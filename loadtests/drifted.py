@@ -17,10 +17,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from loadtests.machine import Machine
 from loadtests.report import percent
 from loadtests.samples import Samples
 from loadtests.scoring import score
-from loadtests.simulator import Machine, simulate
+from loadtests.simulator import simulate
 from loadtests.synthetic import synthetic
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload

@@ -27,12 +27,13 @@ from rich.table import Table
 from loadtests.calibration import TYPICAL
 from loadtests.compare import profiled_family
 from loadtests.live import LiveRunError
+from loadtests.machine import Machine
 from loadtests.outer_loop_live import add_live_options, run_live_loop
 from loadtests.outer_loop_played import AdvisedScheduler, Cadence, PlayedPrometheus, Truth
 from loadtests.samples import Samples, read_samples
 from loadtests.scoring import score
 from loadtests.servers import ServerError
-from loadtests.simulator import Machine, simulate
+from loadtests.simulator import simulate
 from loadtests.suite import Trace, Yardsticks, draw, measure
 from loadtests.synthetic import NAME as SYNTHETIC
 from loadtests.synthetic import synthetic

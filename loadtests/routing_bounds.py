@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.bounds import lp_bound
+from loadtests.machine import Machine
 from loadtests.paired import mean_difference
 from loadtests.routing_goals import Goal
 from loadtests.routing_output import progress
 from loadtests.routing_simulated import Bench
 from loadtests.routing_table import RunTable
-from loadtests.simulator import Machine
 from loadtests.suite import Trace
 
 NEAR = 0.97

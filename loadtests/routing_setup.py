@@ -12,12 +12,12 @@ import orjson
 
 from loadtests.calibration import TYPICAL, profiled_noise
 from loadtests.compare import profiled_family
+from loadtests.machine import Machine
 from loadtests.report import write_json
 from loadtests.revision import commit_of
 from loadtests.routing_runs import BookError
 from loadtests.routing_simulated import Bench
 from loadtests.samples import Samples, read_samples
-from loadtests.simulator import Machine
 from loadtests.suite import Trace, measure, recorded_trace, traces_named
 from loadtests.synthetic import NAME as SYNTHETIC
 from loadtests.synthetic import synthetic

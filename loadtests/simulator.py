@@ -9,97 +9,21 @@ batches that have ended are taken back late, and while all slots are busy what i
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from loadtests.machine import FATES, Machine, Running
 from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
-from router.contract import NEVER, Dispatch, Family, Outcome, Record, Request, Slot
-from router.latency import LatencyModel
+from router.contract import NEVER, Dispatch, Family, Record, Request, Slot
 from router.limits import Limits
 from router.scheduler import Scheduler
 from router.view import Policy
-
-FATES = {
-    Outcome.SERVED: Fate.ANSWERED,
-    Outcome.SERVED_LATE: Fate.ANSWERED,
-    Outcome.REJECTED_FULL: Fate.REFUSED,
-    Outcome.REJECTED_INFEASIBLE: Fate.REFUSED,
-    Outcome.REJECTED_QUOTA: Fate.REFUSED,
-    Outcome.EXPIRED: Fate.EXPIRED,
-    Outcome.CANCELLED: Fate.FAILED,
-    Outcome.FAILED: Fate.FAILED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """How the simulated machine differs from the profile.
-
-    `slots` batches run at a time. Batch seconds are the profiled median times `slowdown` times exp(N(0, `noise`));
-    a share of `stragglers` takes `straggler_factor` times as long on top. A request reaches the scheduler
-    `inbound_s` after its sender meant to send it, and its answer is back `outbound_s` after its batch; with `ways_s`,
-    evenly spaced quantiles of both together, each request draws its own.
-
-    `batch_s` is what a batch costs beside the model: the decision, handing it over and back. A batch that was decided
-    ahead and has been handed over by then begins when the one before it ends. `request_s` is the
-    processor time of the event loop for one request, half of it when it arrives and half when it is answered, and
-    `refused_s` (by default as much) for one that is refused, which is neither decoded nor prepared: then half of that
-    when any request arrives, and the rest of what it takes when it is answered. The loop
-    does one after the other, so that it can itself be overrun, and so it does what a batch takes of it, `decision_s` to
-    be decided, handed out and taken back; while all slots are busy, `interference` times its work
-    is added to the batch that ends next, at most as much again as that takes: 1 where both share a core, less where the
-    loop has one of its own and shares memory, or the other half of a core that runs two threads.
-
-    A neighbour that comes and goes is there in the second half of every `hog_period_s` and makes everything that runs
-    then take `hog_factor` times as long.
-    """
-
-    slots: int = 1
-    noise: float = 0.08
-    slowdown: float = 1.0
-    stragglers: float = 0.0
-    straggler_factor: float = 5.0
-    inbound_s: float = 0.0
-    outbound_s: float = 0.0
-    ways_s: tuple[float, ...] = ()
-    batch_s: float = 0.0
-    request_s: float = 0.0
-    refused_s: float | None = None
-    decision_s: float = 0.0
-    interference: float = 1.0
-    hog_factor: float = 1.0
-    hog_period_s: float = 2.0
-
-    @property
-    def arriving_s(self) -> float:
-        """Processor time of the event loop for a request that arrives, whatever becomes of it."""
-        return 0.5 * (self.request_s if self.refused_s is None else min(self.refused_s, self.request_s))
-
-    def ending_s(self, outcome: Outcome) -> float:
-        """Processor time of the event loop for a request that ends so."""
-        refused = self.refused_s is not None and FATES[outcome] is Fate.REFUSED
-        return self.arriving_s if refused else self.request_s - self.arriving_s
-
-    def ends_s(self, start_s: float, work_s: float) -> float:
-        """When work that starts then and takes so many undisturbed seconds is done."""
-        if self.hog_factor == 1.0:
-            return start_s + work_s
-        half_s = self.hog_period_s / 2.0
-        now, left_s = start_s, work_s
-        half = int(now // half_s)
-        while True:
-            factor = self.hog_factor if half % 2 else 1.0
-            span_s = (half + 1) * half_s - now
-            if left_s * factor <= span_s:
-                return now + left_s * factor
-            now, left_s, half = now + span_s, left_s - span_s / factor, half + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +53,36 @@ def simulate(
     the scheduler's is wrong: the same variants in the same order. `make` makes the scheduler, from what `Scheduler`
     takes. Each request carries its index as id.
     """
+    outbound_s = outbound(machine, len(workload), rng)
+    only = replica(workload, family, samples, policy, machine, rng, limits, margin, truth, make)
+    for request in requests_of(workload, family, samples, machine):
+        only.offer(request)
+    only.run()
+    results = results_of(workload, samples, only.records, outbound_s)
+    return Simulation(results, tuple(only.records), tuple(only.dispatches))
+
+
+def replica(
+    workload: Workload,
+    family: Family,
+    samples: Samples,
+    policy: Policy,
+    machine: Machine,
+    rng: np.random.Generator,
+    limits: Limits | None = None,
+    margin: float | None = None,
+    truth: Family | None = None,
+    make: Callable[..., Scheduler] = Scheduler,
+) -> Replica:
+    """A replica that answers requests of this workload, as in `simulate`."""
     margins = None if margin is None else {family.name: margin}
-    slots = tuple(Slot(index) for index in range(machine.slots))
-    scheduler = make([family], slots, policy, limits, margins)
-    outbound_s = _outbound(machine, len(workload), rng)
-    requests = _requests(workload, family, samples, machine)
+    scheduler = make([family], tuple(Slot(index) for index in range(machine.slots)), policy, limits, margins)
 
     def confidences(dispatch: Dispatch) -> list[float]:
         confidence = samples.confidence[dispatch.variant]
         return [float(confidence[workload.sample[item.request_id]]) for item in dispatch.items]
 
-    records, dispatches = replay(scheduler, requests, [truth or family], machine, rng, confidences)
-    results = _results(workload, samples, records, outbound_s)
-    return Simulation(results, tuple(records), tuple(dispatches))
+    return Replica(scheduler, [truth or family], machine, rng, confidences)
 
 
 def replay(
@@ -154,125 +95,88 @@ def replay(
 ) -> tuple[list[Record], list[Dispatch]]:
     """Drive a scheduler through requests in order of arrival, until the last one has ended.
 
-    `families` have the profiles that the machine keeps to; `confidences` of a batch are those of its rows' answers.
     Returns records in the order in which requests ended, and batches as they were started.
     """
-    running = _Running(families, machine, rng)
-    arriving_s = machine.arriving_s
-    free_at = 0.0
-    records: list[Record] = []
-    dispatches: list[Dispatch] = []
-    wake_at, arrived = NEVER, 0
-    while True:
-        next_arrival_s = requests[arrived].arrival_s if arrived < len(requests) else NEVER
-        now = max(free_at, min(next_arrival_s, running.next_end_s(), wake_at))
-        if now == NEVER:
-            break
+    only = Replica(scheduler, families, machine, rng, confidences)
+    for request in requests:
+        only.offer(request)
+    only.run()
+    return only.records, only.dispatches
+
+
+class Replica:
+    """A scheduler and its machine, as far as the requests that were offered have taken them.
+
+    `families` have the profiles that the machine keeps to; `confidences` of a batch are those of its rows' answers.
+    `records` are in the order in which requests ended, `dispatches` as they were started.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        families: Sequence[Family],
+        machine: Machine,
+        rng: np.random.Generator,
+        confidences: Callable[[Dispatch], list[float]],
+    ) -> None:
+        self.records: list[Record] = []
+        self.dispatches: list[Dispatch] = []
+        self._scheduler = scheduler
+        self._machine = machine
+        self._confidences = confidences
+        self._running = Running(families, machine, rng)
+        self._waiting: deque[Request] = deque()
+        self._offered = 0
+        self._free_at = 0.0
+        self._wake_at = NEVER
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were offered and have not ended."""
+        return self._offered - len(self.records)
+
+    def offer(self, request: Request) -> None:
+        """Take a request that arrives when it says, not before those that were offered already."""
+        self._offered += 1
+        self._waiting.append(request)
+
+    def run(self, before_s: float = NEVER) -> None:
+        """Do everything that happens before that moment; without one, until the last request has ended."""
+        while (now := max(self._free_at, min(self._arrival_s(), self._running.next_end_s(), self._wake_at))) < before_s:
+            self._step(now)
+
+    def _arrival_s(self) -> float:
+        return self._waiting[0].arrival_s if self._waiting else NEVER
+
+    def _step(self, now: float) -> None:
+        scheduler, machine, running = self._scheduler, self._machine, self._running
         while (ended_s := running.next_end_s()) <= now:
             batch = running.pop()
-            answered = confidences(batch.dispatch)
+            answered = self._confidences(batch.dispatch)
             scheduler.complete(batch.dispatch.batch_id, now, ended_s - batch.began_s, answered, now - ended_s)
-        while arrived < len(requests) and max(free_at, requests[arrived].arrival_s) <= now:
-            scheduler.submit(requests[arrived], now)
+        arriving_s = machine.arriving_s
+        while max(self._free_at, self._arrival_s()) <= now:
+            scheduler.submit(self._waiting.popleft(), now)
             running.disturb(arriving_s)
-            arrived += 1
-            free_at = now + arriving_s
+            self._free_at = now + arriving_s
         turn = scheduler.poll(now)
         if turn.dispatches:
             decided_s = len(turn.dispatches) * machine.decision_s
             running.disturb(decided_s)
-            free_at = max(free_at, now) + decided_s
+            self._free_at = max(self._free_at, now) + decided_s
         for dispatch in turn.dispatches:
             running.start(dispatch, now)
         if turn.records:
             ending_s = sum([machine.ending_s(record.outcome) for record in turn.records])
             running.disturb(ending_s)
-            free_at = max(free_at, now) + ending_s
-        dispatches.extend(turn.dispatches)
-        records.extend(turn.records)
-        wake_at = turn.wake_at
-    return records, dispatches
+            self._free_at = max(self._free_at, now) + ending_s
+        self.dispatches.extend(turn.dispatches)
+        self.records.extend(turn.records)
+        self._wake_at = turn.wake_at
 
 
-class _Batch:
-    """A batch that runs since `began_s`, or from then on at the earliest; it may still be made longer by `spare_s`."""
-
-    __slots__ = ("began_s", "dispatch", "run_s", "spare_s")
-
-    def __init__(self, dispatch: Dispatch, run_s: float, began_s: float) -> None:
-        self.dispatch = dispatch
-        self.run_s = self.spare_s = run_s
-        self.began_s = began_s
-
-
-class _Running:
-    """The batches that run, by their ends, and how long new ones take."""
-
-    def __init__(self, families: Sequence[Family], machine: Machine, rng: np.random.Generator) -> None:
-        self._service = _ServiceTimes(families, machine, rng)
-        self._machine = machine
-        self._heap: list[tuple[float, int]] = []
-        self._batches: dict[int, _Batch] = {}
-        self._next: dict[int, _Batch] = {}
-
-    def next_end_s(self) -> float:
-        return self._heap[0][0] if self._heap else NEVER
-
-    def pop(self) -> _Batch:
-        ended_s, batch_id = heapq.heappop(self._heap)
-        ended = self._batches.pop(batch_id)
-        following = self._next.pop(ended.dispatch.slot, None)
-        if following is not None:
-            following.began_s = max(following.began_s, ended_s)
-            self._begin(following)
-        return ended
-
-    def start(self, dispatch: Dispatch, now: float) -> None:
-        batch = _Batch(dispatch, self._service.draw_s(dispatch), now + self._machine.batch_s)
-        if dispatch.ahead:
-            self._next[dispatch.slot] = batch
-        else:
-            self._begin(batch)
-
-    def _begin(self, batch: _Batch) -> None:
-        batch_id = batch.dispatch.batch_id
-        heapq.heappush(self._heap, (self._machine.ends_s(batch.began_s, batch.run_s), batch_id))
-        self._batches[batch_id] = batch
-
-    def disturb(self, loop_s: float) -> None:
-        """The event loop works for so many seconds."""
-        machine = self._machine
-        if loop_s == 0.0 or len(self._heap) < machine.slots:
-            return
-        end_s, batch_id = self._heap[0]
-        batch = self._batches[batch_id]
-        extra_s = min(batch.spare_s, machine.interference * loop_s)
-        batch.spare_s -= extra_s
-        heapq.heapreplace(self._heap, (end_s + extra_s, batch_id))
-
-
-class _ServiceTimes:
-    """Draws how long batches really take."""
-
-    def __init__(self, families: Sequence[Family], machine: Machine, rng: np.random.Generator) -> None:
-        self._profiles = {family.name: (family, LatencyModel(family)) for family in families}
-        self._machine = machine
-        self._rng = rng
-
-    def draw_s(self, dispatch: Dispatch) -> float:
-        machine = self._machine
-        family, profile = self._profiles[dispatch.family]
-        variant = family.index(dispatch.variant)
-        assert variant is not None, "a dispatched variant belongs to its family"
-        first = dispatch.items[0]
-        median_s = profile.median_s(variant, len(dispatch.items), first.size_class, dispatch.start)
-        factor = machine.slowdown * math.exp(machine.noise * self._rng.standard_normal())
-        if machine.stragglers > 0.0 and self._rng.random() < machine.stragglers:
-            factor *= machine.straggler_factor
-        return median_s * factor
-
-
-def _requests(workload: Workload, family: Family, samples: Samples, machine: Machine) -> list[Request]:
+def requests_of(workload: Workload, family: Family, samples: Samples, machine: Machine) -> list[Request]:
+    """What the scheduler is asked, in order of arrival; ids are places in the workload."""
     arrivals = (workload.arrival_s + machine.inbound_s).tolist()
     deadlines = (workload.arrival_s + machine.inbound_s + workload.slo_s).tolist()
     size_classes = samples.size_class[workload.sample].tolist()
@@ -282,7 +186,7 @@ def _requests(workload: Workload, family: Family, samples: Samples, machine: Mac
     ]
 
 
-def _outbound(machine: Machine, count: int, rng: np.random.Generator) -> Seconds:
+def outbound(machine: Machine, count: int, rng: np.random.Generator) -> Seconds:
     """Seconds of each request's way back, float64 [count]; all take equally long there, which keeps their order."""
     if not machine.ways_s:
         return np.full(count, machine.outbound_s)
@@ -292,7 +196,8 @@ def _outbound(machine: Machine, count: int, rng: np.random.Generator) -> Seconds
     return outbound_s
 
 
-def _results(workload: Workload, samples: Samples, records: list[Record], outbound_s: Seconds) -> Results:
+def results_of(workload: Workload, samples: Samples, records: Iterable[Record], outbound_s: Seconds) -> Results:
+    """What became of each request, from the records and the seconds of its way back, float64 [n]."""
     results = Results.pending(len(workload))
     arrival_s = workload.arrival_s.tolist()
     sample = workload.sample.tolist()

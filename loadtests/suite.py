@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from loadtests.machine import Machine
 from loadtests.samples import Samples
-from loadtests.simulator import Machine
 from loadtests.traces import Seconds, Shape, TraceError, arrivals, recorded
 from loadtests.workload import SloMix, Workload
 from router.contract import Family

@@ -1,15 +1,15 @@
 """What if: how a load would be answered by a family, a policy and so many replicas, in virtual time.
 
 The scheduler that serves makes the decisions; the load is drawn or recorded; rows, labels, answers and confidences are
-those of the family's samples. Each replica has a scheduler and a queue of its own; the balancer in front of them deals
-requests out in turn (round robin) and knows nothing of queues, so a cleverer one does no worse. A replica's event loop
-takes requests in one after the other, so it is also what bounds a replica of very quick models.
+those of the family's samples. Each replica has a scheduler and a queue of its own; the balancer in front of them sends
+a request to the one with the fewest in flight (`loadtests/balanced.py`). A replica's event loop takes requests in one
+after the other, so it is also what bounds a replica of very quick models.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from loadtests.balanced import simulate_fleet
 from loadtests.calibration import profiled_noise
+from loadtests.machine import Machine
 from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results, Score, score
-from loadtests.simulator import Machine, simulate
 from loadtests.traces import TraceError
 from loadtests.workload import Workload
 from router.contract import Family
@@ -157,20 +158,13 @@ def fewest(
     return [tried[replicas] for replicas in sorted(tried)]
 
 
-def dealt_out(workload: Workload, replicas: int) -> Iterator[Workload]:
-    """The part of each replica, in turn; replicas that get nothing are left out."""
-    for replica in range(min(replicas, len(workload))):
-        yield workload.of(slice(replica, None, replicas))
-
-
 def _served(setup: Setup, workload: Workload, replicas: int, seed: int) -> Results:
     """The results of the whole workload, in its order."""
-    merged = Results.pending(len(workload))
-    for replica, sent in enumerate(dealt_out(workload, replicas)):
-        rng, policy = np.random.default_rng([seed, replica]), policy_named(setup.policy)
-        run = simulate(sent, setup.family, setup.samples, policy, setup.machine, rng, setup.limits, setup.margin)
-        merged.put(slice(replica, None, replicas), run.results)
-    return merged
+    policies = [policy_named(setup.policy) for _ in range(replicas)]
+    rngs = [np.random.default_rng([seed, replica]) for replica in range(replicas)]
+    return simulate_fleet(
+        workload, setup.family, setup.samples, policies, setup.machine, rngs, setup.limits, setup.margin
+    )
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -79,7 +79,7 @@ def gateway(arguments: Mapping[str, Any]) -> Application:
     settings = load_settings()
     variables = settings.environment()
     variables.setdefault("PARETO_SLOTS", str(options.cores))
-    return Replica.options(
+    return Replica.options(  # type: ignore[attr-defined]  # its decorator makes the class a deployment
         num_replicas=options.replicas,
         # The gateway has a queue, and refuses what would be late; Ray's would hide how much waits.
         max_ongoing_requests=settings.backlog,

@@ -48,8 +48,13 @@ def print_table(setup: Setup, machine: str, load: str, forecasts: Sequence[Forec
     console = output()
     console.print(table)
     slots = f"{setup.machine.slots} slot{'s' if setup.machine.slots > 1 else ''}"
-    several = "; requests dealt out in turn" if max(forecast.replicas for forecast in forecasts) > 1 else ""
-    notes = [f"each replica: {slots} on {machine}{several}"]
+    several = (
+        "; a request goes to the one with the fewest in flight"
+        if max(forecast.replicas for forecast in forecasts) > 1
+        else ""
+    )
+    balanced = "; a request goes to the one with the fewest in flight" if several else ""
+    notes = [f"each replica: {slots} on {machine}{balanced}"]
     if enough := [forecast.replicas for forecast in forecasts if forecast.attainment.mean >= attainment]:
         fewest = "1 replica answers" if min(enough) == 1 else f"{min(enough)} replicas answer"
         notes.append(f"{fewest} {attainment * 100:.4g} % of requests in time")

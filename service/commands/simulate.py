@@ -81,7 +81,7 @@ def simulate(
     """Predict how a load would be answered: in time, how accurately, by which variants, on how many replicas.
 
     The scheduler that serves decides, in virtual time, with this machine's profile and the family's labelled samples.
-    Each replica is a machine like this one; requests are dealt out to replicas in turn.
+    Each replica is a machine like this one; a request goes to the one with the fewest in flight.
     """
     settings = settings_from(config, models=models, policy=policy, slots=slots, stages=stages)
     from service.commands.simulated import setup_of

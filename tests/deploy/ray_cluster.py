@@ -83,8 +83,10 @@ class Cluster:
         program = f"{connect}; print('connected', flush=True); input(); serve.delete({APPLICATION!r}); print('gone')"
         command = [*self._machines[0].host.enter, sys.executable, "-c", program]
         environment = {**os.environ, **ENVIRONMENT}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
+        ) as process:
 
             def delete() -> None:
                 said, _ = process.communicate("\n", timeout=LIMIT_S)

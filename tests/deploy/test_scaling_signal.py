@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from loadtests.simulator import Machine, simulate
+from loadtests.machine import Machine
+from loadtests.simulator import simulate
 from loadtests.synthetic import synthetic
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload

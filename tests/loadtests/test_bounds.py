@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.bounds import Group, best_schedule, fluid_value, lp_bound, oracle_accuracy
+from loadtests.machine import Machine
 from loadtests.scoring import Fate
-from loadtests.simulator import Machine, simulate
+from loadtests.simulator import simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import Family

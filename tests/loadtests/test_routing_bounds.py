@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from loadtests.machine import Machine
 from loadtests.routing_bounds import bound_goal, fractions, mean_over_median
 from loadtests.routing_table import RunTable
-from loadtests.simulator import Machine
 from tests.loadtests.test_routing import run
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.fetch import fetch
+from loadtests.machine import Machine
 from loadtests.routing import main
 from loadtests.routing_fleet import PINS, Fleet
 from loadtests.routing_live import settings_for
@@ -15,7 +16,6 @@ from loadtests.routing_live_robustness import copied
 from loadtests.routing_runs import read_runs
 from loadtests.routing_setup import Calibrated, open_stage, write_machine
 from loadtests.servers import ServerError
-from loadtests.simulator import Machine
 from variants.profiling import load_profile
 from variants.repository import Repository
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtests.machine import Machine
 from loadtests.scoring import Fate, score
-from loadtests.simulator import Machine, Simulation, simulate
+from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import Reason

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtests.simulator import Machine, simulate
+from loadtests.machine import Machine
+from loadtests.simulator import simulate
 from loadtests.suite import QUICK, SUITE, Trace, draw, measure, recorded_trace, traces_named
 from loadtests.synthetic import synthetic
 from loadtests.traces import TraceError

@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loadtests.load import Load
+from loadtests.machine import Machine
 from loadtests.scoring import Fate
-from loadtests.simulator import Machine, simulate
+from loadtests.simulator import simulate
 from loadtests.traces import Shape, TraceError
 from loadtests.whatif import (
     Forecast,
     Setup,
-    dealt_out,
     fewest,
     predict,
     read_machine,
@@ -57,16 +55,6 @@ def test_one_replica_is_the_simulator() -> None:
         np.testing.assert_array_equal(getattr(alone.results, column.name), getattr(found.first, column.name))
 
 
-@given(count=st.integers(1, 40), replicas=st.integers(1, 50))
-def test_every_request_goes_to_one_replica(count: int, replicas: int) -> None:
-    """Dealing out loses and doubles nothing, and no two replicas differ by more than one request."""
-    load = Workload(np.arange(count, dtype=np.float64), np.full(count, 0.1), np.arange(count))
-    parts = list(dealt_out(load, replicas))
-    assert list(range(count)) == sorted(sample for part in parts for sample in part.sample.tolist())
-    assert max(len(part) for part in parts) - min(len(part) for part in parts) <= 1
-    assert min(replicas, count) == len(parts)
-
-
 def test_every_request_has_a_result_whatever_the_replicas() -> None:
     """After merging, no request is left as not sent."""
     for replicas in (1, 3, 7):
@@ -79,7 +67,8 @@ def test_more_replicas_serve_an_overload_better() -> None:
     one, three = (predict(setup(), workloads(2500.0), replicas, nothing) for replicas in (1, 3))
     assert one.attainment.mean < 0.99 <= three.attainment.mean
     assert one.effective_accuracy.mean < three.effective_accuracy.mean
-    assert one.refused.mean > three.refused.mean == 0.0
+    assert one.refused.mean > 0.5
+    assert three.refused.mean < 0.001
 
 
 def test_the_search_finds_the_fewest() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests.simulator import Machine, simulate
+from loadtests.machine import Machine
+from loadtests.simulator import simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import BatchRecord, Dispatch, Escalation, Family, Record, Request, Slot
