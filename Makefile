@@ -14,7 +14,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -95,6 +95,10 @@ bench-churn: $(STAMPS)/dev ## resident memory while 200 variants come and go in 
 
 bench-colocation: $(STAMPS)/dev ## many families on one machine: who gets what, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.colocation $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-fleet: $(STAMPS)/dev ## three replicas behind HAProxy against one, capacity predicted and measured, ends under load (MODELS, ARGS)
+	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(BIN)/python -m loadtests.fleet_bench $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-drift: $(STAMPS)/dev ## a variant that has drifted, believed to have or not, simulated (ARGS)
 	@$(BIN)/python -m loadtests.drifted $(ARGS)

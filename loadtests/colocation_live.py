@@ -196,7 +196,8 @@ def _sent(asked: Arrivals, families: Sequence[Member], ports: Sequence[int]) -> 
             requests[place] = request
     slo_s = np.array([member.slo_s for member in families])[asked.member]
     workload = Workload(asked.arrival_s, slo_s, asked.sample)
-    sender = Sender("127.0.0.1", ports[0], requests, [ports[member] for member in asked.member.tolist()])
+    places = [("127.0.0.1", ports[member]) for member in asked.member.tolist()]
+    sender = Sender("127.0.0.1", ports[0], requests, places)
     go_first()
     started_s, sending = sender.run(workload)
     met, right = np.zeros(len(asked), dtype=np.bool_), np.zeros(len(asked), dtype=np.bool_)

@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,11 @@ class Balancer:
         """What it has counted of all replicas together; unlike the log, never late and never short of a line."""
         rows = self._replicas()
         return Counted(*(sum(int(row[column]) for row in rows) for column in ("stot", "wretr", "wredis")))
+
+    def take_out(self, names: Collection[str]) -> None:
+        """Send nothing new to these replicas; all others take part, or take part again."""
+        for name in self.states():
+            self._ask(f"set server replicas/{name} state {'drain' if name in names else 'ready'}")
 
     def log(self) -> list[dict[str, Any]]:
         """What it has said of each request that has ended, in order: see `log-format` in its configuration."""

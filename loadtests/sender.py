@@ -41,19 +41,21 @@ MOST_OPEN = 1024
 
 _HEAD_END = b"\r\n\r\n"
 
+Place = tuple[str, int]
+"""Host and port."""
+
 
 class Sender:
     """Sends the prepared requests of a workload; `seen` has for each index when its answer was whole, and its bytes.
 
-    With `ports`, each request goes to the port of its index.
+    With `places`, each request goes to the host and port of its index.
     """
 
-    def __init__(self, host: str, port: int, requests: Sequence[bytes], ports: Sequence[int] = ()) -> None:
-        self._host = host
-        self._ports = ports or [port] * len(requests)
+    def __init__(self, host: str, port: int, requests: Sequence[bytes], places: Sequence[Place] = ()) -> None:
+        self._places = places or [(host, port)] * len(requests)
         self._requests = requests
-        self._free: dict[int, deque[socket.socket]] = {known: deque() for known in self._ports}
-        self._port_of: dict[int, int] = {}
+        self._free: dict[Place, deque[socket.socket]] = {known: deque() for known in self._places}
+        self._place_of: dict[int, Place] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._index: dict[int, int] = {}
         self._parts: dict[int, bytes] = {}
@@ -74,8 +76,8 @@ class Sender:
 
     def run(self, workload: Workload, connections: int = 64) -> tuple[float, Sending]:
         """Send everything and wait for the answers; returns when it started, and how the sending went."""
-        for port, free in self._free.items():
-            free.extend(self._connect(port) for _ in range(max(1, connections // len(self._free))))
+        for place, free in self._free.items():
+            free.extend(self._connect(place) for _ in range(max(1, connections // len(self._free))))
         lag_s = np.zeros(len(workload))
         most = 0
         gc.collect()
@@ -105,26 +107,26 @@ class Sender:
             self._epoll.close()
         return started_s, Sending(lag_s, cpu_share, most)
 
-    def _connect(self, port: int) -> socket.socket:
-        connection = socket.create_connection((self._host, port), timeout=5.0)
+    def _connect(self, place: Place) -> socket.socket:
+        connection = socket.create_connection(place, timeout=5.0)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets[connection.fileno()] = connection
-        self._port_of[connection.fileno()] = port
+        self._place_of[connection.fileno()] = place
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         return connection
 
     def _send(self, index: int, *, fresh: bool = False) -> None:
-        port = self._ports[index]
-        connection = (None if fresh else self._idle(port)) or self._connect(port)
+        place = self._places[index]
+        connection = (None if fresh else self._idle(place)) or self._connect(place)
         self._index[connection.fileno()] = index
         try:
             connection.sendall(self._requests[index])
         except OSError:
             self._lost(connection.fileno())
 
-    def _idle(self, port: int) -> socket.socket | None:
-        """The connection to that port that was used last and that the server has not closed since."""
-        while free := self._free[port]:
+    def _idle(self, place: Place) -> socket.socket | None:
+        """The connection to that place that was used last and that the server has not closed since."""
+        while free := self._free[place]:
             connection = free.pop()
             if connection.fileno() < 0:
                 continue
@@ -158,7 +160,7 @@ class Sender:
                 if index is not None:
                     self.seen[index] = (seen_s, data)
                 self._used.add(number)
-                self._free[self._port_of[number]].append(self._sockets[number])
+                self._free[self._place_of[number]].append(self._sockets[number])
             else:
                 self._parts[number] = data
 

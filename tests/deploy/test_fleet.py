@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 
 import httpx
 import numpy as np
 import pytest
 
-from loadtests import haproxy
+from loadtests import fleet_load, haproxy
 from loadtests.fetch import Answer, fetch
 from loadtests.fleet import DOWN, UP, Fleet, answered_by, fleet
+from loadtests.fleet_load import Generator, Sent, poisson
 from loadtests.haproxy import Counted
 from loadtests.samples import Samples, read_samples
-from loadtests.sender import Sender, prepared
+from loadtests.scoring import Fate
 from loadtests.servers import Server
-from loadtests.workload import Workload
 from tests.service.conftest import sign_body
 from tests.service.families import sign_model, write_family
 from variants.repository import Repository
@@ -29,8 +27,6 @@ from variants.repository import Repository
 RATE = 100.0
 PATIENT_S = 20.0
 """The SLO: a machine that is busy with other things refuses nobody for want of time."""
-LONGEST_S = 180.0
-"""Load ends with what it is there for; so much is prepared."""
 SLOW = "/v2/models/sign/versions/slow/infer"
 ENVIRONMENT = {
     "PARETO_SLOTS": "1",
@@ -38,19 +34,6 @@ ENVIRONMENT = {
     "PARETO_ACCESS_LOG_SHARE": "1",
     "PARETO_LOG_FORMAT": "json",
 }
-
-
-@dataclass
-class Sent:
-    """What a load was, and what became of it: `statuses` by request id, 0 where no answer came."""
-
-    sender: Sender
-    name: str
-
-    @property
-    def statuses(self) -> dict[str, int]:
-        seen = self.sender.seen[: self.sender.sent]
-        return {f"{self.name}{index}": int(one[1][9:12]) if one else 0 for index, one in enumerate(seen)}
 
 
 @pytest.fixture(scope="module")
@@ -76,23 +59,9 @@ def whole(three: Fleet) -> Fleet:
     return three
 
 
-@contextmanager
-def load(on: Fleet, rows: Samples, name: str) -> Iterator[Sent]:
-    """Open-loop load from before the block until its end; then all answers have come, or never will."""
-    rng = np.random.default_rng(7)
-    count = int(RATE * LONGEST_S)
-    arrival_s = np.cumsum(rng.exponential(1.0 / RATE, count))
-    workload = Workload(arrival_s, np.full(count, PATIENT_S), rng.integers(0, len(rows), count))
-    at = on.front.server
-    sender = Sender(at.address, at.port, prepared(workload, rows, at.address, "quick", name))
-    thread = threading.Thread(target=sender.run, args=(workload,))
-    thread.start()
-    try:
-        on.wait_until(lambda: sender.sent > 50, "requests flow")
-        yield Sent(sender, name)
-    finally:
-        sender.enough = True
-        thread.join()
+def load(on: Fleet, rows: Samples, name: str) -> AbstractContextManager[Sent]:
+    """Load on the quick variant."""
+    return fleet_load.load(on, rows, name, RATE, PATIENT_S, "quick")
 
 
 def asked(front: Server, name: str, rows: int = 1) -> Answer:
@@ -121,6 +90,26 @@ def test_who_has_no_name_gets_one_and_operators_ask_replicas(whole: Fleet) -> No
         for path in ("/metrics", "/admin/reload", "/v2/repository/models/sign/unload"):
             assert 404 == client.post(path).status_code
         assert 200 == client.get("/v2/models/sign").status_code
+
+
+def test_a_replica_that_was_taken_out_is_sent_nothing(whole: Fleet, samples: tuple[Repository, Samples]) -> None:
+    """A measured load goes where each request is to go: to HAProxy, which spares one replica, or to that directly."""
+    first, _, third = whole.replicas
+    workload = poisson(RATE, 1.0, PATIENT_S, samples[1], 1)
+    to = np.arange(len(workload)) % 2
+    places = [(at.address, at.port) for at in (whole.front.server, first.server)]
+    before, third_before = whole.front.counted(), len(answered_by(third.server))
+    first_before = len(answered_by(first.server))
+    whole.front.take_out({first.name, third.name})
+    try:
+        with Generator(samples[1]) as generator:
+            results, _ = generator.send(workload, places, to, "quick")
+    finally:
+        whole.front.take_out(set())
+    assert {Fate.ANSWERED} == set(results.fate)
+    assert Counted(handed=int((to == 0).sum()), repeated=0, moved=0) == whole.front.counted().since(before)
+    whole.wait_until(lambda: len(answered_by(first.server)) - first_before == to.sum(), "it logged what came directly")
+    assert third_before == len(answered_by(third.server))
 
 
 def test_a_killed_replica_takes_nothing_with_it(whole: Fleet, samples: tuple[Repository, Samples]) -> None:
