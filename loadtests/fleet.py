@@ -86,9 +86,15 @@ def answered_by(server: Server) -> list[str]:
 
 @contextmanager
 def fleet(
-    models: Path, count: int, environment: Mapping[str, str], replaced: Mapping[str, str] | None = None
+    models: Path,
+    count: int,
+    environment: Mapping[str, str],
+    replaced: Mapping[str, str] | None = None,
+    own: Sequence[Mapping[str, str]] = (),
 ) -> Iterator[Fleet]:
     """So many replicas that the balancer has found ready; `replaced` as in `balancer`. All end with the block.
+
+    `own` has what the environment of each replica has on top.
 
     Raises `ServerError` where HAProxy is not installed or something does not start.
     """
@@ -101,7 +107,8 @@ def fleet(
         replicas: list[Replica] = []
         stack.callback(_stop_all, replicas)
         for index, machine in enumerate(machines):
-            replicas.append(Replica(f"replica-{index + 1}", models, environment, machine))
+            both = {**environment, **(own[index] if own else {})}
+            replicas.append(Replica(f"replica-{index + 1}", models, both, machine))
         for replica in replicas:
             replica.server.wait_until_ready()
         front = stack.enter_context(balancer({replica.name: replica.address for replica in replicas}, replaced))

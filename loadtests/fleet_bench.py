@@ -1,17 +1,19 @@
-"""Three replicas behind HAProxy: are they as good as one with a third of the load, and as many as predicted?
+"""Three replicas behind HAProxy: as good as one with a third of the load? And do they bear what is predicted?
 
 `make bench-fleet`: real gateways in network namespaces, the shipped configuration of HAProxy, an open-loop generator.
-On a machine of few cores replicas, HAProxy and generator compete, so like is compared with like: all three replicas
-always run, and those that are not behind HAProxy are sent the same load directly. What differs is the balancing alone.
+On a machine of few cores replicas, HAProxy and generator compete, so like is compared with like. Three replicas behind
+HAProxy are compared with the same three, each of which is sent a third of the load directly: only the balancing
+differs. Capacity is that of replicas whose slots have a core each, as many as there are cores; those that are not
+behind HAProxy are sent as much directly.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,9 +24,10 @@ from numpy.typing import NDArray
 
 from loadtests.calibration import Pinned, calibrate, capacity_per_s
 from loadtests.compare import profiled_family
-from loadtests.fleet import DOWN, UP, Fleet, fleet
+from loadtests.fleet import Fleet, fleet
 from loadtests.fleet_capacity import Predictor, crossing
-from loadtests.fleet_load import Generator, load, poisson
+from loadtests.fleet_ends import ended, told
+from loadtests.fleet_load import Generator, poisson
 from loadtests.machine import Machine
 from loadtests.paired import mean_difference
 from loadtests.report import write_json
@@ -45,8 +48,8 @@ PARTS = ("balance", "capacity", "ends")
 SLOW_S = 0.001
 """Variants whose row takes so long are loaded by default: slots are to be the limit, not event loops or HAProxy."""
 CALIBRATION_LOAD = 0.6
-"""Of what a slot answers one by one: of three slots two cores are full."""
-LOADS = (0.5, 0.8, 1.0)
+"""Of what a slot answers one by one."""
+LOADS = (0.4, 0.6, 0.8)
 STEPS = (0.7, 0.85, 1.0, 1.15, 1.3)
 """Rates that are measured, over the predicted capacity."""
 
@@ -69,26 +72,27 @@ class Bench:
         self._options = options
         self._fleet = running
         self._generator = generator
-        self._family = family
-        self._samples = samples
+        self.family = family
+        self.samples = samples
         self.faults: list[str] = []
         best_s = 1.0 / capacity_per_s(family, samples, family.variants[family.ladder[-1]].name)
         self.slo_s = options.slo_ms / 1e3 if options.slo_ms else 10.0 * best_s
         front = running.front.server
+        self.count = len(running.replicas)
         self._places: list[Place] = [
             (front.address, front.port),
             *((replica.server.address, replica.server.port) for replica in running.replicas),
         ]
 
     def calibrate(self) -> Machine:
-        """The machine that one replica is while the other two are as busy, from direct load pinned to variants."""
+        """The machine that one replica is while the others are as busy, from direct load pinned to variants."""
         runs = []
-        ladder = self._family.ladder
+        ladder = self.family.ladder
         for rung in dict.fromkeys((ladder[-1], ladder[len(ladder) // 2], ladder[0])):
-            variant = self._family.variants[rung].name
-            rate = REPLICAS * CALIBRATION_LOAD * capacity_per_s(self._family, self._samples, variant)
-            workload = poisson(rate, self._options.seconds, 1.0, self._samples, 0)
-            to = _at_random(len(workload), 0)
+            variant = self.family.variants[rung].name
+            rate = self.count * CALIBRATION_LOAD * capacity_per_s(self.family, self.samples, variant)
+            workload = poisson(rate, self._options.seconds, 1.0, self.samples, 0)
+            to = self._at_random(len(workload), 0)
             first = self._fleet.replicas[0].server
             loop_s = first.loop_s()
             results, sending = self._generator.send(workload, self._places, to, variant)
@@ -97,9 +101,9 @@ class Bench:
             own = to == 1
             part, of_part = workload.of(own), results.of(own)
             ways_s = of_part.latency_s - of_part.total_s
-            live = score(part, self._samples.label, of_part)
+            live = score(part, self.samples.label, of_part)
             runs.append(Pinned(variant, part, live, loop_s, ways_s[np.isfinite(ways_s)]))
-        return calibrate(runs, self._family, self._samples, slots=1)
+        return calibrate(runs, self.family, self.samples, slots=1)
 
     def turns(self, capacity: float) -> list[Turn]:
         """Each load in turns, behind HAProxy first or second."""
@@ -109,7 +113,7 @@ class Bench:
                 workload = self._draw(share * capacity, 100 + number)
                 both = {
                     "balanced": np.zeros(len(workload), dtype=np.int64),
-                    "direct": _at_random(len(workload), number),
+                    "direct": self._at_random(len(workload), number),
                 }
                 order = list(both) if number % 2 == 0 else list(both)[::-1]
                 scores = {name: self._score(workload, both[name]) for name in order}
@@ -127,68 +131,34 @@ class Bench:
         try:
             found = []
             for rate in rates:
-                whole = self._draw(rate * REPLICAS / replicas, seed)
-                to = _at_random(len(whole), seed)
+                whole = self._draw(rate * self.count / replicas, seed)
+                to = self._at_random(len(whole), seed)
                 to[to <= replicas] = 0
                 results, sending = self._generator.send(whole, self._places, to)
                 self.faults += generator_faults(results, sending)
                 behind = to == 0
-                found.append(score(whole.of(behind), self._samples.label, results.of(behind)).attainment)
+                found.append(score(whole.of(behind), self.samples.label, results.of(behind)).attainment)
         finally:
             self._fleet.front.take_out(set())
         return found
 
     def _draw(self, rate: float, seed: int) -> Workload:
-        return poisson(rate, self._options.seconds, self.slo_s, self._samples, seed)
+        return poisson(rate, self._options.seconds, self.slo_s, self.samples, seed)
+
+    def _at_random(self, count: int, seed: int) -> NDArray[np.int64]:
+        """A replica for each request, 1 and up, int64 [n]: of a Poisson process, each gets a Poisson process."""
+        return np.random.default_rng([seed, 1]).integers(1, self.count + 1, count)
 
     def _score(self, workload: Workload, to: NDArray[np.int64]) -> Score:
         results, sending = self._generator.send(workload, self._places, to)
-        found = score(workload, self._samples.label, results, sending)
+        found = score(workload, self.samples.label, results, sending)
         self.faults += found.faults
         return found
 
 
-def ended(running: Fleet, samples: Samples, rate: float) -> dict[str, dict[str, int]]:
-    """A replica killed, one drained and back, and all restarted one after the other: what became of the requests."""
-    found = {}
-
-    def killed() -> None:
-        running.replicas[1].kill()
-        running.wait_for(DOWN, running.replicas[1])
-        running.replicas[1].restart()
-        running.wait_for(UP)
-
-    def restarted(which: slice) -> None:
-        for replica in running.replicas[which]:
-            code = replica.stop()
-            if code != 0:
-                raise ServerError(f"{replica.name} ended with exit code {code}")
-            replica.restart()
-            running.wait_for(UP, replica)
-
-    one, all_of_them = partial(restarted, slice(1)), partial(restarted, slice(None))
-    for name, happening in (("killed", killed), ("drained", one), ("restarted one by one", all_of_them)):
-        running.wait_for(UP)
-        before = running.front.counted()
-        with load(running, samples, name, rate, slo_s=20.0) as sent:
-            happening()
-        counted = running.front.counted().since(before)
-        statuses = list(sent.statuses.values())
-        found[name] = {
-            "sent": len(statuses),
-            "not answered": statuses.count(0),
-            "answered with an error": sum(not 200 <= status < 300 for status in statuses if status),
-            "sent again by the client": sent.sender.repeated,
-            "sent again by HAProxy": counted.repeated,
-            "sent to another replica by HAProxy": counted.moved,
-        }
-        _say(f"{name}: " + ", ".join(f"{count} {what}" for what, count in found[name].items()))
-    return found
-
-
-def _at_random(count: int, seed: int) -> NDArray[np.int64]:
-    """A replica for each request, 1 and up, int64 [n]: of a Poisson process, each gets a Poisson process."""
-    return np.random.default_rng([seed, 1]).integers(1, REPLICAS + 1, count)
+def _cores() -> list[int]:
+    """The cores that this process may run on, three at most."""
+    return sorted(os.sched_getaffinity(0))[:REPLICAS]
 
 
 def _say(line: str) -> None:
@@ -213,7 +183,6 @@ def _run(options: argparse.Namespace) -> None:
     family, samples = profiled_family(folder, names, ()), read_samples(folder)
     environment: Mapping[str, str] = {
         "PARETO_CONFIG": "",
-        "PARETO_SLOTS": "1",
         "PARETO_LAME_DUCK_S": "2",
         "PARETO_POLICY": options.policy,
         "PARETO_FAMILIES": orjson.dumps({options.family: {"load": names}}).decode(),
@@ -226,37 +195,46 @@ def _run(options: argparse.Namespace) -> None:
         "policy": options.policy,
         "seconds": options.seconds,
     }
-    with fleet(options.models, REPLICAS, environment) as running, Generator(samples) as generator:
-        if running.shared:
-            _say(f"replicas share one network: {running.shared}")
-        bench = Bench(options, running, generator, family, samples)
-        machine = bench.calibrate()
-        of_machine = ", ".join(f"{name} {getattr(machine, name):.3g}" for name in MEASURED)
-        _say(f"{', '.join(names)}; SLO {bench.slo_s * 1e3:.0f} ms; one replica beside two as busy: {of_machine}")
-        predictor = Predictor(family, samples, options.policy, machine, bench.slo_s, options.seconds, options.seeds)
-        fastest = max(capacity_per_s(family, samples, name) for name in names)
-        counts = range(1, REPLICAS + 1)
-        predicted = {count: predictor.capacity(count, options.attainment, 4.0 * count * fastest) for count in counts}
-        _say(f"capacity predicted: {_rates(predicted)}")
-        context |= {"slo_s": bench.slo_s, "simulated_machine": asdict(machine), "predicted": predicted}
-        if "balance" in options.parts:
-            turns = bench.turns(predicted[REPLICAS])
-            context["turns"] = [asdict(turn) for turn in turns]
-            _say(_balance(turns))
+    with Generator(samples) as generator:
         if "capacity" in options.parts:
-            context["measured"] = _capacities(bench, predictor, predicted, options)
-        if "ends" in options.parts:
-            context["ends"] = ended(running, samples, 0.5 * predicted[REPLICAS])
-        for fault in dict.fromkeys(bench.faults):
-            _say(f"NOT A MEASUREMENT: {fault}")
-        context["faults"] = bench.faults
+            cores = _cores()
+            own = [{"PARETO_SLOT_CORES": str(core)} for core in cores]
+            with fleet(options.models, len(cores), environment, own=own) as running:
+                bench = Bench(options, running, generator, family, samples)
+                context["capacity"] = _capacities(bench, options, _predictor(bench, options))
+                context["faults"] = bench.faults
+        if {"balance", "ends"} & set(options.parts):
+            with fleet(options.models, REPLICAS, {**environment, "PARETO_SLOTS": "1"}) as running:
+                bench = Bench(options, running, generator, family, samples)
+                cheapest = family.variants[family.ladder[0]].name
+                # What cores or replicas bear, whatever there is less of.
+                full = min(REPLICAS, len(_cores())) * capacity_per_s(family, samples, cheapest)
+                if "balance" in options.parts:
+                    turns = bench.turns(full)
+                    context["turns"] = [asdict(turn) for turn in turns]
+                    _say(_balance(turns))
+                if "ends" in options.parts:
+                    context["ends"] = ended(running, samples, 0.3 * full)
+                    _say(told(context["ends"]))
+                context["faults"] = [*context.get("faults", ()), *bench.faults]
+    for fault in dict.fromkeys(context["faults"]):
+        _say(f"NOT A MEASUREMENT: {fault}")
     write_json(options.out / "fleet.json", context)
 
 
-def _capacities(
-    bench: Bench, predictor: Predictor, predicted: Mapping[int, float], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """What was measured around each prediction, in turns."""
+def _predictor(bench: Bench, options: argparse.Namespace) -> Predictor:
+    machine = bench.calibrate()
+    measured = ", ".join(f"{name} {getattr(machine, name):.3g}" for name in MEASURED)
+    _say(f"SLO {bench.slo_s * 1e3:.0f} ms; a replica while the others are as busy: {measured}")
+    return Predictor(bench.family, bench.samples, options.policy, machine, bench.slo_s, options.seconds, options.seeds)
+
+
+def _capacities(bench: Bench, options: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
+    """What was predicted, and measured around each prediction, in turns."""
+    family, samples = bench.family, bench.samples
+    fastest = max(capacity_per_s(family, samples, variant.name) for variant in family.variants)
+    counts = range(1, bench.count + 1)
+    predicted = {count: predictor.capacity(count, options.attainment, 4.0 * count * fastest) for count in counts}
     found: list[dict[str, Any]] = []
     for number in range(options.rounds):
         for count, capacity in predicted.items():
@@ -276,7 +254,8 @@ def _capacities(
             f"{count} replicas: {options.attainment:.0%} in time up to {fmean(own):.0f}/s "
             f"({min(own):.0f}-{max(own):.0f}), predicted {capacity:.0f}/s: {capacity / fmean(own) - 1.0:+.1%}"
         )
-    return found
+    machine = asdict(predictor.machine)
+    return {"slo_s": bench.slo_s, "simulated_machine": machine, "predicted": predicted, "measured": found}
 
 
 def _balance(turns: Sequence[Turn]) -> str:
@@ -294,10 +273,6 @@ def _balance(turns: Sequence[Turn]) -> str:
             f"and {fmean(turn.direct.p99_s for turn in own) * 1e3:.1f} ms"
         )
     return "\n".join(lines)
-
-
-def _rates(capacities: Mapping[int, float]) -> str:
-    return ", ".join(f"{count}: {rate:.0f}/s" for count, rate in capacities.items())
 
 
 def _percent(shares: Sequence[float]) -> str:
