@@ -25,8 +25,11 @@ MAX_GENERATOR_CPU = 0.9
 """Share of one core beyond which the generator counts as saturated."""
 
 
-LOST = "generator lost"
-"""Why requests of a generator that is gone were not sent."""
+MAX_APART_S = 0.05
+"""Generators that share a load begin within so long of each other, by their clocks."""
+
+LOST, NO_SOCKET = "generator lost", "no socket"
+"""Why requests were not sent that the generator is to blame for: it is gone, or its machine had no socket for them."""
 
 
 class Fate(StrEnum):
@@ -121,11 +124,15 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """How the generator itself fared: seconds each request left late (float64 [n]), share of a core, requests open."""
+    """How the generator itself fared: seconds each request left late (float64 [n]), share of a core, requests open.
+
+    Where several shared the load, `apart_s` is how many seconds lie between the first and the last beginning.
+    """
 
     lag_s: Seconds
     cpu_share: float
     most_in_flight: int
+    apart_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +240,19 @@ def generator_faults(results: Results, sending: Sending) -> list[str]:
         found.append(f"the generator used {sending.cpu_share:.0%} of its core")
     if lost := int((results.reason == LOST).sum()):
         found.append(f"a worker was lost, and with it {lost} requests")
+    if unsent := int((results.reason == NO_SOCKET).sum()):
+        found.append(f"the generator's machine had no socket (files, ports) for {unsent} requests")
+    if sending.apart_s > MAX_APART_S:
+        found.append(
+            f"generators began {sending.apart_s * 1e3:.0f} ms apart, at most {MAX_APART_S * 1e3:g} ms is allowed"
+        )
     return found
 
 
 def _faults(results: Results, sending: Sending) -> tuple[str, ...]:
     found = generator_faults(results, sending)
-    if not_sent := int(((results.fate == Fate.NOT_SENT) & (results.reason != LOST)).sum()):
+    told = (results.reason == LOST) | (results.reason == NO_SOCKET)
+    if not_sent := int(((results.fate == Fate.NOT_SENT) & ~told).sum()):
         found.append(f"{not_sent} requests were not sent: {sending.most_in_flight} were open already")
     return tuple(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import socket
 import subprocess
@@ -172,6 +173,9 @@ class Conductor:
 
         Raises `ConductorError` where the generator breaks.
         """
+        return None if self.interrupted else self._ran(plan, watch)
+
+    def _ran(self, plan: Plan, watch: Watch) -> Ran | None:
         self._say("run", plan=plan.pack())
         stopping = False
         while True:
@@ -188,11 +192,10 @@ class Conductor:
                 break
         if not part.due.any():
             return None
-        kept = part.sending
         return Ran(
             plan.of(part.due),
             part.results.of(part.due),
-            Sending(kept.lag_s[part.due], kept.cpu_share, kept.most_in_flight),
+            dataclasses.replace(part.sending, lag_s=part.sending.lag_s[part.due]),
             tuple(said.values["generators"]),
             part.started,
             cut=not bool(part.due.all()),

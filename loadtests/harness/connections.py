@@ -7,23 +7,34 @@ sockets cooperative.
 
 from __future__ import annotations
 
+import errno
+import select
 import socket
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import gevent  # type: ignore[import-untyped]  # gevent carries no types
+from gevent import monkey
 from httptools import HttpParserError, HttpResponseParser
 
 from loadtests.fetch import trusting
 
 CONNECT_TIMEOUT_S = 10.0
 PATIENCE_S = 30.0
-"""A server that is silent for so long has not answered."""
+"""An answer that is not whole by then is none."""
 _PIECE_BYTES = 65536
+_OUT_OF_SOCKETS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
+_poll = monkey.get_original("select", "poll")
 
 
 class NoAnswerError(Exception):
     """A request got no answer; the message is a few words from a small set."""
+
+
+class NoSocketError(NoAnswerError):
+    """The machine that sends has no socket for it: the other side was never asked."""
 
 
 class Answer(NamedTuple):
@@ -45,34 +56,64 @@ class Connections:
         self._port = parts.port or (443 if self._tls else 80)
         self._patience_s = patience_s
         self._idle: list[_Connection] = []
+        self._places: list[tuple[socket.AddressFamily, tuple[Any, ...]]] = []
+        self.repeated = 0
+        """Requests that were sent a second time: a kept connection would not take the first."""
 
     def exchange(self, request: bytes) -> Answer:
-        """Send one whole request and wait for its answer. Raises `NoAnswerError`."""
-        while self._idle:
-            connection = self._idle.pop()
-            try:
-                return self._exchanged(connection, request)
-            except _ClosedEarlierError:
-                # It was kept open and the server closed it, as it may, just now: clients send again, on a new one.
-                continue
-        try:
-            return self._exchanged(self._connected(), request)
-        except _ClosedEarlierError:
-            raise NoAnswerError("connection closed") from None
+        """Send one whole request and wait for its answer. Raises `NoAnswerError`.
 
-    def warm(self, count: int) -> None:
-        """Have so many connections open. Raises `NoAnswerError`."""
-        self._idle += [self._connected() for _ in range(count - len(self._idle))]
+        Once it is written it is never sent again: whatever becomes of it then is the server's doing. A kept connection
+        that does not take it whole has not brought it anywhere, so it goes on a new one, once.
+        """
+        connection = self._kept()
+        if connection is not None and not connection.takes(request):
+            connection.close()
+            connection = None
+            self.repeated += 1
+        if connection is None:
+            connection = self._connected()
+            if not connection.takes(request):
+                connection.close()
+                raise NoAnswerError("connection lost")
+        return self._answered(connection)
+
+    def warm(self, count: int, within_s: float) -> None:
+        """Have so many connections open, or as many as can be had in that time; they are opened side by side."""
+        self._idle = [connection for connection in self._idle if connection.is_open()]
+        began_s = time.perf_counter()
+        try:
+            gevent.with_timeout(within_s, self._resolve, timeout_value=None)
+        except NoAnswerError:
+            return
+        opening = [gevent.spawn(self._add) for _ in range(count - len(self._idle))]
+        gevent.joinall(opening, timeout=max(0.0, within_s - (time.perf_counter() - began_s)))
+        gevent.killall(opening)
 
     def close(self) -> None:
         """Close those that nobody uses."""
         while self._idle:
-            self._idle.pop().socket.close()
+            self._idle.pop().close()
 
-    def _exchanged(self, connection: _Connection, request: bytes) -> Answer:
+    def _kept(self) -> _Connection | None:
+        """The one used last that the server has not closed since."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open():
+                return connection
+        return None
+
+    def _add(self) -> None:
+        try:
+            self._idle.append(self._connected())
+        except NoAnswerError:
+            # Who is not there fails request by request.
+            return
+
+    def _answered(self, connection: _Connection) -> Answer:
         kept = False
         try:
-            answer = connection.exchange(request)
+            answer = connection.answer(self._patience_s)
             kept = connection.stays
             return answer
         except TimeoutError:
@@ -80,65 +121,111 @@ class Connections:
         except HttpParserError:
             raise NoAnswerError("not HTTP") from None
         except OSError:
-            if connection.used and not connection.begun:
-                raise _ClosedEarlierError from None
             raise NoAnswerError("connection lost") from None
         finally:
             if kept:
                 self._idle.append(connection)
             else:
-                connection.socket.close()
+                connection.close()
 
     def _connected(self) -> _Connection:
+        self._resolve()
+        # Taken in turn, as a resolver would hand them out.
+        self._places.append(self._places.pop(0))
+        trouble = NoAnswerError("no connection")
+        for family, place in self._places.copy():
+            try:
+                return self._opened(family, place)
+            except TimeoutError:
+                trouble = NoAnswerError("connecting took too long")
+            except OSError as error:
+                if error.errno in _OUT_OF_SOCKETS:
+                    raise NoSocketError(f"no socket: {errno.errorcode[error.errno]}") from None
+                trouble = NoAnswerError("no connection")
+        raise trouble
+
+    def _opened(self, family: socket.AddressFamily, place: tuple[Any, ...]) -> _Connection:
+        opened = socket.socket(family, socket.SOCK_STREAM)
         try:
-            opened = socket.create_connection((self._host, self._port), timeout=CONNECT_TIMEOUT_S)
-        except TimeoutError:
-            raise NoAnswerError("connecting took too long") from None
-        except OSError:
-            raise NoAnswerError("no connection") from None
-        try:
+            opened.settimeout(CONNECT_TIMEOUT_S)
+            opened.connect(place)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                opened = self._tls.wrap_socket(opened, server_hostname=self._host)
-        except OSError:
+                try:
+                    opened = self._tls.wrap_socket(opened, server_hostname=self._host)
+                except OSError:
+                    raise NoAnswerError("TLS failed") from None
+            opened.settimeout(self._patience_s)
+            return _Connection(opened, silent=self._tls is None)
+        except BaseException:
             opened.close()
-            raise NoAnswerError("TLS failed") from None
-        opened.settimeout(self._patience_s)
-        return _Connection(opened)
+            raise
 
-
-class _ClosedEarlierError(Exception):
-    """The server had closed a connection before it took the request."""
+    def _resolve(self) -> None:
+        """The name is looked up once: no request waits for it."""
+        if self._places:
+            return
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            if error.errno in _OUT_OF_SOCKETS:
+                raise NoSocketError(f"no socket: {errno.errorcode[error.errno]}") from None
+            raise NoAnswerError("name not found") from None
+        self._places = [(family, place) for family, _, _, _, place in found]
 
 
 class _Connection:
     """One connection; the methods that begin with `on_` are called by the parser."""
 
-    def __init__(self, opened: socket.socket) -> None:
-        self.socket = opened
-        self.used = False
-        """Whether an answer has come on it."""
-        self.begun = False
-        """Whether some of the present answer has come."""
+    def __init__(self, opened: socket.socket, *, silent: bool) -> None:
+        """A `silent` one says nothing unasked; TLS may (session tickets), so there only its end is looked for."""
+        self._socket = opened
+        self._asked = _poll()
+        self._asked.register(opened.fileno(), _HUNG_UP | (select.POLLIN if silent else 0))
         self.stays = False
+        """Whether the server keeps it open after the last answer."""
         self._whole = False
         self._headers: dict[str, str] = {}
         self._body = b""
         self._parser = HttpResponseParser(self)
 
-    def exchange(self, request: bytes) -> Answer:
-        """Raises `OSError` where the connection breaks, `TimeoutError` and `HttpParserError`."""
-        self.begun = self.stays = self._whole = False
-        self.socket.sendall(request)
+    def is_open(self) -> bool:
+        """Whether the server has not closed it; closes it on this side too where it has."""
+        if not self._asked.poll(0):
+            return True
+        self.close()
+        return False
+
+    def takes(self, request: bytes) -> bool:
+        """Write a request; whether the whole of it is on its way."""
+        try:
+            self._socket.sendall(request)
+        except OSError:
+            return False
+        return True
+
+    def answer(self, patience_s: float) -> Answer:
+        """The answer to what was written. Raises `OSError`, `TimeoutError` and `HttpParserError`."""
+        self.stays = self._whole = False
+        until_s = time.perf_counter() + patience_s
+        pieces = 0
         while not self._whole:
-            data = self.socket.recv(_PIECE_BYTES)
+            if pieces:
+                # Who sends a little now and then does not wait for ever either.
+                self._socket.settimeout(max(1e-3, until_s - time.perf_counter()))
+            data = self._socket.recv(_PIECE_BYTES)
             seen_s = time.perf_counter()
-            if not data:
-                raise ConnectionError
-            self.begun = True
+            if not data or (pieces and seen_s > until_s):
+                raise TimeoutError if data else ConnectionError
+            pieces += 1
             self._parser.feed_data(data)
-        self.used = True
+        if pieces > 1:
+            self._socket.settimeout(patience_s)
         return Answer(self._parser.get_status_code(), self._headers, self._body, seen_s)
+
+    def close(self) -> None:
+        """Close this side."""
+        self._socket.close()
 
     def on_message_begin(self) -> None:
         self._headers, self._body = {}, b""

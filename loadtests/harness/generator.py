@@ -14,18 +14,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]  # gevent carries no types
-from gevent.event import Event  # type: ignore[import-untyped]  # gevent carries no types
 from locust import LoadTestShape, events
 from locust.argument_parser import get_empty_argument_parser, setup_parser_arguments
 from locust.env import Environment
-from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, Runner
+from locust.runners import MasterRunner, Runner
 
 from loadtests.harness.cargo import Cargo, Plan
 from loadtests.harness.link import Link, LinkClosedError
-from loadtests.harness.part import Part
 from loadtests.harness.station import Observe, Station, Tell
-from loadtests.harness.user import DESK, OpenLoopUser
-from loadtests.harness.workers import Generated, Workers, fared
+from loadtests.harness.user import OpenLoopUser
+from loadtests.harness.workers import Generated, Workers, WorkersError, fared
 from loadtests.openloop import LEAD_S
 
 FORM = ("rate", "duration", "slo_mix", "seed")
@@ -41,22 +39,17 @@ class Alone:
     def __init__(self, cargo: Cargo, observe: Observe | None) -> None:
         self._station = Station(cargo, observe)
 
-    def run(self, plan: Plan, tell: Tell) -> Generated:
-        """Send the plan, once there is a user."""
-        done, parts = Event(), list[Part]()
+    def accept(self, plan: Plan) -> None:
+        """Take a plan, of which nothing is sent yet. It can be stopped from now on."""
+        self._station.accept(plan)
 
-        def job() -> None:
-            try:
-                parts.append(self._station.run(plan, LEAD_S, tell))
-            finally:
-                done.set()
-
-        DESK.put(job)
-        done.wait()
-        return Generated(parts[0], [fared(parts[0])])
+    def run(self, tell: Tell) -> Generated:
+        """Send the plan that was accepted."""
+        part = self._station.run(LEAD_S, tell)
+        return Generated(part, [fared(part)])
 
     def stop(self) -> None:
-        """Send no more of the plan that runs."""
+        """Send no more of the plan that was accepted, also where it does not run yet."""
         self._station.stop()
 
 
@@ -104,7 +97,9 @@ class Generator:
                 case "workers":
                     self._link.say("workers", count=self._sender.count)
                 case "run":
-                    gevent.spawn(self._run, Plan.unpack(said.values["plan"]))
+                    # Accepted before the next message is heard: that may be `stop`.
+                    self._sender.accept(Plan.unpack(said.values["plan"]))
+                    gevent.spawn(self._run)
                 case "stop":
                     self._sender.stop()
                 case "over":
@@ -114,21 +109,16 @@ class Generator:
         """Send workers home."""
         self._runner.quit()
 
-    def _run(self, plan: Plan) -> None:
-        if self._web is None:
-            self._have_users()
+    def _run(self) -> None:
         try:
-            whole = self._sender.run(plan, lambda counts: self._link.say("counts", **counts))
+            whole = self._sender.run(lambda counts: self._link.say("counts", **counts))
             self._link.say("ran", part=whole.part.pack(), generators=whole.generators)
         except LinkClosedError:
             return
+        except WorkersError as error:
+            self._link.say("broken", why=str(error))
         except Exception as error:  # noqa: BLE001 - told to who asked, who ends this process
             self._link.say("broken", why=f"{type(error).__name__}: {error}")
-
-    def _have_users(self) -> None:
-        """One in each generator; with the web page, its button makes them."""
-        if self._runner.state not in (STATE_RUNNING, STATE_SPAWNING):
-            self._runner.start(self._sender.count, 100.0)
 
     def _end(self) -> None:
         """The profile is over: the page shows it as stopped, and its button begins anew."""

@@ -25,13 +25,15 @@ class Part(NamedTuple):
     """What became of the requests of a plan, how the sending went, and when it began.
 
     `due` bool [n] is false for requests whose moment had not come when the run was stopped: nobody ever sent them.
-    `started` is the intended start in seconds since 1970, by the clock of the generator's machine.
+    `started` is the intended start in seconds since 1970, by the clock of the generator's machine. `repeated` requests
+    were written twice, because a kept connection did not take them.
     """
 
     results: Results
     sending: Sending
     due: NDArray[np.bool_]
     started: float
+    repeated: int = 0
 
     def pack(self) -> dict[str, Any]:
         """As values that msgpack takes."""
@@ -46,6 +48,7 @@ class Part(NamedTuple):
             "cpu_share": sending.cpu_share,
             "most_in_flight": sending.most_in_flight,
             "started": self.started,
+            "repeated": self.repeated,
         }
 
     @classmethod
@@ -59,7 +62,8 @@ class Part(NamedTuple):
             table[:] = known
             columns[name] = table[np.frombuffer(numbers, np.int64)]
         sending = Sending(np.frombuffer(packed["lag_s"], np.float64), packed["cpu_share"], packed["most_in_flight"])
-        return cls(Results(**columns), sending, np.frombuffer(packed["due"], np.bool_), packed["started"])
+        due = np.frombuffer(packed["due"], np.bool_)
+        return cls(Results(**columns), sending, due, packed["started"], packed["repeated"])
 
 
 def merged(parts: Sequence[Part | None], count: int) -> Part:
@@ -76,9 +80,11 @@ def merged(parts: Sequence[Part | None], count: int) -> Part:
             continue
         results.put(mine, part.results)
         due[mine], lag_s[mine] = part.due, part.sending.lag_s
+    starts = [part.started for part in there if part.due.any()] or [0.0]
     sending = Sending(
         lag_s,
         max((part.sending.cpu_share for part in there), default=0.0),
         sum(part.sending.most_in_flight for part in there),
+        max(starts) - min(starts),
     )
-    return Part(results, sending, due, min((part.started for part in there), default=0.0))
+    return Part(results, sending, due, min(starts), sum(part.repeated for part in there))

@@ -16,10 +16,10 @@ import numpy as np
 
 from loadtests import oip
 from loadtests.harness.cargo import Cargo, Plan
-from loadtests.harness.connections import Connections, NoAnswerError
+from loadtests.harness.connections import Connections, NoAnswerError, NoSocketError
 from loadtests.harness.part import Part
 from loadtests.openloop import OpenLoop
-from loadtests.scoring import Fate, Reply
+from loadtests.scoring import NO_SOCKET, Fate, Reply, Results, Sending
 from loadtests.sender import go_first
 
 TELL_EVERY_S = 0.5
@@ -28,6 +28,8 @@ MOST_OPEN = 8192
 SPARE_FILES = 256
 WARM = 16
 """Connections that are there before the first request."""
+WARMING = 0.5
+"""The share of the time before it that they may take."""
 MOST_HEADS = 10_000
 
 Tell = Callable[[dict[str, Any]], None]
@@ -37,7 +39,7 @@ Observe = Callable[[str, float, str], None]
 
 
 class Station:
-    """Sends the cargo as plans say. One plan at a time."""
+    """Sends the cargo as plans say. One plan at a time: it is accepted first, and then run."""
 
     def __init__(self, cargo: Cargo, observe: Observe | None = None) -> None:
         self._cargo = cargo
@@ -54,17 +56,25 @@ class Station:
         self._tails = [_tail(message.headers, message.body) for message in cargo.messages]
         self._heads: dict[tuple[int, int, float], bytes] = {}
         self._loop: OpenLoop | None = None
+        self._plan: Plan | None = None
         self._stopped = False
 
+    def accept(self, plan: Plan) -> None:
+        """Take a plan, of which nothing is sent yet. It can be stopped from now on."""
+        self._plan, self._stopped = plan, False
+
     def stop(self) -> None:
-        """Send no more of the plan that runs; called from any greenlet."""
+        """Send no more of the plan that was accepted, also where it does not run yet; called from any greenlet."""
         self._stopped = True
         if self._loop is not None:
             self._loop.stop()
 
-    def run(self, plan: Plan, lead_s: float, tell: Tell) -> Part:
-        """Send a plan, its first moment in `lead_s`."""
-        self._stopped = False
+    def run(self, lead_s: float, tell: Tell) -> Part:
+        """Send the plan that was accepted, its first moment in `lead_s`."""
+        plan, self._plan = self._plan, None
+        assert plan is not None, "a plan is accepted before it is run"
+        if self._stopped:
+            return unsent(len(plan))
         go_first()
         counts = _Counts()
         work = plan.workload
@@ -75,6 +85,8 @@ class Station:
             request = self._head(way[index], tenant[index], slo_s[index]) + self._tails[sample[index]]
             try:
                 answer = self._connections.exchange(request)
+            except NoSocketError:
+                reply, latency_s = Reply(Fate.NOT_SENT, reason=NO_SOCKET), time.perf_counter() - due_s
             except NoAnswerError as error:
                 reply, latency_s = Reply(Fate.FAILED, reason=str(error)), time.perf_counter() - due_s
             else:
@@ -86,30 +98,23 @@ class Station:
                 self._observe(self._named(way[index], slo_s[index]), latency_s, reply.reason)
             return reply, latency_s
 
-        began_s = time.perf_counter()
-        # Who is not there fails request by request.
-        gevent.with_timeout(lead_s, self._warm, timeout_value=None)
         loop = self._loop = OpenLoop(work, send, MOST_OPEN)
-        if self._stopped:
-            loop.stop()
+        began_s = time.perf_counter()
+        self._connections.warm(WARM, lead_s * WARMING)
+        self._connections.repeated = 0
         telling = gevent.spawn(_keep_telling, counts, loop, tell)
         rest_s = lead_s - (time.perf_counter() - began_s)
         started = time.time() + rest_s
         try:
             results, sending = loop.run(rest_s)
-            return Part(results, sending, np.arange(len(plan)) < loop.dispatched, started)
+            due = np.arange(len(plan)) < loop.dispatched
+            return Part(results, sending, due, started, self._connections.repeated)
         finally:
             self._loop = None
             telling.kill()
 
     def _named(self, way: int, slo_s: float) -> str:
         return f"{'/'.join(filter(None, self._cargo.ways[way]))} SLO {slo_s * 1e3:g} ms"
-
-    def _warm(self) -> None:
-        try:
-            self._connections.warm(WARM)
-        except NoAnswerError:
-            return
 
     def _head(self, way: int, tenant: int, slo_s: float) -> bytes:
         key = (way, tenant, slo_s)
@@ -123,6 +128,11 @@ class Station:
             path = self._prefix + self._cargo.ways[way].path
             head = self._heads[key] = f"POST {path} HTTP/1.1\r\n".encode() + self._common + _lines(own)
         return head
+
+
+def unsent(count: int) -> Part:
+    """What a generator hands in that was stopped before it began."""
+    return Part(Results.pending(count), Sending(np.zeros(count), 0.0, 0), np.zeros(count, dtype=np.bool_), time.time())
 
 
 class _Labels(dict[str, int]):
