@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from loadtests.scoring import Score, SloScore
@@ -24,14 +25,14 @@ def milliseconds(seconds: float) -> str:
     return "-" if math.isnan(seconds) else f"{seconds * 1e3:.1f} ms"
 
 
-def score_table(title: str, score: Score) -> Table:
-    """The whole score of one run."""
-    table = Table(title=title, show_header=False, title_justify="left")
+def score_table(title: str, score: Score, *, effective: str | None = None, attainment: str = "") -> Table:
+    """The whole score of one run, and how sure its shares are; None: the standard error over single requests."""
+    table = Table(title=escape(title), show_header=False, title_justify="left")
     table.add_column("what", style="bold")
     table.add_column("value")
-    error = f"± {score.effective_accuracy_error * 100.0:.1f}"
+    error = f"± {score.effective_accuracy_error * 100.0:.1f}" if effective is None else effective
     table.add_row("effective accuracy", f"{percent(score.effective_accuracy)} {error}  correct and on time, of all")
-    table.add_row("SLO attainment", f"{percent(score.attainment)}  answered on time, of all")
+    table.add_row("SLO attainment", f"{percent(score.attainment)} {attainment}  answered on time, of all")
     table.add_row("accuracy", f"{percent(score.accuracy)}  of the answered")
     for slo in score.by_slo:
         table.add_row(
@@ -50,7 +51,9 @@ def score_table(title: str, score: Score) -> Table:
     fates = ", ".join(f"{fate.replace('_', ' ')} {percent(share)}" for fate, share in score.fates.items() if share)
     table.add_row("requests", f"{score.arrivals} at {score.rate:.1f}/s: {fates}")
     by_variant = sorted(score.answers.items(), key=lambda answer: -answer[1])
-    table.add_row("answered by", ", ".join(f"{variant} {percent(share)}" for variant, share in by_variant) or "-")
+    table.add_row(
+        "answered by", escape(", ".join(f"{variant} {percent(share)}" for variant, share in by_variant)) or "-"
+    )
     table.add_row(
         "generator",
         f"dispatch lag p50 {score.lag_p50_s * 1e3:.2f} ms, p99 {score.lag_p99_s * 1e3:.2f} ms, "

@@ -188,7 +188,7 @@ class Score:
 def score(workload: Workload, label: NDArray[np.int64], results: Results, sending: Sending | None = None) -> Score:
     """Judge a run. `label` int64 [m] holds the true labels of the samples that the workload indexes."""
     answered = results.fate == Fate.ANSWERED
-    on_time = answered & (results.latency_s <= workload.slo_s)
+    on_time = in_time(workload, results)
     correct = answered & (results.label == label[workload.sample])
     good = on_time & correct
     effective = float(good.mean())
@@ -247,6 +247,18 @@ def generator_faults(results: Results, sending: Sending) -> list[str]:
             f"generators began {sending.apart_s * 1e3:.0f} ms apart, at most {MAX_APART_S * 1e3:g} ms is allowed"
         )
     return found
+
+
+def turned_late(workload: Workload, results: Results, sending: Sending) -> float:
+    """The share of all requests that would have been in time, had they left when they should."""
+    late = (results.fate == Fate.ANSWERED) & ~in_time(workload, results)
+    return float((late & (results.latency_s - sending.lag_s <= workload.slo_s)).mean())
+
+
+def in_time(workload: Workload, results: Results) -> NDArray[np.bool_]:
+    """Whether each request was answered by its deadline, up to and including its last moment."""
+    met: NDArray[np.bool_] = (results.fate == Fate.ANSWERED) & (results.latency_s <= workload.slo_s)
+    return met
 
 
 def _faults(results: Results, sending: Sending) -> tuple[str, ...]:

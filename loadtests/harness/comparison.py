@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ PERCENTILES = (0.5, 0.9, 0.99, 0.999)
 class Row:
     """One measure of both: `first`, `second`, and by how much the second has more.
 
-    `unit` is `share` or `seconds`. `more_is_better` is None where neither is.
+    `unit` is `share`, `seconds` or `rate` (requests a second). `more_is_better` is None where neither is.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Row:
     @property
     def verdict(self) -> str:
         """`better` or `worse` where the second surely is, `different` where neither is better, else `same`."""
-        if not (math.isfinite(self.more.low) and math.isfinite(self.more.high)) or self.more.low <= 0 <= self.more.high:
+        if math.isnan(self.more.low) or math.isnan(self.more.high) or self.more.low <= 0 <= self.more.high:
             return "same"
         if self.more_is_better is None:
             return "different"
@@ -52,6 +52,7 @@ class Comparison:
 
 def compare(first: Record, second: Record, runs: tuple[Record, Record]) -> Comparison:
     """Compare one run of each of two records."""
+    alike = runs[0]["rate_asked"] == runs[1]["rate_asked"]
     paired = runs[0]["workload"] == runs[1]["workload"] and len(runs[0]["blocks"]) == len(runs[1]["blocks"])
     labelled = all(run["score"]["accuracy"] is not None for run in runs)
     rows = [
@@ -63,7 +64,21 @@ def compare(first: Record, second: Record, runs: tuple[Record, Record]) -> Compa
     for share in PERCENTILES:
         name = f"latency, {share * 100:g}th percentile" if share != 0.5 else "latency, median"
         rows.append(_row(name, "seconds", _quantile(share), runs, paired, more_is_better=False))
+    if not alike:
+        # Who has found a higher rate is slower at it: that is no worse.
+        rows = [replace(row, more_is_better=None) for row in rows]
+    if first["profile"] == second["profile"] == "search":
+        rows.insert(0, _found_row(first["details"], second["details"]))
     return Comparison(tuple(rows), tuple(_differences(first, second, runs)), paired)
+
+
+def _found_row(first: Record, second: Record) -> Row:
+    """The rates that two searches have found: the difference lies between what their sure bounds leave open."""
+    rates = [math.nan if found["rate"] is None else float(found["rate"]) for found in (first, second)]
+    lows = [0.0 if found["sure_low"] is None else found["sure_low"] for found in (first, second)]
+    highs = [math.inf if found["sure_high"] is None else found["sure_high"] for found in (first, second)]
+    more = Interval(rates[1] - rates[0], lows[1] - highs[0], highs[1] - lows[0])
+    return Row("highest rate with enough in time", "rate", rates[0], rates[1], more, more_is_better=True)
 
 
 def _row(
@@ -100,6 +115,19 @@ def _quantile(share: float) -> Callable[[Sequence[Record]], Measure]:
     return lambda blocks: quantile_of([Histogram.read(block["latency"]) for block in blocks], share)
 
 
+_ASKED: Mapping[str, str] = {"thresholds": "wanted", "profile's options": "own"}
+_SENT_BY: Mapping[str, str] = {
+    "generator's machine": "machine",
+    "generator's cores": "cores",
+    "generator pinned to cores": "pinned_to",
+    "generator's system": "system",
+    "generator's Python": "python",
+    "generator's locust": "locust",
+    "generator's commit": "commit",
+    "workers": "workers",
+}
+
+
 def _differences(first: Record, second: Record, runs: tuple[Record, Record]) -> list[tuple[str, str, str]]:
     """What a reader should know of before believing that the gateways differ, or do not."""
     pairs = [
@@ -109,11 +137,15 @@ def _differences(first: Record, second: Record, runs: tuple[Record, Record]) -> 
         ("rate asked", str(runs[0]["rate_asked"]), str(runs[1]["rate_asked"])),
         ("seed", str(runs[0]["seed"]), str(runs[1]["seed"])),
         ("families", _families(first), _families(second)),
-        ("generator's machine", first["generator"]["machine"], second["generator"]["machine"]),
-        ("generator's commit", first["generator"]["commit"], second["generator"]["commit"]),
-        ("workers", str(first["generator"]["workers"]), str(second["generator"]["workers"])),
+        ("tenants", _named(first.get("tenants")), _named(second.get("tenants"))),
+        *((name, *(_named(record["options"].get(of)) for record in (first, second))) for name, of in _ASKED.items()),
+        *((name, *(str(record["generator"].get(of)) for record in (first, second))) for name, of in _SENT_BY.items()),
     ]
     return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _named(values: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{name} {value}" for name, value in (values or {}).items() if value is not None) or "none"
 
 
 def _gateway(record: Record) -> str:
@@ -123,7 +155,8 @@ def _gateway(record: Record) -> str:
 
 def _families(record: Record) -> str:
     return "; ".join(
-        f"{family['name']} {family['revision'] or ''} ({family['rows']}; variants {', '.join(family['variants'])}"
+        f"{family['name']} {family['revision'] or ''} ({family['rows']}; SLO {family['slo_mix_ms']} ms; "
+        f"{family['share']:.3g} of the requests; variants {', '.join(family['variants'])}"
         + (f"; pinned to {family['pinned']})" if family["pinned"] else ")")
         for family in record["families"]
     )

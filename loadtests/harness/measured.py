@@ -19,7 +19,7 @@ from loadtests.harness.histogram import Histogram
 from loadtests.harness.subject import Subject
 from loadtests.harness.uncertainty import Interval, share_interval
 from loadtests.report import score_json
-from loadtests.scoring import Fate, Score, score
+from loadtests.scoring import Fate, Score, generator_faults, in_time, score, turned_late
 
 MOST_BINS, BIN_REQUESTS, LEAST_BIN_S = 120, 20, 0.1
 """Time is cut into so many bins at most, so long at least, with so many requests each on average."""
@@ -44,10 +44,13 @@ class Run:
         """All requests."""
         return self._scored(np.ones(len(self.ran.plan), dtype=np.bool_))
 
-    @property
-    def faults(self) -> tuple[str, ...]:
-        """Why this is not a measurement of the gateway."""
-        return self.score.faults
+    def faults(self, attainment: float) -> tuple[str, ...]:
+        """Why this is not a measurement of the gateway, where that share is to be answered in time."""
+        return (*self.score.faults, *self._decisive_lag(attainment))
+
+    def generator_faults(self, attainment: float) -> tuple[str, ...]:
+        """The same, but for requests that a stalled gateway left no room for."""
+        return (*generator_faults(self.ran.results, self.ran.sending), *self._decisive_lag(attainment))
 
     @cached_property
     def families(self) -> Mapping[str, Score]:
@@ -68,9 +71,7 @@ class Run:
     @cached_property
     def in_time(self) -> NDArray[np.bool_]:
         """Whether each request was answered in time."""
-        results = self.ran.results
-        met: NDArray[np.bool_] = (results.fate == Fate.ANSWERED) & (results.latency_s <= self.ran.plan.workload.slo_s)
-        return met
+        return in_time(self.ran.plan.workload, self.ran.results)
 
     @cached_property
     def good(self) -> NDArray[np.bool_]:
@@ -81,8 +82,16 @@ class Run:
     @cached_property
     def attainment(self) -> Interval:
         """The share answered in time, and how sure that is."""
+        return self._share("in_time")
+
+    @cached_property
+    def effective_accuracy(self) -> Interval | None:
+        """The share answered correctly in time, and how sure that is; None where nobody knows what is right."""
+        return self._share("good") if self.subject.labelled else None
+
+    def _share(self, hits: str) -> Interval:
         blocks = self.blocks()
-        return share_interval([block["in_time"] for block in blocks], [block["requests"] for block in blocks])
+        return share_interval([block[hits] for block in blocks], [block["requests"] for block in blocks])
 
     def reasons(self) -> dict[str, int]:
         """How many got no answer, by why, most frequent first."""
@@ -144,10 +153,17 @@ class Run:
         """The same for runs that sent the same requests at the same moments, whatever came of them."""
         plan = self.ran.plan
         work = plan.workload
-        rows = hashlib.sha256("\n".join(member.stock.source for member in self.subject.members).encode())
+        sent = hashlib.sha256()
+        for member in self.subject.members:
+            sent.update(repr((member.served.family, member.variant, member.stock.labels)).encode())
+            sent.update(member.stock.label.tobytes())
+            for message in member.stock.messages:
+                sent.update(repr((sorted(message.headers.items()), len(message.body))).encode())
+                sent.update(message.body)
+        sent.update(repr(self.subject.tenants).encode())
         for values in (work.arrival_s, work.slo_s, work.sample, plan.way, plan.tenant):
-            rows.update(values.tobytes())
-        return rows.hexdigest()[:16]
+            sent.update(values.tobytes())
+        return sent.hexdigest()[:16]
 
     def _by_variant(self, place: NDArray[np.int64], bins: int) -> dict[str, list[int]]:
         """Answers by bin and variant, in the families' own order; with several families, each name has its family's."""
@@ -167,7 +183,7 @@ class Run:
     def values(self) -> dict[str, Any]:
         """Everything, for JSON."""
         answered = self.ran.results.fate == Fate.ANSWERED
-        attainment = self.attainment
+        attainment, accuracy = self.attainment, self.effective_accuracy
         return {
             "label": self.label,
             "seed": self.seed,
@@ -177,6 +193,7 @@ class Run:
             "workload": self.digest(),
             "score": score_json(self.score),
             "attainment_interval": [attainment.low, attainment.high],
+            "effective_accuracy_interval": [accuracy.low, accuracy.high] if accuracy is not None else None,
             "families": {name: score_json(one) for name, one in self.families.items()},
             "tenants": {name: score_json(one) for name, one in self.tenants.items()},
             "reasons": self.reasons(),
@@ -186,6 +203,13 @@ class Run:
             "series": self.series(),
             "blocks": self.blocks(),
         }
+
+    def _decisive_lag(self, attainment: float) -> tuple[str, ...]:
+        """A few late requests are too many where fewer may be late at all."""
+        share = turned_late(self.ran.plan.workload, self.ran.results, self.ran.sending)
+        if share <= 1.0 - attainment:
+            return ()
+        return (f"the generator's own lag made {share:.3%} of the requests late, as many as may be in all",)
 
     def _scored(self, which: NDArray[np.bool_]) -> Score:
         plan, sending = self.ran.plan.of(which), self.ran.sending

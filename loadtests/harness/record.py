@@ -63,6 +63,7 @@ def record(
             }
             for member in subject.members
         ],
+        "tenants": dict(zip(*subject.tenants, strict=True)) if subject.tenants is not None else None,
         "generator": {
             "machine": machine_fingerprint().description,
             "host": socket.gethostname(),

@@ -9,8 +9,7 @@ from loadtests.harness.ratesearch import Found, RateSearch, Trial, requests_to_t
 from loadtests.harness.session import Ended, Session
 from loadtests.harness.subject import Subject
 from loadtests.harness.verdict import Check, Wanted, bound, percent, verdict
-from loadtests.load import Load
-from loadtests.scoring import generator_faults
+from loadtests.load import MOST_REQUESTS, Load
 
 DURATION_S = 10.0
 LONGEST_S = 60.0
@@ -34,13 +33,13 @@ def search(session: Session, load: Load, wanted: Wanted, options: SearchOptions,
     )
     least = requests_to_tell(wanted.attainment)
     while (rate := state.next_rate()) is not None and not session.interrupted:
-        duration_s = max(load.duration_s, min(least / rate, LONGEST_S))
+        duration_s = min(max(load.duration_s, min(least / rate, LONGEST_S)), 0.999 * MOST_REQUESTS / rate)
         own = dataclasses.replace(load, rate=rate, duration_s=duration_s)
         number = seed + len(state.trials)
         run = session.send(session.subject.draw(own, number), f"{rate:.4g}/s", number, rate)
         if run is None or run.ran.cut:
             break
-        trial = trial_of(run, rate)
+        trial = trial_of(run, rate, wanted.attainment)
         state.add(trial)
         why = f" ({trial.fault})" if trial.fault else ""
         session.display.say(f"{rate:.1f}/s: {percent(run.score.attainment)} in time, {state.standing(rate)}{why}")
@@ -53,10 +52,10 @@ def search(session: Session, load: Load, wanted: Wanted, options: SearchOptions,
     )
 
 
-def trial_of(run: Run, rate: float) -> Trial:
+def trial_of(run: Run, rate: float, attainment: float) -> Trial:
     """A run as evidence: requests that were not sent because too many were open count as missed, not as invalid."""
     blocks = run.blocks()
-    fault = "; ".join(generator_faults(run.ran.results, run.ran.sending))
+    fault = "; ".join(run.generator_faults(attainment))
     return Trial(rate, [block["in_time"] for block in blocks], [block["requests"] for block in blocks], fault)
 
 

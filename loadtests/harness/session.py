@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -76,9 +76,3 @@ class Session:
         until_s = time.monotonic() + seconds
         while not self.interrupted and time.monotonic() < until_s:
             time.sleep(0.05)
-
-
-def faults_of(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Why runs are no measurements, each with the label of its run where there are several."""
-    named = len(runs) > 1
-    return tuple(f"{run.label}: {fault}" if named else fault for run in runs for fault in run.faults)

@@ -15,7 +15,6 @@ from loadtests.harness.subject import Subject
 from loadtests.harness.uncertainty import share_interval
 from loadtests.harness.verdict import Check, Wanted, bound, checks_of, percent, verdict
 from loadtests.load import Load
-from loadtests.scoring import Fate
 from loadtests.traces import Seconds, TraceError
 
 DURATION_S = 30.0
@@ -48,21 +47,20 @@ def spike(session: Session, load: Load, wanted: Wanted, options: SpikeOptions, s
         "after": arrival_s >= end_s + (recovered_s or 0.0),
     }
     shares = {name: float(run.in_time[mine].mean()) if mine.any() else None for name, mine in phases.items()}
-    lost = float((run.ran.results.fate == Fate.FAILED).mean())
     checks = [
         _share_check("answered in time before the burst", shares["before"], wanted.attainment),
         recovery_check(recovered_s, options.recovery_s),
         _share_check(
             "answered in time after recovery", shares["after"] if recovered_s is not None else None, wanted.attainment
         ),
-        Check("lost", lost <= wanted.failed, percent(lost), f"at most {bound(wanted.failed)}"),
         # Of the whole, only what does not depend on the burst.
-        *(check for check in checks_of(run.score, wanted) if check.what == "correct in time"),
+        *(check for check in checks_of(run.score, wanted) if check.what in ("lost", "correct in time")),
     ]
     during = percent(shares["burst"]) if shares["burst"] is not None else "-"
     line = f"during the burst ({options.factor:g} x for {options.burst_s:g} s) {during} answered in time"
     details = {"begin_s": begin_s, "end_s": end_s, "recovery_s": recovered_s, "attainment": shares}
-    return Ended(verdict(checks, run.faults, interrupted=session.interrupted), (line,), details)
+    faults = run.faults(wanted.attainment)
+    return Ended(verdict(checks, faults, interrupted=session.interrupted), (line,), details)
 
 
 def plan_of(subject: Subject, load: Load, options: SpikeOptions, seed: int) -> tuple[Plan, float, float]:

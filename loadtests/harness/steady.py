@@ -14,4 +14,4 @@ def steady(session: Session, load: Load, wanted: Wanted, seed: int) -> Ended:
     run = session.send(session.subject.draw(load, seed), "steady", seed, load.rate)
     if run is None:
         return Ended(verdict([], [], interrupted=True))
-    return Ended(verdict(checks_of(run.score, wanted), run.faults, interrupted=session.interrupted))
+    return Ended(verdict(checks_of(run.score, wanted), run.faults(wanted.attainment), interrupted=session.interrupted))

@@ -59,7 +59,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Thresholds. Shares are of all requests; None is not asked for. `failed` is the most that may be lost."""
+    """Thresholds. Shares are of all requests; None is not asked for. `failed` is the most that may be lost.
+
+    What is asked for and cannot be judged is missed.
+    """
 
     attainment: float = 0.99
     effective_accuracy: float | None = None
@@ -95,7 +98,7 @@ def checks_of(score: Score, wanted: Wanted) -> list[Check]:
         found.append(
             Check(
                 "correct in time",
-                score.effective_accuracy >= wanted.effective_accuracy if known else None,
+                known and score.effective_accuracy >= wanted.effective_accuracy,
                 percent(score.effective_accuracy) if known else "rows have no labels",
                 f"at least {bound(wanted.effective_accuracy)}",
             )

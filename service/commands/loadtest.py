@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from click.core import ParameterSource
 
 from service.commands import loadtest_options as options
 from service.commands.failure import CommandError, faults_of_the_repository
@@ -29,16 +30,19 @@ from service.commands.loads import (
     load_of,
     shape_of,
 )
+from service.commands.loadtest_files import check_out, write_comparison
 from service.commands.loadtest_subject import faults_of_the_gateway, members_of, target_of
 from service.commands.options import Config, Models, settings_from
 
 if TYPE_CHECKING:
     from loadtests.harness.conductor import Ways
+    from loadtests.harness.subject import Subject
 
 MOST_WORKERS = 256
 
 
 def loadtest(
+    context: typer.Context,
     url: options.Url = None,
     profile: options.Profile = "steady",
     rate: Rate = None,
@@ -83,8 +87,7 @@ def loadtest(
     generator was late is INVALID. Exit codes: 0 passed, 4 thresholds missed, 3 invalid, 2 wrong flags, 1 not tested.
     """
     if compare is not None:
-        from service.commands.loadtest_files import write_comparison
-
+        check_out(out)
         write_comparison(compare, out)
         return
     check_attainment(attainment)
@@ -96,6 +99,8 @@ def loadtest(
     _check_numbers({"burst": burst}, above=1.0)
     if profile not in options.PROFILES:
         raise CommandError(f"--profile: expected one of {', '.join(options.PROFILES)}, got {profile!r}", USAGE)
+    told = _told(context, profile)
+    check_out(out)
     with _loadtest_installed():
         import loadtests.harness.conductor  # noqa: F401 - before anything is asked
         from loadtests.harness.profiles import DURATIONS_S, Profile
@@ -117,6 +122,7 @@ def loadtest(
             raise CommandError(f"{target.url} is not ready: GET /v2/health/ready does not answer 200")
         members = members_of(target, family, mix, variant, rows or (), settings.models, chosen=models is not None)
         subject = Subject(target, members, tenants)
+        _check_judged(told, subject)
         load = None
         if profile != "smoke":
             if profile == "search" and (trace is not None or trace_rate is not None):
@@ -130,7 +136,7 @@ def loadtest(
         seed,
         Wanted(attainment, effective_accuracy, p99_ms / 1e3 if p99_ms else None, failed),
         SearchOptions(precision, repeats, enough),
-        SoakOptions(drift, growth),
+        SoakOptions(drift, growth, tuple(name for name in ("drift", "growth") if name in told)),
         SpikeOptions(burst, burst_duration, recovery),
     )
     with faults_of_the_load():
@@ -138,6 +144,30 @@ def loadtest(
     from service.commands.loadtest_run import conduct
 
     raise typer.Exit(conduct(chosen, subject, about, ways, out))
+
+
+def _told(context: typer.Context, profile: str) -> frozenset[str]:
+    """The parameters that somebody has given, by name. Raises `CommandError` for one that the profile ignores."""
+    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    told = frozenset(name for name in context.params if context.get_parameter_source(name) in given)
+    for name in sorted(told & options.USED_BY.keys()):
+        users = options.USED_BY[name]
+        if profile not in users:
+            flag = name.replace("_", "-")
+            raise CommandError(f"--{flag}: --profile {profile} does not look at it, but {', '.join(users)}", USAGE)
+    return told
+
+
+def _check_judged(told: frozenset[str], subject: Subject) -> None:
+    """What somebody wants judged can be. Raises `CommandError` before anything is sent."""
+    if "effective_accuracy" in told and not subject.labelled:
+        unknown = ", ".join(member.served.family for member in subject.members if not member.stock.labelled)
+        raise CommandError(f"--effective-accuracy cannot be judged: the rows of {unknown} have no labels", USAGE)
+    if "growth" in told and subject.target.resident_bytes() is None:
+        raise CommandError(
+            f"--growth cannot be judged: {subject.target.url}/metrics does not tell memory (it takes the role `read`)",
+            USAGE,
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from loadtests.harness.cargo import Plan
     from loadtests.harness.measured import Run
     from loadtests.harness.session import Ended
+    from loadtests.harness.uncertainty import Interval
 
 LINE_EVERY_S = 10.0
 """How often a line is written where the error output is no terminal, and lines cannot be written over."""
@@ -99,7 +100,15 @@ def print_ended(ended: Ended, runs: Sequence[Run], *, scored: bool) -> None:
     console = output()
     if scored and runs:
         last = runs[-1]
-        console.print(score_table(last.score.description, last.score))
+        accuracy = last.effective_accuracy
+        console.print(
+            score_table(
+                last.score.description,
+                last.score,
+                effective=_interval(accuracy) if accuracy is not None else "",
+                attainment=_interval(last.attainment),
+            )
+        )
         if len(last.families) > 1 or last.tenants:
             console.print(_parts_table(last))
         if reasons := last.reasons():
@@ -124,8 +133,15 @@ def print_ended(ended: Ended, runs: Sequence[Run], *, scored: bool) -> None:
         )
 
 
+def _interval(found: Interval) -> str:
+    from loadtests.harness.verdict import percent
+
+    return f"(95 %: {percent(found.low)} to {percent(found.high)})"
+
+
 def _parts_table(run: Run) -> Table:
     """Scores by family and by tenant."""
+    from rich.markup import escape
     from rich.table import Table
 
     from loadtests.harness.verdict import percent
@@ -138,7 +154,7 @@ def _parts_table(run: Run) -> Table:
     named = [*run.families.items(), *((f"tenant {name}", one) for name, one in run.tenants.items())]
     for name, one in named:
         table.add_row(
-            name,
+            escape(name),
             f"{one.arrivals:,}",
             percent(one.attainment),
             percent(one.effective_accuracy),

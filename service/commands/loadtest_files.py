@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,22 @@ from typing import Any
 import typer
 
 from service.commands.failure import CommandError
+from service.commands.loads import USAGE
+
+
+def check_out(out: Path) -> None:
+    """Make the folder of NAME and see that something can be written there. Raises `CommandError`."""
+    if _name(out) in ("", ".", ".."):
+        raise CommandError(f"--out: expected a name for NAME.json and NAME.html, got {str(out)!r}", USAGE)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise CommandError(f"--out: {out.parent} cannot be written to: {error.strerror}", USAGE) from error
+    for taken in (_beside(out, ".json"), _beside(out, ".html")):
+        if taken.is_dir():
+            raise CommandError(f"--out: {taken} is a folder", USAGE)
 
 
 def write_results(values: Mapping[str, Any], out: Path) -> None:
@@ -44,7 +61,6 @@ def write_comparison(paths: tuple[Path, Path], out: Path) -> None:
             typer.echo(f"{path} is INVALID: {'; '.join(record['verdict']['faults'])}", err=True)
     target = _beside(out, ".html")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page, encoding="utf-8")
     except OSError as error:
         raise CommandError(f"{error.filename}: cannot be written: {error.strerror}; see --out") from error
@@ -52,11 +68,12 @@ def write_comparison(paths: tuple[Path, Path], out: Path) -> None:
 
 
 def _print_comparison(rows: Sequence[Mapping[str, str]], paths: tuple[Path, Path]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from service.commands.tables import output
 
-    table = Table(title=f"A: {paths[0]}, B: {paths[1]}", title_justify="left")
+    table = Table(title=escape(f"A: {paths[0]}, B: {paths[1]}"), title_justify="left")
     table.add_column("measure")
     for column in ("A", "B", "B minus A", "95 % interval"):
         table.add_column(column, justify="right")
@@ -68,5 +85,8 @@ def _print_comparison(rows: Sequence[Mapping[str, str]], paths: tuple[Path, Path
 
 
 def _beside(out: Path, suffix: str) -> Path:
-    name = out.name.removesuffix(".json").removesuffix(".html")
-    return out.with_name(name + suffix)
+    return out.with_name(_name(out) + suffix)
+
+
+def _name(out: Path) -> str:
+    return out.name.removesuffix(".json").removesuffix(".html")

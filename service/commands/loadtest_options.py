@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 PROFILES = ("steady", "smoke", "search", "soak", "spike")
+_LOADED, _MEASURED = ("steady", "search", "soak", "spike"), ("steady", "soak", "spike")
+USED_BY: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("rate", "process", "cv2", "peak_ratio", "period", "duration", "tenant", "attainment"), _LOADED),
+    **dict.fromkeys(("trace", "trace_rate"), _LOADED),
+    **dict.fromkeys(("effective_accuracy", "failed"), _MEASURED),
+    "p99_ms": ("steady", "soak"),
+    **dict.fromkeys(("precision", "repeats", "enough"), ("search",)),
+    **dict.fromkeys(("drift", "growth"), ("soak",)),
+    **dict.fromkeys(("burst", "burst_duration", "recovery"), ("spike",)),
+}
+"""Parameters that only some profiles look at."""
 GATEWAY, THRESHOLDS, GENERATOR, RESULTS = "The gateway and its rows", "Thresholds", "The generator", "Results"
 OF_SEARCH, OF_SOAK, OF_SPIKE = "Profile search", "Profile soak", "Profile spike"
 

@@ -39,7 +39,8 @@ def conduct(profile: Profile, subject: Subject, about: Mapping[str, Any], ways: 
             if ways.workers:
                 _wait_for_workers(conductor, ways)
             if not ways.web:
-                return _once(conductor, profile, subject, about, ways, out)
+                with faults_of_the_load():
+                    return _once(conductor, profile, subject, about, ways, out)
             typer.echo(f"locust's page: http://{ways.web[0]}:{ways.web[1]}, Ctrl-C ends it", err=True)
             return _as_asked(conductor, profile, subject, about, ways, out)
     except ConductorError as error:
@@ -51,14 +52,17 @@ def conduct(profile: Profile, subject: Subject, about: Mapping[str, Any], ways: 
 def _once(
     conductor: Conductor, profile: Profile, subject: Subject, about: Mapping[str, Any], ways: Ways, out: Path
 ) -> int:
+    from loadtests.harness.conductor import ConductorError
     from loadtests.harness.record import record
-    from loadtests.harness.session import Session
+    from loadtests.harness.session import Ended, Session
+    from loadtests.harness.verdict import verdict
+    from loadtests.traces import TraceError
 
     session = Session(conductor, subject, Progress())
-    with faults_of_the_load():
-        ended = profile.run(session)
-    print_ended(ended, session.runs, scored=profile.name in ("steady", "soak", "spike"))
-    if session.runs:
+
+    def write(ended: Ended) -> None:
+        if not session.runs:
+            return
         values = record(
             profile=profile.name,
             subject=subject,
@@ -70,6 +74,15 @@ def _once(
             seed=profile.seed,
         )
         write_results(values, out)
+
+    try:
+        ended = profile.run(session)
+    except (ConductorError, TraceError) as error:
+        # What was measured until then is kept; the command ends with what went wrong.
+        write(Ended(verdict([], [str(error)])))
+        raise
+    write(ended)
+    print_ended(ended, session.runs, scored=profile.name in ("steady", "soak", "spike"))
     return ended.verdict.exit_code
 
 
@@ -81,7 +94,8 @@ def _as_asked(
     while (form := conductor.wait_for_button()) is not None:
         try:
             chosen, of = _filled_in(profile, subject, form)
-            code = _once(conductor, chosen, of, about, ways, out)
+            with faults_of_the_load():
+                code = _once(conductor, chosen, of, about, ways, out)
         except CommandError as error:
             typer.echo(f"pareto: {error}", err=True)
         conductor.over()

@@ -1,7 +1,12 @@
-"""A tiny real family on disk: two linear models of four numbers, of which the small one looks at only one."""
+"""A tiny real family on disk: two linear models of four numbers, of which the small one looks at only one.
+
+And a stand-in for the gateway (`tiny_server`) that answers by the same rule.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from loadtests.servers import Command, Server, running
 from variants.manifest import FamilyManifest, Invariance, Quality, TensorPreparation, TensorSpec, VariantManifest
 from variants.repository import Repository
 
@@ -98,3 +104,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         repository.publish(manifest, staging)
     return root
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A stand-in for the gateway."""
+    arguments = ("-m", "uvicorn", "tiny_server:app", "--app-dir", str(Path(__file__).parent), "--log-level", "warning")
+    with running(Command("tiny", (sys.executable, *arguments, "--port", "{port}"))) as started:
+        yield started
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are written into an empty folder, where there are no settings and no models."""
+    monkeypatch.chdir(tmp_path)

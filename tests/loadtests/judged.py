@@ -74,7 +74,7 @@ def recorded(
     of: Subject, runs: Sequence[Run], profile: str = "steady", details: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The record of a load test with those runs, as it is read from its file."""
-    judged = verdict(checks_of(runs[-1].score, Wanted(0.5, 0.99, 0.02)), runs[-1].faults)
+    judged = verdict(checks_of(runs[-1].score, Wanted(0.5, 0.99, 0.02)), runs[-1].faults(0.5))
     values = record(
         profile=profile,
         subject=of,
@@ -87,3 +87,25 @@ def recorded(
     )
     read: dict[str, Any] = orjson.loads(orjson.dumps(values))
     return read
+
+
+class Silent:
+    """Shows nothing; keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Mapping[str, Any]] = []
+        self.said: list[str] = []
+
+    def begin(self, label: str, plan: Plan) -> None:
+        """Nothing."""
+
+    def counts(self, counts: Mapping[str, Any]) -> None:
+        """Keep them."""
+        self.told.append(counts)
+
+    def end(self, run: Run | None) -> None:
+        """Nothing."""
+
+    def say(self, line: str) -> None:
+        """Keep it."""
+        self.said.append(line)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 
+from loadtests.harness.cargo import Message
 from loadtests.harness.comparison import compare
 from loadtests.harness.page.compared import render_comparison
 from loadtests.harness.page.page import kept_together, render, shown_run
 from loadtests.harness.page.scales import Scale, linear, milliseconds, nines, seconds_text, shares
 from loadtests.harness.record import without_login, without_secrets
+from loadtests.harness.subject import Member
 from tests.loadtests.judged import answered, load, member, recorded, subject
 
 
@@ -54,9 +59,77 @@ def test_other_loads_are_compared_as_wholes_and_what_differs_is_named() -> None:
     found = compare(first, second, (first["runs"][0], second["runs"][0]))
     assert not found.paired
     assert "worse" == next(row.verdict for row in found.rows if row.name == "answered in time")
-    assert ["load"] == [name for name, _, _ in found.differences]
+    assert ["load", "families"] == [name for name, _, _ in found.differences]
     page, _ = render_comparison((first, second), ("a.json", "b.json"))
     assert "They sent different requests" in page
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdict"),
+    [
+        (((90.0, 110.0), (180.0, 220.0)), "better"),
+        (((180.0, 220.0), (90.0, 110.0)), "worse"),
+        (((90.0, 110.0), (100.0, 120.0)), "same"),
+        (((90.0, 110.0), (120.0, None)), "better"),
+        (((90.0, None), (120.0, 130.0)), "same"),
+    ],
+)
+def test_two_searches_are_compared_by_what_they_found(
+    bounds: tuple[tuple[float, float | None], tuple[float, float | None]], verdict: str
+) -> None:
+    """Rates differ where their sure bounds do not overlap; latencies at different rates are no better or worse."""
+    of, records = subject(), []
+    for number, (low, high) in enumerate(bounds):
+        details = {"rate": low + number, "sure_low": low, "sure_high": high, "rates": []}
+        found = recorded(of, [answered(of, of.draw(load(), 1), 0.01 * (1 + number))], "search", details)
+        found["runs"][0]["rate_asked"] = details["rate"]
+        records.append(found)
+    found = compare(records[0], records[1], (records[0]["runs"][0], records[1]["runs"][0]))
+    assert verdict == found.rows[0].verdict
+    assert {"same", "different"} == {row.verdict for row in found.rows[1:]}
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "says"),
+    [
+        ("generator", "cores", 1, "generator's cores"),
+        ("generator", "pinned_to", [1], "generator pinned to cores"),
+        ("generator", "locust", "1.0", "generator's locust"),
+        ("options", "wanted", {"attainment": 0.1}, "thresholds"),
+        ("options", "own", {"repeats": 9}, "profile's options"),
+        (None, "tenants", {"gold": 1.0}, "tenants"),
+    ],
+)
+def test_whatever_is_recorded_and_differs_is_named(part: str | None, name: str, value: object, says: str) -> None:
+    """Also what does not change a number by itself."""
+    of = subject()
+    one = recorded(of, [answered(of, of.draw(load(), 1))])
+    other = {**one, **({part: {**one[part], name: value}} if part else {name: value})}
+    assert [says] == [named for named, _, _ in compare(one, other, (one["runs"][0], other["runs"][0])).differences]
+
+
+def test_other_rows_are_other_requests() -> None:
+    """A run's digest has families, bodies and labels, not only where rows are from."""
+    asked = (
+        subject(),
+        subject(member("other")),
+        subject(with_stock(member(), messages=tuple(Message({}, b"%d" % row) for row in range(8)))),
+        subject(with_stock(member(), label=np.zeros(8, np.int64))),
+    )
+    assert 4 == len({answered(of, of.draw(load(), 1)).digest() for of in asked})
+
+
+def with_stock(of: Member, **changes: Any) -> Member:
+    return dataclasses.replace(of, stock=dataclasses.replace(of.stock, **changes))
+
+
+def test_without_labels_nothing_is_drawn_of_what_was_correct() -> None:
+    """Rather than a line at 0 %."""
+    of = subject(member(labelled=False))
+    one = recorded(of, [answered(of, of.draw(load(), 1))])
+    page, _ = render_comparison((one, one), ("a.json", "b.json"))
+    assert "Answered in time" in page
+    assert "Correct in time" not in page
 
 
 def test_a_comparison_with_itself_finds_nothing() -> None:
@@ -78,14 +151,20 @@ def test_a_page_escapes_names_and_stamps_what_is_invalid() -> None:
     assert "http-equiv" in page
 
 
-def test_a_search_shows_the_run_of_its_answer() -> None:
-    """Of all trials, the last one at the rate that was found."""
+def test_a_search_shows_a_valid_run_of_its_answer() -> None:
+    """Of all trials, the last one at the rate that was found that is valid; where none is, the page says so."""
     of = subject()
     runs = [answered(of, of.draw(load(), seed), label=f"{seed}") for seed in range(3)]
     values = recorded(of, runs, "search", {"rate": 100.0})
     values["runs"][2]["rate_asked"] = 200.0
     assert "1" == shown_run(values)["label"]
     assert "2" == shown_run({**values, "details": {}})["label"]
+    assert "NO VALID RUN TO SHOW" not in render(values)
+    values["runs"][1]["score"]["valid"] = False
+    assert "0" == shown_run(values)["label"]
+    values["runs"][0]["score"]["valid"] = False
+    assert "1" == shown_run(values)["label"]
+    assert "NO VALID RUN TO SHOW" in render(values)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from loadtests.harness.ratesearch import Found, RateSearch, Trial
 from loadtests.harness.search import SearchOptions, faults_of, sentence
 from loadtests.harness.search import checks_of as search_checks
 from loadtests.harness.smoke import Tried, check_of
-from loadtests.harness.soak import drift, drift_check, growth_check, growth_of
+from loadtests.harness.soak import SoakOptions, drift, drift_check, growth_check, growth_of
+from loadtests.harness.soak import checks_of as soak_checks
 from loadtests.harness.spike import SpikeOptions, plan_of, recovery_check, recovery_s
 from loadtests.harness.uncertainty import Interval
 from loadtests.harness.verdict import Check, Outcome, Wanted, bound, checks_of, percent, verdict
@@ -68,18 +69,31 @@ def test_scores_are_held_against_what_is_wanted(wanted: Wanted, passed: list[boo
 
 
 def test_what_nobody_knows_is_not_judged() -> None:
-    """Rows without labels have no accuracy, anywhere."""
+    """Rows without labels have no accuracy, anywhere; who asks for one all the same misses it."""
     of = subject(member(labelled=False))
     run = answered(of, of.draw(load(), 1))
     (check,) = [check for check in checks_of(run.score, Wanted(0.1, 0.5)) if check.what == "correct in time"]
-    assert (None, "rows have no labels") == (check.passed, check.found)
+    assert (False, "rows have no labels") == (check.passed, check.found)
     assert None is run.values()["score"]["effective_accuracy"]
 
 
 def test_a_late_generator_is_no_measurement() -> None:
     """More than a millisecond at the 99th percentile is a fault, less is none."""
-    assert () == steady_run(lag_s=0.0009).faults
-    assert ("dispatch lag p99 is 1.10 ms, at most 1 ms is allowed",) == steady_run(lag_s=0.0011).faults
+    assert () == steady_run(lag_s=0.0009).faults(0.99)
+    assert ("dispatch lag p99 is 1.10 ms, at most 1 ms is allowed",) == steady_run(lag_s=0.0011).faults(0.99)
+
+
+@pytest.mark.parametrize(("attainment", "faults"), [(0.99, 0), (0.999, 1), (1.0, 1)])
+def test_lag_that_decides_is_a_fault(attainment: float, faults: int) -> None:
+    """0.8 % of the requests were late because they left late: too many where 0.1 % may be, few enough for 1 %."""
+    of = subject()
+    run = answered(of, of.draw(load(100.0, 10.0), 1), 0.02, refused=0.0)
+    held = np.arange(len(run.ran.plan)) % 125 == 0
+    run.ran.results.latency_s[held] += 0.05
+    run.ran.sending.lag_s[held] += 0.05
+    for found in (run.faults(attainment), run.generator_faults(attainment)):
+        assert faults == len(found)
+        assert all("own lag made 0.8" in fault for fault in found)
 
 
 @given(share=st.floats(0.0, 1.0))
@@ -156,6 +170,18 @@ def test_latency_drifts_only_where_that_is_sure(last_s: float, passed: bool) -> 
     found = drift(run, 0.5)
     assert passed == drift_check("p50", found, 0.2).passed
     assert found.low < found.value < found.high
+
+
+@pytest.mark.parametrize(
+    ("told", "passed"),
+    [((), [None, None, None]), (("drift",), [False, False, None]), (("growth",), [None, None, False])],
+)
+def test_what_a_soak_was_asked_to_judge_and_cannot_is_missed(told: tuple[str, ...], passed: list[bool | None]) -> None:
+    """What nobody asked for is left open, and said to be."""
+    of = subject()
+    run = answered(of, of.draw(load(20.0, 1.0), 1))
+    checks = soak_checks(run, [], Wanted(0.1), SoakOptions(told=told))
+    assert passed == [check.passed for check in checks if check.what.startswith(("drift", "growth"))]
 
 
 def test_too_short_a_soak_tells_no_drift() -> None:

@@ -48,9 +48,10 @@ class Line:
 
     clients: Any = field(default_factory=lambda: SimpleNamespace(all=[], missing=[]))
     heard: dict[str, dict[str, Callable[..., None]]] = field(default_factory=dict)
-    sent: list[tuple[str, str]] = field(default_factory=list)
     deaf: set[str] = field(default_factory=set)
     """Kinds of messages that do not arrive."""
+    ahead: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """What happens just before the first message of a kind arrives."""
 
     def get_worker_index(self, client: str) -> int:
         return int(client)
@@ -63,7 +64,7 @@ class Line:
             self.deliver(node, kind, data, "master")
 
     def deliver(self, to: str, kind: str, data: Any, by: str) -> None:
-        self.sent.append((kind, to))
+        self.ahead.pop(kind, lambda: None)()
         if kind not in self.deaf:
             self.heard[to][kind](msg=SimpleNamespace(data=data, node_id=by))
 
@@ -96,13 +97,12 @@ def test_a_plan_that_was_stopped_before_it_runs_is_not_sent(server: Scripted) ->
     assert COUNT == len(server.requests)
 
 
-@pytest.mark.parametrize("lost", [workers.READY, workers.GO])
-def test_workers_stop_between_plan_and_go(server: Scripted, lost: str) -> None:
-    """Whether the master still waits for workers to be ready, or they for its word: nothing is sent."""
+@pytest.mark.parametrize("moment", [workers.CARGO, workers.PLAN, workers.READY, workers.GO])
+def test_workers_stop_until_the_last_moment(server: Scripted, moment: str) -> None:
+    """Whatever the master was about to say or to hear when somebody stopped it: nothing is sent."""
     line, master = together(server, 2)
-    line.deaf.add(lost)
+    line.ahead[moment] = master.stop
     master.accept(plan())
-    gevent.spawn(master.stop)
     assert not master.run(lambda counts: None).part.due.any()
     assert [] == server.requests
 

@@ -23,6 +23,14 @@ _KINDS = ("on", "second")
 _NAMES = ("A", "B")
 
 
+_WORDS: Mapping[str, tuple[Callable[[float], str], Callable[[float], str]]] = {
+    "seconds": (lambda s: f"{s * 1e3:.2f} ms", lambda s: f"{s * 1e3:+.2f} ms"),
+    "share": (percent, lambda share: f"{share * 100:+.2f} points"),
+    "rate": (lambda rate: f"{rate:.1f}/s", lambda rate: f"{rate:+.1f}/s"),
+}
+"""Of each unit: a value, and a difference."""
+
+
 def render_comparison(records: tuple[Record, Record], names: tuple[str, str]) -> tuple[str, Comparison]:
     """Return the page, and what it says in numbers. `names` are what the records are called."""
     runs = (shown_run(records[0]), shown_run(records[1]))
@@ -45,18 +53,15 @@ def render_comparison(records: tuple[Record, Record], names: tuple[str, str]) ->
 
 def said(row: Row) -> dict[str, str]:
     """A measure in words: both values, the difference and its interval, and the verdict."""
-    seconds = row.unit == "seconds"
-    value: Callable[[float], str] = (lambda s: f"{s * 1e3:.2f} ms") if seconds else percent
-    more: Callable[[float], str] = (
-        (lambda s: f"{s * 1e3:+.2f} ms") if seconds else (lambda share: f"{share * 100:+.2f} points")
-    )
+    value, more = _WORDS[row.unit]
     known = math.isfinite(row.more.low) and math.isfinite(row.more.high)
+    unknown = "a bound is not known" if row.unit == "rate" else "too few requests to tell"
     return {
         "name": row.name,
         "first": value(row.first) if math.isfinite(row.first) else "-",
         "second": value(row.second) if math.isfinite(row.second) else "-",
         "more": more(row.more.value) if math.isfinite(row.more.value) else "-",
-        "interval": f"{more(row.more.low)} to {more(row.more.high)}" if known else "too few requests to tell",
+        "interval": f"{more(row.more.low)} to {more(row.more.high)}" if known else unknown,
         "verdict": row.verdict,
     }
 
@@ -64,13 +69,15 @@ def said(row: Row) -> dict[str, str]:
 def _pictures(runs: Sequence[Record]) -> dict[str, Markup]:
     histograms = {name: Histogram.read(run["latency"]) for name, run in zip(_NAMES, runs, strict=True)}
     slos_s = sorted({slo for run in runs for slo in slos_of(run)})
-    return {
+    drawn = {
         "Latency by percentile": percentiles(histograms, slos_s),
         "99th percentile over time": _over_time(runs, lambda series: series["latency_s"]["p99"], milliseconds),
         "Answered in time": _over_time(runs, lambda series: _ratio(series, "in_time"), lambda v: shares(min(v))),
-        "Correct in time": _over_time(runs, lambda series: _ratio(series, "good"), lambda v: shares(min(v))),
-        "Who answered: A above, B below": _mixes(runs),
     }
+    if all(run["score"]["accuracy"] is not None for run in runs):
+        right = _over_time(runs, lambda series: _ratio(series, "good"), lambda v: shares(min(v)))
+        drawn["Correct in time"] = right
+    return drawn | {"Who answered: A above, B below": _mixes(runs)}
 
 
 def _over_time(

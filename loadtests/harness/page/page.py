@@ -53,10 +53,13 @@ def kept_together(text: str) -> str:
 
 
 def shown_run(record: Record) -> Record:
-    """The run that the pictures are of: of a search, the last one at the rate that was found; else the last one."""
-    runs: list[Record] = record["runs"]
+    """The run that the pictures are of: the last valid one, of a search at the rate that was found.
+
+    Where none of them is valid, the last.
+    """
     rate = record["details"].get("rate")
-    return next((run for run in reversed(runs) if rate is not None and run["rate_asked"] == rate), runs[-1])
+    runs: list[Record] = [run for run in record["runs"] if rate is None or run["rate_asked"] == rate] or record["runs"]
+    return next((run for run in reversed(runs) if run["score"]["valid"]), runs[-1])
 
 
 def title_of(record: Record) -> str:
@@ -72,14 +75,13 @@ def tiles(run: Record) -> list[tuple[str, str, str]]:
     accuracy, fates = score["effective_accuracy"], score["fates"]
     refused = fates["refused"] + fates["expired"]
     late = fates["answered"] - score["attainment"]
+    sure = run.get("effective_accuracy_interval")
     return [
         ("in time", percent(score["attainment"]), f"95 %: {percent(interval[0])} to {percent(interval[1])}"),
         (
             "correct in time",
             percent(accuracy) if accuracy is not None else "-",
-            f"± {score['effective_accuracy_error'] * 100:.1f} points"
-            if accuracy is not None
-            else "rows have no labels",
+            f"95 %: {percent(sure[0])} to {percent(sure[1])}" if sure is not None else "rows have no labels",
         ),
         ("median latency", f"{milliseconds(score['p50_s'])} ms", f"99th percentile {milliseconds(score['p99_s'])} ms"),
         ("requests", f"{score['arrivals']:,}", f"{score['rate']:.1f} a second"),
@@ -114,6 +116,8 @@ def facts(record: Record, run: Record) -> list[tuple[str, str]]:
         ("its versions", f"locust {generator['locust']}, Python {generator['python']}, commit {generator['commit']}"),
         ("seed", str(run["seed"])),
     ]
+    if repeated := sum(one.get("repeated", 0) for one in run["generators"]):
+        found.append(("sent again", f"{repeated:,} requests that a kept connection did not take"))
     if len(run["generators"]) > 1:
         fared = (
             f"{one['requests']:,} requests, lag p99 {milliseconds(one['lag_p99_s'])} ms, "
