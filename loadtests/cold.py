@@ -279,7 +279,7 @@ def serving_process(server: Server) -> psutil.Process:
 
 
 def _request(family: str, headers: Mapping[str, str], body: bytes, slo_s: float) -> bytes:
-    said = {**headers, oip.SLO_HEADER: f"{slo_s * 1e3:g}", "host": "gateway", "content-length": str(len(body))}
+    said = {**headers, oip.SLO_HEADER: oip.slo_text(slo_s), "host": "gateway", "content-length": str(len(body))}
     lines = [f"POST {oip.infer_path(family)} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 

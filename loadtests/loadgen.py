@@ -191,12 +191,9 @@ def _adapter(target: Target) -> Iterator[Adapter]:
 def _requests(target: Target) -> list[bytes]:
     """One whole request for each sample."""
     host = urlsplit(target.url).netloc
-    head = (
-        f"POST {oip.infer_path(target.samples.family)} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-        f"{oip.SLO_HEADER}: {target.slo_s * 1e3:g}\r\ncontent-length: "
-    )
-    bodies = (oip.infer_body(target.samples, row) for row in range(len(target.samples)))
-    return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
+    own = {"host": host, "content-type": "application/json", oip.SLO_HEADER: oip.slo_text(target.slo_s)}
+    head = oip.request_line(oip.infer_path(target.samples.family)) + oip.header_lines(own)
+    return [head + oip.request_end(oip.infer_body(target.samples, row)) for row in range(len(target.samples))]
 
 
 def _complete(query: int) -> None:

@@ -37,6 +37,26 @@ def infer_path(family: str, variant: str | None = None) -> str:
     return f"/v2/models/{family}/versions/{variant}/infer" if variant else f"/v2/models/{family}/infer"
 
 
+def slo_text(slo_s: float) -> str:
+    """The value of `SLO_HEADER`: milliseconds, as exact as they were drawn."""
+    return f"{slo_s * 1000.0:.12g}"
+
+
+def request_line(path: str) -> bytes:
+    """How a request to that path begins; headers follow."""
+    return f"POST {path} HTTP/1.1\r\n".encode()
+
+
+def header_lines(headers: Mapping[str, str]) -> bytes:
+    """Headers as they are sent."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+
+
+def request_end(body: bytes) -> bytes:
+    """The last header, which says how long the body is, and the body."""
+    return header_lines({"content-length": str(len(body))}) + b"\r\n" + body
+
+
 def infer_body(samples: LabelledRows, row: int, outputs: Sequence[str] = (LABEL,)) -> bytes:
     """The body of a request with one sample, by default for nothing but the label; no `outputs` means all of them."""
     inputs = [

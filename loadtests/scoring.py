@@ -261,6 +261,11 @@ def in_time(workload: Workload, results: Results) -> NDArray[np.bool_]:
     return met
 
 
+def is_in_time(fate: Fate, latency_s: float, slo_s: float) -> bool:
+    """The same of one request, as it ends."""
+    return fate is Fate.ANSWERED and latency_s <= slo_s
+
+
 def _faults(results: Results, sending: Sending) -> tuple[str, ...]:
     found = generator_faults(results, sending)
     told = (results.reason == LOST) | (results.reason == NO_SOCKET)

@@ -205,12 +205,8 @@ def prepared(
         headers, body = messages[sample]
         if named:
             headers = {**headers, oip.ID_HEADER: f"{named}{index}"}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = (
-            f"POST {path} HTTP/1.1\r\nhost: {host}\r\n{lines}accept-encoding: identity\r\n"
-            f"{oip.SLO_HEADER}: {slo_s * 1000.0:g}\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        requests.append(head.encode() + body)
+        own = {"host": host, **headers, "accept-encoding": "identity", oip.SLO_HEADER: oip.slo_text(slo_s)}
+        requests.append(oip.request_line(path) + oip.header_lines(own) + oip.request_end(body))
     return requests
 
 

@@ -138,8 +138,8 @@ def _differences(first: Record, second: Record, runs: tuple[Record, Record]) -> 
         ("seed", str(runs[0]["seed"]), str(runs[1]["seed"])),
         ("families", _families(first), _families(second)),
         ("tenants", _named(first.get("tenants")), _named(second.get("tenants"))),
-        *((name, *(_named(record["options"].get(of)) for record in (first, second))) for name, of in _ASKED.items()),
-        *((name, *(str(record["generator"].get(of)) for record in (first, second))) for name, of in _SENT_BY.items()),
+        *((name, _named(first["options"].get(of)), _named(second["options"].get(of))) for name, of in _ASKED.items()),
+        *((name, str(first["generator"].get(of)), str(second["generator"].get(of))) for name, of in _SENT_BY.items()),
     ]
     return [pair for pair in pairs if pair[1] != pair[2]]
 

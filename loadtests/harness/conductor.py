@@ -5,26 +5,22 @@ from __future__ import annotations
 import dataclasses
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from loadtests.harness.cargo import Cargo, Plan
 from loadtests.harness.link import Link, LinkClosedError, Said
 from loadtests.harness.part import Part
+from loadtests.harness.processes import ROOT, Processes
 from loadtests.scoring import Results, Sending
 
-ROOT = Path(__file__).resolve().parents[2]
 LOCUST_FILE = ROOT / "loadtests" / "locustfile.py"
 START_LIMIT_S = 120.0
-STOP_LIMIT_S = 20.0
 _LOOK_EVERY_S = 0.2
 
 
@@ -75,8 +71,7 @@ class Conductor:
     def __init__(self, cargo: Cargo, ways: Ways) -> None:
         self._cargo = cargo
         self._ways = ways
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `__exit__`
+        self._processes = Processes()
         self._interrupts = 0
         self._halted = False
         self._pressed: Mapping[str, Any] | None = None
@@ -90,7 +85,7 @@ class Conductor:
         try:
             with theirs:
                 command = (sys.executable, "-m", "loadtests.harness.generator", str(theirs.fileno()))
-                self._start(command, pass_fds=(theirs.fileno(),))
+                self._processes.start(command, pass_fds=(theirs.fileno(),))
             self._link = Link(ours)
             ways = self._ways
             bind = ways.listen or ("127.0.0.1", 0)
@@ -108,7 +103,7 @@ class Conductor:
                 at = ("--master-host", "127.0.0.1", "--master-port", str(self.port))
                 locust = (sys.executable, "-m", "locust", "-f", str(LOCUST_FILE), "--worker", *at)
                 for _ in range(ways.workers):
-                    self._start((*locust, "--loglevel", "ERROR"))
+                    self._processes.start((*locust, "--loglevel", "ERROR"))
         except BaseException:
             self.__exit__()
             raise
@@ -118,14 +113,7 @@ class Conductor:
         """End everything."""
         if self._link is not None:
             self._link.close()
-        until_s = time.monotonic() + STOP_LIMIT_S
-        for process in self._processes:
-            try:
-                process.wait(max(0.0, until_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._log.close()
+        self._processes.close()
 
     @property
     def interrupted(self) -> bool:
@@ -216,19 +204,6 @@ class Conductor:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _start(self, command: tuple[str, ...], pass_fds: tuple[int, ...] = ()) -> None:
-        """In a session of its own: a terminal's Ctrl-C is for the command alone."""
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
-        self._processes.append(process)
-
     def _say(self, kind: str, **values: Any) -> None:
         assert self._link is not None, "the conductor is used as a context"
         try:
@@ -263,15 +238,8 @@ class Conductor:
         raise ConductorError(f"the generator does not answer within {within_s:g} s")
 
     def _check(self) -> None:
-        if any(process.poll() is not None for process in self._processes):
+        if self._processes.has_ended():
             raise self._lost()
 
     def _lost(self) -> ConductorError:
-        for process in self._processes:
-            try:
-                process.wait(1.0)
-            except subprocess.TimeoutExpired:
-                continue
-        self._log.seek(0)
-        lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        return ConductorError(f"a generator process ended: {lines[-1].strip() if lines else 'it left no message'}")
+        return ConductorError(f"a generator process ended: {self._processes.last_words()}")

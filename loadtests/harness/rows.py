@@ -154,8 +154,8 @@ def _read_csv(path: Path) -> dict[str, NDArray[Any]]:
 def _as_taken(path: Path, name: str, values: NDArray[Any], served: Served) -> NDArray[Any]:
     """Values of one input, of the datatype and the shape that the family takes."""
     shape, datatype = served.shapes[name], served.datatypes[name]
-    rest = values.shape[1:]
-    if len(rest) != len(shape) - 1 or any(want not in (-1, got) for want, got in zip(shape[1:], rest, strict=True)):
+    fits = values.ndim == len(shape)
+    if not fits or any(want not in (-1, got) for want, got in zip(shape[1:], values.shape[1:], strict=True)):
         raise RowsError(f"{path}: {name!r} is {list(values.shape)}, {served.family} takes {list(shape)}")
     if datatype == "BYTES":
         texts = np.empty(len(values), dtype=object)
@@ -175,7 +175,7 @@ def _labels(
     if label.shape != (rows,):
         raise RowsError(f"{path}: {LABEL!r} is {list(label.shape)}, expected one for each of {rows} rows")
     if label.dtype.kind in "iu":
-        known = tuple(_text(name) for name in names.tolist()) if names is not None else ()
+        known = tuple(_text(name) for name in np.atleast_1d(names).tolist()) if names is not None else ()
         known = known or tuple(str(number) for number in range(int(label.max()) + 1))
         if not (label.min() >= 0 and label.max() < len(known)):
             raise RowsError(

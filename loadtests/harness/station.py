@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ from loadtests.harness.cargo import Cargo, Plan
 from loadtests.harness.connections import Connections, NoAnswerError, NoSocketError
 from loadtests.harness.part import Part
 from loadtests.openloop import OpenLoop
-from loadtests.scoring import NO_SOCKET, Fate, Reply, Results, Sending
+from loadtests.scoring import NO_SOCKET, Fate, Reply, Results, Sending, is_in_time
 from loadtests.sender import go_first
 
 TELL_EVERY_S = 0.5
@@ -52,8 +52,8 @@ class Station:
         at = urlsplit(cargo.url)
         self._prefix = at.path.rstrip("/")
         common = {"host": at.netloc, "accept-encoding": "identity", **cargo.headers}
-        self._common = _lines(common)
-        self._tails = [_tail(message.headers, message.body) for message in cargo.messages]
+        self._common = oip.header_lines(common)
+        self._tails = [oip.header_lines(one.headers) + oip.request_end(one.body) for one in cargo.messages]
         self._heads: dict[tuple[int, int, float], bytes] = {}
         self._loop: OpenLoop | None = None
         self._plan: Plan | None = None
@@ -93,7 +93,7 @@ class Station:
                 latency_s = answer.seen_s - due_s
                 index_of = self._index_of[families[way[index]]]
                 reply = oip.reply_of(answer.status, answer.headers, answer.body, index_of)
-            counts.add(reply, in_time=latency_s <= slo_s[index])
+            counts.add(reply, in_time=is_in_time(reply.fate, latency_s, slo_s[index]))
             if self._observe is not None:
                 self._observe(self._named(way[index], slo_s[index]), latency_s, reply.reason)
             return reply, latency_s
@@ -122,11 +122,11 @@ class Station:
         if head is None:
             if len(self._heads) >= MOST_HEADS:
                 self._heads.clear()
-            own = {oip.SLO_HEADER: f"{slo_s * 1000.0:.12g}"}
+            own = {oip.SLO_HEADER: oip.slo_text(slo_s)}
             if tenant >= 0:
                 own[oip.TENANT_HEADER] = self._cargo.tenants[tenant]
             path = self._prefix + self._cargo.ways[way].path
-            head = self._heads[key] = f"POST {path} HTTP/1.1\r\n".encode() + self._common + _lines(own)
+            head = self._heads[key] = oip.request_line(path) + self._common + oip.header_lines(own)
         return head
 
 
@@ -153,8 +153,8 @@ class _Counts:
 
     def add(self, reply: Reply, *, in_time: bool) -> None:
         self._fates[reply.fate] = self._fates.get(reply.fate, 0) + 1
+        self._in_time += in_time
         if reply.fate is Fate.ANSWERED:
-            self._in_time += in_time
             self._variants[reply.variant] = self._variants.get(reply.variant, 0) + 1
 
     def told(self, loop: OpenLoop) -> dict[str, Any]:
@@ -181,11 +181,3 @@ def allow_files(count: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < count:
         allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-
-
-def _lines(headers: Mapping[str, str]) -> bytes:
-    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
-
-
-def _tail(headers: Mapping[str, str], body: bytes) -> bytes:
-    return _lines({**headers, "content-length": str(len(body))}) + b"\r\n" + body

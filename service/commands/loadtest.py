@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from click.core import ParameterSource
 
 from service.commands import loadtest_options as options
 from service.commands.failure import CommandError, faults_of_the_repository
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from loadtests.harness.subject import Subject
 
 MOST_WORKERS = 256
+_GIVEN = ("COMMANDLINE", "ENVIRONMENT")
 
 
 def loadtest(
@@ -148,8 +148,8 @@ def loadtest(
 
 def _told(context: typer.Context, profile: str) -> frozenset[str]:
     """The parameters that somebody has given, by name. Raises `CommandError` for one that the profile ignores."""
-    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    told = frozenset(name for name in context.params if context.get_parameter_source(name) in given)
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    told = frozenset(name for name, source in sources.items() if source and source.name in _GIVEN)
     for name in sorted(told & options.USED_BY.keys()):
         users = options.USED_BY[name]
         if profile not in users:

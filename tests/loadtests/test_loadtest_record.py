@@ -80,10 +80,10 @@ def test_two_searches_are_compared_by_what_they_found(
     """Rates differ where their sure bounds do not overlap; latencies at different rates are no better or worse."""
     of, records = subject(), []
     for number, (low, high) in enumerate(bounds):
-        details = {"rate": low + number, "sure_low": low, "sure_high": high, "rates": []}
-        found = recorded(of, [answered(of, of.draw(load(), 1), 0.01 * (1 + number))], "search", details)
-        found["runs"][0]["rate_asked"] = details["rate"]
-        records.append(found)
+        details: dict[str, Any] = {"rate": low + number, "sure_low": low, "sure_high": high, "rates": []}
+        record = recorded(of, [answered(of, of.draw(load(), 1), 0.01 * (1 + number))], "search", details)
+        record["runs"][0]["rate_asked"] = details["rate"]
+        records.append(record)
     found = compare(records[0], records[1], (records[0]["runs"][0], records[1]["runs"][0]))
     assert verdict == found.rows[0].verdict
     assert {"same", "different"} == {row.verdict for row in found.rows[1:]}

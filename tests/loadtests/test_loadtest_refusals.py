@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from loadtests.harness.profiles import DURATIONS_S
+from loadtests.harness.search import SearchOptions
+from loadtests.harness.soak import SoakOptions
+from loadtests.harness.spike import SpikeOptions
+from loadtests.harness.target import Target
+from loadtests.harness.verdict import Wanted
 from loadtests.servers import Server, free_port
 from service import cli
+from service.commands import loadtest_options as options
+from service.commands.loadtest import loadtest
 from tests.loadtests.asking import command
 
+_OF_SPIKE = {"factor": "burst", "burst_s": "burst_duration", "recovery_s": "recovery"}
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
@@ -40,6 +51,19 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
         ("--rate 5 --web port", 2, "--web: expected HOST:PORT"),
         ("--profile search --trace x.csv", 2, "--profile search looks for a rate"),
         ("--profile spike --rate 5 --duration 5", 2, "spike: a burst of 5 s leaves no time"),
+        ("--rate 5 --enough 9", 2, "--enough: --profile steady does not look at it, but search"),
+        ("--rate 5 --growth 0.2", 2, "--growth: --profile steady does not look at it, but soak"),
+        ("--rate 5 --profile spike --p99-ms 9", 2, "--p99-ms: --profile spike does not look at it, but steady, soak"),
+        ("--profile search --failed 0", 2, "--failed: --profile search does not look at it"),
+        ("--profile search --effective-accuracy 0.9", 2, "--effective-accuracy: --profile search does not look at it"),
+        ("--profile smoke --rate 5", 2, "--rate: --profile smoke does not look at it"),
+        ("--profile smoke --attainment 0.9", 2, "--attainment: --profile smoke does not look at it"),
+        ("--rate 5 --family tiny --rows bare.npz --effective-accuracy 0.9", 2, "the rows of tiny have no labels"),
+        ("--rate 5 --out .", 2, "--out: expected a name for NAME.json and NAME.html, got '.'"),
+        ("--rate 5 --out /", 2, "--out: expected a name"),
+        ("--rate 5 --out x/..", 2, "--out: expected a name"),
+        ("--rate 5 --out taken", 2, "--out: taken.json is a folder"),
+        ("--rate 5 --out file/name", 2, "--out: file cannot be written to"),
         ("--models nowhere --family tiny --rate 5", 1, "no family 'tiny' here"),
     ],
 )
@@ -47,6 +71,9 @@ def test_what_cannot_be_tested_is_one_line(
     server: Server, capsys: pytest.CaptureFixture[str], flags: str, code: int, says: str
 ) -> None:
     """The exit code tells wrong flags from a gateway that does not answer as it should."""
+    np.savez("bare.npz", x=np.zeros((2, 4)))
+    Path("taken.json").mkdir()
+    Path("file").touch()
     assert code == cli.run(command(server, *flags.split()))
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
@@ -75,6 +102,31 @@ def test_addresses_that_lead_nowhere_are_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert says.format(**ports) in line
     assert "secret" not in line
+
+
+def test_memory_that_nobody_tells_cannot_be_judged(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody asks for it; by default a soak says that it did not judge it."""
+    monkeypatch.setattr(Target, "resident_bytes", lambda self: None)
+    assert 2 == cli.run(command(server, *["--rate", "5", "--profile", "soak", "--growth", "0.1"]))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--growth cannot be judged" in line
+
+
+def test_what_the_command_says_of_defaults_is_what_profiles_have() -> None:
+    """They are written down twice, because the command line is read before numpy is there."""
+    assert tuple(DURATIONS_S) == options.PROFILES
+    parameters = inspect.signature(loadtest).parameters
+    kept = (
+        *((Wanted(), name, name) for name in ("attainment", "effective_accuracy", "failed")),
+        *((SearchOptions(), name, name) for name in ("precision", "repeats", "enough")),
+        *((SoakOptions(), name, name) for name in ("drift", "growth")),
+        *((SpikeOptions(), name, flag) for name, flag in _OF_SPIKE.items()),
+    )
+    for owner, name, flag in kept:
+        assert parameters[flag].default == getattr(owner, name), flag
+    assert options.USED_BY.keys() <= parameters.keys()
 
 
 def test_a_port_in_use_is_named(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,8 +56,15 @@ def test_intended_starts_are_those_of_the_workload() -> None:
 def test_requests_beyond_the_bound_are_not_sent_and_counted() -> None:
     """While three are open, the rest is lost instead of piling up."""
     all_due = Event()
-    gevent.spawn_later(1.0, all_due.set)
-    results, sending = OpenLoop(workload(10), answering(all_due), most_in_flight=3).run()
+    loop = OpenLoop(workload(10), answering(all_due), most_in_flight=3)
+
+    def answer_in_the_end() -> None:
+        while loop.dispatched < 10:
+            gevent.sleep(0.005)
+        all_due.set()
+
+    gevent.spawn(answer_in_the_end)
+    results, sending = loop.run()
     assert [Fate.ANSWERED] * 3 + [Fate.NOT_SENT] * 7 == results.fate.tolist()
     assert 3 == sending.most_in_flight
 
@@ -84,3 +91,12 @@ def test_a_stopped_run_ends_with_what_there_is() -> None:
     loop = OpenLoop(Workload(np.array([0.0, 0.01, 600.0]), np.ones(3), np.zeros(3, np.int64)), send)
     results, _ = loop.run()
     assert (2, [Fate.ANSWERED, Fate.ANSWERED, Fate.NOT_SENT]) == (loop.dispatched, results.fate.tolist())
+
+
+def test_the_idle_lead_does_not_dilute_a_full_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of a core is that of the time in which requests leave."""
+    burnt = iter([7.0, 7.95])
+    monkeypatch.setattr("loadtests.openloop.time.process_time", lambda: next(burnt))
+    monkeypatch.setattr("loadtests.openloop.LEAST_SPAN_S", 1.0)
+    _, sending = OpenLoop(workload(3), lambda index, due_s: (Reply(Fate.ANSWERED), 0.0)).run(0.1)
+    assert pytest.approx(0.95) == sending.cpu_share

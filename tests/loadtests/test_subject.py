@@ -167,6 +167,9 @@ def test_rows_come_from_npz_and_csv(tmp_path: Path) -> None:
         ({"x": np.zeros((2, 4)), "label": [0, 5], "labels": ["a", "b"]}, "has values 0 to 5, 'labels' 2 names"),
         ({"x": np.full((2, 4), "z")}, "'x' does not become FP32"),
         ({"x": np.zeros((0, 4))}, "one number of rows"),
+        ({"x": np.float32(1.0)}, r"'x' is \[\], f takes \[-1, 4\]"),
+        ({"x": np.zeros((2, 4)), "label": np.int64(1)}, r"'label' is \[\], expected one for each of 2 rows"),
+        ({"x": np.zeros((2, 4)), "label": [0, 5], "labels": "a"}, "has values 0 to 5, 'labels' 1 names"),
     ],
 )
 def test_odd_files_of_rows_are_one_line(tmp_path: Path, arrays: dict[str, np.ndarray], says: str) -> None:
