@@ -67,14 +67,12 @@ class Connections:
         that does not take it whole has not brought it anywhere, so it goes on a new one, once.
         """
         connection = self._kept()
-        if connection is not None and not connection.takes(request):
-            connection.close()
+        if connection is not None and not self._takes(connection, request):
             connection = None
             self.repeated += 1
         if connection is None:
             connection = self._connected()
-            if not connection.takes(request):
-                connection.close()
+            if not self._takes(connection, request):
                 raise NoAnswerError("connection lost")
         return self._answered(connection)
 
@@ -110,6 +108,21 @@ class Connections:
             # Who is not there fails request by request.
             return
 
+    def _takes(self, connection: _Connection, request: bytes) -> bool:
+        """Write a request; whether the whole of it is on its way, else the connection is closed."""
+        try:
+            connection.write(request)
+        except TimeoutError:
+            connection.close()
+            raise NoAnswerError(self._too_long()) from None
+        except OSError:
+            connection.close()
+            return False
+        return True
+
+    def _too_long(self) -> str:
+        return f"no answer within {self._patience_s:g} s"
+
     def _answered(self, connection: _Connection) -> Answer:
         kept = False
         try:
@@ -117,7 +130,7 @@ class Connections:
             kept = connection.stays
             return answer
         except TimeoutError:
-            raise NoAnswerError(f"no answer within {self._patience_s:g} s") from None
+            raise NoAnswerError(self._too_long()) from None
         except HttpParserError:
             raise NoAnswerError("not HTTP") from None
         except OSError:
@@ -196,13 +209,9 @@ class _Connection:
         self.close()
         return False
 
-    def takes(self, request: bytes) -> bool:
-        """Write a request; whether the whole of it is on its way."""
-        try:
-            self._socket.sendall(request)
-        except OSError:
-            return False
-        return True
+    def write(self, request: bytes) -> None:
+        """Write the whole of a request. Raises `OSError` and `TimeoutError`."""
+        self._socket.sendall(request)
 
     def answer(self, patience_s: float) -> Answer:
         """The answer to what was written. Raises `OSError`, `TimeoutError` and `HttpParserError`."""

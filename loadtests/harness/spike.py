@@ -123,4 +123,4 @@ def recovery_check(found_s: float | None, most_s: float) -> Check:
 
 def _share_check(what: str, share: float | None, least: float) -> Check:
     text = percent(share) if share is not None else "nothing to judge"
-    return Check(what, None if share is None else share >= least, text, f"at least {bound(least)}")
+    return Check(what, share is not None and share >= least, text, f"at least {bound(least)}")

@@ -46,7 +46,10 @@ def share_interval(hits: Sequence[float], counts: Sequence[float]) -> Interval:
     squared = score**2 / worth
     middle = (share + squared / 2.0) / (1.0 + squared)
     half = score * math.sqrt(share * (1.0 - share) / worth + squared / (4.0 * worth)) / (1.0 + squared)
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    # At both ends the bound is exact; rounding would put it a little inside.
+    low = 0.0 if share == 0.0 else max(0.0, middle - half)
+    high = 1.0 if share == 1.0 else min(1.0, middle + half)
+    return Interval(share, low, high)
 
 
 Measure = Callable[[NDArray[np.int64]], float]

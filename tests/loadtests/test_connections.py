@@ -69,6 +69,15 @@ def test_what_a_kept_connection_does_not_take_goes_on_a_new_one_once(monkeypatch
         assert ([1], 1) == (server.requests, connections.repeated)
 
 
+def test_a_server_that_reads_no_further_is_not_asked_again() -> None:
+    """A request that is too large for the buffers waits for it, as long as for an answer; then it has failed."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connections = Connections(f"http://127.0.0.1:{listening.getsockname()[1]}", patience_s=0.05)
+        connections.warm(1, WAIT_S)
+        assert ["no answer within 0.05 s"] == outcomes(lambda: connections.exchange(bytes(64 << 20)), 1)
+    assert 0 == connections.repeated
+
+
 def test_warming_keeps_what_it_got_and_resolves_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that cannot be had does not cost the others, and the name is looked up a single time."""
     looked_up: list[object] = []

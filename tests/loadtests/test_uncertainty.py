@@ -63,3 +63,9 @@ def test_one_block_tells_no_uncertainty() -> None:
     """Of a single block the difference is known, and how sure it is is not."""
     found = difference(share_of([5], [10]), share_of([6], [10]), (1, 1), paired=False)
     assert [pytest.approx(0.1), -math.inf, math.inf] == list(found)
+
+
+@pytest.mark.parametrize("count", [1, 7, 90, 571, 100_000])
+def test_all_and_nothing_are_within_their_intervals(count: int) -> None:
+    """To the last digit: who is asked for 100 % and answers all in time has not missed it."""
+    assert (1.0, 0.0) == (share_interval([count], [count]).high, share_interval([0], [count]).low)
