@@ -190,7 +190,7 @@ def score(workload: Workload, label: NDArray[np.int64], results: Results, sendin
     answered = results.fate == Fate.ANSWERED
     on_time = in_time(workload, results)
     correct = answered & (results.label == label[workload.sample])
-    good = on_time & correct
+    good = correct_in_time(workload, label, results)
     effective = float(good.mean())
     latency_s = results.latency_s[answered]
     names, counts = np.unique(results.variant[answered].astype(str), return_counts=True)
@@ -259,6 +259,12 @@ def in_time(workload: Workload, results: Results) -> NDArray[np.bool_]:
     """Whether each request was answered by its deadline, up to and including its last moment."""
     met: NDArray[np.bool_] = (results.fate == Fate.ANSWERED) & (results.latency_s <= workload.slo_s)
     return met
+
+
+def correct_in_time(workload: Workload, label: NDArray[np.int64], results: Results) -> NDArray[np.bool_]:
+    """Whether each request was answered by its deadline and rightly; `label` as in `score`."""
+    right: NDArray[np.bool_] = results.label == label[workload.sample]
+    return in_time(workload, results) & right
 
 
 def is_in_time(fate: Fate, latency_s: float, slo_s: float) -> bool:

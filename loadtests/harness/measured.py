@@ -19,7 +19,7 @@ from loadtests.harness.histogram import Histogram
 from loadtests.harness.subject import Subject
 from loadtests.harness.uncertainty import Interval, share_interval
 from loadtests.report import score_json
-from loadtests.scoring import Fate, Score, generator_faults, in_time, score, turned_late
+from loadtests.scoring import Fate, Score, correct_in_time, generator_faults, in_time, score, turned_late
 
 MOST_BINS, BIN_REQUESTS, LEAST_BIN_S = 120, 20, 0.1
 """Time is cut into so many bins at most, so long at least, with so many requests each on average."""
@@ -76,8 +76,7 @@ class Run:
     @cached_property
     def good(self) -> NDArray[np.bool_]:
         """Whether each request was answered correctly in time."""
-        right: NDArray[np.bool_] = self.ran.results.label == self.subject.label[self.ran.plan.workload.sample]
-        return self.in_time & right
+        return correct_in_time(self.ran.plan.workload, self.subject.label, self.ran.results)
 
     @cached_property
     def attainment(self) -> Interval:
