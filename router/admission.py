@@ -10,7 +10,7 @@ from math import inf
 from typing import NamedTuple
 
 from router.backlog import Backlog
-from router.contract import Family, Hints, Request
+from router.contract import Family, Hints, Reason, Request
 from router.latency import LatencyModel
 from router.slots import Slots
 from router.stickiness import PATIENCE
@@ -45,11 +45,22 @@ def lowest_variant(family: Family, request: Request, hints: Hints | None) -> int
 def missing_variant(family: Family, request: Request) -> int | None:
     """Index of the cheapest variant, loaded or not, that may answer; `None` where there is none.
 
-    Advice does not count: nothing is loaded for it.
+    Advice does not count: nothing is loaded for it. What is in quarantine does not either.
     """
     if request.pinned is not None:
-        return family.index(request.pinned)
-    return next((rung for rung in family.rungs if family.variants[rung].quality >= request.min_quality), None)
+        pinned = family.index(request.pinned)
+        return None if pinned in family.quarantined else pinned
+    return next((rung for rung in family.sound if family.variants[rung].quality >= request.min_quality), None)
+
+
+def why_nobody(family: Family, request: Request) -> Reason:
+    """Why a request is refused that no variant may answer: whether one could but for its quarantine."""
+    variants, held = family.variants, family.quarantined
+    if request.pinned is not None:
+        could = any(variants[index].name == request.pinned for index in held)
+    else:
+        could = any(variants[index].quality >= request.min_quality for index in held)
+    return Reason.QUARANTINED if could else Reason.NOT_LOADED
 
 
 def cannot_finish(latency: LatencyModel, request: Request, lowest: int, slots: int, now: float) -> bool:

@@ -21,7 +21,8 @@ class LaneKey(NamedTuple):
     `background` rows have no deadline, or none that can still be met. `at` is the variant whose answer the rows keep
     while they wait for a better one, -1 for fresh rows. Rows that wait for a variant to be loaded have a negative
     `lowest`, as `Item` has. `held` rows are pinned by what their caller was answered before, as long as that is in
-    nobody's way.
+    nobody's way. Rows that a variant broke under wait `alone`, in a lane of their request, whose id that is: should the
+    request be what broke it, it breaks no others' answers.
     """
 
     family: str
@@ -32,6 +33,7 @@ class LaneKey(NamedTuple):
     background: bool
     at: int = -1
     held: bool = False
+    alone: int = -1
 
 
 class Backlog:

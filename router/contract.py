@@ -69,7 +69,20 @@ class Reason(StrEnum):
     NOT_LOADED = "not_loaded"
     TIMEOUT = "timeout"
     CLIENT_GONE = "client_gone"
+    QUARANTINED = "quarantined"
+    """Only variants may answer that broke a short while ago (`router.quarantine`)."""
     EXECUTOR_ERROR = "executor_error"
+    """The model raised an exception."""
+    WRONG_OUTPUT = "wrong_output"
+    """The model gave something that is no answer: a wrong shape, or numbers that are not finite."""
+    CRASHED = "crashed"
+    """The model ended the process that it ran in."""
+    HUNG = "hung"
+    """The model ran many times as long as it may."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The process that the model ran in was killed, as the system does where memory ends."""
+    EXECUTOR_LOST = "executor_lost"
+    """Another batch broke the executor before this one had its turn."""
     SHUTDOWN = "shutdown"
     INTERNAL_ERROR = "internal_error"
     """A rule of ours raised an exception."""
@@ -258,11 +271,12 @@ class Family:
     """One revision of a family: its variants, cheapest first by measured batch-1 seconds.
 
     `sizes[c]` is the largest row of size class c (tokens; 1 for tensor families). `max_batch` bounds the items of one
-    dispatch. `loaded` has the indices of the variants that can answer now, ascending, by default all; a family without
-    any is cold. `rungs` holds the indices of the variants worth choosing: each better than all cheaper ones; the others
-    answer only who pins them. `ladder` is the same of those loaded. Without `evidence` a family has no cascades.
-    `share` is what the family may count on beside others. Raises `ValueError` where a family has no variants or two of
-    one name, evidence of another number of variants, or an index in `loaded` that is none.
+    dispatch. `loaded` has the indices of the variants in memory, ascending, by default all; a family without any is
+    cold. Those that are `quarantined` answer nobody, loaded or not. `rungs` holds the indices of the variants worth
+    choosing: each better than all cheaper ones; the others answer only who pins them. `sound` is the same without
+    those in quarantine, `ladder` of those of them that are loaded. Without `evidence` a family has no cascades. `share`
+    is what the family may count on beside others. Raises `ValueError` where a family has no variants or two of one name,
+    evidence of another number of variants, or an index in `loaded` or `quarantined` that is none.
     """
 
     name: str
@@ -274,7 +288,9 @@ class Family:
     loaded: tuple[int, ...] | None = None
     when_cold: WhenCold = WhenCold.WAIT
     share: Share = EVEN
+    quarantined: tuple[int, ...] = ()
     rungs: tuple[int, ...] = field(init=False)
+    sound: tuple[int, ...] = field(init=False)
     ladder: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -287,11 +303,15 @@ class Family:
             raise ValueError(f"family {self.name}: evidence of {len(self.evidence.correct)} of {len(names)} variants")
         everything = range(len(names))
         loaded = tuple(everything) if self.loaded is None else tuple(sorted(set(self.loaded)))
-        if loaded and not 0 <= loaded[0] <= loaded[-1] < len(names):
-            raise ValueError(f"family {self.name}: loaded {loaded}, but there are {len(names)} variants")
+        quarantined = tuple(sorted(set(self.quarantined)))
+        for what, indices in (("loaded", loaded), ("quarantined", quarantined)):
+            if indices and not 0 <= indices[0] <= indices[-1] < len(names):
+                raise ValueError(f"family {self.name}: {what} {indices}, but there are {len(names)} variants")
         object.__setattr__(self, "loaded", loaded)
+        object.__setattr__(self, "quarantined", quarantined)
         object.__setattr__(self, "rungs", self._worth_choosing(everything))
-        object.__setattr__(self, "ladder", self._worth_choosing(loaded))
+        object.__setattr__(self, "sound", self._worth_choosing(v for v in everything if v not in quarantined))
+        object.__setattr__(self, "ladder", self._worth_choosing(v for v in loaded if v not in quarantined))
 
     def _worth_choosing(self, indices: Iterable[int]) -> tuple[int, ...]:
         ladder: list[int] = []
@@ -304,9 +324,13 @@ class Family:
         """The same family with these variants loaded, and no others."""
         return replace(self, loaded=tuple(loaded))
 
+    def with_quarantined(self, quarantined: Iterable[int]) -> Family:
+        """The same family with these variants in quarantine, and no others."""
+        return replace(self, quarantined=tuple(quarantined))
+
     def is_loaded(self, variant: int) -> bool:
         """Whether the variant of that index can answer now."""
-        return self.loaded is not None and variant in self.loaded
+        return self.loaded is not None and variant in self.loaded and variant not in self.quarantined
 
     def index(self, variant: str) -> int | None:
         """Index of the variant of that name, `None` where the family has none."""
@@ -419,7 +443,8 @@ class Record(NamedTuple):
     took. `cold` says that it waited for a variant to be loaded. `retry_after_s` is after how long the same request
     would be taken in, as far as that is known, else 0.0. An `audit` is no user's request. `origin` is what others know
     it by; `steps` has the answers to the first row one by one where the request is traced, else nothing. `charged` says
-    that its tenant's quota counted its rows.
+    that its tenant's quota counted its rows, `retried` that a variant broke under a row of it, which then went on to
+    wait for another one.
     """
 
     request_id: int
@@ -451,6 +476,7 @@ class Record(NamedTuple):
     origin: Origin = UNKNOWN
     steps: tuple[Step, ...] = ()
     charged: bool = False
+    retried: bool = False
 
     @property
     def total_s(self) -> float:
@@ -459,17 +485,42 @@ class Record(NamedTuple):
 
 
 class BatchRecord(NamedTuple):
-    """One batch that ended: what it was, when, and whether it gave an answer."""
+    """One batch that ended: what it was, when, whether it gave an answer, and where not, why."""
 
     dispatch: Dispatch
     finished_s: float
     failed: bool
+    fault: Reason | None = None
+
+
+class Spell(NamedTuple):
+    """A stay of a variant in quarantine: why, what it has been struck with so far, and when it is to be probed.
+
+    `over` says that it has ended. `number` tells spells apart.
+    """
+
+    number: int
+    family: str
+    revision: str
+    variant: str
+    reason: Reason
+    strikes: int
+    until_s: float
+    over: bool = False
 
 
 class Poll(NamedTuple):
-    """What one turn of the scheduler wants done: batches to start now, what ended, and when to call again."""
+    """What one turn of the scheduler wants done: batches to start now, what ended, and when to call again.
+
+    `hung` are batches that are given up: their slots are out of service until the driver restores them. `probes` are
+    variants in quarantine whose time is up: the driver runs each of them on rows of its own, where no request depends
+    on it, and says how that went. `spells` of quarantine have begun, been made longer, or ended.
+    """
 
     dispatches: tuple[Dispatch, ...]
     records: tuple[Record, ...]
     batches: tuple[BatchRecord, ...]
     wake_at: float
+    hung: tuple[Dispatch, ...] = ()
+    probes: tuple[Spell, ...] = ()
+    spells: tuple[Spell, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from router.admission import Ahead, cannot_finish, has_time_for, lowest_variant, spares, work_ahead
+from router.admission import Ahead, cannot_finish, has_time_for, lowest_variant, spares, why_nobody, work_ahead
 from router.backlog import LaneKey
 from router.contract import NEVER, Item, Outcome, Reason, Request, Share, WhenLate
 from router.fairness import Fairness, FlowKey
@@ -138,7 +138,9 @@ class Gate:
     def _take_cold(self, request: Request, state: Known | None, account: Account | None, now: float) -> None:
         """Nothing loaded may answer: wait for a load, if there can be one."""
         if state is None or not self._roster.is_cold(state.family, request):
-            self._parts.ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
+            reason = Reason.NOT_LOADED if state is None else why_nobody(state.family, request)
+            wait_s = self._parts.quarantine.retry_after_s(request.family, now) if reason is Reason.QUARANTINED else 0.0
+            self._parts.ledger.refuse(request, Outcome.REJECTED_INFEASIBLE, reason, now, wait_s)
         elif len(request.row_classes) > min(self._room(), self._roster.cold_room(self._limits.backlog_rows)):
             self._parts.ledger.refuse(request, Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, now)
         else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.contract import NEVER
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -13,7 +15,7 @@ class Limits:
     request spends outside, on its way in and back. `reply_margin_s` is how much earlier still a kept answer is sent: it
     covers the lateness of the driver's timers. In the last `ahead` (0 to 1) of the seconds that a batch is planned to
     take, some milliseconds at most, the next one of its slot may be decided, for its driver to have at hand; 0 waits
-    until it has ended.
+    until it has ended. A batch hangs that runs for `hang_s` at least, and many times as long as planned.
     """
 
     backlog_rows: int = 4096
@@ -21,7 +23,8 @@ class Limits:
     reply_margin_s: float = 0.002
     transit_s: float = 0.0
     ahead: float = 0.0
+    hang_s: float = NEVER
 
 
-SERVING = Limits(transit_s=0.004, ahead=0.7)
+SERVING = Limits(transit_s=0.004, ahead=0.7, hang_s=2.0)
 """As the gateway has them by default."""

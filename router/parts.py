@@ -7,6 +7,7 @@ from typing import NamedTuple
 from router.backlog import Backlog
 from router.demand import Demand
 from router.ledger import Ledger
+from router.quarantine import Quarantine
 from router.slots import Slots
 from router.viewer import Known, Viewer
 from router.waiting import Waiting
@@ -26,3 +27,4 @@ class Parts(NamedTuple):
     waiting: Waiting
     ledger: Ledger
     demand: Demand
+    quarantine: Quarantine

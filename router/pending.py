@@ -16,16 +16,19 @@ class Pending:
     there is in time, `overdue` that it rang while rows had none: the last of those ends the wait for better ones.
     `expected` says that it could have been answered in time when it came, `cold` that it has waited for a load: then
     it is answered though it is late. `permit` is its tenant's account. `steps` are noted of traced requests alone.
-    `beyond` is the flow beyond whose share it was let in, `None` where it was within.
+    `beyond` is the flow beyond whose share it was let in, `None` where it was within. `fault` is why a variant broke
+    under one of its rows that was tried again.
     """
 
     __slots__ = (
+        "_broke",
         "batch_size",
         "beyond",
         "cold",
         "confidence",
         "escalation",
         "expected",
+        "fault",
         "insured",
         "last",
         "observed_s",
@@ -59,6 +62,8 @@ class Pending:
         self.steps: tuple[Step, ...] = ()
         self.permit: Account | None = None
         self.beyond: FlowKey | None = None
+        self.fault: Reason | None = None
+        self._broke: dict[int, str] | None = None
 
     def taken(self, item: Item) -> None:
         """This row waits no longer: it is in a batch."""
@@ -107,6 +112,17 @@ class Pending:
         if item.row == 0:
             self.escalation = Escalation.FAILED
 
+    def broken(self, row: int, variant: str, reason: Reason) -> None:
+        """A variant broke under this row, which is tried again."""
+        self.fault = reason
+        if self._broke is None:
+            self._broke = {}
+        self._broke[row] = variant
+
+    def broken_by(self, row: int) -> str | None:
+        """The variant that broke under this row, if one did."""
+        return None if self._broke is None else self._broke.get(row)
+
     def kept_rows(self) -> list[int]:
         """The rows that wait though they have an answer."""
         return [row for row, (_, item) in self.queued.items() if item.at >= 0]
@@ -152,6 +168,7 @@ class Pending:
             origin=request.origin,
             steps=self.steps,
             charged=self.permit is not None,
+            retried=self.fault is not None,
         )
 
 

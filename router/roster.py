@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from router.admission import lowest_variant, missing_variant
+from router.admission import lowest_variant, missing_variant, why_nobody
 from router.backlog import LaneKey
 from router.contract import NEVER, Family, Item, Outcome, Reason, Request, WhenCold
 from router.latency import LatencyModel
@@ -71,26 +71,34 @@ class Roster:
         known = self._parts.families.get(family.name)
         same = known is not None and _answers_alike(known.family, family)
         latency = known.latency if known is not None and same else LatencyModel(family, margin)
-        tables = None
-        if isinstance(self._policy, PreparedPolicy) and family.ladder:
-            tables = self._policy.prepare([(family, latency)])
-        return Prepared(family, latency, tables, margin)
+        return Prepared(family, latency, self._tables(family, latency), margin)
 
     def change(self, prepared: Prepared, state: object, now: float) -> object:
-        """From now on the family is the prepared one. Returns the state that the policy goes on with.
+        """From now on the family is the prepared one; of the same revision, what is in quarantine stays there.
 
-        Raises `ValueError` where its variants are others and requests of the old ones have no outcome yet.
+        Returns the state that the policy goes on with. Raises `ValueError` where its variants are others and requests
+        of the old ones have no outcome yet.
         """
-        family, name = prepared.family, prepared.family.name
+        name = prepared.family.name
         known = self._parts.families.get(name)
-        if known is not None and not _answers_alike(known.family, family) and self.is_busy(name):
+        if known is not None and not _answers_alike(known.family, prepared.family) and self.is_busy(name):
             raise ValueError(f"family {name}: requests of revision {known.family.revision} have no outcome yet")
+        if known is not None:
+            same = known.family.revision == prepared.family.revision
+            self._parts.quarantine.keep(name, [v.name for v in prepared.family.variants] if same else ())
+        prepared = self._in_quarantine(prepared)
+        family = prepared.family
         self._parts.families[name] = Known(family, prepared.latency)
         self._parts.margins.setdefault(name, prepared.margin)
         if known is not None:
             self._parts.demand.relabel(known.family, family)
             self._move_rows(family, now)
         return self._adopted(state, name, prepared.tables)
+
+    def quarantine(self, name: str, state: object, now: float) -> object:
+        """Other variants of a family are in quarantine: rows go elsewhere. Returns the policy's state."""
+        known = self._parts.families.get(name)
+        return state if known is None else self.change(Prepared(known.family, known.latency, None), state, now)
 
     def remove(self, name: str, state: object, now: float) -> object:
         """The family is no more; rows of it that wait get what answers they have, or none. Returns the policy's state.
@@ -107,6 +115,7 @@ class Roster:
                 self._parts.ledger.close(pending, Reason.NOT_LOADED, now)
         self._parts.demand.relabel(known.family, known.family.with_loaded(()))
         del self._parts.families[name]
+        self._parts.quarantine.keep(name, ())
         self._parts.margins.pop(name, None)
         return self._adopted(state, name, None)
 
@@ -131,7 +140,12 @@ class Roster:
 
         Nothing is loaded for an audit.
         """
-        return not request.audit and family.when_cold is WhenCold.WAIT and missing_variant(family, request) is not None
+        return self.missing(family, request) is not None
+
+    def missing(self, family: Family, request: Request) -> int | None:
+        """Index of the variant that the request is to wait for where nothing loaded may answer it; `None`: for none."""
+        waits = not request.audit and family.when_cold is WhenCold.WAIT
+        return missing_variant(family, request) if waits else None
 
     def enter_cold(self, family: Family, request: Request, by_s: float) -> Pending:
         """A new request waits for something to be loaded."""
@@ -217,7 +231,24 @@ class Roster:
     def _refuse(self, item: Item, now: float) -> None:
         pending = self._pending(item)
         if pending is not None:
-            self._parts.ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, now)
+            known = self._parts.families[pending.request.family]
+            reason = why_nobody(known.family, pending.request)
+            self._parts.ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, reason, now)
+
+    def _in_quarantine(self, prepared: Prepared) -> Prepared:
+        """The same with what is in quarantine now, and with tables."""
+        family = prepared.family
+        held = self._parts.quarantine.held(family.name)
+        indices = tuple(index for index, variant in enumerate(family.variants) if variant.name in held)
+        if indices != family.quarantined:
+            family = family.with_quarantined(indices)
+            return prepared._replace(family=family, tables=self._tables(family, prepared.latency))
+        return prepared
+
+    def _tables(self, family: Family, latency: LatencyModel) -> object | None:
+        if isinstance(self._policy, PreparedPolicy) and family.ladder:
+            return self._policy.prepare([(family, latency)])
+        return None
 
     def _adopted(self, state: object, name: str, tables: object | None) -> object:
         if isinstance(self._policy, PreparedPolicy):

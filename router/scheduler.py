@@ -12,6 +12,8 @@ Rules of the house:
    goes out at the deadline (or timeout) less a margin, or when the better variant fails, whatever else happens.
 7. Which variants are loaded may change at any time (`router.roster`). Batches that run go on; rows that nothing loaded
    may answer wait for a load, unseen by policies.
+8. A variant that breaks under a batch is in quarantine until a probe of it succeeds (`router.quarantine`). Nobody is
+   answered by it meanwhile, by batches that ran when it broke neither; their rows go to others (`router.recovery`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from router.contract import (
     Request,
     Share,
     Slot,
+    Spell,
     WhenLate,
 )
 from router.demand import Demand
@@ -41,7 +44,9 @@ from router.ledger import Ledger
 from router.limits import Limits
 from router.parts import Parts
 from router.pending import Pending
+from router.quarantine import Quarantine
 from router.quotas import Quota, Quotas
+from router.recovery import Recovery
 from router.roster import Cold, Missing, Prepared, Roster
 from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
@@ -82,12 +87,13 @@ class Scheduler:
         if isinstance(policy, PreparedPolicy):
             self._state = policy.prepare([known for known in self._families.values() if known.family.ladder])
         self._viewer = Viewer(self._families, own_margins, self.limits.look_ahead, self.limits.reply_margin_s)
-        self._slots = Slots(slots, self.limits.ahead)
+        self._slots = Slots(slots, self.limits.ahead, self.limits.hang_s)
         self._backlog = Backlog()
         self._waiting = Waiting(self._backlog)
         self._ledger = Ledger(self._backlog)
         self._pending = self._ledger.pending
         self._demand = Demand()
+        self._quarantine = Quarantine()
         parts = Parts(
             self._families,
             own_margins,
@@ -97,8 +103,10 @@ class Scheduler:
             self._waiting,
             self._ledger,
             self._demand,
+            self._quarantine,
         )
         self._roster = Roster(parts, policy)
+        self._recovery = Recovery(parts, self._roster, self.limits)
         fairness = Fairness(self._slots.count, tenants) if fair else None
         self._gate = Gate(parts, self._roster, quotas or Quotas(), fairness, self.limits)
         self._wake_at = NEVER
@@ -140,6 +148,10 @@ class Scheduler:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._ledger.ring(now)
         self._demand.known_s = now
+        hung = self._slots.hung(now)
+        for dispatch in hung:
+            self.lose(dispatch.slot, Reason.HUNG, now)
+        probes = self._due_probes(now)
         self._gate.relieve(now)
         while self._backlog.rows:
             soon = None if self._slots.free else self._slots.soon(now)
@@ -166,8 +178,9 @@ class Scheduler:
             opens_s = self._slots.opens_s(now)
             self._wake_at = min(self._wake_at, opens_s) if opens_s > now else self._wake_at
         dispatches, self._dispatches = self._dispatches, []
-        wake_at = min(self._wake_at, self._ledger.next_alarm_s())
-        return Poll(tuple(dispatches), self._ledger.take(), self._slots.take(), wake_at)
+        wake_at = min(self._wake_at, self._ledger.next_alarm_s(), self._slots.watch_s, self._quarantine.next_s())
+        ended, spells = self._slots.take(), self._quarantine.take()
+        return Poll(tuple(dispatches), self._ledger.take(), ended, wake_at, hung, probes, spells)
 
     def complete(
         self,
@@ -176,15 +189,20 @@ class Scheduler:
         run_s: float | None = None,
         confidences: Sequence[float] | None = None,
         since_s: float = 0.0,
-    ) -> list[int]:
+    ) -> list[int] | None:
         """The batch is answered; its model ran for `run_s` seconds (by default, for as long as the slot was busy).
 
         `since_s` is how long ago it ended: what its driver took to say so. The slot has run its next batch since then.
         `confidences` has the calibrated probability of each row's answer, in the batch's order; without it no answer
-        is kept for a better one. Returns the places in the batch of the rows whose answer is kept, ascending. Raises
-        `KeyError` for a batch that is not running.
+        is kept for a better one. Returns the places in the batch of the rows whose answer is kept, ascending; `None`
+        where none of the answers counts, because the variant broke in another batch meanwhile. Raises `KeyError` for a
+        batch that is not running.
         """
-        dispatch = self._ended(batch_id, now, failed=False, since_s=since_s)
+        runs = self._slots.running_on(batch_id)
+        if runs is not None and self._quarantine.holds(runs.family, runs.variant):
+            self.fail(batch_id, Reason.QUARANTINED, now, since_s)
+            return None
+        dispatch = self._ended(batch_id, now, None, since_s)
         state = self._families[dispatch.family]
         variant = state.family.index(dispatch.variant)
         assert variant is not None, "a running variant belongs to its family"
@@ -208,19 +226,44 @@ class Scheduler:
         return kept
 
     def fail(self, batch_id: int, reason: Reason, now: float, since_s: float = 0.0) -> None:
-        """The batch has no answer; every request in it fails, but for rows with a kept one.
+        """The batch has no answer. Where its variant is to blame (`router.quarantine.FAULTS`), nobody gets that any more.
 
-        Raises `KeyError` for a batch that is not running.
+        Rows with a kept answer go out with that, others wait for another variant or fail, see `router.recovery`. Raises
+        `KeyError` for a batch that is not running.
         """
-        for item in self._ended(batch_id, now, failed=True, since_s=since_s).items:
-            pending = self._pending.get(item.request_id)
-            if pending is None:
-                continue
-            if item.at >= 0:
-                pending.better_failed(item)
-                self._settled(pending, now)
-            else:
-                self._ledger.abandon(pending, Outcome.FAILED, reason, now)
+        self._failed(self._ended(batch_id, now, reason, since_s), reason, now)
+
+    def lose(self, slot: int, reason: Reason, now: float) -> None:
+        """The executor of a slot is gone, with the batch that it ran, for this reason, and the one after it.
+
+        The slot is out of service until `restore`. Raises `KeyError` for one that is already.
+        """
+        ran, following = self._slots.lose(slot, reason, now)
+        if ran is not None:
+            self._failed(ran, reason, now)
+        if following is not None:
+            self._failed(following, Reason.EXECUTOR_LOST, now)
+
+    def restore(self, slot: int, now: float) -> None:
+        """The slot has an executor again. Raises `KeyError` for one that was not out of service."""
+        self._slots.restore(slot)
+        self._wake_at = now
+
+    def strike(self, family: str, variant: str, reason: Reason, strikes: int, now: float) -> None:
+        """A variant is known to have broken, so often by now, under a batch that nobody here remembers.
+
+        Raises `KeyError` for an unknown family.
+        """
+        revision = self._families[family].family.revision
+        if self._quarantine.strike(family, revision, variant, reason, now, strikes=strikes):
+            self._state = self._roster.quarantine(family, self._state, now)
+
+    def probed(self, spell: Spell, fault: Reason | None, now: float) -> None:
+        """A variant in quarantine was tried, as `Poll.probes` wanted: it answered, or broke by this `fault`."""
+        if self._quarantine.probed(spell, fault, now):
+            self._state = self._roster.quarantine(spell.family, self._state, now)
+            if self._slots.free:
+                self._wake_at = now
 
     def cancel(self, request_id: int, now: float) -> None:
         """The caller is gone. Unknown and finished ids are ignored: a cancel may cross the answer."""
@@ -320,6 +363,15 @@ class Scheduler:
         return self._slots.busy
 
     @property
+    def lost_slots(self) -> int:
+        """Slots that are out of service."""
+        return self._slots.lost
+
+    def quarantined(self, family: str) -> Mapping[str, Spell]:
+        """The variants of a family that are in quarantine, with why and until when."""
+        return self._quarantine.spells(family)
+
+    @property
     def families(self) -> dict[str, Family]:
         """Families by name."""
         return {name: state.family for name, state in list(self._families.items())}
@@ -343,6 +395,9 @@ class Scheduler:
                 self._gate.loosen(lane.key, item, now)
             elif pending.request.when_late is WhenLate.SERVE or pending.cold:
                 self._waiting.postpone(pending, lane.key, item)
+            elif pending.fault is not None:
+                # There was time when it came, and who broke under it has taken that.
+                self._ledger.abandon(pending, Outcome.FAILED, pending.fault, now)
             else:
                 self._ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, now)
 
@@ -387,9 +442,29 @@ class Scheduler:
             self._begun(dispatch)
         return dispatch
 
-    def _ended(self, batch_id: int, now: float, *, failed: bool, since_s: float) -> Dispatch:
+    def _failed(self, dispatch: Dispatch, reason: Reason, now: float) -> None:
+        # First, so that its rows are not given to the variant that broke.
+        if self._recovery.blame(dispatch, reason, now):
+            self._state = self._roster.quarantine(dispatch.family, self._state, now)
+        self._recovery.salvage(dispatch, reason, now)
+        # Even where no slot is free: rows that wait again must be found when they become hopeless.
+        self._wake_at = now
+
+    def _due_probes(self, now: float) -> tuple[Spell, ...]:
+        """The variants to be probed now. One that is not in memory is tried when it is loaded: its spell is over."""
+        probes = []
+        for spell in self._quarantine.due(now):
+            family = self._families[spell.family].family
+            index = family.index(spell.variant)
+            if index is not None and family.loaded is not None and index in family.loaded:
+                probes.append(spell)
+            else:
+                self.probed(spell, None, now)
+        return tuple(probes)
+
+    def _ended(self, batch_id: int, now: float, fault: Reason | None, since_s: float) -> Dispatch:
         """The batch that has ended; the next one of its slot has begun."""
-        ended, begun = self._slots.release(batch_id, now, failed=failed, since_s=since_s)
+        ended, begun = self._slots.release(batch_id, now, fault=fault, since_s=since_s)
         if begun is not None:
             self._begun(begun)
         return ended

@@ -11,12 +11,16 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from router.contract import NEVER, BatchRecord, Dispatch, Slot
+from router.contract import NEVER, BatchRecord, Dispatch, Reason, Slot
 from router.view import Plan
 
 MOST_AHEAD_S = 0.006
 """However long a batch is, its successor is decided no earlier than this before its end: what is to be hidden, deciding
 and handing over, does not grow with it, and what is committed makes others wait."""
+
+HUNG_AFTER = 20.0
+LOOK_AGAIN = 0.25
+"""A batch is looked at again after this share of the least seconds that it hangs for."""
 
 
 class Soon(NamedTuple):
@@ -29,21 +33,49 @@ class Soon(NamedTuple):
 class Slots:
     """Turns plans into dispatches and keeps count of them. A slot is busy from `start` until `release`.
 
-    `free` has the indices of the free slots, those that became free since the beginning ascending. For the last `ahead`
-    (0 to 1) of the seconds that its batch is planned to take, `MOST_AHEAD_S` at most, the busy slot that is the first
-    to be free may be given its next.
+    `free` has the indices of the free slots, those that became free since the beginning ascending. A slot may be out of
+    service, from `lose` to `restore`: then it is neither free nor busy. A batch that runs for more than `HUNG_AFTER`
+    times as long as planned, and for `hang_s`, hangs. For the last `ahead` (0 to 1) of the seconds that its batch is
+    planned to take, `MOST_AHEAD_S` at most, the busy slot that is the first to be free may be given its next.
     """
 
-    __slots__ = ("_ahead", "_batches", "_ended", "_next", "_running", "count", "free")
+    __slots__ = (
+        "_ahead",
+        "_batches",
+        "_ended",
+        "_hang_s",
+        "_lost",
+        "_next",
+        "_running",
+        "_slots",
+        "_suspects",
+        "free",
+        "watch_s",
+    )
 
-    def __init__(self, slots: Sequence[Slot], ahead: float = 0.0) -> None:
+    def __init__(self, slots: Sequence[Slot], ahead: float = 0.0, hang_s: float = NEVER) -> None:
         self.free = [slot.index for slot in slots]
-        self.count = len(slots)
+        self.watch_s = NEVER
+        """When `hung` looks next. It is rarely moved: drivers set a timer for it."""
+        self._slots = len(slots)
+        self._lost: set[int] = set()
+        self._hang_s = hang_s
+        self._suspects: frozenset[int] = frozenset()
         self._ahead = ahead
         self._running: dict[int, Dispatch] = {}
         self._next: dict[int, Dispatch] = {}
         self._ended: list[BatchRecord] = []
         self._batches = 0
+
+    @property
+    def count(self) -> int:
+        """How many slots are in service, at least 1: plans go on where there is none for a moment."""
+        return max(1, self._slots - len(self._lost))
+
+    @property
+    def lost(self) -> int:
+        """How many are out of service."""
+        return len(self._lost)
 
     @property
     def running(self) -> Iterable[Dispatch]:
@@ -109,21 +141,65 @@ class Slots:
         else:
             self.free.remove(plan.slot)
             self._running[dispatch.batch_id] = dispatch
+            if self.watch_s == NEVER:
+                self.watch_s = now + self._hang_s
         return dispatch
 
+    def running_on(self, batch_id: int) -> Dispatch | None:
+        """The batch of that number if it runs."""
+        return self._running.get(batch_id)
+
+    def hung(self, now: float) -> tuple[Dispatch, ...]:
+        """The batches that hang: those that ran for too long when this was asked a while ago, and still do.
+
+        Whoever stops the whole process for a while and lets it go on again makes no batch hang by that.
+        """
+        if now < self.watch_s:
+            return ()
+        late = [d for d in self._running.values() if now - d.started_s > max(self._hang_s, HUNG_AFTER * d.predicted_s)]
+        hung = tuple(d for d in late if d.batch_id in self._suspects)
+        self._suspects = frozenset(d.batch_id for d in late) - {d.batch_id for d in hung}
+        self.watch_s = now + self._hang_s * LOOK_AGAIN if self._running else NEVER
+        return hung
+
+    def lose(self, slot: int, fault: Reason, now: float) -> tuple[Dispatch | None, Dispatch | None]:
+        """A slot is out of service, with the batch that it ran, by whose `fault` that is, and its next one.
+
+        Raises `KeyError` for a slot that is out of service already.
+        """
+        if slot in self._lost:
+            raise KeyError(slot)
+        self._lost.add(slot)
+        if slot in self.free:
+            self.free.remove(slot)
+        ran = next((dispatch for dispatch in self._running.values() if dispatch.slot == slot), None)
+        following = self._next.pop(slot, None)
+        if ran is not None:
+            del self._running[ran.batch_id]
+            self._ended.append(BatchRecord(ran, now, True, fault))
+        if following is not None:
+            self._ended.append(BatchRecord(following, now, True, Reason.EXECUTOR_LOST))
+        return ran, following
+
+    def restore(self, slot: int) -> None:
+        """A slot is in service again. Raises `KeyError` for one that is not out of it."""
+        self._lost.remove(slot)
+        insort(self.free, slot)
+
     def release(
-        self, batch_id: int, now: float, *, failed: bool, since_s: float = 0.0
+        self, batch_id: int, now: float, *, fault: Reason | None = None, since_s: float = 0.0
     ) -> tuple[Dispatch, Dispatch | None]:
         """A batch has ended, `since_s` ago; also the one that has run in its slot since then, if there is one.
 
-        Raises `KeyError` for a batch that is not known, and for one that has not begun but where it `failed`.
+        With a `fault` it has no answer. Raises `KeyError` for a batch that is not known, and for one that has not begun
+        but where it has a fault.
         """
         ended = self._running.pop(batch_id, None)
         begun = None
         if ended is None:
             # Handed over in vain: it is not the batch that its slot runs.
             ended = next((dispatch for dispatch in self._next.values() if dispatch.batch_id == batch_id), None)
-            if ended is None or not failed:
+            if ended is None or fault is None:
                 raise KeyError(batch_id)
             del self._next[ended.slot]
         elif ended.slot in self._next:
@@ -133,7 +209,7 @@ class Slots:
             self._running[begun.batch_id] = begun
         else:
             insort(self.free, ended.slot)
-        self._ended.append(BatchRecord(ended, now, failed))
+        self._ended.append(BatchRecord(ended, now, fault is not None, fault))
         return ended, begun
 
     def take(self) -> tuple[BatchRecord, ...]:

@@ -47,6 +47,14 @@ class Waiting:
         key = LaneKey(pending.request.family, -1, item.lowest, item.size_class, item.urgency, False, item.at)
         self._put(pending, key, item)
 
+    def retry(self, pending: Pending, item: Item, *, background: bool, alone: bool) -> None:
+        """A row whose batch gave no answer waits for variant `item.lowest` or a better one, perhaps alone."""
+        request, lowest = pending.request, item.lowest
+        pinned = -1 if request.pinned is None else max(lowest, ~lowest)
+        number = request.id if alone else -1
+        key = LaneKey(request.family, pinned, lowest, item.size_class, item.urgency, background, alone=number)
+        self._put(pending, key, item)
+
     def postpone(self, pending: Pending, key: LaneKey, item: Item) -> None:
         """A row that is late goes to the background."""
         self.move(pending, key, item, key._replace(background=True), item)

@@ -12,10 +12,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from router.admission import lowest_variant
-from router.contract import NEVER, Dispatch, Evidence, Family, Outcome, Reason, Request, Slot, VariantProfile, WhenLate
+from router.contract import (
+    NEVER,
+    Dispatch,
+    Evidence,
+    Family,
+    Outcome,
+    Reason,
+    Request,
+    Slot,
+    Spell,
+    VariantProfile,
+    WhenLate,
+)
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
+from router.quarantine import FAULTS
 from router.quotas import Quota, Quotas
 from router.scheduler import Scheduler
 
@@ -65,8 +78,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         slots=st.integers(1, 3),
         backlog=st.integers(1, 30),
         ahead=st.sampled_from([0.0, 0.5, 1.0]),
+        hang_s=st.sampled_from([NEVER, 0.05]),
     )
-    def begin(self, policy: str, slots: int, backlog: int, ahead: float) -> None:
+    def begin(self, policy: str, slots: int, backlog: int, ahead: float, hang_s: float) -> None:
         """Start an empty scheduler of two families."""
         self.now = 0.0
         self.slots = slots
@@ -75,7 +89,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             [family("f"), family("g", staged=True)],
             [Slot(i) for i in range(slots)],
             policy_named(policy),
-            Limits(backlog, 4, ahead=ahead),
+            Limits(backlog, 4, ahead=ahead, hang_s=hang_s),
             quotas=Quotas({"limited": Quota(rate=100.0, burst=10.0, concurrency=3)}),
         )
         self.ahead = ahead
@@ -83,6 +97,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.submitted: dict[int, Request] = {}
         self.ended: Counter[int] = Counter()
         self.busy: dict[int, Dispatch] = {}
+        self.lost: set[int] = set()
+        self.probes: list[Spell] = []
         self.variant_of: dict[tuple[int, int], int] = {}
         self.insured: Counter[int] = Counter()
         self.wake_at = NEVER
@@ -124,23 +140,58 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(target=running, batch=consumes(running), sure=st.lists(st.floats(0.01, 1.0), min_size=8, max_size=8))
     def complete(self, batch: int, sure: list[float]) -> Any:
         """A batch is answered, each row with some confidence: the first of its slot."""
+        if batch not in self.busy:
+            return multiple()
         if batch != min(self._of_slot(self.busy[batch].slot)):
             return batch
         dispatch = self.busy.pop(batch)
-        self.insured.update(item.request_id for item in dispatch.items if item.at < 0)
+        held = dispatch.variant in self.scheduler.quarantined(dispatch.family)
         waiting = self.scheduler.queued_rows
         kept = self.scheduler.complete(batch, self.now, confidences=sure[: len(dispatch.items)])
+        assert held == (kept is None), "a variant in quarantine answers"
+        if kept is None:
+            self._unanswered(dispatch)
+            return self._poll()
+        self.insured.update(item.request_id for item in dispatch.items if item.at < 0)
         assert len(kept) == self.scheduler.queued_rows - waiting, "kept rows wait again, and nobody else"
         for place, item in enumerate(dispatch.items):
             if place not in kept:
                 self.variant_of[item.request_id, item.row] = SETTLED
         return self._poll()
 
-    @rule(target=running, batch=consumes(running))
-    def fail(self, batch: int) -> Any:
+    @rule(target=running, batch=consumes(running), reason=st.sampled_from([*sorted(FAULTS), Reason.EXECUTOR_LOST]))
+    def fail(self, batch: int, reason: Reason) -> Any:
         """A batch breaks, perhaps before the one ahead of it in its slot has ended."""
-        del self.busy[batch]
-        self.scheduler.fail(batch, Reason.EXECUTOR_ERROR, self.now)
+        if batch not in self.busy:
+            return multiple()
+        dispatch = self.busy.pop(batch)
+        self._unanswered(dispatch)
+        self.scheduler.fail(batch, reason, self.now)
+        held = dispatch.variant in self.scheduler.quarantined(dispatch.family)
+        assert held or reason is Reason.EXECUTOR_LOST, "who breaks is in quarantine"
+        return self._poll()
+
+    @rule(target=running, slot=st.integers(0, 2), reason=st.sampled_from([Reason.CRASHED, Reason.EXECUTOR_LOST]))
+    def lose(self, slot: int, reason: Reason) -> Any:
+        """The executor of a slot is gone, with its batches."""
+        if slot < self.slots and slot not in self.lost:
+            self.scheduler.lose(slot, reason, self.now)
+            self._gone(slot)
+        return self._poll()
+
+    @rule(target=running, slot=st.integers(0, 2))
+    def restore(self, slot: int) -> Any:
+        """A slot has an executor again."""
+        if slot in self.lost:
+            self.lost.remove(slot)
+            self.scheduler.restore(slot, self.now)
+        return self._poll()
+
+    @rule(target=running, fault=st.one_of(st.none(), st.sampled_from(sorted(FAULTS))))
+    def probe(self, fault: Reason | None) -> Any:
+        """A variant in quarantine was tried."""
+        if self.probes:
+            self.scheduler.probed(self.probes.pop(0), fault, self.now)
         return self._poll()
 
     @rule(target=running, number=st.integers(0, 40))
@@ -183,6 +234,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         poll = self.scheduler.poll(self.now)
         assert poll.wake_at > self.now or not poll.wake_at < NEVER, "a wake-up lies in the future"
         self.wake_at = poll.wake_at
+        for gone in poll.hung:
+            assert gone.batch_id in self.busy, "it runs"
+            self._gone(gone.slot)
+        self.probes += poll.probes
         for record in poll.records:
             self.ended[record.request_id] += 1
             request = self.submitted[record.request_id]
@@ -195,6 +250,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             elif self.insured[record.request_id] == len(request.row_classes):
                 assert record.outcome in (Outcome.CANCELLED, Outcome.EXPIRED), "an insured answer is lost"
         for dispatch in poll.dispatches:
+            assert dispatch.slot not in self.lost, "the slot is out of service"
             before = self._of_slot(dispatch.slot)
             assert len(before) == dispatch.ahead, "a slot has one batch, and at most one more that was decided ahead"
             assert self.ahead or not dispatch.ahead
@@ -233,15 +289,29 @@ class SchedulerMachine(RuleBasedStateMachine):
 
         Work without a deadline waits where it would be in the way of others who are expected.
         """
-        idle = self._busy_slots() < self.slots and self._fresh_rows() and not self.waits
+        idle = self._busy_slots() < self.slots - len(self.lost) and self._fresh_rows() and not self.waits
         waiting = self.submitted.values()
         patient = any(r.deadline_s == NEVER or r.when_late is WhenLate.SERVE for r in waiting)
         assert not idle or (patient and self.wake_at < NEVER)
 
     @invariant()
     def the_scheduler_knows_its_slots(self) -> None:
-        """A slot is busy as long as a batch of it has not ended."""
-        assert self.scheduler.busy_slots == self._busy_slots()
+        """A slot is busy as long as a batch of it has not ended, and out of service until it is restored."""
+        assert (self._busy_slots(), len(self.lost)) == (self.scheduler.busy_slots, self.scheduler.lost_slots)
+
+    def _unanswered(self, dispatch: Dispatch) -> None:
+        """Rows of a batch without an answer may run anew, those with a kept answer have their last."""
+        for item in dispatch.items:
+            if item.at < 0:
+                del self.variant_of[item.request_id, item.row]
+            else:
+                self.variant_of[item.request_id, item.row] = SETTLED
+
+    def _gone(self, slot: int) -> None:
+        """A slot is out of service, with its batches."""
+        self.lost.add(slot)
+        for number in self._of_slot(slot):
+            self._unanswered(self.busy.pop(number))
 
     def _of_slot(self, slot: int) -> list[int]:
         """The batches of a slot that have not ended."""

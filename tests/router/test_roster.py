@@ -12,6 +12,7 @@ from router.contract import (
     Evidence,
     Family,
     Outcome,
+    Poll,
     Reason,
     Record,
     Request,
@@ -98,7 +99,7 @@ def test_a_cold_request_waits_for_a_load_and_is_answered_late(policy: str) -> No
     """Its SLO of 0.1 s is lost when a variant is loaded after 5 s, but it is answered, though it wanted shed."""
     s = scheduler(COLD, policy)
     s.submit(request(1, when_late=WhenLate.SHED), 0.0)
-    assert ((), (), (), NEVER) == tuple(s.poll(0.0))
+    assert Poll((), (), (), NEVER) == s.poll(0.0)
     assert {"f": (1, 0.0, ((0, 0.0, False),))} == dict(s.cold())
     load(s, (1,), 5.0)
     (record,) = finish(s, 5.0) or finish(s, 5.2)

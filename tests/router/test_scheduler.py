@@ -200,10 +200,10 @@ def test_rows_answered_by_different_variants_are_called_mixed() -> None:
 
 
 def test_a_failed_batch_fails_its_requests_once_and_frees_the_slot() -> None:
-    """Every request of the batch has one record, and the next request runs."""
+    """Every request of the batch that wants its variant and no other has one record, and the next request runs."""
     s = scheduler()
-    s.submit(request(1), 0.0)
-    s.submit(request(2), 0.0)
+    s.submit(request(1, pinned="small"), 0.0)
+    s.submit(request(2, pinned="small"), 0.0)
     poll = s.poll(0.0)
     s.fail(poll.dispatches[0].batch_id, Reason.EXECUTOR_ERROR, 0.01)
     s.submit(request(3), 0.01)

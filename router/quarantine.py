@@ -1,0 +1,187 @@
+"""Variants that broke: out of everybody's way for a while, probed then, and back once they answer again.
+
+1. A variant that breaks under a batch is struck: nobody is answered by it until its spell is over.
+2. A spell lasts twice as long as the one before. Who only raises an exception is tried soon and often; who takes its
+   executor with it costs one each time, and is tried seldom.
+3. When a spell's time is up the variant is probed, on rows that no request depends on. Only a sound answer ends the
+   spell; a fault is one more strike.
+4. A variant that has been sound for ten times its last spell, and at least a minute, begins anew.
+5. A request that breaks a second variant as well is doubted more than they are: both are probed at once, and a sound
+   answer takes the strike back. So one request that nothing can answer does not put a family out of service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from router.contract import NEVER, Reason, Spell
+
+HARD = frozenset({Reason.CRASHED, Reason.HUNG, Reason.OUT_OF_MEMORY})
+"""Faults that cost an executor."""
+FAULTS = HARD | {Reason.EXECUTOR_ERROR, Reason.WRONG_OUTPUT}
+"""Faults of a variant. A batch may also fail by no fault of its own."""
+
+FORGIVEN_AFTER = 10.0
+FORGIVEN_S = 60.0
+MOST_DOUBLED = 32
+"""However many strikes there are, numbers stay finite."""
+
+
+class BackOff(NamedTuple):
+    """How long the first spell lasts, seconds, and the longest."""
+
+    first_s: float
+    most_s: float
+
+    def seconds(self, strikes: int) -> float:
+        """How long the spell lasts that so many strikes (at least 1) begin."""
+        return min(self.first_s * 2.0 ** min(strikes - 1, MOST_DOUBLED), self.most_s)
+
+
+QUICK = BackOff(0.1, 10.0)
+SLOW = BackOff(1.0, 300.0)
+
+
+def back_off(reason: Reason) -> BackOff:
+    """How long who broke so stays away."""
+    return SLOW if reason in HARD else QUICK
+
+
+class _Case:
+    """What is remembered of one variant. `doubted` says that its last strike may be the request's fault."""
+
+    __slots__ = ("doubted", "is_held", "is_probed", "released_s", "spell")
+
+    def __init__(self, spell: Spell) -> None:
+        self.spell = spell
+        self.is_held = True
+        self.is_probed = self.doubted = False
+        self.released_s = 0.0
+
+
+class Quarantine:
+    """The variants that broke, by family and name. Bounded by the variants that there are: see `keep`."""
+
+    __slots__ = ("_cases", "_held", "_next_s", "_spells", "_told")
+
+    def __init__(self) -> None:
+        self._cases: dict[tuple[str, str], _Case] = {}
+        self._held: dict[str, frozenset[str]] = {}
+        self._spells = 0
+        self._told: list[Spell] = []
+        self._next_s = NEVER
+
+    def held(self, family: str) -> frozenset[str]:
+        """The variants of a family that answer nobody now."""
+        return self._held.get(family, frozenset())
+
+    def holds(self, family: str, variant: str) -> bool:
+        """Whether this variant answers nobody now."""
+        return bool(self._held) and variant in self.held(family)
+
+    def spells(self, family: str) -> Mapping[str, Spell]:
+        """The spells of a family's variants that have not ended, by variant."""
+        return {variant: self._cases[family, variant].spell for variant in self.held(family)}
+
+    def retry_after_s(self, family: str, now: float) -> float:
+        """After how many seconds the first variant in quarantine is probed; 0.0 where none is, or that is now."""
+        return max(0.0, min((spell.until_s for spell in self.spells(family).values()), default=now) - now)
+
+    def strike(
+        self, family: str, revision: str, variant: str, reason: Reason, now: float, *, strikes: int | None = None
+    ) -> bool:
+        """The variant broke. Whether that begins a spell: one that it has already is not made longer.
+
+        `strikes` is how many it has had by now, where that is known from elsewhere.
+        """
+        case = self._cases.get((family, variant))
+        if case is not None and case.is_held:
+            return False
+        before = 0 if case is None or self._is_forgiven(case, now) else case.spell.strikes
+        self._begin(family, revision, variant, reason, before + 1 if strikes is None else strikes, now)
+        return True
+
+    def doubt(self, family: str, variant: str, now: float) -> None:
+        """What broke the variant last may be the request: it is probed at once; if it answers, the strike is taken back."""
+        case = self._cases.get((family, variant))
+        if case is None or case.doubted:
+            return
+        case.doubted = True
+        if not case.is_held:
+            case.spell = case.spell._replace(strikes=case.spell.strikes - 1)
+        elif not case.is_probed:
+            case.spell = case.spell._replace(until_s=min(case.spell.until_s, now))
+            self._next_s = min(self._next_s, now)
+
+    def due(self, now: float) -> tuple[Spell, ...]:
+        """The spells whose time is up; each is named once, until `probed` is called for it."""
+        if now < self._next_s:
+            return ()
+        found = []
+        self._next_s = NEVER
+        for case in self._cases.values():
+            if not case.is_held or case.is_probed:
+                continue
+            if case.spell.until_s <= now:
+                case.is_probed = True
+                found.append(case.spell)
+            else:
+                self._next_s = min(self._next_s, case.spell.until_s)
+        return tuple(found)
+
+    def probed(self, spell: Spell, fault: Reason | None, now: float) -> bool:
+        """A probe has ended, with a sound answer or a fault. Whether the variant is free by that.
+
+        A spell that is not known any more is ignored.
+        """
+        case = self._cases.get((spell.family, spell.variant))
+        if case is None or not case.is_held or case.spell.number != spell.number:
+            return False
+        if fault is not None:
+            self._begin(spell.family, spell.revision, spell.variant, fault, case.spell.strikes + 1, now)
+            return False
+        strikes = case.spell.strikes - case.doubted
+        case.spell = case.spell._replace(strikes=strikes, over=True)
+        case.is_held = False
+        case.released_s = now
+        self._hold()
+        self._told.append(case.spell)
+        return True
+
+    def keep(self, family: str, variants: Collection[str]) -> None:
+        """Forget what is known of other variants of a family: it has been replaced, or is gone."""
+        if any(key[0] == family and key[1] not in variants for key in self._cases):
+            self._cases = {k: case for k, case in self._cases.items() if k[0] != family or k[1] in variants}
+            self._hold()
+
+    def next_s(self) -> float:
+        """When `due` has something next."""
+        return self._next_s
+
+    def take(self) -> tuple[Spell, ...]:
+        """The spells that began, were made longer or ended since the last call."""
+        if not self._told:
+            return ()
+        told, self._told = self._told, []
+        return tuple(told)
+
+    def _begin(self, family: str, revision: str, variant: str, reason: Reason, strikes: int, now: float) -> None:
+        self._spells += 1
+        until_s = now + back_off(reason).seconds(strikes)
+        spell = Spell(self._spells, family, revision, variant, reason, strikes, until_s)
+        self._cases[family, variant] = _Case(spell)
+        self._next_s = min(self._next_s, until_s)
+        self._hold()
+        self._told.append(spell)
+
+    def _hold(self) -> None:
+        held: dict[str, set[str]] = {}
+        for (family, variant), case in self._cases.items():
+            if case.is_held:
+                held.setdefault(family, set()).add(variant)
+        self._held = {family: frozenset(variants) for family, variants in held.items()}
+
+    def _is_forgiven(self, case: _Case, now: float) -> bool:
+        last_s = back_off(case.spell.reason).seconds(max(case.spell.strikes, 1))
+        return now - case.released_s >= max(FORGIVEN_S, FORGIVEN_AFTER * last_s)

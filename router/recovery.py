@@ -1,0 +1,87 @@
+"""What becomes of a batch that gave no answer: whose fault that is, and who answers its rows instead.
+
+A row whose variant broke is tried once more, on another variant, where there is time and room for it. Rows of one
+request are then alone in their batches: if the request is what breaks variants, it breaks nobody else's answer. A row
+whose batch failed by no fault of its own (its executor was gone, or its variant broke elsewhere meanwhile) waits again
+among the others. What cannot be tried again fails, with the reason why.
+"""
+
+from __future__ import annotations
+
+from router.admission import lowest_variant
+from router.contract import NEVER, Dispatch, Item, Outcome, Reason, WhenLate
+from router.limits import Limits
+from router.parts import Parts
+from router.pending import Pending
+from router.quarantine import FAULTS
+from router.roster import Roster
+
+INNOCENT = frozenset({Reason.QUARANTINED, Reason.EXECUTOR_LOST})
+"""Why a batch may have no answer though neither its rows nor its variant have done anything."""
+
+
+class Recovery:
+    """Blames variants, and saves rows; it reads and changes the other parts of the scheduler."""
+
+    __slots__ = ("_limits", "_parts", "_roster")
+
+    def __init__(self, parts: Parts, roster: Roster, limits: Limits) -> None:
+        self._parts = parts
+        self._roster = roster
+        self._limits = limits
+
+    def blame(self, dispatch: Dispatch, reason: Reason, now: float) -> bool:
+        """Whether a variant is in quarantine from now on because it broke under this batch."""
+        if reason not in FAULTS:
+            return False
+        quarantine, name = self._parts.quarantine, dispatch.family
+        began = quarantine.strike(name, dispatch.revision, dispatch.variant, reason, now)
+        for item in dispatch.items:
+            pending = self._parts.ledger.pending.get(item.request_id)
+            before = None if pending is None else pending.broken_by(item.row)
+            if before is not None and before != dispatch.variant:
+                quarantine.doubt(name, before, now)
+                quarantine.doubt(name, dispatch.variant, now)
+        return began
+
+    def salvage(self, dispatch: Dispatch, reason: Reason, now: float) -> None:
+        """Rows of a batch without an answer go out with the one they have, wait for another variant, or fail."""
+        for item in dispatch.items:
+            pending = self._parts.ledger.pending.get(item.request_id)
+            if pending is None:
+                # It has ended meanwhile, perhaps by another row of this batch.
+                continue
+            if item.at >= 0:
+                pending.better_failed(item)
+                if pending.settled():
+                    self._parts.ledger.answer(pending, now)
+            elif not self._again(pending, item, dispatch, reason, now):
+                self._parts.ledger.abandon(pending, Outcome.FAILED, reason, now)
+
+    def _again(self, pending: Pending, item: Item, dispatch: Dispatch, reason: Reason, now: float) -> bool:
+        """Have a row wait again. Whether it does."""
+        request, known = pending.request, self._parts.families.get(dispatch.family)
+        broke = reason in FAULTS
+        if known is None or request.audit or not (broke or reason in INNOCENT):
+            return False
+        if broke and pending.broken_by(item.row) is not None:
+            return False
+        backlog = self._parts.backlog
+        if backlog.rows + backlog.cold_rows >= self._limits.backlog_rows:
+            return False
+        background = item.deadline_s == NEVER
+        lowest = lowest_variant(known.family, request, self._parts.viewer.fresh_hints(now))
+        if lowest is None:
+            missing = self._roster.missing(known.family, request)
+            if missing is None:
+                return False
+            lowest, pending.cold, pending.expected = ~missing, True, False
+        elif not background and now + known.latency.planned_s(lowest, 1, item.size_class) >= item.deadline_s:
+            if request.when_late is WhenLate.SHED and not pending.cold:
+                return False
+            background = True
+        if broke:
+            pending.broken(item.row, dispatch.variant, reason)
+        again = item._replace(lowest=lowest)
+        self._parts.waiting.retry(pending, again, background=background, alone=pending.broken_by(item.row) is not None)
+        return True
