@@ -35,6 +35,8 @@ class Verdict(StrEnum):
     """Rolled back: it answers differently more often than a new revision may."""
     SLOW = "slow"
     """Rolled back: too many of its answers are slower than the old one's usual worst."""
+    BROKEN = "broken"
+    """Rolled back: a variant of it crashed, hung, ran out of memory or could not be brought back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,11 @@ class Canary:
         if self._worst_s < math.inf and self._slowness.observe(seconds > self._worst_s):
             self.verdict = Verdict.SLOW
         self._promote()
+
+    def broke(self) -> None:
+        """A variant of the new revision broke so that it cannot be let at anybody."""
+        if self.verdict is Verdict.RUNNING:
+            self.verdict = Verdict.BROKEN
 
     def gave_up(self, seconds: float) -> None:
         """A request ended without an answer, by its timeout or its caller, when the new revision had computed so long.

@@ -274,9 +274,9 @@ class Family:
     dispatch. `loaded` has the indices of the variants in memory, ascending, by default all; a family without any is
     cold. Those that are `quarantined` answer nobody, loaded or not. `rungs` holds the indices of the variants worth
     choosing: each better than all cheaper ones; the others answer only who pins them. `sound` is the same without
-    those in quarantine, `ladder` of those of them that are loaded. Without `evidence` a family has no cascades. `share`
-    is what the family may count on beside others. Raises `ValueError` where a family has no variants or two of one name,
-    evidence of another number of variants, or an index in `loaded` or `quarantined` that is none.
+    those in quarantine, `ladder` of those of them that are loaded. Without `evidence` a family has no cascades.
+    `share` is what the family may count on beside others. Raises `ValueError` where a family has no variants or two of
+    one name, evidence of another number of variants, or an index in `loaded` or `quarantined` that is none.
     """
 
     name: str

@@ -1,13 +1,13 @@
 """Variants that broke: out of everybody's way for a while, probed then, and back once they answer again.
 
 1. A variant that breaks under a batch is struck: nobody is answered by it until its spell is over.
-2. A spell lasts twice as long as the one before. Who only raises an exception is tried soon and often; who takes its
-   executor with it costs one each time, and is tried seldom.
-3. When a spell's time is up the variant is probed, on rows that no request depends on. Only a sound answer ends the
-   spell; a fault is one more strike.
-4. A variant that has been sound for ten times its last spell, and at least a minute, begins anew.
-5. A request that breaks a second variant as well is doubted more than they are: both are probed at once, and a sound
-   answer takes the strike back. So one request that nothing can answer does not put a family out of service.
+2. When a spell's time is up the variant is probed, on rows that no request depends on. Only a sound answer ends the
+   spell; a fault is one more strike, and the next spell lasts twice as long.
+3. An exception or an answer that is none may be the request's doing: the variant is doubted no more than the request.
+   It is probed at once, and a sound answer takes the strike back. So no caller keeps a variant away from the others.
+4. Who takes its executor with it is not tried before a second is over, and then ever more seldom: each time costs one.
+   It is forgiven once it has been sound for ten times its last spell, and at least a minute.
+5. A request that takes a second variant's executor as well is doubted more than they are, as in 3.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Quarantine:
 
     def spells(self, family: str) -> Mapping[str, Spell]:
         """The spells of a family's variants that have not ended, by variant."""
-        return {variant: self._cases[family, variant].spell for variant in self.held(family)}
+        held = {variant: self._cases.get((family, variant)) for variant in self.held(family)}
+        return {variant: case.spell for variant, case in held.items() if case is not None}
 
     def retry_after_s(self, family: str, now: float) -> float:
         """After how many seconds the first variant in quarantine is probed; 0.0 where none is, or that is now."""
@@ -100,10 +101,12 @@ class Quarantine:
             return False
         before = 0 if case is None or self._is_forgiven(case, now) else case.spell.strikes
         self._begin(family, revision, variant, reason, before + 1 if strikes is None else strikes, now)
+        if reason not in HARD:
+            self.doubt(family, variant, now)
         return True
 
     def doubt(self, family: str, variant: str, now: float) -> None:
-        """What broke the variant last may be the request: it is probed at once; if it answers, the strike is taken back."""
+        """What broke the variant last may be the request: it is probed at once, and an answer takes the strike back."""
         case = self._cases.get((family, variant))
         if case is None or case.doubted:
             return

@@ -226,7 +226,7 @@ class Scheduler:
         return kept
 
     def fail(self, batch_id: int, reason: Reason, now: float, since_s: float = 0.0) -> None:
-        """The batch has no answer. Where its variant is to blame (`router.quarantine.FAULTS`), nobody gets that any more.
+        """The batch has no answer. A variant that is to blame (`router.quarantine.FAULTS`) is in quarantine by that.
 
         Rows with a kept answer go out with that, others wait for another variant or fail, see `router.recovery`. Raises
         `KeyError` for a batch that is not running.

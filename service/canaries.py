@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from router.canary import Trial, Verdict
-from router.contract import Family, Outcome, Reason, Record, VariantProfile
+from router.contract import Family, Outcome, Reason, Record, Spell, VariantProfile
 from service.canary_trial import ROLLED_BACK, Report, State, Tryout, counterpart
 from service.eligibility import can_answer, has_in_memory
-from service.hidden_families import falls_back
+from service.hidden_families import falls_back, model_of
 from service.loading import LoadedFamily
 from service.oip.errors import ProtocolError
 from service.preparing import prepared, size_classes
@@ -100,6 +100,9 @@ class Canaries:
                 self._look(trial)
             return
         trial.report.answers += 1
+        if record.retried:
+            # Another variant of the new revision saved it. The caller has an answer; what broke is counted.
+            trial.compared(False)
         if not record.cold and not pinned:
             trial.answered(True, record.compute_s)
         like, label = self._variant(trial.loaded, record), int(answer.answers.labels[0])
@@ -117,11 +120,18 @@ class Canaries:
         if not record.variant:
             # Neither can.
             return
-        if why is None or why.outcome is Outcome.FAILED:
+        if why is None or why.outcome is Outcome.FAILED or why.reason is Reason.QUARANTINED:
             trial.compared(False)
         elif why.reason is Reason.DEADLINE_INFEASIBLE and record.slo_met:
             trial.answered(True, math.inf)
         self._look(trial)
+
+    def broke(self, spell: Spell) -> None:
+        """A variant of a revision on trial is in quarantine."""
+        trial = self.trials.get(model_of(spell.family))
+        if trial is not None and trial.loaded.family.name == spell.family:
+            trial.broke(spell)
+            self._look(trial)
 
     def served(self, loaded: LoadedFamily, inputs: Inputs, name: str, pinned: bool, answer: Answer) -> None:
         """The old revision answered a request that was its own from the start."""
@@ -242,7 +252,9 @@ class Canaries:
             trial.report.answers += 1
             trial.answered(True, new.record.compute_s)
             trial.compared(int(new.answers.labels[0]) == label)
-        elif new.record.outcome is Outcome.FAILED and new.record.reason is not Reason.SHUTDOWN:
+        elif new.record.reason is Reason.QUARANTINED or (
+            new.record.outcome is Outcome.FAILED and new.record.reason is not Reason.SHUTDOWN
+        ):
             trial.compared(False)
         else:
             trial.report.skipped += 1

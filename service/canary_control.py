@@ -25,6 +25,7 @@ logger = logging.getLogger("pareto.canaries")
 
 _ROLL_BACK = {
     Verdict.DISAGREES: (State.DISAGREES, "it answered differently more often than it may"),
+    Verdict.BROKEN: (State.BROKEN, "a variant of it broke: the log says which and how"),
     Verdict.SLOW: (State.SLOW, "too many of its answers were slower than the old revision's usual worst"),
 }
 

@@ -8,7 +8,8 @@ from time import monotonic
 from typing import Any
 
 from router.canary import Canary, Trial, Verdict
-from router.contract import Family, VariantProfile
+from router.contract import Family, Spell, VariantProfile
+from router.quarantine import HARD
 from service.loading import LoadedFamily
 
 
@@ -23,13 +24,15 @@ class State(StrEnum):
     """Rolled back: see `router.canary.Verdict`."""
     SLOW = "slow"
     """Rolled back: likewise."""
+    BROKEN = "broken"
+    """Rolled back: likewise."""
     FAILED = "failed"
     """Rolled back: it was to be promoted, but could not take the other one's place."""
     STOPPED = "stopped"
     """Ended by an operator: rolled back by hand, or another revision was loaded."""
 
 
-ROLLED_BACK = frozenset({State.DISAGREES, State.SLOW, State.FAILED})
+ROLLED_BACK = frozenset({State.DISAGREES, State.SLOW, State.BROKEN, State.FAILED})
 """Ends that nobody asked for."""
 
 
@@ -98,6 +101,11 @@ class Tryout:
     def gave_up(self, seconds: float) -> None:
         """See `Canary.gave_up`."""
         self.canary.gave_up(seconds)
+
+    def broke(self, spell: Spell) -> None:
+        """A variant of the new revision is in quarantine: one exception is a disagreement, worse ends the trial."""
+        if spell.reason in HARD or spell.strikes > 1:
+            self.canary.broke()
 
     def compared(self, agreed: bool) -> None:
         """See `Canary.compared`."""

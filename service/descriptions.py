@@ -10,7 +10,7 @@ from service.eligibility import check_variant
 from service.gateway import Gateway
 from service.load_request import LoadRequest
 from service.loading import LoadedFamily
-from service.oip.errors import ProtocolError
+from service.oip.errors import DroppedReason, ProtocolError
 from service.oip.metadata import model_metadata, repository_index, server_metadata
 from service.oip.statistics import statistics
 from service.repository_control import RepositoryControl
@@ -50,13 +50,15 @@ class Descriptions:
     def check_ready(self, name: str, variant: str | None) -> None:
         """A model answers requests, and is to be sent some.
 
-        Raises `ProtocolError` 400 for a variant that is not in memory, 503 where the replica ends soon.
+        Raises `ProtocolError` 400 for a variant that is not in memory, 503 where the replica ends soon, and for a variant
+        in quarantine or a model of which nothing else is left.
         """
         loaded = self._served(name, variant)
         if not self._gateway.is_welcoming:
             raise self._gateway.unavailable()
         if variant is not None and variant not in loaded.paths:
             raise ProtocolError(400, f"version {variant!r} of {name} is not in memory")
+        self._check_sound(name, variant)
 
     def statistics(self, name: str | None, variant: str | None) -> dict[str, Any]:
         """What a model did, or all of them."""
@@ -84,6 +86,18 @@ class Descriptions:
         if asked.trial is not None:
             raise ProtocolError(400, "a trial begins with load; what ends it is /admin/canaries/NAME/rollback")
         await self._control.unload(name)
+
+    def _check_sound(self, name: str, variant: str | None) -> None:
+        scheduler = self._gateway.scheduler
+        broken = {} if scheduler is None else scheduler.quarantined(name)
+        held = broken.get(variant) if variant is not None else None
+        if held is not None:
+            said = f"version {variant!r} of {name} is in quarantine: {held.reason.value}"
+        elif broken and variant is None and scheduler is not None and not scheduler.families[name].sound:
+            said = f"every version of {name} is in quarantine"
+        else:
+            return
+        raise ProtocolError(503, said, reason=DroppedReason.QUARANTINED, retry_after_s=1.0)
 
     def _served(self, name: str, variant: str | None) -> LoadedFamily:
         loaded = self._gateway.loaded(name)

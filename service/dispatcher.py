@@ -1,7 +1,7 @@
 """The asyncio driver of the scheduler: polls become batches, records become answers, wake-ups become timers.
 
 It contains no scheduling rule: who runs when on what is decided in `router`. All methods run on the event loop's
-thread but `_batch_done`, which slots call from theirs.
+thread but `done` and `restored`, which slots call from theirs.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
-from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Poll, Reason, Record, Request
+from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Poll, Reason, Record, Request, Spell
 from router.scheduler import Scheduler
 from service.exchange import Receive
-from service.runner import BatchRunner, Done
+from service.executors import MakeSlots
+from service.runner import BatchRunner, fault_of
 from service.watching import CallerWatch
 from service.work import NOTHING, Answer, Ran, Work
 from variants.preparation import Row
@@ -42,33 +43,34 @@ class Observer(Protocol):
         """Take note of requests and batches that ended."""
 
 
-class SlotExecutor(Protocol):
-    """Where the batches of one slot run; says when they are done through the callback it was made with."""
+Probe = Callable[[Spell], Awaitable[Reason | None]]
+"""Tries a variant in quarantine, away from all requests: by what it failed, `None` where it answered."""
 
-    def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
-        """Begin a batch on inputs, or on states where it goes on, as soon as those begun before are done."""
 
-    def stop(self) -> None:
-        """No more batches will come."""
+async def trust(_spell: Spell) -> Reason | None:
+    """No probe at all: the next request tries the variant."""
+    return None
 
 
 class Dispatcher:
-    """Drives one scheduler on the running event loop.
+    """Drives one scheduler on the running event loop; it is what executors tell (`service.executors.SlotEvents`).
 
-    `make_slots` gets the callback that executors call, from any thread, with a finished batch. Batches planned to
-    run for less than `inline_below_s` run on the event loop itself, through `runner`. `clock` is what all times are
-    read from; `timer_step_s` is the coarseness of the loop's timers: uvloop counts whole milliseconds, and a timer
-    rounded down would fire early and spin until it is due.
+    Batches planned to run for less than `inline_below_s` run on the event loop itself, through `runner`. Variants in
+    quarantine are tried with `probe`; `told` learns of their spells. `clock` is what all times are read from;
+    `timer_step_s` is the coarseness of the loop's timers: uvloop counts whole milliseconds, and a timer rounded down
+    would fire early and spin until it is due.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         runner: BatchRunner,
-        make_slots: Callable[[Done], Sequence[SlotExecutor]],
+        make_slots: MakeSlots,
         observers: Sequence[Observer],
         inline_below_s: float = 0.0,
         *,
+        probe: Probe = trust,
+        told: Callable[[Sequence[Spell]], None] = lambda _: None,
         clock: Callable[[], float] = monotonic,
         timer_step_s: float = 0.001,
     ) -> None:
@@ -79,7 +81,10 @@ class Dispatcher:
         self._runner = runner
         self._observers = observers
         self._inline_below_s = inline_below_s
-        self._slots = make_slots(self._batch_done)
+        self._probe = probe
+        self._told = told
+        self._probing: set[asyncio.Task[None]] = set()
+        self._slots = make_slots(self)
         self._work: dict[int, Work] = {}
         self._running: dict[int, Dispatch] = {}
         self._turn_due = False
@@ -167,8 +172,10 @@ class Dispatcher:
             self._rest()
 
     def close(self) -> None:
-        """Fail what is left and let the slots' threads end."""
+        """Fail what is left and let the slots' executors end."""
         self.closed = True
+        for task in self._probing:
+            task.cancel()
         self._scheduler.abandon_all(self._clock())
         self._turn()
         if self._timer is not None:
@@ -202,6 +209,8 @@ class Dispatcher:
                 self._answer(record)
             if poll.records or poll.batches:
                 self._observe(poll)
+            if poll.hung or poll.probes or poll.spells:
+                self._look_after(poll)
             if inline is None:
                 break
             dispatch, rows = inline
@@ -230,6 +239,39 @@ class Dispatcher:
             except Exception:
                 logger.exception("%s failed on what it was told", type(observer).__name__)
 
+    def _look_after(self, poll: Poll) -> None:
+        """See to what broke: slots that hang, variants that are to be probed, and who wants to know of it."""
+        for dispatch in poll.hung:
+            self._forget(dispatch.slot)
+            said = "batch of %d on %s/%s hangs: it is given up after %.1f s"
+            taken_s = self._clock() - dispatch.started_s
+            logger.error(said, len(dispatch.items), dispatch.family, dispatch.variant, taken_s)
+            self._slots[dispatch.slot].give_up()
+        for spell in poll.probes:
+            task = self._loop.create_task(self._probed(spell))
+            self._probing.add(task)
+            task.add_done_callback(self._probing.discard)
+        if poll.spells:
+            try:
+                self._told(poll.spells)
+            except Exception:
+                logger.exception("who is told of quarantines failed on it")
+
+    async def _probed(self, spell: Spell) -> None:
+        try:
+            fault = await self._probe(spell)
+        except Exception:
+            # It says nothing of the variant, and must not keep it away for ever.
+            logger.exception("family %s: variant %s could not be probed", spell.family, spell.variant)
+            fault = spell.reason
+        self._scheduler.probed(spell, fault, self._clock())
+        self._want_turn()
+
+    def _forget(self, slot: int) -> None:
+        """Nobody waits for the batches of a slot any more."""
+        for batch_id in [number for number, dispatch in self._running.items() if dispatch.slot == slot]:
+            del self._running[batch_id]
+
     def _start(self, dispatches: Sequence[Dispatch]) -> tuple[Dispatch, list[Row]] | None:
         """Hand batches to their slots' threads, but give one back that is so short that it is to run here.
 
@@ -245,7 +287,7 @@ class Dispatcher:
             except KeyError:
                 logger.error("%s/%s: a row has no state to go on from", dispatch.family, dispatch.variant)
                 self._running.pop(dispatch.batch_id)
-                self._scheduler.fail(dispatch.batch_id, Reason.EXECUTOR_ERROR, self._clock())
+                self._scheduler.fail(dispatch.batch_id, Reason.INTERNAL_ERROR, self._clock())
                 self._want_turn()
                 continue
             if inline is None and dispatch.predicted_run_s < self._inline_below_s and not dispatch.ahead:
@@ -254,19 +296,42 @@ class Dispatcher:
                 self._slots[dispatch.slot].start(dispatch, rows)
         return inline
 
-    def _batch_done(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
-        """Called by a slot, on its thread."""
+    def done(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
+        """See `service.executors.SlotEvents`."""
         try:
             self._loop.call_soon_threadsafe(self._settle_and_turn, batch_id, outcome, run_s, self._clock())
         except RuntimeError:
             logger.debug("batch %d ended after the event loop", batch_id)
+
+    def lost(self, slot: int, reason: Reason, said: str) -> None:
+        """See `service.executors.SlotEvents`."""
+        running = [dispatch for dispatch in self._running.values() if dispatch.slot == slot]
+        under = f" under a batch on {running[0].family}/{running[0].variant}" if running else ""
+        logger.error("the executor of slot %d has ended%s: %s", slot, under, said)
+        self._forget(slot)
+        self._scheduler.lose(slot, reason, self._clock())
+        self._want_turn()
+
+    def restored(self, slot: int) -> None:
+        """See `service.executors.SlotEvents`."""
+        try:
+            self._loop.call_soon_threadsafe(self._restore, slot)
+        except RuntimeError:
+            logger.debug("slot %d came back after the event loop", slot)
+
+    def _restore(self, slot: int) -> None:
+        self._scheduler.restore(slot, self._clock())
+        self._want_turn()
 
     def _settle_and_turn(self, batch_id: int, outcome: Ran | Exception, run_s: float, ended_s: float) -> None:
         self._settle(batch_id, outcome, run_s, ended_s)
         self._want_turn()
 
     def _settle(self, batch_id: int, outcome: Ran | Exception, run_s: float, ended_s: float) -> None:
-        dispatch = self._running.pop(batch_id)
+        dispatch = self._running.pop(batch_id, None)
+        if dispatch is None:
+            # It was given up.
+            return
         if isinstance(outcome, Exception):
             logger.error(
                 "batch of %d on %s/%s failed: %s: %s",
@@ -277,24 +342,32 @@ class Dispatcher:
                 " ".join(str(outcome).split())[:500],
             )
             now = self._clock()
-            self._scheduler.fail(batch_id, Reason.EXECUTOR_ERROR, now, now - ended_s)
+            self._scheduler.fail(batch_id, fault_of(outcome), now, now - ended_s)
             return
-        for index, item in enumerate(dispatch.items):
-            work = self._work.get(item.request_id)
-            # None where the request has ended meanwhile, as with the answer that was kept for it.
-            if work is not None:
-                work.keep(item.row, outcome.answers, index)
         now = self._clock()
         try:
             kept = self._scheduler.complete(batch_id, now, run_s, outcome.answers.confidences.tolist(), now - ended_s)
         except Exception:
             logger.exception("the scheduler failed; every unfinished request ends with it")
+            self._keep(dispatch, outcome)
             self._scheduler.abandon_all(now, Reason.INTERNAL_ERROR)
             return
+        if kept is None:
+            # The variant broke meanwhile: nobody is answered by it.
+            return
+        self._keep(dispatch, outcome)
         if outcome.states:
             for place in kept:
                 item = dispatch.items[place]
                 self._work[item.request_id].hold(item.row, outcome.states[place])
+
+    def _keep(self, dispatch: Dispatch, ran: Ran) -> None:
+        """Put the answers of a batch with the requests that they belong to."""
+        for index, item in enumerate(dispatch.items):
+            work = self._work.get(item.request_id)
+            # None where the request has ended meanwhile, as with the answer that was kept for it.
+            if work is not None:
+                work.keep(item.row, ran.answers, index)
 
     def _answer(self, record: Record) -> None:
         work = self._work.pop(record.request_id, None)

@@ -22,6 +22,7 @@ from router.view import CascadePolicy, Policy
 from service.access import Access
 from service.access_log import AccessLog
 from service.audits import Audits
+from service.breakages import Breakages
 from service.canaries import Canaries
 from service.connections import Connections
 from service.correction import Believe, Correction, believe_at_once
@@ -42,6 +43,7 @@ from service.outer_loop import OuterLoopReader, outer_loop_of
 from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
+from service.probing import ThreadProbe
 from service.reading import FamilyReader
 from service.residency import Residency
 from service.runner import BatchRunner, SlotThread
@@ -90,6 +92,7 @@ class Gateway:
         self.quality = LiveQuality(Rules(settings.quality_window_s, settings.drift_margin, settings.drift_s))
         self.feedback = Feedback(settings.feedback_bytes, settings.feedback_s, settings.quality_window_s)
         self.canaries = Canaries(self)
+        self.breakages = Breakages(self.canaries.broke)
         self.correction: Correction | None = None
         self.audits: Audits | None = None
         self.traces: Traces | None = None
@@ -177,8 +180,10 @@ class Gateway:
     ) -> Dispatcher:
         """What drives the scheduler, and those who observe it."""
         # As `self.families`, and the revisions on trial under their hidden names; both change in place.
-        settings, runner = self.settings, BatchRunner(ChainMap(loaded, self.canaries.families))
+        settings, families = self.settings, ChainMap(loaded, self.canaries.families)
+        runner = BatchRunner(families)
         observers: list[Observer] = [Unmasked(self.metrics), Unmasked(self.statistics), Unmasked(self._access_log)]
+        observers.append(Unmasked(self.breakages))
         if settings.memory_budget is not None:
             budget = budget_bytes(settings.memory_budget)
             self.residency = Residency(self._pieces, budget, settings.pinned, len(slot_cores))
@@ -194,9 +199,11 @@ class Gateway:
         dispatcher = Dispatcher(
             scheduler,
             runner,
-            lambda done: [SlotThread(index, runner, done, core) for index, core in enumerate(slot_cores)],
+            lambda events: [SlotThread(index, runner, events, core) for index, core in enumerate(slot_cores)],
             observers,
             inline_below_s=settings.inline_below_s,
+            probe=ThreadProbe(families, self.reader.repository),
+            told=self.breakages.told,
         )
         if settings.correct_quality:
             believe: Believe = partial(believe_at_once, scheduler, dispatcher.tell, self._measured)

@@ -157,6 +157,16 @@ def _assembled(
     )
 
 
+def sample_rows(folder: RevisionFolder, preparer: Preparer) -> Sequence[Row]:
+    """The first rows of samples.npz, prepared. Raises `RepositoryError` where they cannot be read."""
+    try:
+        samples = folder.samples()
+        inputs = {tensor.name: samples[tensor.name][:WARM_UP_ROWS] for tensor in folder.manifest.inputs}
+        return preparer.prepare(inputs).values
+    except (ValueError, TypeError) as error:
+        raise RepositoryError(one_line(error)) from error
+
+
 class _Loading:
     """One family on its way into memory. `refused` collects the variants with a fault."""
 
@@ -207,12 +217,10 @@ class _Loading:
         self._refused[variant] = fault.replace(f"{self._folder.path}/", "")
 
     def _warm_up_rows(self) -> tuple[Sequence[Row], str]:
-        """The first rows of samples.npz, prepared; where they cannot be read, none and the reason."""
+        """Rows to run the variants with; where they cannot be read, none and the reason."""
         try:
-            samples = self._folder.samples()
-            inputs = {tensor.name: samples[tensor.name][:WARM_UP_ROWS] for tensor in self._manifest.inputs}
-            return self._preparer.prepare(inputs).values, ""
-        except (RepositoryError, ValueError, TypeError) as error:
+            return sample_rows(self._folder, self._preparer), ""
+        except RepositoryError as error:
             return (), one_line(error)
 
     def _profile(self, paths: dict[str, VariantPath], no_rows: str, *, staged: bool) -> FamilyProfile | None:

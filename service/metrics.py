@@ -248,6 +248,7 @@ class Metrics(Collector):
         if scheduler is None:
             return
         yield from self._collect_memory()
+        yield from gateway.breakages.collect(scheduler)
         if gateway.traces is not None:
             yield from gateway.traces.collect()
         yield _gauge("pareto_queued_rows", "Rows that wait.", scheduler.queued_rows)

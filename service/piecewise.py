@@ -14,7 +14,7 @@ from router.contract import EVEN, Evidence, Family, Share, VariantProfile, WhenC
 from router.placement import Loadable, gains
 from service.correction import Lost
 from service.lazy_preparer import LazyPreparer
-from service.loading import WARM_UP_ROWS, describe_family, load_family
+from service.loading import describe_family, load_family, sample_rows
 from service.memory import resident_bytes
 from service.paths import PathOpener, VariantPath
 from service.scoped_settings import Stages
@@ -231,10 +231,8 @@ class PiecewiseFamily:
 
     def _rows(self) -> Sequence[Row]:
         try:
-            samples = self._folder.samples()
-            inputs = {tensor.name: samples[tensor.name][:WARM_UP_ROWS] for tensor in self.loaded.manifest.inputs}
-            return self.preparer.prepare(inputs).values
-        except (RepositoryError, ValueError, TypeError):
+            return sample_rows(self._folder, self.preparer)
+        except RepositoryError:
             return ()
 
 

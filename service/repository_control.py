@@ -114,8 +114,11 @@ class RepositoryControl:
         loading = gateway.residency.loading if gateway.residency is not None else None
         for name, loaded in gateway.families.items():
             served = {variant.name for variant in loaded.family.variants}
+            broken = {} if gateway.scheduler is None else gateway.scheduler.quarantined(name)
             for variant in loaded.manifest.variants:
                 reason = idle
+                if variant.name in broken:
+                    reason = f"in quarantine: {broken[variant.name].reason.value}"
                 if variant.name not in loaded.paths:
                     cold = COLD if variant.name in served else NOT_LOADED
                     reason = loaded.refused.get(variant.name, cold)

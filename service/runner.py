@@ -9,22 +9,50 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from time import perf_counter
 
 import numpy as np
 
-from router.contract import Dispatch
+from router.contract import Dispatch, Reason
+from service.executors import SlotEvents
 from service.loading import LoadedFamily
 from service.work import Ran
 from variants.preparation import Row
 from variants.stages import collate_states, cut_states, run_stages
 
-Done = Callable[[int, Ran | Exception, float], None]
-
 
 class RunnerError(Exception):
     """A model gave something that is not an answer."""
+
+
+def fault_of(error: Exception) -> Reason:
+    """What a batch that raised this failed by."""
+    if isinstance(error, RunnerError):
+        return Reason.WRONG_OUTPUT
+    return Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else Reason.EXECUTOR_ERROR
+
+
+def run_variant(
+    loaded: LoadedFamily, variant: str, rows: Sequence[Row], from_stage: int = 0, to_stage: int | None = None
+) -> Ran:
+    """Run a variant, by default from its beginning to its end; `rows` are states where it goes on from a later stage.
+
+    Raises `RunnerError` where the logits have a wrong shape or are not finite, and whatever its runtime raises.
+    """
+    stages = loaded.paths[variant][from_stage:to_stage]
+    feeds = collate_states(stages[0], rows) if from_stage else loaded.preparer.collate(rows)
+    logits, state = run_stages(stages, feeds)
+    expected = (len(rows), len(loaded.label_names))
+    if logits.shape != expected:
+        raise RunnerError(f"{loaded.family.name}/{variant}: logits {logits.shape}, expected {expected}")
+    answers = loaded.preparer.decode(logits, loaded.temperatures[variant])
+    if not np.isfinite(answers.confidences).all():
+        raise RunnerError(f"{loaded.family.name}/{variant}: the answer is not finite")
+    if state is None or variant not in loaded.beginnings:
+        return Ran(answers)
+    return Ran(answers, cut_states(stages[-1], state, [len(row) for row in rows]))
 
 
 class BatchRunner:
@@ -47,33 +75,30 @@ class BatchRunner:
         """Labels and probabilities of the rows, in order, and what they leave for a longer path.
 
         `rows` are prepared inputs, or the states that earlier stages left where the dispatch goes on from them. Raises
-        `RunnerError` where the logits have a wrong shape or are not finite, and whatever onnxruntime raises.
+        as `run_variant` does.
         """
         loaded = self._families[dispatch.family]
-        stages = loaded.paths[dispatch.variant][dispatch.from_stage : dispatch.to_stage]
-        feeds = collate_states(stages[0], rows) if dispatch.from_stage else loaded.preparer.collate(rows)
-        logits, state = run_stages(stages, feeds)
-        expected = (len(rows), len(loaded.label_names))
-        if logits.shape != expected:
-            raise RunnerError(f"{dispatch.family}/{dispatch.variant}: logits {logits.shape}, expected {expected}")
-        answers = loaded.preparer.decode(logits, loaded.temperatures[dispatch.variant])
-        if not np.isfinite(answers.confidences).all():
-            raise RunnerError(f"{dispatch.family}/{dispatch.variant}: the answer is not finite")
-        if state is None or dispatch.variant not in loaded.beginnings:
-            return Ran(answers)
-        return Ran(answers, cut_states(stages[-1], state, [len(row) for row in rows]))
+        return run_variant(loaded, dispatch.variant, rows, dispatch.from_stage, dispatch.to_stage)
+
+
+class _Word(Enum):
+    """What a slot's thread is told between batches."""
+
+    RESTORED = "restored"
+    STOP = "stop"
 
 
 class SlotThread:
-    """The thread of one slot. `done` is called on that thread with batch id, answers or exception, and seconds run.
+    """The thread of one slot; with a `core`, it runs on that processor core alone. See `service.executors`.
 
-    With a `core`, it runs on that processor core alone.
+    A thread cannot be ended from outside: one that hangs is out of service until what it runs comes back by itself.
     """
 
-    def __init__(self, index: int, runner: BatchRunner, done: Done, core: int | None = None) -> None:
-        self._queue: queue.SimpleQueue[tuple[Dispatch, Sequence[Row]] | None] = queue.SimpleQueue()
+    def __init__(self, index: int, runner: BatchRunner, events: SlotEvents, core: int | None = None) -> None:
+        self._queue: queue.SimpleQueue[tuple[Dispatch, Sequence[Row]] | _Word] = queue.SimpleQueue()
+        self._index = index
         self._runner = runner
-        self._done = done
+        self._events = events
         self._core = core
         self._thread = threading.Thread(target=self._work, name=f"slot-{index}", daemon=True)
         self._thread.start()
@@ -82,13 +107,20 @@ class SlotThread:
         """Begin a batch once those begun before are done; the scheduler gives a slot one ahead at most."""
         self._queue.put((dispatch, rows))
 
+    def give_up(self) -> None:
+        """See `SlotExecutor`. What was begun before this word comes before it."""
+        self._queue.put(_Word.RESTORED)
+
     def stop(self) -> None:
         """Let the thread end after what it is running."""
-        self._queue.put(None)
+        self._queue.put(_Word.STOP)
 
     def _work(self) -> None:
         if self._core is not None:
             os.sched_setaffinity(0, {self._core})
-        while (job := self._queue.get()) is not None:
+        while (job := self._queue.get()) is not _Word.STOP:
+            if isinstance(job, _Word):
+                self._events.restored(self._index)
+                continue
             dispatch, rows = job
-            self._done(dispatch.batch_id, *self._runner.attempt(dispatch, rows))
+            self._events.done(dispatch.batch_id, *self._runner.attempt(dispatch, rows))

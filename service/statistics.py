@@ -45,7 +45,7 @@ class Statistics:
                 _add(counters.compute, record.compute_s)
             else:
                 _add(counters.fail, total_s)
-        for dispatch, finished_s, failed in batches:
+        for dispatch, finished_s, failed, _ in batches:
             counters = self._of(dispatch.family, dispatch.variant)
             if failed:
                 continue

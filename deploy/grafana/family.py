@@ -156,6 +156,23 @@ def _quality(shown: dashboard.Dashboard) -> None:
             (f"sum by (variant) (rate(pareto_failed_batches_total{OF}{RATE}))", "{{variant}}"),
             span=HALF,
         )
+    ).with_panel(
+        graph(
+            "Variants in quarantine",
+            "none",
+            (f"sum by (variant) (pareto_variant_quarantined{OF})", "{{variant}}"),
+            about="Replicas in which a variant answers nobody, because it broke and has to be tried again first: "
+            "docs/isolation.md.",
+            span=HALF,
+        )
+    ).with_panel(
+        graph(
+            "How variants broke",
+            "ops",
+            (f"sum by (variant, reason) (rate(pareto_variant_faults_total{OF}{RATE}))", "{{variant}}: {{reason}}"),
+            (f"sum(rate(pareto_retried_requests_total{OF}{RATE}))", "requests that another variant answered"),
+            span=HALF,
+        )
     )
 
 

@@ -25,6 +25,7 @@ class DroppedReason(StrEnum):
     OVER_SHARE = "over_share"
     QUOTA = "quota"
     NOT_LOADED = "not_loaded"
+    QUARANTINED = "quarantined"
     NOT_READY = "not_ready"
     DRAINING = "draining"
     TIMEOUT = "timeout"
@@ -88,6 +89,19 @@ BY_REASON: Mapping[Reason, Drop] = MappingProxyType(
             True,
         ),
         Reason.NOT_LOADED: Drop(503, DroppedReason.NOT_LOADED, "no variant that may answer is loaded", True),
+        Reason.QUARANTINED: Drop(
+            503,
+            DroppedReason.QUARANTINED,
+            "every variant that may answer broke a short while ago and is kept away until it has been tried again",
+            True,
+        ),
+        Reason.WRONG_OUTPUT: Drop(500, DroppedReason.EXECUTOR_ERROR, "the model gave something that is no answer"),
+        Reason.CRASHED: Drop(500, DroppedReason.EXECUTOR_ERROR, "the model ended its process on this request"),
+        Reason.HUNG: Drop(500, DroppedReason.EXECUTOR_ERROR, "the model did not come to an end on this request"),
+        Reason.OUT_OF_MEMORY: Drop(500, DroppedReason.EXECUTOR_ERROR, "memory ended while the model ran"),
+        Reason.EXECUTOR_LOST: Drop(
+            503, DroppedReason.EXECUTOR_ERROR, "another request broke the executor, and no time was left", True
+        ),
         Reason.SHUTDOWN: Drop(503, DroppedReason.DRAINING, "the server is shutting down, try another one", True),
     }
 )

@@ -17,7 +17,16 @@ from router.contract import BatchRecord, Record
 from service import __version__
 from service.loading import LoadedFamily, cannot_be_loaded
 from service.page.expectation import Expectation
-from service.page.messages import Message, decision_line, family_card, second_line, share_line, trial_line, window_lines
+from service.page.messages import (
+    Message,
+    broken_line,
+    decision_line,
+    family_card,
+    second_line,
+    share_line,
+    trial_line,
+    window_lines,
+)
 from service.page.tally import HISTORY_S, WINDOW_S, History
 from service.page.words import CHOSEN, ESCALATIONS, REFUSED
 
@@ -121,6 +130,7 @@ class Feed:
         said["latency_ms"] = self._latencies_ms(family)
         hints = gateway.outer_loop.hints if gateway.outer_loop is not None else None
         said["trial"] = trial_line(gateway.canaries.reports.get(family), self._clock())
+        said["broken"] = "" if scheduler is None else broken_line(scheduler.quarantined(family))
         said["caution"] = None if hints is None else hints.caution.get(family, 1.0)
         if history is not None:
             window = history.window(at)

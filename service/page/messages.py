@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from router.contract import NEVER
+from router.contract import NEVER, Spell
 from service.canary_trial import Report, State
 from service.loading import LoadedFamily
 from service.page.tally import Decision, Second, Tally, quantile_s
@@ -50,6 +50,12 @@ def trial_line(report: Report | None, now: float) -> str:
         return f"On trial: {beside}, {share}: {counted}."
     why = f" ({report.why})" if report.why else ""
     return f"Trial of {beside}: {report.state.value}{why} after {counted}."
+
+
+def broken_line(spells: Mapping[str, Spell]) -> str:
+    """The variants of a family that are in quarantine, in a sentence; empty where none is."""
+    said = [f"{name} ({spell.reason.value.replace('_', ' ')})" for name, spell in sorted(spells.items())]
+    return f"In quarantine, until they have been tried again: {', '.join(said)}." if said else ""
 
 
 def second_line(second: Second) -> list[Any]:

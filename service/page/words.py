@@ -34,9 +34,16 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         Reason.QUOTA.value: "the tenant has used up its rate, or has as many unfinished requests as it may",
         Reason.BACKLOG_FULL.value: "too many rows wait, or too many bytes are in flight",
         Reason.NOT_LOADED.value: "nothing that may answer is loaded, yet or any more",
+        Reason.QUARANTINED.value: "every variant that may answer broke a short while ago and has to be tried again "
+        "first",
         Reason.SHUTDOWN.value: "this replica ends",
         Reason.TIMEOUT.value: "the hard timeout passed",
         Reason.EXECUTOR_ERROR.value: "the model failed on this request",
+        Reason.WRONG_OUTPUT.value: "the model gave something that is no answer",
+        Reason.CRASHED.value: "the model ended its process",
+        Reason.HUNG.value: "the model did not come to an end",
+        Reason.OUT_OF_MEMORY.value: "memory ended while the model ran",
+        Reason.EXECUTOR_LOST.value: "another request broke the executor, and no time was left",
         Reason.INTERNAL_ERROR.value: "a rule of the gateway failed",
         Reason.CLIENT_GONE.value: "nobody is there to read it",
     }

@@ -53,9 +53,21 @@ def test_each_failed_probe_doubles_the_spell_up_to_a_bound(reason: Reason) -> No
     for _ in range(60):
         now = probe(quarantine, reason)
         lengths.append(quarantine.next_s() - now)
-    assert [rule.first_s, 2 * rule.first_s, 4 * rule.first_s] == pytest.approx(lengths[:3])
+    first_s = rule.first_s if reason in HARD else 0.0
+    assert [first_s, 2 * rule.first_s, 4 * rule.first_s] == pytest.approx(lengths[:3])
     assert rule.most_s == pytest.approx(lengths[-1])
     assert rule == back_off(reason)
+
+
+@pytest.mark.parametrize("reason", sorted(FAULTS - HARD))
+def test_an_exception_is_doubted_and_as_if_nothing_had_been_where_the_probe_answers(reason: Reason) -> None:
+    """It may be the request's doing, so that no number of such requests keeps the variant away."""
+    quarantine = Quarantine()
+    for number in range(9):
+        strike(quarantine, reason, float(number))
+        assert (number, 1) == (quarantine.next_s(), quarantine.spells("f")["v"].strikes)
+        probe(quarantine, None)
+    assert frozenset() == quarantine.held("f")
 
 
 def test_who_breaks_again_soon_is_held_longer_and_who_was_sound_for_long_is_not() -> None:
@@ -140,8 +152,8 @@ def test_callers_are_told_when_the_first_variant_is_probed() -> None:
     quarantine = Quarantine()
     assert 0.0 == quarantine.retry_after_s("f", 0.0)
     strike(quarantine)
-    strike(quarantine, Reason.EXECUTOR_ERROR, variant="w")
-    assert 0.1 == quarantine.retry_after_s("f", 0.0)
+    strike(quarantine, now=0.5, variant="w")
+    assert 0.75 == quarantine.retry_after_s("f", 0.25)
     assert 0.0 == quarantine.retry_after_s("f", 5.0)
 
 

@@ -85,6 +85,12 @@ def samples(client: httpx.Client, **labels: str) -> float:
     return total
 
 
+def sound_again(client: httpx.Client, model: str, variant: str) -> None:
+    """Wait until a variant that broke has been tried again."""
+    ready = f"/v2/models/{model}/versions/{variant}/ready"
+    eventually(lambda: client.get(ready).status_code == 200, f"{variant} of {model} answers again")
+
+
 def eventually(condition: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
     """Ask again and again until the condition holds; fail after `wait_s`."""
     limit_s = time.monotonic() + wait_s

@@ -17,7 +17,7 @@ from service.gateway import Gateway
 from service.scoped_settings import Stages
 from service.settings import Settings
 from tests.scripted import TwoSteps
-from tests.service.conftest import eventually
+from tests.service.conftest import eventually, sound_again
 from tests.service.families import write_chain
 from tests.service.inprocess import serving
 from variants.fingerprint import machine_fingerprint
@@ -122,8 +122,10 @@ def test_rows_of_one_request_go_their_own_ways(client: httpx.Client) -> None:
 def test_a_better_variant_that_fails_costs_nobody_the_answer(client: httpx.Client) -> None:
     """The first answer goes out; who pins the better variant learns that it failed."""
     assert decision(client.post(INFER, json=body(BREAKS))) == ("small", "failed", "yes")
+    sound_again(client, "chain", "large")
     pinned = client.post("/v2/models/chain/versions/large/infer", json=body(BREAKS))
     assert (pinned.status_code, pinned.headers["x-request-dropped-reason"]) == (500, "executor_error")
+    sound_again(client, "chain", "large")
 
 
 def test_a_better_variant_that_is_stuck_costs_nobody_the_answer(client: httpx.Client) -> None:
@@ -159,6 +161,7 @@ def test_escalations_are_counted(client: httpx.Client) -> None:
     sums = counted(client, "pareto_first_answer_confidence_sum_total", **labels, escalation="escalated")
     for row in (SURE, SURE, UNSURE, BREAKS):
         client.post(INFER, json=body(row))
+    sound_again(client, "chain", "large")
     client.post("/v2/models/chain/versions/small/infer", json=body(UNSURE))
     after = [counted(client, "pareto_first_answers_total", **labels, escalation=word) for word in words]
     assert [new - old for new, old in zip(after, before, strict=True)] == [2, 1, 1, 1]

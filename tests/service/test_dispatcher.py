@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 
 import numpy as np
@@ -22,6 +23,7 @@ from router.contract import (
     Record,
     Request,
     Slot,
+    Spell,
     VariantProfile,
 )
 from router.latency import LatencyModel, table
@@ -30,7 +32,8 @@ from router.policies import policy_named
 from router.scheduler import Scheduler
 from router.view import Decision, Plan, Policy, View
 from service.dispatcher import Dispatcher, Observer
-from service.runner import BatchRunner, Done
+from service.executors import SlotEvents
+from service.runner import BatchRunner
 from service.work import Answer, Ran, Work
 from tests.scripted import STAGED, TwoSteps
 from variants.preparation import Answers, Row
@@ -42,14 +45,17 @@ ROW = np.zeros((1, 4), np.float32)
 class AtOnce:
     """A slot that is done as soon as it is asked, or raises what it was made with."""
 
-    def __init__(self, done: Done, fault: Exception | None) -> None:
-        self._done, self._fault = done, fault
+    def __init__(self, events: SlotEvents, fault: Exception | None) -> None:
+        self._events, self._fault = events, fault
 
     def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
         """Answer label 0 for each row."""
         count = len(rows)
         answers = Answers(np.zeros(count, np.int64), np.ones((count, 1), np.float32), np.ones(count, np.float32))
-        self._done(dispatch.batch_id, self._fault or Ran(answers), 0.0)
+        self._events.done(dispatch.batch_id, self._fault or Ran(answers), 0.0)
+
+    def give_up(self) -> None:
+        """Nothing hangs here."""
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -58,8 +64,8 @@ class AtOnce:
 class Held(AtOnce):
     """A slot that is done with nothing until `finish`."""
 
-    def __init__(self, done: Done) -> None:
-        super().__init__(done, None)
+    def __init__(self, events: SlotEvents) -> None:
+        super().__init__(events, None)
         self.begun: list[tuple[Dispatch, Sequence[Row]]] = []
 
     def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
@@ -127,7 +133,7 @@ async def answers(
 ) -> list[Answer]:
     """The ends of these requests through a dispatcher with one slot."""
     scheduler = Scheduler([FAMILY], [Slot(0)], policy)
-    dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda done: [AtOnce(done, fault)], observers)
+    dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda events: [AtOnce(events, fault)], observers)
     waiting = [dispatcher.submit(request, [ROW] * len(request.row_classes)) for request in requests]
     ended = await asyncio.wait_for(asyncio.gather(*waiting), 10.0)
     assert await dispatcher.drained(1.0)
@@ -157,8 +163,8 @@ def test_a_batch_decided_ahead_waits_in_its_slot_however_short() -> None:
     async def scenario() -> tuple[list[bool], list[Outcome]]:
         slots: list[Held] = []
 
-        def make(done: Done) -> list[Held]:
-            slots.append(Held(done))
+        def make(events: SlotEvents) -> list[Held]:
+            slots.append(Held(events))
             return slots
 
         scheduler = Scheduler([FAMILY], [Slot(0)], policy_named("fastest"), Limits(ahead=1.0))
@@ -185,7 +191,7 @@ def test_a_policy_that_raises_after_a_plan_leaves_no_slot_behind() -> None:
 
     async def run() -> tuple[list[Outcome], int]:
         scheduler = Scheduler([FAMILY], [Slot(0), Slot(1)], BreaksLater())
-        dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda done: [AtOnce(done, None)] * 2, [])
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda events: [AtOnce(events, None)] * 2, [])
         waiting = [dispatcher.submit(request(1, 2), [ROW] * 2)]
         ended = await asyncio.wait_for(asyncio.gather(*waiting), 10.0)
         await asyncio.sleep(0)
@@ -217,7 +223,7 @@ def test_a_request_may_lose_a_row_in_the_poll_that_starts_another(inline_below_s
     async def run() -> list[Outcome]:
         scheduler = Scheduler([FAMILY], [Slot(0)], DropsTheRest())
         dispatcher = Dispatcher(
-            scheduler, BatchRunner({}), lambda done: [AtOnce(done, None)], [], inline_below_s=inline_below_s
+            scheduler, BatchRunner({}), lambda events: [AtOnce(events, None)], [], inline_below_s=inline_below_s
         )
         first = await asyncio.wait_for(dispatcher.submit(request(1, 3), [ROW] * 3), 10.0)
         second = await asyncio.wait_for(dispatcher.submit(request(2), [ROW]), 10.0)
@@ -227,14 +233,141 @@ def test_a_request_may_lose_a_row_in_the_poll_that_starts_another(inline_below_s
     assert asyncio.run(run()) == [Outcome.REJECTED_INFEASIBLE, expected]
 
 
+class Stuck(Held):
+    """A slot whose first batch never ends."""
+
+    def __init__(self, events: SlotEvents) -> None:
+        super().__init__(events)
+        self.events = events
+        self.given_up = asyncio.Event()
+
+    def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
+        """Stick to the first, answer the others."""
+        if self.begun:
+            AtOnce.start(self, dispatch, rows)
+        else:
+            super().start(dispatch, rows)
+
+    def give_up(self) -> None:
+        """Say so."""
+        self.given_up.set()
+
+
+TWO = replace(
+    FAMILY, variants=(*FAMILY.variants, VariantProfile("best", 0.95, table((1, 4), (0.002, 0.008)))), loaded=None
+)
+
+
+def test_a_slot_that_hangs_is_given_up_and_its_request_answered_by_another_variant() -> None:
+    """What it answers late is ignored; it takes batches again when it says so, the variant once it is probed."""
+
+    async def run() -> tuple[list[object], list[tuple[str, bool]]]:
+        slots: list[Stuck] = []
+        spells: list[tuple[str, bool]] = []
+        may_end, over = asyncio.Event(), asyncio.Event()
+
+        def told(new: Sequence[Spell]) -> None:
+            spells.extend((spell.variant, spell.over) for spell in new)
+            if new[-1].over:
+                over.set()
+
+        def make(events: SlotEvents) -> list[Stuck]:
+            slots.append(Stuck(events))
+            return slots
+
+        async def probe(spell: Spell) -> Reason | None:
+            await may_end.wait()
+            return None
+
+        scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"), Limits(hang_s=0.02))
+        dispatcher = Dispatcher(
+            scheduler,
+            BatchRunner({}),
+            make,
+            [],
+            probe=probe,
+            told=told,
+        )
+        waiting = dispatcher.submit(request(1), [ROW])
+        await asyncio.wait_for(slots[0].given_up.wait(), 10.0)
+        assert (1, {"best"}) == (scheduler.lost_slots, set(scheduler.quarantined("f")))
+        slots[0].finish()
+        slots[0].events.restored(0)
+        answer = await asyncio.wait_for(waiting, 10.0)
+        may_end.set()
+        await asyncio.wait_for(over.wait(), 10.0)
+        dispatcher.close()
+        return [answer.record.variant, answer.record.retried, scheduler.lost_slots], spells
+
+    assert asyncio.run(run()) == (["only", True, 0], [("best", False), ("best", True)])
+
+
+@pytest.mark.parametrize("reason", [Reason.CRASHED, Reason.EXECUTOR_LOST])
+def test_a_slot_whose_executor_ended_runs_its_batches_again_once_it_is_back(reason: Reason) -> None:
+    """On another variant where it was the batch's doing, on the same where it was not."""
+
+    async def run() -> tuple[str, bool]:
+        slots: list[Stuck] = []
+
+        def make(events: SlotEvents) -> list[Stuck]:
+            slots.append(Stuck(events))
+            return slots
+
+        scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"))
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), make, [])
+        waiting = dispatcher.submit(request(1), [ROW])
+        await asyncio.sleep(0)
+        slots[0].events.lost(0, reason, "killed by SIGABRT")
+        await asyncio.sleep(0)
+        slots[0].events.restored(0)
+        answer = await asyncio.wait_for(waiting, 10.0)
+        dispatcher.close()
+        return answer.record.variant, answer.record.retried
+
+    expected = ("only", True) if reason is Reason.CRASHED else ("best", False)
+    assert asyncio.run(run()) == expected
+
+
+def test_a_probe_that_raises_says_nothing_of_the_variant() -> None:
+    """It stays away, and is probed again later."""
+
+    async def run() -> list[int]:
+        async def probe(spell: Spell) -> Reason | None:
+            raise OSError("no processes left")
+
+        strikes: list[int] = []
+        twice = asyncio.Event()
+
+        def told(new: Sequence[Spell]) -> None:
+            strikes.extend(spell.strikes for spell in new if spell.variant == "best")
+            if len(strikes) > 1:
+                twice.set()
+
+        scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"))
+        dispatcher = Dispatcher(
+            scheduler,
+            BatchRunner({}),
+            lambda events: [AtOnce(events, RuntimeError("broken model"))],
+            [],
+            probe=probe,
+            told=told,
+        )
+        await asyncio.wait_for(dispatcher.submit(request(1), [ROW]), 10.0)
+        await asyncio.wait_for(twice.wait(), 10.0)
+        dispatcher.close()
+        return strikes[:2]
+
+    assert asyncio.run(run()) == [1, 2]
+
+
 class Unsure:
     """A slot of the staged family: the first exit is never sure, the second one does as `better` says.
 
     `states` has weak references to all states that the first one has left, `stuck` the batches that do not end.
     """
 
-    def __init__(self, done: Done, better: str) -> None:
-        self.done, self._better = done, better
+    def __init__(self, events: SlotEvents, better: str) -> None:
+        self.done, self._better = events.done, better
         self.states: list[weakref.ref[Row]] = []
         self.stuck: list[int] = []
 
@@ -257,6 +390,9 @@ class Unsure:
         else:
             self.done(dispatch.batch_id, Ran(answers), 0.0)
 
+    def give_up(self) -> None:
+        """Nobody looks for what is stuck here."""
+
     def stop(self) -> None:
         """Nothing to end."""
 
@@ -265,8 +401,8 @@ async def escalated(better: str, rows: int, requests: int = 1, slo_s: float = 5.
     """The ends of requests, one after the other, through a dispatcher that keeps every first answer."""
     slots: list[Unsure] = []
 
-    def make(done: Done) -> list[Unsure]:
-        slots.append(Unsure(done, better))
+    def make(events: SlotEvents) -> list[Unsure]:
+        slots.append(Unsure(events, better))
         return slots
 
     dispatcher = Dispatcher(Scheduler([STAGED], [Slot(0)], TwoSteps()), BatchRunner({}), make, [])
@@ -328,7 +464,7 @@ def test_a_policy_that_raises_on_an_answer_strands_nobody() -> None:
 
     async def run() -> tuple[list[Outcome], int]:
         scheduler = Scheduler([STAGED], [Slot(0)], RaisesOnAnswers())
-        dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda done: [Unsure(done, "answers")], [])
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), lambda events: [Unsure(events, "answers")], [])
         now = monotonic()
         asked = [Request(number, STAGED.name, (0,) * (1 + number), now, now + 5.0, now + 10.0) for number in range(2)]
         waiting = [dispatcher.submit(each, [ROW] * len(each.row_classes)) for each in asked]

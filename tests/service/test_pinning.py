@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from router.contract import Dispatch
+from service.executors import SlotEvents
 from service.pinning import PinningError, core_of_slots, leave_to_slots
 from service.runner import BatchRunner, SlotThread
 from service.work import Ran
@@ -44,15 +45,16 @@ def test_a_slot_runs_on_its_core_and_nothing_else_does() -> None:
     ran = threading.Event()
     seen: set[int] = set()
 
-    def finished(*result: object) -> None:
-        done.append(cast("tuple[int, Ran | Exception, float]", result))
-        ran.set()
+    class Told:
+        def done(self, *result: object) -> None:
+            done.append(cast("tuple[int, Ran | Exception, float]", result))
+            ran.set()
 
     def rest() -> None:
         leave_to_slots(USABLE[:1])
         seen.update(os.sched_getaffinity(0))
 
-    slot = SlotThread(0, _Affinity({}), finished, USABLE[0])
+    slot = SlotThread(0, _Affinity({}), cast("SlotEvents", Told()), USABLE[0])
     slot.start(cast("Dispatch", type("Batch", (), {"batch_id": 1})), [])
     assert ran.wait(10.0)
     slot.stop()

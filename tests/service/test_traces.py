@@ -22,7 +22,7 @@ from service.origins import PURPOSE
 from service.settings import Settings
 from tests.scripted import TwoSteps
 from tests.service.collector import Collector, attributes, collecting
-from tests.service.conftest import eventually
+from tests.service.conftest import eventually, sound_again
 from tests.service.families import write_chain
 from tests.service.grpc_caller import calling, sign_request
 from tests.service.inprocess import serving
@@ -187,6 +187,7 @@ def test_only_faults_of_the_server_are_errors(
 ) -> None:
     """A model that fails sets the span's status and says why; a request that is refused has a reason and no error."""
     response = ask(client, row, number, path, **headers)
+    sound_again(client, "chain", "large")
     (request,) = (span for name, spans in spans_of(collector, number).items() if " " in name for span in spans)
     assert (status, status) == (response.status_code, attributes(request)["http.response.status_code"])
     assert fault == (request.status.code == 2) == ("error.type" in attributes(request))
@@ -196,6 +197,7 @@ def test_only_faults_of_the_server_are_errors(
 def test_a_better_variant_that_fails_is_an_error_of_its_span(client: httpx.Client, collector: Collector) -> None:
     """The request was answered all the same."""
     assert ask(client, BREAKS, 5).status_code == 200
+    sound_again(client, "chain", "large")
     spans = spans_of(collector, 5)
     assert [2] == [span.status.code for span in spans["escalate"]]
     assert {0} == {span.status.code for name in spans for span in spans[name] if name != "escalate"}

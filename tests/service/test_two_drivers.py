@@ -23,7 +23,8 @@ from router.policies import policy_named
 from router.scheduler import Scheduler
 from router.view import Policy
 from service.dispatcher import Dispatcher
-from service.runner import BatchRunner, Done
+from service.executors import SlotEvents
+from service.runner import BatchRunner
 from service.work import Ran
 from tests.scripted import FAMILY, SAMPLES, STAGED, TwoSteps
 from variants.preparation import Answers, Row
@@ -66,8 +67,8 @@ class Script:
     A row is the number of its sample, and so is the state that a batch leaves of it.
     """
 
-    def __init__(self, family: Family, loop: ManualTime, done: Done, running: list[Running]) -> None:
-        self._family, self._loop, self._done, self._running = family, loop, done, running
+    def __init__(self, family: Family, loop: ManualTime, events: SlotEvents, running: list[Running]) -> None:
+        self._family, self._loop, self._events, self._running = family, loop, events, running
         self._free_s = 0.0
         self._profile = LatencyModel(family)
 
@@ -88,7 +89,10 @@ class Script:
     def _finish(self) -> None:
         """Of batches that end together the older one is first: the loop's heap of timers keeps no order of them."""
         _, batch_id, begin_s, ran = heapq.heappop(self._running)
-        self._done(batch_id, ran, self._loop.now_s - begin_s)
+        self._events.done(batch_id, ran, self._loop.now_s - begin_s)
+
+    def give_up(self) -> None:
+        """Nothing hangs here."""
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -117,7 +121,7 @@ def live(workload: Workload, family: Family, policy: Policy, slots: int, limits:
         dispatcher = Dispatcher(
             scheduler,
             BatchRunner({}),
-            lambda done: [Script(family, loop, done, running) for _ in range(slots)],
+            lambda events: [Script(family, loop, events, running) for _ in range(slots)],
             [log],
             clock=loop.time,
             timer_step_s=0.0,

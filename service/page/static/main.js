@@ -92,6 +92,8 @@ function tick(said) {
   tiles(said);
   say(byId("trial"), said.trial ?? "");
   byId("trial").hidden = !said.trial;
+  say(byId("broken"), said.broken ?? "");
+  byId("broken").hidden = !said.broken;
   frontier.update(said.recent, said.latency_ms ?? {});
   drawSeries(state);
   showWhy(said.recent, state.welcome.words, said.refused_early);
