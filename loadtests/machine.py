@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loadtests.breaking import Breaks
 from loadtests.scoring import Fate
-from router.contract import NEVER, Dispatch, Family, Outcome
+from router.contract import NEVER, Dispatch, Family, Outcome, Reason
 from router.latency import LatencyModel
 
 FATES = {
@@ -90,22 +91,29 @@ class Machine:
 
 
 class Batch:
-    """A batch that runs since `began_s`, or from then on at the earliest; it may still be made longer by `spare_s`."""
+    """A batch that runs since `began_s`, or from then on at the earliest; it may still be made longer by `spare_s`.
 
-    __slots__ = ("began_s", "dispatch", "run_s", "spare_s")
+    With a `fault` it ends without an answer, and never where it hangs.
+    """
+
+    __slots__ = ("began_s", "dispatch", "fault", "run_s", "spare_s")
 
     def __init__(self, dispatch: Dispatch, run_s: float, began_s: float) -> None:
         self.dispatch = dispatch
         self.run_s = self.spare_s = run_s
         self.began_s = began_s
+        self.fault: Reason | None = None
 
 
 class Running:
-    """The batches that run, by their ends, and how long new ones take."""
+    """The batches that run, by their ends, and how long new ones take. Variants break as `breaks` says."""
 
-    def __init__(self, families: Sequence[Family], machine: Machine, rng: np.random.Generator) -> None:
+    def __init__(
+        self, families: Sequence[Family], machine: Machine, rng: np.random.Generator, breaks: Breaks | None = None
+    ) -> None:
         self._service = _ServiceTimes(families, machine, rng)
         self._machine = machine
+        self._breaks = breaks
         self._heap: list[tuple[float, int]] = []
         self._batches: dict[int, Batch] = {}
         self._next: dict[int, Batch] = {}
@@ -132,9 +140,21 @@ class Running:
         else:
             self._begin(batch)
 
+    def lose(self, slot: int) -> None:
+        """The slot's batches are gone."""
+        self._next.pop(slot, None)
+        gone = {number for number, batch in self._batches.items() if batch.dispatch.slot == slot}
+        if gone:
+            self._batches = {number: batch for number, batch in self._batches.items() if number not in gone}
+            self._heap = [entry for entry in self._heap if entry[1] not in gone]
+            heapq.heapify(self._heap)
+
     def _begin(self, batch: Batch) -> None:
         batch_id = batch.dispatch.batch_id
-        heapq.heappush(self._heap, (self._machine.ends_s(batch.began_s, batch.run_s), batch_id))
+        if self._breaks is not None:
+            batch.fault = self._breaks.fault(batch.dispatch.variant, batch.began_s)
+        ends_s = self._machine.ends_s(batch.began_s, batch.run_s)
+        heapq.heappush(self._heap, (NEVER if batch.fault is Reason.HUNG else ends_s, batch_id))
         self._batches[batch_id] = batch
 
     def disturb(self, loop_s: float) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loadtests.breaking import Breaks, Repairs
 from loadtests.machine import FATES, Machine, Running
 from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results
@@ -22,6 +23,7 @@ from loadtests.traces import Seconds
 from loadtests.workload import Workload
 from router.contract import NEVER, Dispatch, Family, Record, Request, Slot
 from router.limits import Limits
+from router.quarantine import HARD
 from router.scheduler import Scheduler
 from router.view import Policy
 
@@ -46,15 +48,16 @@ def simulate(
     margin: float | None = None,
     truth: Family | None = None,
     make: Callable[..., Scheduler] = Scheduler,
+    breaks: Breaks | None = None,
 ) -> Simulation:
     """Run the workload to its end. The same arguments and the same state of `rng` give the same simulation.
 
     `margin` replaces the scheduler's default planning margin. `truth` has the profile that the machine keeps to where
     the scheduler's is wrong: the same variants in the same order. `make` makes the scheduler, from what `Scheduler`
-    takes. Each request carries its index as id.
+    takes. Variants break as `breaks` says. Each request carries its index as id.
     """
     outbound_s = outbound(machine, len(workload), rng)
-    only = replica(workload, family, samples, policy, machine, rng, limits, margin, truth, make)
+    only = replica(workload, family, samples, policy, machine, rng, limits, margin, truth, make, breaks)
     for request in requests_of(workload, family, samples, machine):
         only.offer(request)
     only.run()
@@ -73,6 +76,7 @@ def replica(
     margin: float | None = None,
     truth: Family | None = None,
     make: Callable[..., Scheduler] = Scheduler,
+    breaks: Breaks | None = None,
 ) -> Replica:
     """A replica that answers requests of this workload, as in `simulate`."""
     margins = None if margin is None else {family.name: margin}
@@ -82,7 +86,7 @@ def replica(
         confidence = samples.confidence[dispatch.variant]
         return [float(confidence[workload.sample[item.request_id]]) for item in dispatch.items]
 
-    return Replica(scheduler, [truth or family], machine, rng, confidences)
+    return Replica(scheduler, [truth or family], machine, rng, confidences, breaks)
 
 
 def replay(
@@ -108,7 +112,8 @@ class Replica:
     """A scheduler and its machine, as far as the requests that were offered have taken them.
 
     `families` have the profiles that the machine keeps to; `confidences` of a batch are those of its rows' answers.
-    `records` are in the order in which requests ended, `dispatches` as they were started.
+    Variants break as `breaks` says. `records` are in the order in which requests ended, `dispatches` as they were
+    started.
     """
 
     def __init__(
@@ -118,13 +123,15 @@ class Replica:
         machine: Machine,
         rng: np.random.Generator,
         confidences: Callable[[Dispatch], list[float]],
+        breaks: Breaks | None = None,
     ) -> None:
         self.records: list[Record] = []
         self.dispatches: list[Dispatch] = []
         self._scheduler = scheduler
         self._machine = machine
         self._confidences = confidences
-        self._running = Running(families, machine, rng)
+        self._running = Running(families, machine, rng, breaks)
+        self._repairs = Repairs(scheduler, breaks)
         self._waiting: deque[Request] = deque()
         self._offered = 0
         self._free_at = 0.0
@@ -142,16 +149,28 @@ class Replica:
 
     def run(self, before_s: float = NEVER) -> None:
         """Do everything that happens before that moment; without one, until the last request has ended."""
-        while (now := max(self._free_at, min(self._arrival_s(), self._running.next_end_s(), self._wake_at))) < before_s:
+        while (now := max(self._free_at, self._next_s())) < before_s:
             self._step(now)
+
+    def _next_s(self) -> float:
+        return min(self._arrival_s(), self._running.next_end_s(), self._repairs.next_s(), self._wake_at)
 
     def _arrival_s(self) -> float:
         return self._waiting[0].arrival_s if self._waiting else NEVER
 
     def _step(self, now: float) -> None:
         scheduler, machine, running = self._scheduler, self._machine, self._running
+        self._repairs.make(now)
         while (ended_s := running.next_end_s()) <= now:
             batch = running.pop()
+            if batch.fault in HARD:
+                scheduler.lose(batch.dispatch.slot, batch.fault, now)
+                running.lose(batch.dispatch.slot)
+                self._repairs.restore(batch.dispatch.slot, now)
+                continue
+            if batch.fault is not None:
+                scheduler.fail(batch.dispatch.batch_id, batch.fault, now, now - ended_s)
+                continue
             answered = self._confidences(batch.dispatch)
             scheduler.complete(batch.dispatch.batch_id, now, ended_s - batch.began_s, answered, now - ended_s)
         arriving_s = machine.arriving_s
@@ -164,6 +183,9 @@ class Replica:
             decided_s = len(turn.dispatches) * machine.decision_s
             running.disturb(decided_s)
             self._free_at = max(self._free_at, now) + decided_s
+        for dispatch in turn.hung:
+            running.lose(dispatch.slot)
+        self._repairs.begin(turn, now)
         for dispatch in turn.dispatches:
             running.start(dispatch, now)
         if turn.records:

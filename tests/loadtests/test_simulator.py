@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtests.breaking import Breaks
 from loadtests.machine import Machine
 from loadtests.scoring import Fate, score
 from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Reason
+from router.contract import Escalation, Outcome, Reason
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
 from router.policies.fixed import Fixed
+from router.quarantine import FAULTS
 from tests.scripted import FAMILY, SAMPLES
 
 EXACT = Machine(noise=0.0)
@@ -194,3 +196,19 @@ def test_ways_to_and_fro_are_drawn_from_their_quantiles() -> None:
     ways_s = run(load, "fixed:large", machine).results.latency_s - 0.008
     assert pytest.approx((0.002, 0.010)) == (ways_s.min(), ways_s.max())
     assert 150 < (ways_s < 0.006).sum() < 250
+
+
+@pytest.mark.parametrize("reason", sorted(FAULTS))
+@pytest.mark.parametrize("policy", ["most-accurate", "casc", "slack-fraction"])
+def test_a_variant_that_breaks_for_a_while_costs_its_family_nothing_but_quality(reason: Reason, policy: str) -> None:
+    """For a second `large` breaks under whatever it is given: every request has its outcome, and it comes back."""
+    breaks = Breaks({"large": (reason, 1.0, 2.0)})
+    load = workload(20.0, 5, mix="1000:1", duration_s=8.0)
+    limits, rng = Limits(ahead=0.7, hang_s=0.1), np.random.default_rng(1)
+    ended = simulate(load, FAMILY, SAMPLES, policy_named(policy), Machine(2), rng, limits, breaks=breaks)
+    assert list(range(len(load))) == sorted(record.request_id for record in ended.records)
+    assert {Outcome.SERVED} == {record.outcome for record in ended.records}
+    assert any(record.retried or record.escalation is Escalation.FAILED for record in ended.records)
+    begun = [dispatch.started_s for dispatch in ended.dispatches if dispatch.variant == "large"]
+    assert len([at_s for at_s in begun if 1.0 <= at_s < 2.0]) <= 2 * 2, "one of each slot, and one decided ahead"
+    assert max(begun) > 6.0, "it is back"
