@@ -26,5 +26,5 @@ class Limits:
     hang_s: float = NEVER
 
 
-SERVING = Limits(transit_s=0.004, ahead=0.7, hang_s=2.0)
+SERVING = Limits(transit_s=0.004, ahead=0.7)
 """As the gateway has them by default."""
