@@ -50,8 +50,8 @@ class Descriptions:
     def check_ready(self, name: str, variant: str | None) -> None:
         """A model answers requests, and is to be sent some.
 
-        Raises `ProtocolError` 400 for a variant that is not in memory, 503 where the replica ends soon, and for a variant
-        in quarantine or a model of which nothing else is left.
+        Raises `ProtocolError` 400 for a variant that is not in memory, 503 where the replica ends soon, and for a
+        variant in quarantine or a model of which nothing else is left.
         """
         loaded = self._served(name, variant)
         if not self._gateway.is_welcoming:
