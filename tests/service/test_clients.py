@@ -15,6 +15,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from loadtests.servers import Server, gateway, running
+from tests.service.conftest import sound_again
 from variants.repository import Repository
 
 KSERVE = Path(sys.prefix) / "kserve" / "bin" / "python"
@@ -150,6 +151,7 @@ def test_the_native_api_keeps_the_protocols_statuses(client: httpx.Client, name:
     response = client.post("/classify", json=body)
     # The driver may see before the start that a timeout so short cannot be kept.
     assert response.status_code in ((429, 504) if status == 504 else (status,))
+    sound_again(client, "sign", "quick")
 
 
 def test_the_native_api_says_when_to_come_back(models: Path) -> None:

@@ -12,6 +12,9 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from router.contract import Outcome, Reason
+from service.oip.errors import dropped
+from service.rpc.calls import code_of, refusal_metadata
 from service.rpc.health import SERVICE as HEALTH
 from service.rpc.open_inference_pb2 import (
     ModelInferRequest,
@@ -20,7 +23,7 @@ from service.rpc.open_inference_pb2 import (
     RepositoryModelLoadResponse,
 )
 from service.rpc.server import INFERENCE
-from tests.service.conftest import eventually, samples
+from tests.service.conftest import eventually, samples, sound_again
 from tests.service.grpc_caller import Caller, Metadata, labels, sign_request, trailing
 
 FAILING = sign_request(1.0, variant="quick")
@@ -44,7 +47,7 @@ REFUSALS: dict[str, tuple[ModelInferRequest | bytes, Metadata, str, str | None]]
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_every_refusal_has_its_status_and_its_reason(caller: Caller, name: str) -> None:
+def test_every_refusal_has_its_status_and_its_reason(caller: Caller, client: httpx.Client, name: str) -> None:
     """The code is gRPC's for the HTTP status; the reason, and when to come back, stand in the metadata."""
     request, metadata, code, reason = REFUSALS[name]
     got, details, said = caller.refusal(request, [*metadata, ("x-request-id", "abc")])
@@ -54,6 +57,26 @@ def test_every_refusal_has_its_status_and_its_reason(caller: Caller, name: str) 
     assert ("retry-after" in said) == ("grpc-retry-pushback-ms" in said) == (reason == "deadline_infeasible")
     # Of what gRPC itself refuses, and of metadata that cannot be read, no id is known.
     assert said.get("x-request-id") == (None if name in ("bad_metadata", "too_many_bytes") else "abc")
+    sound_again(client, "sign", "quick")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "code", "word"),
+    [
+        (Outcome.REJECTED_INFEASIBLE, Reason.QUARANTINED, "UNAVAILABLE", "quarantined"),
+        (Outcome.FAILED, Reason.EXECUTOR_LOST, "UNAVAILABLE", "executor_error"),
+        (Outcome.FAILED, Reason.CRASHED, "INTERNAL", "executor_error"),
+        (Outcome.FAILED, Reason.HUNG, "INTERNAL", "executor_error"),
+        (Outcome.FAILED, Reason.OUT_OF_MEMORY, "INTERNAL", "executor_error"),
+        (Outcome.FAILED, Reason.WRONG_OUTPUT, "INTERNAL", "executor_error"),
+    ],
+)
+def test_what_became_of_a_broken_variant_has_its_code(outcome: Outcome, reason: Reason, code: str, word: str) -> None:
+    """UNAVAILABLE is for retry policies: where waiting helps, and not where the request breaks variants."""
+    refused = dropped(outcome, reason)
+    said = dict(refusal_metadata(refused))
+    assert (code_of(refused.status).name, said[b"x-request-dropped-reason"].decode()) == (code, word)
+    assert (b"grpc-retry-pushback-ms" in said) == (code == "UNAVAILABLE")
 
 
 def test_a_hard_timeout_in_a_parameter_is_told(caller: Caller) -> None:
