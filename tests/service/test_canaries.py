@@ -40,7 +40,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     revisions: dict[str, dict[str, Any]] = {
         "good": both,
         "opposite": {"quick": (sign_model(opposite=True), 0.8), "best": (sign_model(1, opposite=True), 0.9)},
-        "slow": {"quick": (sign_model(80), 0.8)},
+        "slow": {"quick": (sign_model(300), 0.8)},
         "failing": {"quick": (sign_model(limit=5.0), 0.8), "best": (sign_model(1, limit=5.0), 0.9)},
         "fewer": {"quick": (sign_model(), 0.8)},
         "1": both,
