@@ -303,6 +303,10 @@ class Dispatcher:
         except RuntimeError:
             logger.debug("batch %d ended after the event loop", batch_id)
 
+    def ended(self, batch_id: int, outcome: Ran | Exception, run_s: float, ended_s: float) -> None:
+        """See `service.executors.SlotEvents`."""
+        self._settle_and_turn(batch_id, outcome, run_s, min(ended_s, self._clock()))
+
     def lost(self, slot: int, reason: Reason, said: str) -> None:
         """See `service.executors.SlotEvents`."""
         running = [dispatch for dispatch in self._running.values() if dispatch.slot == slot]

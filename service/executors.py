@@ -11,10 +11,13 @@ from variants.preparation import Row
 
 
 class SlotEvents(Protocol):
-    """What executors tell. All but `lost` may be called from any thread."""
+    """What executors tell. All but `ended` and `lost` may be called from any thread."""
 
     def done(self, batch_id: int, outcome: Ran | Exception, run_s: float) -> None:
         """A batch has ended; its model ran for so many seconds. One that was given up is ignored."""
+
+    def ended(self, batch_id: int, outcome: Ran | Exception, run_s: float, ended_s: float) -> None:
+        """As `done`, for a batch that ended at `ended_s`. What the outcome lies in may be used again after the call."""
 
     def lost(self, slot: int, reason: Reason, said: str) -> None:
         """The executor of a slot has ended, for this reason, and will be `restored`; `said` is one line for the log."""

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from functools import partial
@@ -44,9 +44,10 @@ from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
 from service.pinning import PinningError, core_of_slots, leave_to_slots
 from service.probing import ThreadProbe
+from service.processes.isolation import Processes
 from service.reading import FamilyReader
 from service.residency import Residency
-from service.runner import BatchRunner, SlotThread
+from service.runner import BatchRunner, slots_of_threads
 from service.settings import Settings
 from service.spare_time import SpareTime
 from service.statistics import Statistics
@@ -66,6 +67,10 @@ class Phase(Enum):
     READY = "ready"
     DRAINING = "draining"
     BROKEN = "broken"
+
+
+class _UnservableError(Exception):
+    """What the settings want cannot be served. The message is one line."""
 
 
 class Gateway:
@@ -104,6 +109,7 @@ class Gateway:
         self.residency: Residency | None = None
         self.outer_loop: OuterLoopReader | None = None
         self.dispatcher: Dispatcher | None = None
+        self._processes: Processes | None = None
         self.intake = Intake(self)
         self._defaults: dict[str, TermDefaults] = {}
         self._pieces: dict[str, PiecewiseFamily] = {}
@@ -113,15 +119,7 @@ class Gateway:
         """Load the families off the event loop, then take requests. Sets BROKEN where none can be loaded."""
         settings = self.settings
         started_s = monotonic()
-        try:
-            # A thread of its own: the default pool's threads must start after the slots have got their cores.
-            with ThreadPoolExecutor(1, "loading") as loading:
-                loaded = await asyncio.get_running_loop().run_in_executor(
-                    loading, self.reader.read_all, self._pieces, self.problems
-                )
-        except (RepositoryError, OSError) as error:
-            self.problems["repository"] = str(error)
-            loaded = {}
+        loaded = await self._read()
         if not self._is_loading():
             return
         if not loaded:
@@ -129,16 +127,11 @@ class Gateway:
             logger.error("nothing to serve: %s", "; ".join(self.problems.values()) or f"{settings.models} is empty")
             return
         slots = settings.slot_count
-        named = settings.policy.partition("fixed:")[2].removesuffix(LAZY)
-        if named and all(family.family.index(named) is None for family in loaded.values()):
-            self.broke(f"policy {settings.policy!r}: no family that is served has a variant {named!r}")
-            logger.error("nothing to serve: %s", self.problems["gateway"])
-            return
         try:
+            self._check_policy(loaded)
             slot_cores = core_of_slots(settings.slot_cores, slots)
-        except PinningError as error:
-            self.broke(str(error))
-            logger.error("nothing to serve: %s", error)
+        except (PinningError, _UnservableError) as error:
+            self._nothing_is_served(str(error))
             return
         leave_to_slots(settings.slot_cores)
         # Off the event loop: with many families the tables of a policy take a second.
@@ -156,6 +149,10 @@ class Gateway:
         if not self._is_loading():
             return
         self.dispatcher = self._driven(self.scheduler, loaded, slot_cores)
+        if self._processes is not None and not await self._processes.are_up():
+            self._nothing_is_served("isolation: the processes of the slots do not come up; the log says why")
+        if not self._is_loading():
+            return
         self.families = loaded
         self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
         for name, family in loaded.items():
@@ -175,13 +172,38 @@ class Gateway:
         self.phase = Phase.READY
         logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
 
+    async def _read(self) -> dict[str, LoadedFamily]:
+        """The families of the repository, read on a thread; the fault of each that cannot be is among the problems."""
+        try:
+            if self.settings.isolation == "processes":
+                self._processes = Processes()
+                self.reader.open_one = self._processes.open_one
+            # A thread of its own: the default pool's threads must start after the slots have got their cores.
+            with ThreadPoolExecutor(1, "loading") as loading:
+                return await asyncio.get_running_loop().run_in_executor(
+                    loading, self.reader.read_all, self._pieces, self.problems
+                )
+        except (RepositoryError, OSError) as error:
+            self.problems["repository"] = str(error)
+            return {}
+
+    def _check_policy(self, loaded: Mapping[str, LoadedFamily]) -> None:
+        policy = self.settings.policy
+        named = policy.partition("fixed:")[2].removesuffix(LAZY)
+        if named and all(family.family.index(named) is None for family in loaded.values()):
+            raise _UnservableError(f"policy {policy!r}: no family that is served has a variant {named!r}")
+
+    def _nothing_is_served(self, problem: str) -> None:
+        self.broke(problem)
+        logger.error("nothing to serve: %s", problem)
+
     def _driven(
         self, scheduler: Scheduler, loaded: dict[str, LoadedFamily], slot_cores: Sequence[int | None]
     ) -> Dispatcher:
         """What drives the scheduler, and those who observe it."""
         # As `self.families`, and the revisions on trial under their hidden names; both change in place.
         settings, families = self.settings, ChainMap(loaded, self.canaries.families)
-        runner = BatchRunner(families)
+        runner, processes = BatchRunner(families), self._processes
         observers: list[Observer] = [Unmasked(self.metrics), Unmasked(self.statistics), Unmasked(self._access_log)]
         observers.append(Unmasked(self.breakages))
         if settings.memory_budget is not None:
@@ -199,9 +221,9 @@ class Gateway:
         dispatcher = Dispatcher(
             scheduler,
             runner,
-            lambda events: [SlotThread(index, runner, events, core) for index, core in enumerate(slot_cores)],
+            slots_of_threads(runner, slot_cores) if processes is None else processes.slots(families, slot_cores),
             observers,
-            inline_below_s=settings.inline_below_s,
+            inline_below_s=settings.inline_below_s if processes is None else 0.0,
             probe=ThreadProbe(families, self.reader.repository),
             told=self.breakages.told,
         )
@@ -253,6 +275,7 @@ class Gateway:
         """Refuse new requests, let the accepted ones finish, then fail what is left after the drain time."""
         self.phase = Phase.DRAINING
         if self.dispatcher is None:
+            self._close()
             return
         self._stop_spare_time()
         if not await self.dispatcher.drained(self.settings.drain_s):
@@ -283,6 +306,8 @@ class Gateway:
             self.dispatcher.close()
         if self.residency is not None:
             self.residency.stop()
+        if self._processes is not None:
+            self._processes.stop()
 
     def for_spare_time(self, family: str) -> Family | None:
         """A family as work in spare time may ask it; none while its requests are held."""

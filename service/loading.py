@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from router.contract import Family
 from service.oip.signature import Signature
-from service.paths import PathOpener, VariantPath, one_line, serves_stages
+from service.paths import OpenFile, PathOpener, VariantPath, one_line, serves_stages
 from service.scoped_settings import Stages
 from service.shared_tokenizers import open_shared
 from variants.evidence import read_evidence
@@ -22,7 +22,7 @@ from variants.profiles import FamilyProfile, load_profile, save_profile, to_rout
 from variants.profiling import profile_family
 from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.runtimes.defaults import loaded_by_default
-from variants.session import ModelLoadError, SessionOptions
+from variants.session import ModelLoadError, SessionOptions, open_file
 
 logger = logging.getLogger("pareto.loading")
 
@@ -76,16 +76,18 @@ def load_family(
     stages: Stages = "off",
     cascades: bool = False,
     revision: str | None = None,
+    open_one: OpenFile = open_file,
 ) -> LoadedFamily:
     """Open a revision of a family, by default the active one: `wanted` variants, else those it loads by default.
 
-    `stages` says whether chains are served as stages, `cascades` whether the policy may answer a row more than once.
-    Where no profile of this machine is stored, a quick one is taken (seconds) and kept. Raises `RepositoryError`,
-    and nothing else, where the family cannot be read, where a wanted variant does not exist or where no variant is
-    left.
+    `stages` says whether chains are served as stages, `cascades` whether the policy may answer a row more than once;
+    `open_one` opens the models. Where no profile of this machine is stored, a quick one is taken (seconds) and kept.
+    Raises `RepositoryError`, and nothing else, where the family cannot be read, where a wanted variant does not exist
+    or where no variant is left.
     """
     try:
-        return _Loading(repository.open(name, revision), options, report).load(wanted, stages, cascades=cascades)
+        loading = _Loading(repository.open(name, revision), options, report, open_one)
+        return loading.load(wanted, stages, cascades=cascades)
     except RepositoryError:
         raise
     except Exception as error:
@@ -170,12 +172,15 @@ def sample_rows(folder: RevisionFolder, preparer: Preparer) -> Sequence[Row]:
 class _Loading:
     """One family on its way into memory. `refused` collects the variants with a fault."""
 
-    def __init__(self, folder: RevisionFolder, options: SessionOptions, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: RevisionFolder, options: SessionOptions, report: Callable[[str], None], open_one: OpenFile
+    ) -> None:
         self._folder = folder
         self._manifest = folder.manifest
         self._name = folder.manifest.name
         self._options = options
         self._report = report
+        self._open_one = open_one
         self._preparer = open_shared(folder)
         self._refused: dict[str, str] = {}
 
@@ -187,7 +192,7 @@ class _Loading:
         chosen = [variant for variant in chosen if variant.name not in self._refused]
         rows, no_rows = self._warm_up_rows()
         staged = serves_stages(stages, chosen, cascades=cascades)
-        opener = PathOpener(self._folder, self._preparer, self._options, rows, staged=staged)
+        opener = PathOpener(self._folder, self._preparer, self._options, rows, staged=staged, open_one=self._open_one)
         paths: dict[str, VariantPath] = {}
         for variant in chosen:
             try:

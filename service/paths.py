@@ -6,7 +6,7 @@ What cannot run is found here, by running it as requests will: stage by stage, e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from variants.session import ModelLoadError, Session, SessionOptions, open_file
 from variants.stages import State, collate_states, cut_states, run_stages
 
 VariantPath = tuple[Session, ...]
+OpenFile = Callable[[RevisionFolder, ModelFile, SessionOptions], Session]
+"""Opens a model file of a revision, here (`variants.session.open_file`) or elsewhere (`service.processes`)."""
 
 
 def serves_stages(stages: Stages, variants: Iterable[VariantManifest], *, cascades: bool) -> bool:
@@ -48,6 +50,7 @@ class PathOpener:
         *,
         staged: bool,
         opened: Mapping[str, Session] | None = None,
+        open_one: OpenFile = open_file,
     ) -> None:
         self._folder = folder
         self._preparer = preparer
@@ -55,6 +58,7 @@ class PathOpener:
         self._rows = rows
         self._staged = staged
         self._opened: dict[str, Session] = dict(opened or {})
+        self._open_one = open_one
 
     def open(self, variant: VariantManifest) -> VariantPath:
         """Open a variant and try it. Raises `ModelLoadError`, `RepositoryError` where that fails."""
@@ -67,7 +71,7 @@ class PathOpener:
     def _session(self, file: ModelFile) -> Session:
         session = self._opened.get(file.key)
         if session is None:
-            session = self._opened[file.key] = open_file(self._folder, file, self._options)
+            session = self._opened[file.key] = self._open_one(self._folder, file, self._options)
         return session
 
     def _try(self, path: VariantPath, batch: Sequence[Row]) -> None:

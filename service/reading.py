@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from service.loading import LoadedFamily, load_family
+from service.paths import OpenFile
 from service.piecewise import PiecewiseFamily
 from service.settings import Settings
 from variants.repository import Repository, RepositoryError
-from variants.session import SessionOptions
+from variants.session import SessionOptions, open_file
 
 logger = logging.getLogger("pareto.gateway")
 
@@ -18,13 +19,14 @@ logger = logging.getLogger("pareto.gateway")
 class FamilyReader:
     """Reads for a replica whose settings are what `settings` returns; its `repository` is the same all the time.
 
-    With `cascades`, families come with what a policy needs that answers rows again.
+    With `cascades`, families come with what a policy needs that answers rows again. Models are opened by `open_one`.
     """
 
     def __init__(self, settings: Callable[[], Settings], *, cascades: bool) -> None:
         self.repository = Repository(settings().models)
         self._settings = settings
         self._cascades = cascades
+        self.open_one: OpenFile = open_file
 
     def read(
         self, name: str, revision: str | None = None, alias: str | None = None
@@ -39,7 +41,14 @@ class FamilyReader:
         wanted, stages, share = settings.load_of(name), settings.stages_of(name), settings.share_of(name)
         if settings.memory_budget is None:
             loaded = load_family(
-                self.repository, name, options, wanted, stages=stages, cascades=cascades, revision=revision
+                self.repository,
+                name,
+                options,
+                wanted,
+                stages=stages,
+                cascades=cascades,
+                revision=revision,
+                open_one=self.open_one,
             )
             return replace(loaded, family=replace(loaded.family, name=alias or name, share=share)), None
         piece = PiecewiseFamily(

@@ -16,19 +16,30 @@ from time import perf_counter
 import numpy as np
 
 from router.contract import Dispatch, Reason
-from service.executors import SlotEvents
+from service.executors import MakeSlots, SlotEvents
 from service.loading import LoadedFamily
 from service.work import Ran
-from variants.preparation import Row
-from variants.stages import collate_states, cut_states, run_stages
+from variants.preparation import Feeds, Row
+from variants.session import Session
+from variants.stages import StageAnswer, collate_states, cut_states, run_stages
 
 
 class RunnerError(Exception):
     """A model gave something that is not an answer."""
 
 
+class ModelFaultError(Exception):
+    """A model failed in a process of its own, for this `reason`."""
+
+    def __init__(self, reason: Reason, said: str) -> None:
+        super().__init__(said)
+        self.reason = reason
+
+
 def fault_of(error: Exception) -> Reason:
     """What a batch that raised this failed by."""
+    if isinstance(error, ModelFaultError):
+        return error.reason
     if isinstance(error, RunnerError):
         return Reason.WRONG_OUTPUT
     return Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else Reason.EXECUTOR_ERROR
@@ -42,8 +53,19 @@ def run_variant(
     Raises `RunnerError` where the logits have a wrong shape or are not finite, and whatever its runtime raises.
     """
     stages = loaded.paths[variant][from_stage:to_stage]
-    feeds = collate_states(stages[0], rows) if from_stage else loaded.preparer.collate(rows)
-    logits, state = run_stages(stages, feeds)
+    return answers_of(loaded, variant, stages, rows, run_stages(stages, feeds_of(loaded, stages, rows, from_stage)))
+
+
+def feeds_of(loaded: LoadedFamily, stages: Sequence[Session], rows: Sequence[Row], from_stage: int) -> Feeds:
+    """What the first of the stages is to be given for a batch."""
+    return collate_states(stages[0], rows) if from_stage else loaded.preparer.collate(rows)
+
+
+def answers_of(
+    loaded: LoadedFamily, variant: str, stages: Sequence[Session], rows: Sequence[Row], answer: StageAnswer
+) -> Ran:
+    """What the last of the stages gave for a batch, read. Raises `RunnerError` where it is no answer."""
+    logits, state = answer
     expected = (len(rows), len(loaded.label_names))
     if logits.shape != expected:
         raise RunnerError(f"{loaded.family.name}/{variant}: logits {logits.shape}, expected {expected}")
@@ -124,3 +146,8 @@ class SlotThread:
                 continue
             dispatch, rows = job
             self._events.done(dispatch.batch_id, *self._runner.attempt(dispatch, rows))
+
+
+def slots_of_threads(runner: BatchRunner, cores: Sequence[int | None]) -> MakeSlots:
+    """Slots that run batches on threads of their own, each on its core where it has one."""
+    return lambda events: [SlotThread(index, runner, events, core) for index, core in enumerate(cores)]

@@ -9,13 +9,14 @@ The descriptions here are the reference that users read.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from router.contract import Share
+from router.contract import NEVER, Share
 from router.limits import Limits
 from router.policies import policy_named
 from service.collector import collector
@@ -212,12 +213,23 @@ class Settings(SecuritySettings, BaseSettings):
         description="How long a Python thread may keep the interpreter while another one wants it, seconds. A batch "
         "whose model has run waits for it that long at most; lower, the threads change so often that it costs more.",
     )
+    isolation: Literal["threads", "processes"] = Field(
+        default="threads",
+        description="Where batches run: in `threads` of the serving process, or each slot in one of its `processes`, "
+        "which share the models' memory: then a model that crashes or hangs costs no more than its batch "
+        "(docs/isolation.md). Linux only, and without a `memory_budget`.",
+    )
+    hang_s: Positive = Field(
+        default=1.0,
+        description="In `processes`, a batch that runs for so long, seconds, and 20 times as long as planned, hangs: "
+        "its process is killed.",
+    )
     inline_below_s: float = Field(
         default=0.0003,
         ge=0,
         le=0.1,
         description="Batches planned shorter than this run on the event loop, seconds: handing them to a thread would "
-        "cost more. 0 hands over all.",
+        "cost more. 0 hands over all, and so do `processes`.",
     )
     traces_endpoint: Annotated[str, AfterValidator(collector)] | None = Field(
         default=None,
@@ -351,6 +363,15 @@ class Settings(SecuritySettings, BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _processes_are_to_be_had(self) -> Self:
+        if self.isolation == "processes":
+            if not hasattr(os, "memfd_create") or not hasattr(os, "pidfd_open"):
+                raise ValueError("isolation: `processes` need Linux; `threads` run anywhere")
+            if self.memory_budget is not None:
+                raise ValueError("isolation: `processes` keep no memory_budget yet; leave one of the two out")
+        return self
+
+    @model_validator(mode="after")
     def _drift_is_found(self) -> Self:
         if self.correct_quality and not self.audit_share:
             raise ValueError("correct_quality: audits find what is to be corrected; set an audit_share above 0")
@@ -388,6 +409,7 @@ class Settings(SecuritySettings, BaseSettings):
             reply_margin_s=self.reply_margin_ms / 1e3,
             transit_s=self.transit_ms / 1e3,
             ahead=self.ahead,
+            hang_s=self.hang_s if self.isolation == "processes" else NEVER,
         )
 
     @property

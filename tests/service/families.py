@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,27 +10,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from variants.manifest import (
-    FamilyManifest,
-    Invariance,
-    Quality,
-    StageManifest,
-    TensorPreparation,
-    TensorSpec,
-    VariantManifest,
-)
+from loadtests.handmade import write_family
 from variants.repository import Repository
 from variants.sharing import share_weights
 
-ROWS = 40
 WIDTH = 512
 """A product of two square matrices of this size takes some milliseconds."""
 
 SMALL, LARGE = (1.7, 0.0, 0.0, 0.0), (8.0, 4.0, 0.0, 0.0)
 """The weights of the two exits: how sure the first one is says how often it is right about the second one's sign."""
-
-Answered = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""True labels, predicted labels and confidences, each [n]."""
 
 
 def sign_model(matrix_products: int = 0, limit: float = 1e6, *, opposite: bool = False) -> onnx.ModelProto:
@@ -116,71 +103,6 @@ def write_chain(repository: Repository, name: str, default_slo_s: float = 10.0, 
     )
 
 
-def write_family(
-    repository: Repository,
-    name: str,
-    variants: Mapping[str, tuple[onnx.ModelProto, float]],
-    default_slo_s: float = 10.0,
-    *,
-    evidence: Mapping[str, Answered] | None = None,
-    stages: Mapping[str, onnx.ModelProto] | None = None,
-    paths: Mapping[str, tuple[str, ...]] | None = None,
-    revision: str = "1",
-    labels: tuple[str, str] = ("no", "yes"),
-) -> None:
-    """Publish a family of (model, accuracy) by variant name; input `x` FP32 [-1, 4], labels `no` and `yes`.
-
-    `evidence` has true labels, answers and confidences of the validation part by variant, `stages` the models of
-    stages and `paths` the stages of each variant that has a chain.
-    """
-    rows = np.random.default_rng(3).standard_normal((ROWS, 4)).astype(np.float32)
-    label = (rows[:, 0] > 0).astype(np.int64)
-    confident = np.full(ROWS, 0.9, np.float32)
-    manifests = []
-    with repository.new_staging(name) as staging:
-        for stage, model in (stages or {}).items():
-            (staging / "stages").mkdir(exist_ok=True)
-            onnx.save(model, staging / "stages" / f"{stage}.onnx")
-        for variant, (model, accuracy) in variants.items():
-            folder = staging / variant
-            folder.mkdir()
-            onnx.save(model, folder / "model.onnx")
-            # As many wrong answers as its accuracy says, so that what is known of rows and of the variant agree.
-            wrong = np.arange(ROWS) >= round(accuracy * ROWS)
-            usual = label, np.where(wrong, 1 - label, label), np.where(wrong, 0.6, confident).astype(np.float32)
-            truth, predicted, confidence = (evidence or {}).get(variant, usual)
-            np.savez(
-                folder / "calibration.npz",
-                label=truth,
-                predicted=predicted,
-                confidence=confidence,
-                sample_predicted=label,
-                sample_confidence=confident,
-            )
-            size_bytes = (folder / "model.onnx").stat().st_size
-            manifests.append(_variant(variant, accuracy, size_bytes, (paths or {}).get(variant, ())))
-        np.savez(staging / "samples.npz", x=rows, label=label)
-        manifest = FamilyManifest(
-            name=name,
-            revision=revision,
-            description="The sign of the first of four numbers.",
-            inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 4)),),
-            outputs=(
-                TensorSpec(name="label", datatype="BYTES", shape=(-1,)),
-                TensorSpec(name="confidence", datatype="FP32", shape=(-1,)),
-                TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 2)),
-            ),
-            labels=labels,
-            preparation=TensorPreparation(),
-            max_batch=4,
-            default_slo_s=default_slo_s,
-            variants=tuple(manifests),
-            stages=tuple(StageManifest(name=stage, file=f"stages/{stage}.onnx") for stage in stages or ()),
-            created=datetime(2026, 1, 1, tzinfo=UTC),
-        )
-        repository.publish(manifest, staging)
-
-
 def looking_up(factor: float = 1.0) -> onnx.ModelProto:
     """A model that looks its answer up in a table of 77 kB: the sign of x0, with logits of plus and minus `factor`."""
     table = np.zeros((600, 32), np.float32)
@@ -224,25 +146,6 @@ def share_family(repository: Repository, name: str) -> None:
         variants = tuple(v.model_copy(update={"model_file": moved.files[v.model_file]}) for v in manifest.variants)
         shared = {"revision": "shared", "variants": variants, "graphs": moved.graphs, "files": ()}
         repository.publish(manifest.model_copy(update=shared), staging)
-
-
-def _variant(name: str, accuracy: float, size_bytes: int, stages: tuple[str, ...]) -> VariantManifest:
-    return VariantManifest(
-        name=name,
-        recipe="by hand",
-        lineage=("by hand",),
-        model_file=f"{name}/model.onnx",
-        calibration_file=f"{name}/calibration.npz",
-        stages=stages,
-        quality=Quality(
-            value=accuracy, standard_error=0.01, precision=accuracy, recall=accuracy, f1=accuracy, samples=ROWS
-        ),
-        invariance=Invariance(invariant=True, label_flips=0.0, max_probability_delta=0.0, compared_rows=ROWS),
-        parameters=8,
-        size_bytes=size_bytes,
-        on_frontier=True,
-        load_by_default=True,
-    )
 
 
 def _exit(source: str, weights: tuple[float, ...], logits: str = "logits") -> list[onnx.NodeProto]:

@@ -1,0 +1,312 @@
+"""The template as the gateway sees it: models that it opens, executors that it makes, and a new one where it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+
+from service.processes.messages import MOST_BYTES, Close, Fork, Kill, Open, ToTemplate, pair
+from service.processes.tensors import Area
+from variants.session import ModelLoadError
+
+logger = logging.getLogger("pareto.executors")
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Where the package `service` lies."""
+ANSWERS_WITHIN_S = 300.0
+"""A template that opens a model for longer hangs, and is ended."""
+TAKEN_OVER_WITHIN_S = 5.0
+"""For so long a model that was opened or closed waits for the executors that have it, or have it no more."""
+LOOKS_EVERY_S = 0.002
+LEAST_PAUSE_S, MOST_PAUSE_S, STEADY_S = 0.05, 10.0, 10.0
+"""Between two templates of which the first ended: twice as long each time, from the first one on after a steady one."""
+
+
+TEMPLATE_ENDED = "ended with the process that opens models"
+
+
+class End(NamedTuple):
+    """How an executor ended: in words, and by which signal (0: by none)."""
+
+    said: str
+    signal: int
+
+
+class Slot(Protocol):
+    """What has executors made, one after the other."""
+
+    def renew(self) -> None:
+        """Other models are open than before, or there is another template."""
+
+    @property
+    def generation(self) -> int:
+        """That of the executor that runs batches; as new as can be where there is none."""
+
+
+class Link(NamedTuple):
+    """The gateway's end of an executor: its number, its socket, and the areas that it shares."""
+
+    executor: int
+    connection: socket.socket
+    areas: tuple[Area, Area]
+
+    def close(self) -> None:
+        """Let it end, if it lives, after what it runs."""
+        self.connection.close()
+        for area in self.areas:
+            area.close()
+
+
+class Host:
+    """Keeps one template running; methods run on the event loop's thread but where they say otherwise.
+
+    `generation` counts how often models were opened or closed: an executor has those of the generation that it was made
+    in.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.careful = False
+        """Whether models are opened in a process of their own first: once there are requests that others answer."""
+        self.slots: list[Slot] = []
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._sending = threading.Lock()
+        self._open: dict[int, Open] = {}
+        self._waiting: dict[int, Future[dict[str, Any]]] = {}
+        self._ends: dict[int, Callable[[End], None]] = {}
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._pause_s = LEAST_PAUSE_S
+        self._restarting: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    @property
+    def process(self) -> int:
+        """The number of the template's process; 0 while there is none."""
+        return 0 if self._control is None or self._process is None else self._process.pid
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a template that has all models."""
+        return self._control is not None and self._restarting is None
+
+    def start(self) -> None:
+        """Start a template. Raises `OSError` where there can be none."""
+        ours, its = pair()
+        with its:
+            path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+            # Its numpy computes nothing that would be worth threads, which no copy of it would have.
+            own = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service.processes.template", str(its.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | own,
+                pass_fds=[its.fileno()],
+                start_new_session=True,
+            )
+        self._started_s = monotonic()
+        self._control = ours
+        ours.setblocking(False)
+        self._loop.add_reader(ours.fileno(), self._read)
+
+    def stop(self) -> None:
+        """End the template, and all executors that it has made."""
+        self._stopped = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+        self._forget_template()
+        self._fail_waiting("the gateway ends")
+
+    def open(self, path: Path, options: Any, tables: Any, runtime: str) -> tuple[int, dict[str, Any]]:
+        """Have a model opened; returns its number, and what the template says of it. Called on any other thread.
+
+        Raises `ModelLoadError` where that fails. Then all slots have executors that have it, but for those that need
+        longer than usual.
+        """
+        number = next(self._numbers)
+        wanted = Open(number, path, options, tuple(tables), runtime, self.careful)
+        said = self._ask(number, wanted)
+        if "error" in said:
+            raise ModelLoadError(said["error"])
+        self._open[number] = wanted
+        self._taken_over()
+        return number, said
+
+    def let_go_soon(self, number: int) -> None:
+        """As `let_go`, on any thread, at any moment."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.let_go, number)
+
+    def close_model(self, number: int) -> None:
+        """Have a model closed, and wait for that. Called on any other thread."""
+        if self._open.pop(number, None) is not None:
+            with suppress(ModelLoadError):
+                self._ask(number, Close(number))
+            self._taken_over()
+
+    def let_go(self, number: int) -> None:
+        """Have a model closed that nobody needs any more."""
+        if self._open.pop(number, None) is not None:
+            self._send(Close(number))
+            self.generation += 1
+            for slot in self.slots:
+                slot.renew()
+
+    def fork(self, ended: Callable[[End], None], core: int | None = None) -> Link:
+        """Have an executor made; called on any thread. `ended` is called, on the event loop, when it is no more.
+
+        The link is there at once. The executor says `READY` over it once it can take batches, if it ever does.
+        """
+        executor = next(self._numbers)
+        ours, its = pair()
+        areas = Area.make(), Area.make()
+        self._ends[executor] = ended
+        link = Link(executor, ours, areas)
+        with its:
+            if not self._send(Fork(executor, core), [its.fileno(), *(area.file for area in areas)]):
+                self._loop.call_soon_threadsafe(self._ended, executor, End("there was no template", 0))
+        return link
+
+    def kill(self, executor: int) -> None:
+        """End an executor at once; called on any thread."""
+        self._send(Kill(executor))
+
+    def _send(self, told: ToTemplate, files: list[int] | None = None) -> bool:
+        """Whether it has reached a template; on any thread."""
+        with self._sending:
+            control = self._control
+            if control is None:
+                return False
+            try:
+                socket.send_fds(control, [pickle.dumps(told)], files or [])
+            except OSError:
+                # It has ended, which is told by its socket, or it has hung for long: there is no room for more.
+                return False
+            return True
+
+    def _ask(self, number: int, told: ToTemplate) -> dict[str, Any]:
+        answer: Future[dict[str, Any]] = Future()
+        self._waiting[number] = answer
+        if not self._send(told):
+            self._waiting.pop(number, None)
+            raise ModelLoadError("the process that opens models is being started again")
+        try:
+            return answer.result(ANSWERS_WITHIN_S)
+        except TimeoutError:
+            process = self._process
+            if process is not None:
+                process.kill()
+            raise ModelLoadError(f"nothing came of it within {ANSWERS_WITHIN_S:g} s") from None
+        finally:
+            self._waiting.pop(number, None)
+
+    def _taken_over(self) -> None:
+        """Wait, on another thread, until the executors of all slots are of the generation that begins by this."""
+        asyncio.run_coroutine_threadsafe(self._renew_all(), self._loop).result()
+
+    async def _renew_all(self) -> None:
+        self.generation += 1
+        wanted = self.generation
+        for slot in self.slots:
+            slot.renew()
+        limit_s = monotonic() + TAKEN_OVER_WITHIN_S
+        while any(slot.generation < wanted for slot in self.slots):
+            if monotonic() > limit_s:
+                return
+            await asyncio.sleep(LOOKS_EVERY_S)
+
+    def _read(self) -> None:
+        while self._control is not None:
+            try:
+                message = self._control.recv(MOST_BYTES)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                message = b""
+            if not message:
+                self._template_ended()
+                return
+            what, number, *said = orjson.loads(message)
+            if what == "ended":
+                self._ended(number, End(*said))
+            elif (answer := self._waiting.pop(number, None)) is not None:
+                answer.set_result(said[0])
+
+    def _ended(self, executor: int, end: End) -> None:
+        told = self._ends.pop(executor, None)
+        if told is not None:
+            told(end)
+
+    def _template_ended(self) -> None:
+        logger.error("the process that opens models has ended; it is started again, and all executors with it")
+        self._forget_template()
+        self._fail_waiting("the process that opened it ended")
+        for executor in list(self._ends):
+            self._ended(executor, End(TEMPLATE_ENDED, 0))
+        if not self._stopped and self._restarting is None:
+            self._restarting = self._loop.create_task(self._restart())
+
+    def _forget_template(self) -> None:
+        with self._sending:
+            control, self._control = self._control, None
+        if control is not None:
+            self._loop.remove_reader(control.fileno())
+            control.close()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            # Killed, it ends within a moment: nobody may be left who waits for it.
+            process.wait()
+
+    def _fail_waiting(self, why: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            answer.set_result({"error": why})
+
+    async def _restart(self) -> None:
+        """Start another template, and others where those end as well, until one has all models."""
+        while not self._stopped:
+            if monotonic() - self._started_s > STEADY_S:
+                self._pause_s = LEAST_PAUSE_S
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, MOST_PAUSE_S)
+            try:
+                self.start()
+            except OSError as error:
+                logger.error("the process that opens models cannot be started: %s", error.strerror)
+                continue
+            await asyncio.to_thread(self._open_again)
+            if self._control is not None:
+                break
+        self._restarting = None
+        self.generation += 1
+        logger.info("the process that opens models is back (%.1f s)", monotonic() - self._started_s)
+        for slot in self.slots:
+            slot.renew()
+
+    def _open_again(self) -> None:
+        """What cannot be opened any more is an error of who asks for it, one by one."""
+        for number, wanted in list(self._open.items()):
+            try:
+                said = self._ask(number, wanted._replace(careful=False))
+            except ModelLoadError as error:
+                said = {"error": str(error)}
+            if "error" in said:
+                logger.error("a model could not be opened again: %s", said["error"])

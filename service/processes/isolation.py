@@ -1,0 +1,54 @@
+"""Executors in processes of their own, as the gateway has them: put together here, and ended together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from service.executors import MakeSlots, SlotEvents
+from service.loading import LoadedFamily
+from service.processes.deaths import Deaths
+from service.processes.host import Host
+from service.processes.models import HostedOpener
+from service.processes.slot import SlotProcess
+
+UP_WITHIN_S = 60.0
+"""Runtimes that do not survive a fork open their models in each executor."""
+
+
+class Processes:
+    """To be made on the event loop. Raises `OSError` where no process can be started."""
+
+    def __init__(self) -> None:
+        self._host = Host()
+        self._deaths = Deaths()
+        self._slots: list[SlotProcess] = []
+        self.open_one = HostedOpener(self._host, self._deaths)
+        self._host.start()
+
+    def slots(self, families: Mapping[str, LoadedFamily], cores: Sequence[int | None]) -> MakeSlots:
+        """Slots that run batches in processes of their own, each on its core where it has one."""
+
+        def make(events: SlotEvents) -> Sequence[SlotProcess]:
+            self._slots = [
+                SlotProcess(index, self._host, families, events, self._deaths, core) for index, core in enumerate(cores)
+            ]
+            return self._slots
+
+        return make
+
+    async def are_up(self) -> bool:
+        """Wait until each slot has an executor; false where that takes too long."""
+        limit_s = monotonic() + UP_WITHIN_S
+        while not all(slot.is_up for slot in self._slots):
+            if monotonic() > limit_s:
+                return False
+            await asyncio.sleep(0.005)
+        # There are requests now that must not wait while a model breaks whoever opens it.
+        self._host.careful = True
+        return True
+
+    def stop(self) -> None:
+        """End all of them, at once."""
+        self._host.stop()

@@ -1,0 +1,107 @@
+"""Models that are open in other processes, for who opens, tries and closes models in this one."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from router.contract import Reason
+from service.processes.deaths import Deaths
+from service.processes.host import End, Host, Link
+from service.processes.messages import MOST_BYTES, READY
+from service.runner import ModelFaultError
+from variants.manifest import ModelFile
+from variants.revision import RevisionFolder
+from variants.runtimes.contract import Tensors
+from variants.runtimes.table import lack_of, shares_tables
+from variants.session import ModelLoadError, Session, SessionOptions
+
+TRIED_WITHIN_S = 30.0
+"""A model that is tried, away from all requests, hangs after so long."""
+
+
+class HostedModel:
+    """See `variants.runtimes.contract.Model`. Each run is one in a new process, which may end by it."""
+
+    def __init__(self, host: Host, deaths: Deaths, number: int, said: dict[str, Any]) -> None:
+        self.input_names: tuple[str, ...] = tuple(said["input_names"])
+        self.output_names: tuple[str, ...] = tuple(said["output_names"])
+        self.number = number
+        self._host = host
+        self._deaths = deaths
+        # A family that is replaced is forgotten, not closed.
+        self._forgotten = weakref.finalize(self, host.let_go_soon, number)
+
+    def run(self, feeds: Tensors, /) -> dict[str, NDArray[Any]]:
+        """Run it once, and wait. Raises `ModelFaultError` where that ends the process, hangs or fails."""
+        ended: Future[End] = Future()
+        link = self._host.fork(ended.set_result)
+        try:
+            return self._run(link, ended, feeds)
+        finally:
+            self._host.kill(link.executor)
+            link.close()
+
+    def close(self) -> None:
+        """See `Model`."""
+        self._forgotten.detach()
+        self._host.close_model(self.number)
+
+    def _run(self, link: Link, ended: Future[End], feeds: Tensors) -> dict[str, NDArray[Any]]:
+        link.connection.settimeout(TRIED_WITHIN_S)
+        told = link.areas[0].write({name: np.asarray(array) for name, array in feeds.items()})
+        try:
+            if (said := link.connection.recv(MOST_BYTES)) == READY:
+                link.connection.send(orjson.dumps([0, 0, [self.number], told]))
+                said = link.connection.recv(MOST_BYTES)
+        except TimeoutError:
+            raise ModelFaultError(Reason.HUNG, f"no answer within {TRIED_WITHIN_S:g} s") from None
+        except OSError:
+            said = b""
+        if not said:
+            end = ended.result(TRIED_WITHIN_S)
+            raise ModelFaultError(self._deaths.reason(end), f"its process {end.said}")
+        *_, answer = orjson.loads(said)
+        if isinstance(answer, dict):
+            raise ModelFaultError(Reason(answer["fault"]), str(answer["said"]))
+        names = dict(zip(("logits", "state"), self._named(), strict=False))
+        return {names[name]: array.copy() for name, array in link.areas[0].read(answer).items()}
+
+    def _named(self) -> Sequence[str]:
+        """Its outputs: the logits, and the state where it leaves one."""
+        return ("logits", *(name for name in self.output_names if name != "logits"))
+
+
+class HostedSession(Session):
+    """A session in other processes, which know it by its `number`."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, path: Path, model: HostedModel, load_s: float, memory_bytes: int) -> None:
+        super().__init__(path, model, load_s, memory_bytes)
+        self.number = model.number
+
+
+class HostedOpener:
+    """Opens models in other processes, as `variants.session.open_file` does in this one."""
+
+    def __init__(self, host: Host, deaths: Deaths) -> None:
+        self._host = host
+        self._deaths = deaths
+
+    def __call__(self, folder: RevisionFolder, file: ModelFile, options: SessionOptions) -> Session:
+        """Raises `ModelLoadError`, and `RepositoryError` as `folder.file` does."""
+        path = folder.file(file.path)
+        if lack := lack_of(file.runtime):
+            raise ModelLoadError(f"{path}: {lack}")
+        tables = folder.tables(file.path) if shares_tables(file.runtime) else ()
+        number, said = self._host.open(path, options, tables, file.runtime)
+        model = HostedModel(self._host, self._deaths, number, said)
+        return HostedSession(path, model, float(said["load_s"]), int(said["memory_bytes"]))

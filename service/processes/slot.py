@@ -1,0 +1,256 @@
+"""The executor of one slot, in a process of its own: batches go there, and another one takes its place if it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import orjson
+
+from router.contract import Dispatch, Reason
+from service.executors import SlotEvents
+from service.loading import LoadedFamily
+from service.processes.deaths import Deaths
+from service.processes.executor import LOGITS, STATE
+from service.processes.host import End, Host, Link
+from service.processes.messages import MOST_BYTES, READY
+from service.processes.models import HostedSession
+from service.processes.tensors import TensorError
+from service.runner import ModelFaultError, answers_of, feeds_of
+from service.work import Ran
+from variants.preparation import Row
+from variants.stages import StageAnswer
+
+logger = logging.getLogger("pareto.executors")
+
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.05, 10.0
+"""Between two executors of which the first could not even begin; twice as long each time."""
+
+
+class _Sent(NamedTuple):
+    """A batch that the executor has: which area it is in, and what its answer is made with."""
+
+    area: int
+    dispatch: Dispatch
+    rows: Sequence[Row]
+    loaded: LoadedFamily
+    stages: Sequence[HostedSession]
+
+
+class _Executor:
+    """One process, made in a `generation` of models, and the batches that it has, oldest first."""
+
+    def __init__(self, link: Link, generation: int) -> None:
+        self.link = link
+        self.generation = generation
+        self.is_ready = False
+        self.sent: dict[int, _Sent] = {}
+
+
+class SlotProcess:
+    """See `service.executors.SlotExecutor`. All methods run on the event loop's thread.
+
+    A slot has an executor, and for a while a second one: that is made while the first one works, and takes over between
+    two batches. What is begun meanwhile is held back until then.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        host: Host,
+        families: Mapping[str, LoadedFamily],
+        events: SlotEvents,
+        deaths: Deaths,
+        core: int | None = None,
+    ) -> None:
+        self._index = index
+        self._host = host
+        self._families = families
+        self._events = events
+        self._deaths = deaths
+        self._core = core
+        self._loop = asyncio.get_running_loop()
+        self._now: _Executor | None = None
+        self._next: _Executor | None = None
+        self._held: deque[tuple[Dispatch, Sequence[Row]]] = deque()
+        self._is_lost = False
+        self._is_stopped = False
+        self._pause_s = LEAST_PAUSE_S
+        self._later: asyncio.TimerHandle | None = None
+        host.slots.append(self)
+        self.renew()
+
+    @property
+    def generation(self) -> int:
+        """See `service.processes.host.Slot`."""
+        return self._host.generation if self._now is None else self._now.generation
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can run batches now."""
+        return self._now is not None
+
+    def start(self, dispatch: Dispatch, rows: Sequence[Row]) -> None:
+        """See `SlotExecutor`."""
+        self._held.append((dispatch, rows))
+        self._go_on()
+
+    def give_up(self) -> None:
+        """See `SlotExecutor`: the executor is killed, and the slot restored once there is another one."""
+        self._is_lost = True
+        self._held.clear()
+        if self._now is not None:
+            self._host.kill(self._now.link.executor)
+            self._leave(self._now)
+            self._now = None
+        self.renew()
+        self._go_on()
+
+    def stop(self) -> None:
+        """See `SlotExecutor`. An executor that still runs something is killed with the template."""
+        self._is_stopped = True
+        if self._later is not None:
+            self._later.cancel()
+        for executor in (self._now, self._next):
+            if executor is not None:
+                self._leave(executor)
+        self._now = self._next = None
+
+    def renew(self) -> None:
+        """Have an executor made that is as new as can be, unless there is one or will be."""
+        newest = self._next or self._now
+        if self._is_stopped or self._next is not None or self._later is not None or not self._host.is_up:
+            return
+        if newest is not None and newest.generation >= self._host.generation:
+            return
+        generation = self._host.generation
+        link = self._host.fork(lambda end: self._ended(executor, end), self._core)
+        executor = self._next = _Executor(link, generation)
+        link.connection.setblocking(False)
+        self._loop.add_reader(link.connection.fileno(), self._read, executor)
+
+    def _go_on(self) -> None:
+        """Change executors where that is due, and begin what is held back."""
+        coming = self._next
+        if coming is not None and coming.is_ready and (self._now is None or not self._now.sent):
+            if self._now is not None:
+                self._leave(self._now)
+            self._now, self._next = coming, None
+            if self._is_lost:
+                self._is_lost = False
+                self._events.restored(self._index)
+            self.renew()
+            coming = self._next
+        now = self._now
+        while self._held and now is not None and len(now.sent) < len(now.link.areas):
+            if coming is not None and coming.is_ready:
+                return
+            self._send(now, *self._held.popleft())
+
+    def _send(self, executor: _Executor, dispatch: Dispatch, rows: Sequence[Row]) -> None:
+        at = 1 if any(sent.area == 0 for sent in executor.sent.values()) else 0
+        try:
+            loaded = self._families[dispatch.family]
+            stages = [
+                stage
+                for stage in loaded.paths[dispatch.variant][dispatch.from_stage : dispatch.to_stage]
+                if isinstance(stage, HostedSession)
+            ]
+            told = executor.link.areas[at].write(feeds_of(loaded, stages, rows, dispatch.from_stage))
+            message = orjson.dumps([dispatch.batch_id, at, [stage.number for stage in stages], told])
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a batch is its outcome
+            self._events.done(dispatch.batch_id, error, 0.0)
+            return
+        executor.sent[dispatch.batch_id] = _Sent(at, dispatch, rows, loaded, stages)
+        try:
+            executor.link.connection.send(message)
+        except OSError:
+            # It has ended: that is told by the template in a moment.
+            return
+
+    def _read(self, executor: _Executor) -> None:
+        """Take in what an executor says, until it says nothing more."""
+        while executor in (self._now, self._next):
+            try:
+                message = executor.link.connection.recv(MOST_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                # It has ended: that is told by the template in a moment.
+                self._loop.remove_reader(executor.link.connection.fileno())
+                return
+            if message == READY and not executor.is_ready:
+                executor.is_ready = True
+                self._pause_s = LEAST_PAUSE_S
+            else:
+                self._answered(executor, message)
+            self._go_on()
+
+    def _answered(self, executor: _Executor, message: bytes) -> None:
+        try:
+            number, ran_s, ended_s, said = orjson.loads(message)
+            sent = executor.sent[number]
+            outcome = _outcome(executor, sent, said)
+            ran_s, ended_s = float(ran_s), float(ended_s)
+        except (ValueError, TypeError, KeyError, TensorError) as error:
+            said = " ".join(str(error).split())[:200]
+            logger.error("slot %d: its executor says what makes no sense, and is ended: %s", self._index, said)
+            self._host.kill(executor.link.executor)
+            return
+        del executor.sent[number]
+        self._events.ended(number, outcome, ran_s, ended_s)
+
+    def _ended(self, executor: _Executor, end: End) -> None:
+        if executor is self._now:
+            # What it said before that counts.
+            self._read(executor)
+        if executor is self._now:
+            self._leave(executor)
+            self._now = None
+            self._held.clear()
+            if not self._is_lost:
+                self._is_lost = True
+                # What was held back has not been run by it.
+                reason = self._deaths.reason(end) if executor.sent else Reason.EXECUTOR_LOST
+                self._events.lost(self._index, reason, f"it {end.said}")
+            self._go_on()
+            self.renew()
+        elif executor is self._next:
+            self._leave(executor)
+            self._next = None
+            if not self._host.is_up:
+                # It is renewed with the template.
+                return
+            logger.error("slot %d: an executor could not begin: it %s", self._index, end.said)
+            self._later = self._loop.call_later(self._pause_s, self._again)
+            self._pause_s = min(2 * self._pause_s, MOST_PAUSE_S)
+
+    def _again(self) -> None:
+        self._later = None
+        self.renew()
+
+    def _leave(self, executor: _Executor) -> None:
+        """Have no more to do with it; it ends by that once it has nothing left to run."""
+        self._loop.remove_reader(executor.link.connection.fileno())
+        executor.link.close()
+
+
+def _outcome(executor: _Executor, sent: _Sent, said: object) -> Ran | Exception:
+    """What came of a batch. Raises `TensorError` and others where what is said of it cannot be so."""
+    if isinstance(said, dict):
+        return ModelFaultError(Reason(said["fault"]), str(said["said"]))
+    if not isinstance(said, list):
+        raise TensorError(f"not an answer: {str(said)[:100]}")
+    arrays = executor.link.areas[sent.area].read(said)
+    if LOGITS not in arrays:
+        raise TensorError("an answer without logits")
+    answer = StageAnswer(arrays[LOGITS], arrays.get(STATE))
+    try:
+        return answers_of(sent.loaded, sent.dispatch.variant, sent.stages, sent.rows, answer)
+    except Exception as error:  # noqa: BLE001 - what is no answer is the batch's fault
+        return error

@@ -1,0 +1,230 @@
+"""The process that opens models and runs none: executors are copies of it (`python -m service.processes.template`).
+
+It has one thread, so a copy of it is whole; onnxruntime with one thread for each batch has no others. What does have
+threads of its own is opened by each executor anew, after it was copied, see `survives_a_fork`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import pickle
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Never
+
+import orjson
+
+from service.processes.executor import execute
+from service.processes.messages import MOST_BYTES, Close, Fork, Kill, Open, ToTemplate
+from variants.runtimes.table import ONNXRUNTIME
+from variants.session import Session, open_session
+
+FILES_OF_AN_EXECUTOR = 3
+PR_SET_PDEATHSIG = 1
+OPENS_WITHIN_S = 120.0
+"""A model that is opened in a process of its own hangs after so long."""
+FIRST_TO_GO = 500
+"""Added to how likely the kernel's out-of-memory killer is to choose an executor, of at most 1000."""
+
+
+def survives_a_fork(wanted: Open) -> bool:
+    """Whether a model that is open works in a copy of the process: it has no threads of its own."""
+    return wanted.runtime == ONNXRUNTIME and wanted.options.threads == 1
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; at once where it has."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class Template:
+    """The models that are open, and the executors that were made; `control` leads to the gateway."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+        self._models: dict[int, Session] = {}
+        self._late: dict[int, Open] = {}
+        self._executors: dict[int, int] = {}
+        """Process numbers, by executor. A process is not waited for before its executor is taken out of here."""
+        self._watched: dict[int, int] = {}
+        """Executors, by the file that tells of their end."""
+
+    def run(self) -> None:
+        """Do as told until the gateway is gone."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is not self._control:
+                    self._ended(key.fd)
+                    continue
+                message, files, _, _ = socket.recv_fds(self._control, MOST_BYTES, FILES_OF_AN_EXECUTOR)
+                if not message:
+                    return
+                self._obey(pickle.loads(message), files)  # noqa: S301 - the gateway started this process
+
+    def _obey(self, told: ToTemplate, files: list[int]) -> None:
+        match told:
+            case Open():
+                self._say("opened", told.number, self._open(told))
+            case Close(number):
+                self._late.pop(number, None)
+                if (model := self._models.pop(number, None)) is not None:
+                    model.close()
+                self._say("opened", number, {})
+            case Fork():
+                self._fork(told, files)
+            case Kill(executor):
+                if executor in self._executors:
+                    os.kill(self._executors[executor], signal.SIGKILL)
+
+    def _open(self, wanted: Open) -> dict[str, Any]:
+        late = not survives_a_fork(wanted)
+        if late or wanted.careful:
+            said = self._open_apart(wanted)
+            if late and "error" not in said:
+                self._late[wanted.number] = wanted
+            if late or "error" in said:
+                return said
+        said, model = _opened(wanted)
+        if model is not None:
+            self._models[wanted.number] = model
+            # Nothing that there is now is looked at for garbage again: that would write to it, and unshare it.
+            gc.collect()
+            gc.freeze()
+        return said
+
+    def _open_apart(self, wanted: Open) -> dict[str, Any]:
+        """Open a model in a process of its own, which ends at once, and return what it says."""
+        reading, writing = os.pipe()
+
+        def work() -> None:
+            os.close(reading)
+            os.write(writing, orjson.dumps(_opened(wanted)[0]))
+
+        pid = self._copied(work)
+        os.close(writing)
+        with selectors.DefaultSelector() as selector, os.fdopen(reading, "rb") as pipe:
+            selector.register(pipe, selectors.EVENT_READ)
+            in_time = bool(selector.select(OPENS_WITHIN_S))
+            if not in_time:
+                os.kill(pid, signal.SIGKILL)
+            said = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        if said:
+            return dict(orjson.loads(said))
+        how = "hangs" if not in_time else how_it_ended(status)
+        return {"error": f"{wanted.path}: cannot be opened as a model: the process that opened it {how}"}
+
+    def _fork(self, told: Fork, files: list[int]) -> None:
+        def work() -> None:
+            if told.core is not None:
+                os.sched_setaffinity(0, {told.core})
+            models = dict(self._models)
+            for number, wanted in self._late.items():
+                said, model = _opened(wanted)
+                if model is None:
+                    sys.stderr.write(f"{said['error']}\n")
+                else:
+                    models[number] = model
+            execute(socket.socket(fileno=files[0]), files[1:], models)
+
+        try:
+            pid = self._copied(work)
+        except OSError as error:
+            # No memory or no processes left, for now: as if it had ended at once.
+            self._say("ended", told.executor, f"could not be made: {error.strerror}", 0)
+            return
+        finally:
+            for file in files:
+                os.close(file)
+        watch = os.pidfd_open(pid)
+        self._executors[told.executor] = pid
+        self._watched[watch] = told.executor
+        self._selector.register(watch, selectors.EVENT_READ)
+
+    def _ended(self, watch: int) -> None:
+        executor = self._watched.pop(watch)
+        self._selector.unregister(watch)
+        os.close(watch)
+        _, status = os.waitpid(self._executors.pop(executor), 0)
+        self._say("ended", executor, how_it_ended(status), os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
+
+    def _copied(self, work: Callable[[], None]) -> int:
+        """Have a copy of this process do some work, and end; returns its number."""
+        parent = os.getpid()
+        pid = os.fork()
+        if not pid:
+            self._in_copy(parent, work)
+        return pid
+
+    def _in_copy(self, parent: int, work: Callable[[], None]) -> Never:
+        """Whatever happens, a copy never goes on as the template does."""
+        code = 1
+        try:
+            end_with(parent)
+            with suppress(OSError):
+                Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
+            self._selector.close()
+            self._control.close()
+            for watch in self._watched:
+                os.close(watch)
+            work()
+            code = 0
+        except BaseException as error:  # noqa: BLE001 - there is nobody above who could take it
+            sys.stderr.write(f"executor: {type(error).__name__}: {error}\n")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _say(self, *what: object) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._control.send(orjson.dumps(what))
+
+
+def how_it_ended(status: int) -> str:
+    """What `os.waitpid` says, in words."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        known = number in set(signal.Signals)
+        return f"was killed by {signal.Signals(number).name if known else f'signal {number}'}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}"
+
+
+def _opened(wanted: Open) -> tuple[Mapping[str, Any], Session | None]:
+    """What is to be said of a model, and the model; none where it cannot be opened."""
+    try:
+        model = open_session(wanted.path, wanted.options, wanted.tables, wanted.runtime)
+    except Exception as error:  # noqa: BLE001 - it is for the gateway to say what becomes of it
+        return {"error": " ".join(str(error).split())[:1000] or type(error).__name__}, None
+    said = {
+        "input_names": model.input_names,
+        "output_names": model.output_names,
+        "load_s": model.load_s,
+        "memory_bytes": model.memory_bytes,
+    }
+    return said, model
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the gateway whose process number is the second argument, over the socket whose file is the first."""
+    control, gateway = int(arguments[0]), int(arguments[1])
+    end_with(gateway)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # The gateway drains; executors must work on meanwhile, and end with it.
+        signal.signal(number, signal.SIG_IGN)
+    Template(socket.socket(fileno=control)).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
