@@ -14,7 +14,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-isolation bench-faults bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -74,6 +74,12 @@ bench-profile: $(STAMPS)/dev ## where a request's microseconds go (MODELS, ARGS)
 
 bench-access: $(STAMPS)/dev ## what API keys and bounds of connections cost a request
 	@$(BIN)/python -m loadtests.access_cost $(ARGS)
+
+bench-isolation: $(STAMPS)/dev ## what executors in processes of their own cost against threads (ARGS)
+	@$(BIN)/python -m loadtests.isolation_cost $(ARGS)
+
+bench-faults: $(STAMPS)/dev ## 200 crashes and hangs under load: each request has its one outcome, and the gateway stays (ARGS)
+	@$(BIN)/python -m loadtests.isolation_faults $(ARGS)
 
 bench-decisions: $(STAMPS)/dev ## what a decision of the router costs, against what waits (ARGS)
 	@$(BIN)/python -m loadtests.decisions $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,12 +37,24 @@ Answered = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """True labels, predicted labels and confidences, each [n]."""
 
 
+def sound_model() -> onnx.ModelProto:
+    """Logits [-x0, x0] of x FP32 [n, 4], whatever else there is in it."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["logits"])],
+        "sound",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 2])],
+        [numpy_helper.from_array(np.array([[-1, 1], [0, 0], [0, 0], [0, 0]], np.float32), "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
 def breaking_model(products: int = 0, width: int = 256, *, always: bool = False) -> onnx.ModelProto:
     """Logits [-x0, x0] of x FP32 [n, 4], after so many products of two matrices of that width.
 
     A row whose x1 is -1000 ends the process, or `always` each does; one whose x2 is 1e15 does not come to an end.
     """
-    initial = {
+    initial: dict[str, NDArray[Any]] = {
         "w": np.array([[-1, 1], [0, 0], [0, 0], [0, 0]], np.float32),
         "x1": np.array([[0], [0 if always else 1], [0], [0]], np.float32),
         "x2": np.array([[0], [0], [1], [0]], np.float32),

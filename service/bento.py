@@ -19,6 +19,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from service.admin_access import is_loopback
 from service.configuration import SettingsError, load_settings
 from service.connections import bounded
+from service.crash_marker import CrashMarker
 from service.cross_origin import cross_origin
 from service.dataplane import NATIVE_PAGE, DataPlane
 from service.exchange import AsgiApp
@@ -65,7 +66,9 @@ class GatewayService(bentoml.Service[NativeApi]):  # type: ignore[misc]  # Bento
 
     def to_asgi(self, is_main: bool = True) -> AsgiApp:
         """The app that BentoML's worker hands to uvicorn."""
-        gateway = Gateway(SETTINGS)
+        # Executors in processes are the ones that models end.
+        marker = CrashMarker.of_supervisor(SETTINGS.slot_count) if SETTINGS.isolation == "threads" else None
+        gateway = Gateway(SETTINGS, marker=marker)
         bind(gateway)
         inner: AsgiApp = super().to_asgi(is_main)
         routes = frozenset(method.route for method in self.apis.values())

@@ -82,6 +82,19 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     more = "" if verdict is Verdict.FINE else ": more threads than cores make latencies unpredictable"
     text = f"{cores:g} usable, {_count(slots, 'slot')} of {_count(settings.threads_per_slot, 'thread')}{more}"
     yield Finding("cores", verdict, text)
+    yield _isolation(settings)
+
+
+def _isolation(settings: Settings) -> Finding:
+    if settings.isolation == "threads":
+        said = 'a model that crashes ends the server, which starts again; isolation = "processes" costs it its batch'
+        return Finding("isolation", Verdict.FINE, f"batches run in threads: {said}")
+    if settings.threads_per_slot > 1:
+        text = (
+            "with threads_per_slot above 1 each of the processes opens the models anew: they are in memory once a slot"
+        )
+        return Finding("isolation", Verdict.NOTE, text)
+    return Finding("isolation", Verdict.FINE, "batches run in processes, which share the memory of the models")
 
 
 def _repository(settings: Settings) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from router.agreement import Rules
-from router.contract import Family, Hints, Slot
+from router.contract import Family, Hints, Reason, Slot
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
@@ -26,6 +26,7 @@ from service.breakages import Breakages
 from service.canaries import Canaries
 from service.connections import Connections
 from service.correction import Believe, Correction, believe_at_once
+from service.crash_marker import CrashMarker
 from service.dispatcher import Dispatcher, Observer
 from service.executor_advice import tell_executors
 from service.feedback import Feedback
@@ -76,12 +77,13 @@ class _UnservableError(Exception):
 class Gateway:
     """Loads what the settings name and answers requests until it is drained.
 
-    `policy` stands in for the one that the settings name.
+    `policy` stands in for the one that the settings name. A `marker` knows which variants ended the process before.
     `families` is empty until `phase` is READY. `problems` maps a family that could not be loaded to its fault.
     """
 
-    def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
+    def __init__(self, settings: Settings, policy: Policy | None = None, marker: CrashMarker | None = None) -> None:
         self.settings = settings
+        self._marker = marker
         self._policy = policy or policy_named(settings.policy)
         self.phase = Phase.LOADING
         self.leaving = False
@@ -203,7 +205,7 @@ class Gateway:
         """What drives the scheduler, and those who observe it."""
         # As `self.families`, and the revisions on trial under their hidden names; both change in place.
         settings, families = self.settings, ChainMap(loaded, self.canaries.families)
-        runner, processes = BatchRunner(families), self._processes
+        runner, processes = BatchRunner(families, self._marker), self._processes
         observers: list[Observer] = [Unmasked(self.metrics), Unmasked(self.statistics), Unmasked(self._access_log)]
         observers.append(Unmasked(self.breakages))
         if settings.memory_budget is not None:
@@ -224,7 +226,7 @@ class Gateway:
             slots_of_threads(runner, slot_cores) if processes is None else processes.slots(families, slot_cores),
             observers,
             inline_below_s=settings.inline_below_s if processes is None else 0.0,
-            probe=ThreadProbe(families, self.reader.repository),
+            probe=ThreadProbe(families, self.reader.repository, self._marker),
             told=self.breakages.told,
         )
         if settings.correct_quality:
@@ -244,6 +246,11 @@ class Gateway:
                 compared=self.correction.compared if self.correction is not None else None,
             )
         self.canaries.begin(SpareTime(dispatcher.submit, dispatcher.cancel, self.next_id))
+        for crashed in () if self._marker is None else self._marker.crashed:
+            family = scheduler.families.get(crashed.family)
+            if family is not None and family.revision == crashed.revision:
+                strike = partial(scheduler.strike, family.name, crashed.variant, Reason.CRASHED, crashed.times)
+                dispatcher.tell(strike)
         return dispatcher
 
     async def _load_pinned(self, residency: Residency) -> None:
@@ -281,6 +288,8 @@ class Gateway:
         if not await self.dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._close()
+        if self._marker is not None:
+            self._marker.remove()
         if self.traces is not None:
             await self.traces.close()
         await asyncio.to_thread(self._access_log.close)

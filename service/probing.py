@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from router.contract import Reason, Spell
+from service.crash_marker import CrashMarker
 from service.hidden_families import model_of
 from service.loading import LoadedFamily, sample_rows
 from service.paths import one_line
@@ -18,10 +20,13 @@ logger = logging.getLogger("pareto.quarantine")
 
 
 class ThreadProbe:
-    """Runs a variant on a thread of its own: for faults that a thread survives."""
+    """Runs a variant from a thread of its own. Where models are open in other processes, it breaks none of this one."""
 
-    def __init__(self, families: Mapping[str, LoadedFamily], repository: Repository) -> None:
+    def __init__(
+        self, families: Mapping[str, LoadedFamily], repository: Repository, marker: CrashMarker | None = None
+    ) -> None:
         self._families = families
+        self._marker = marker
         self._repository = repository
         self._kept: dict[str, tuple[str, Sequence[Row]]] = {}
         """Rows by model, with their revision: of those alone that have broken."""
@@ -36,12 +41,18 @@ class ThreadProbe:
             # It was unloaded meanwhile, and is tried when it is loaded.
             return None
         rows = self._rows(loaded, spell)
+        marker = self._marker
+        noted = nullcontext() if marker is None else marker.probing(spell.family, spell.revision, spell.variant)
         try:
-            for batch in (rows[:1], rows) if rows else ():
-                run_variant(loaded, spell.variant, batch)
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is what the probe is for
+            with noted:
+                for batch in (rows[:1], rows) if rows else ():
+                    run_variant(loaded, spell.variant, batch)
+        except Exception as error:
+            fault = fault_of(error)
+            if fault is Reason.EXECUTOR_LOST:
+                raise
             logger.warning("family %s: variant %s still breaks: %s", spell.family, spell.variant, one_line(error))
-            return fault_of(error)
+            return fault
         return None
 
     def _rows(self, loaded: LoadedFamily, spell: Spell) -> Sequence[Row]:

@@ -16,6 +16,7 @@ from time import perf_counter
 import numpy as np
 
 from router.contract import Dispatch, Reason
+from service.crash_marker import CrashMarker
 from service.executors import MakeSlots, SlotEvents
 from service.loading import LoadedFamily
 from service.work import Ran
@@ -78,20 +79,29 @@ def answers_of(
 
 
 class BatchRunner:
-    """Runs dispatches on loaded families; called by slots, holds no state of its own."""
+    """Runs dispatches on loaded families; called by slots, holds no state of its own.
 
-    def __init__(self, families: Mapping[str, LoadedFamily]) -> None:
+    What runs is noted with the `marker`, for who comes after this process if a model ends it.
+    """
+
+    def __init__(self, families: Mapping[str, LoadedFamily], marker: CrashMarker | None = None) -> None:
         self._families = families
+        self._marker = marker
 
     def attempt(self, dispatch: Dispatch, rows: Sequence[Row]) -> tuple[Ran | Exception, float]:
         """What `run` returns or raises, and the seconds it took: whatever a model does, requests get an outcome."""
         outcome: Ran | Exception
+        if self._marker is not None:
+            self._marker.begin(dispatch.slot, dispatch.family, dispatch.revision, dispatch.variant)
         started_s = perf_counter()
         try:
             outcome = self.run(dispatch, rows)
         except Exception as error:  # noqa: BLE001 - onnxruntime raises many unrelated types
             outcome = error
-        return outcome, perf_counter() - started_s
+        ran_s = perf_counter() - started_s
+        if self._marker is not None:
+            self._marker.end(dispatch.slot)
+        return outcome, ran_s
 
     def run(self, dispatch: Dispatch, rows: Sequence[Row]) -> Ran:
         """Labels and probabilities of the rows, in order, and what they leave for a longer path.

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from router.contract import Reason
-from service.processes.host import TEMPLATE_ENDED, End
+from service.processes.host import NO_TEMPLATE, TEMPLATE_ENDED, End
 
 COUNTED = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 """Where the kernel counts how often it ended a process for want of memory: in this container, or else anywhere."""
@@ -21,7 +21,7 @@ class Deaths:
 
     def reason(self, end: End) -> Reason:
         """What the batch failed by that the executor ran."""
-        if end.said == TEMPLATE_ENDED:
+        if end.said in (TEMPLATE_ENDED, NO_TEMPLATE):
             return Reason.EXECUTOR_LOST
         if end.signal == signal.SIGKILL:
             before, self._kills = self._kills, self._count()

@@ -42,7 +42,11 @@ def execute(connection: socket.socket, areas: Sequence[int], models: Mapping[int
             ran_s = perf_counter() - started_s
             text = " ".join(str(error).split())[:500]
             said = {"fault": _fault(error, text).value, "said": f"{type(error).__name__}: {text}"}
-        connection.send(orjson.dumps([number, ran_s, monotonic(), said]))
+        try:
+            connection.send(orjson.dumps([number, ran_s, monotonic(), said]))
+        except BrokenPipeError:
+            # Nobody waits for it any more.
+            return
 
 
 def _fault(error: Exception, text: str) -> Reason:

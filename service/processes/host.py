@@ -38,6 +38,7 @@ LEAST_PAUSE_S, MOST_PAUSE_S, STEADY_S = 0.05, 10.0, 10.0
 
 
 TEMPLATE_ENDED = "ended with the process that opens models"
+NO_TEMPLATE = "could not be made: there was no process that opens models"
 
 
 class End(NamedTuple):
@@ -181,7 +182,7 @@ class Host:
         link = Link(executor, ours, areas)
         with its:
             if not self._send(Fork(executor, core), [its.fileno(), *(area.file for area in areas)]):
-                self._loop.call_soon_threadsafe(self._ended, executor, End("there was no template", 0))
+                self._loop.call_soon_threadsafe(self._ended, executor, End(NO_TEMPLATE, 0))
         return link
 
     def kill(self, executor: int) -> None:

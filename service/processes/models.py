@@ -23,7 +23,7 @@ from variants.runtimes.contract import Tensors
 from variants.runtimes.table import lack_of, shares_tables
 from variants.session import ModelLoadError, Session, SessionOptions
 
-TRIED_WITHIN_S = 30.0
+TRIED_WITHIN_S = 10.0
 """A model that is tried, away from all requests, hangs after so long."""
 
 

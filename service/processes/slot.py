@@ -127,7 +127,12 @@ class SlotProcess:
         if newest is not None and newest.generation >= self._host.generation:
             return
         generation = self._host.generation
-        link = self._host.fork(lambda end: self._ended(executor, end), self._core)
+        try:
+            link = self._host.fork(lambda end: self._ended(executor, end), self._core)
+        except OSError as error:
+            # No files left, say: for now.
+            self._failed_to_begin(f"could not be made: {error.strerror}")
+            return
         executor = self._next = _Executor(link, generation)
         link.connection.setblocking(False)
         self._loop.add_reader(link.connection.fileno(), self._read, executor)
@@ -226,9 +231,12 @@ class SlotProcess:
             if not self._host.is_up:
                 # It is renewed with the template.
                 return
-            logger.error("slot %d: an executor could not begin: it %s", self._index, end.said)
-            self._later = self._loop.call_later(self._pause_s, self._again)
-            self._pause_s = min(2 * self._pause_s, MOST_PAUSE_S)
+            self._failed_to_begin(end.said)
+
+    def _failed_to_begin(self, said: str) -> None:
+        logger.error("slot %d: an executor could not begin: it %s", self._index, said)
+        self._later = self._loop.call_later(self._pause_s, self._again)
+        self._pause_s = min(2 * self._pause_s, MOST_PAUSE_S)
 
     def _again(self) -> None:
         self._later = None

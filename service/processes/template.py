@@ -14,7 +14,7 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Never
@@ -201,7 +201,7 @@ def how_it_ended(status: int) -> str:
     return f"ended with exit code {os.WEXITSTATUS(status)}"
 
 
-def _opened(wanted: Open) -> tuple[Mapping[str, Any], Session | None]:
+def _opened(wanted: Open) -> tuple[dict[str, Any], Session | None]:
     """What is to be said of a model, and the model; none where it cannot be opened."""
     try:
         model = open_session(wanted.path, wanted.options, wanted.tables, wanted.runtime)

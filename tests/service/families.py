@@ -10,10 +10,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from loadtests.handmade import write_family
+from loadtests import handmade
 from variants.repository import Repository
 from variants.sharing import share_weights
 
+ROWS, write_family = handmade.ROWS, handmade.write_family
 WIDTH = 512
 """A product of two square matrices of this size takes some milliseconds."""
 

@@ -1,0 +1,79 @@
+"""A model that ends the serving process: the supervisor starts another one, which knows which variant it was."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from loadtests.handmade import CRASHES, breaking_model, write_family
+from loadtests.isolation_faults import workers
+from loadtests.servers import gateway, running
+from service.crash_marker import Crashed, CrashMarker
+from tests.service.conftest import eventually, sign_body
+from tests.service.families import sign_model
+from variants.repository import Repository
+
+
+def test_what_ran_at_the_end_is_known_to_the_next(tmp_path: Path) -> None:
+    """And how often it has; what had ended is not blamed, and nothing is left for the one after that."""
+    path = tmp_path / "running"
+    for times in (1, 2):
+        marker = CrashMarker(path, slots=2)
+        marker.begin(0, "f", "1", "fine")
+        marker.end(0)
+        marker.begin(1, "f", "1", "bad")
+        assert (Crashed("f", "1", "bad", times),) == CrashMarker(path, slots=2).crashed
+    assert () == CrashMarker(path, slots=2).crashed
+
+
+def test_probes_are_noted_as_well(tmp_path: Path) -> None:
+    """While they run."""
+    marker = CrashMarker(tmp_path / "running", slots=1)
+    with marker.probing("f", "1", "bad"):
+        assert (Crashed("f", "1", "bad", 1),) == CrashMarker(tmp_path / "running", slots=1).crashed
+    assert () == CrashMarker(tmp_path / "running", slots=1).crashed
+
+
+def test_a_file_that_says_nonsense_blames_nobody(tmp_path: Path) -> None:
+    """Torn by the crash, or another version's."""
+    path = tmp_path / "running"
+    path.write_bytes(b"\xff{" * 40_000)
+    assert () == CrashMarker(path, slots=1).crashed
+    marker = CrashMarker(path, slots=1)
+    marker.begin(0, "f", "1", "bad")
+    assert (Crashed("f", "1", "bad", 1),) == CrashMarker(path, slots=1).crashed
+
+
+def test_many_crashes_fit(tmp_path: Path) -> None:
+    """The last ones are remembered."""
+    path = tmp_path / "running"
+    for number in range(600):
+        CrashMarker(path, slots=1).begin(0, "family", "revision", f"variant-{number}")
+    (crashed,) = CrashMarker(path, slots=1).crashed
+    assert Crashed("family", "revision", "variant-599", 1) == crashed
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the model breaks as it does on x86")
+def test_the_process_is_started_again_and_the_variant_waits(tmp_path: Path) -> None:
+    """The request fails with its connection; the next process begins with the variant in quarantine, and serves."""
+    write_family(Repository(tmp_path), "pair", {"plain": (sign_model(), 0.8), "best": (breaking_model(), 0.9)})
+    settings = {"PARETO_POLICY": "most-accurate", "PARETO_SLOTS": "1"}
+    with running(gateway(tmp_path, settings)) as server, httpx.Client(base_url=server.url, timeout=30.0) as client:
+        assert 200 == client.post("/v2/models/pair/infer", json=sign_body(1.0)).status_code
+        before = workers(server)
+        with pytest.raises(httpx.TransportError):
+            client.post("/v2/models/pair/infer", json=sign_body(CRASHES[0], second=CRASHES[1]))
+
+        def serves() -> bool:
+            try:
+                return client.post("/v2/models/pair/infer", json=sign_body(1.0)).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        eventually(serves, "another process serves")
+        assert before != workers(server)
+        said = 'pareto_variant_faults_total{model="pair",reason="crashed",variant="best"} 1.0'
+        assert said in client.get("/metrics").text
