@@ -11,6 +11,7 @@ import errno
 import select
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -145,17 +146,13 @@ class Connections:
         self._resolve()
         # Taken in turn, as a resolver would hand them out.
         self._places.append(self._places.pop(0))
-        trouble = NoAnswerError("no connection")
+        troubles: list[OSError] = []
         for family, place in self._places.copy():
             try:
                 return self._opened(family, place)
-            except TimeoutError:
-                trouble = NoAnswerError("connecting took too long")
             except OSError as error:
-                if error.errno in _OUT_OF_SOCKETS:
-                    raise NoSocketError(f"no socket: {errno.errorcode[error.errno]}") from None
-                trouble = NoAnswerError("no connection")
-        raise trouble
+                troubles.append(error)
+        raise _why(troubles)
 
     def _opened(self, family: socket.AddressFamily, place: tuple[Any, ...]) -> _Connection:
         opened = socket.socket(family, socket.SOCK_STREAM)
@@ -180,11 +177,21 @@ class Connections:
             return
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            if error.errno in _OUT_OF_SOCKETS:
-                raise NoSocketError(f"no socket: {errno.errorcode[error.errno]}") from None
+        except OSError:
             raise NoAnswerError("name not found") from None
         self._places = [(family, place) for family, _, _, _, place in found]
+
+
+def _why(troubles: Sequence[OSError]) -> NoAnswerError:
+    """Why there is no connection to any place of a name.
+
+    Where only some of them have no socket, the machine does not speak their family of addresses: `localhost` may be
+    `::1` too.
+    """
+    if all(trouble.errno in _OUT_OF_SOCKETS for trouble in troubles):
+        return NoSocketError("no socket")
+    took_too_long = any(isinstance(trouble, TimeoutError) for trouble in troubles)
+    return NoAnswerError("connecting took too long" if took_too_long else "no connection")
 
 
 class _Connection:

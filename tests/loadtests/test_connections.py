@@ -130,6 +130,20 @@ def test_a_machine_without_sockets_is_not_the_gateways_fault(
     assert kind is caught.type
 
 
+def test_an_address_that_the_machine_does_not_speak_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`localhost` may be `::1` where there is no IPv6: the other address counts, whatever becomes of it."""
+    places = [(socket.AF_INET6, ("::1", 9, 0, 0)), (socket.AF_INET, ("127.0.0.1", 9))]
+    numbers = {"::1": errno.EADDRNOTAVAIL, "127.0.0.1": errno.ECONNREFUSED}
+
+    def connect(self: socket.socket, place: tuple[str, int]) -> None:
+        raise OSError(numbers[place[0]], "scripted")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    connections = Connections("http://localhost:9")
+    connections._places = list(places)
+    assert ["no connection"] * 2 == outcomes(lambda: connections.exchange(REQUEST), 2)
+
+
 def test_a_server_that_falls_silent_has_not_answered() -> None:
     """Also in the middle of its answer."""
     with scripted([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", b""]) as server:
