@@ -194,19 +194,23 @@ class Worker:
         self._observe = observe
         self._station: Station | None = None
         self._run = 0
+        self._trouble = "no cargo has come"
         for kind, listener in ((CARGO, self._load), (PLAN, self._take), (GO, self._go), (STOP, self._stop)):
             runner.register_message(kind, listener)
 
     def _load(self, msg: Message, **_: Any) -> None:
         observe = self._observe if msg.data["observed"] else None
-        self._station = Station(Cargo.unpack(msg.data["cargo"]), observe)
+        try:
+            self._station = Station(Cargo.unpack(msg.data["cargo"]), observe)
+        except Exception as error:  # noqa: BLE001 - told to the master when it sends a plan
+            self._trouble = _said(error)
 
     def _take(self, msg: Message, **_: Any) -> None:
         self._run = msg.data["run"]
         try:
             self._loaded_station().accept(Plan.unpack(msg.data["plan"]))
         except Exception as error:  # noqa: BLE001 - told to the master, who ends the run
-            self._say(FAILED, self._run, why=f"{type(error).__name__}: {error}")
+            self._say(FAILED, self._run, why=_said(error))
         else:
             self._say(READY, self._run)
 
@@ -220,15 +224,20 @@ class Worker:
             part = self._loaded_station().run(lead_s, lambda counts: self._say(COUNTS, run, counts=counts))
             self._say(PART, run, part=part.pack())
         except Exception as error:  # noqa: BLE001 - told to the master, who ends the run
-            self._say(FAILED, run, why=f"{type(error).__name__}: {error}")
+            self._say(FAILED, run, why=_said(error))
 
     def _stop(self, **_: Any) -> None:
         if self._station is not None:
             self._station.stop()
 
     def _loaded_station(self) -> Station:
-        assert self._station is not None, "the master sends the cargo first"
+        if self._station is None:
+            raise WorkersError(self._trouble)
         return self._station
 
     def _say(self, kind: str, run: int, **values: Any) -> None:
         self._runner.send_message(kind, {"run": run, **values})
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, WorkersError) else f"{type(error).__name__}: {error}"

@@ -123,7 +123,7 @@ def test_a_worker_that_joins_later_sends_its_share(server: Scripted) -> None:
     [
         (workers.READY, "2 of 2 workers are not ready"),
         (workers.PART, "2 of 2 workers are not done"),
-        (workers.CARGO, "worker 0 failed: AssertionError: the master sends the cargo first"),
+        (workers.CARGO, "worker 0 failed: no cargo has come"),
     ],
 )
 def test_nobody_waits_for_ever(server: Scripted, monkeypatch: pytest.MonkeyPatch, deaf: str, says: str) -> None:
@@ -134,6 +134,15 @@ def test_nobody_waits_for_ever(server: Scripted, monkeypatch: pytest.MonkeyPatch
     master.accept(plan())
     with pytest.raises(WorkersError, match=says):
         master.run(lambda counts: None)
+
+
+def test_a_worker_that_cannot_load_says_why(server: Scripted) -> None:
+    """Also where it fails before there is a plan."""
+    line, _ = together(server, 1)
+    broken = Workers(line, cargo("http://[broken"), observed=False)  # type: ignore[arg-type]  # as above
+    broken.accept(plan())
+    with pytest.raises(WorkersError, match="worker 0 failed: ValueError: Invalid IPv6 URL"):
+        broken.run(lambda counts: None)
 
 
 def test_without_workers_there_is_no_run(server: Scripted) -> None:
