@@ -29,10 +29,11 @@ from loadtests.handmade import CRASHES, HANGS, breaking_model, sound_model, writ
 from loadtests.report import write_json
 from router.contract import Reason
 from router.quarantine import SLOW
-from service.supervision import WORKER
 from variants.fingerprint import machine_fingerprint
 from variants.repository import Repository
 
+WORKER = "_bentoml_impl.worker"
+"""In the command line of the process that serves."""
 SOUND = (1.0, 0.0, 0.0, 0.0)
 BREAKS, SAVES = "breaks", "saves"
 """The better variant, and the one that answers in its place."""

@@ -26,6 +26,8 @@ logger = logging.getLogger("pareto.quarantine")
 RECORD_BYTES = 256
 COUNTS_BYTES = 16 * 1024
 """For the crashes of each variant so far; those that do not fit are forgotten, the oldest first."""
+MOST_KNOWN = 4096
+"""Records that are kept ready to be written: revisions come and go."""
 PROBES = 8
 """Probes that may run at a time; of more, the last ones are noted."""
 
@@ -79,6 +81,8 @@ class CrashMarker:
         key = (family, revision, variant)
         record = self._records.get(key)
         if record is None:
+            if len(self._records) >= MOST_KNOWN:
+                self._records.clear()
             record = json.dumps(key).encode().ljust(RECORD_BYTES, b"\0")[:RECORD_BYTES]
             self._records[key] = record
         at = COUNTS_BYTES + slot * RECORD_BYTES

@@ -288,8 +288,6 @@ class Gateway:
         if not await self.dispatcher.drained(self.settings.drain_s):
             logger.error("drain: requests left after %.1f s are failed", self.settings.drain_s)
         self._close()
-        if self._marker is not None:
-            self._marker.remove()
         if self.traces is not None:
             await self.traces.close()
         await asyncio.to_thread(self._access_log.close)
@@ -317,6 +315,8 @@ class Gateway:
             self.residency.stop()
         if self._processes is not None:
             self._processes.stop()
+        if self._marker is not None:
+            self._marker.remove()
 
     def for_spare_time(self, family: str) -> Family | None:
         """A family as work in spare time may ask it; none while its requests are held."""

@@ -167,6 +167,10 @@ def test_settings_travel_through_the_environment(settings: Settings) -> None:
             "lame_duck_s: 20 s and drain_s, 10 s, are more than 25 s: then the replica is killed",
         ),
         (
+            "isolation = 'processes'\nmemory_budget = '1GiB'",
+            "isolation: `processes` keep no memory_budget yet; leave one of the two out",
+        ),
+        (
             "prometheus_short_s = 7200",
             "prometheus_short_s: 7200 is longer than prometheus_long_s",
         ),

@@ -143,10 +143,15 @@ class Host:
         """
         number = next(self._numbers)
         wanted = Open(number, path, options, tuple(tables), runtime, self.careful)
-        said = self._ask(number, wanted)
-        if "error" in said:
-            raise ModelLoadError(said["error"])
+        # Before it is open: a template that is started meanwhile opens it as well.
         self._open[number] = wanted
+        try:
+            said = self._ask(number, wanted)
+            if "error" in said:
+                raise ModelLoadError(said["error"])
+        except ModelLoadError:
+            self._open.pop(number, None)
+            raise
         self._taken_over()
         return number, said
 

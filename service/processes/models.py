@@ -18,7 +18,7 @@ from service.processes.host import End, Host, Link
 from service.processes.messages import MOST_BYTES, READY
 from service.runner import ModelFaultError
 from variants.manifest import ModelFile
-from variants.revision import RevisionFolder
+from variants.repository import RevisionFolder
 from variants.runtimes.contract import Tensors
 from variants.runtimes.table import lack_of, shares_tables
 from variants.session import ModelLoadError, Session, SessionOptions

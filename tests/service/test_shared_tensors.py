@@ -1,0 +1,107 @@
+"""Arrays in memory that two processes share, and how the end of an executor is judged."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from router.contract import Reason
+from service.processes.deaths import Deaths
+from service.processes.host import NO_TEMPLATE, TEMPLATE_ENDED, End
+from service.processes.tensors import Area, TensorError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there is shared memory without a name")
+
+TYPES = st.sampled_from(["<f4", "<f8", "<f2", "<i8", "<i4", "|u1", "|b1"])
+
+
+SHAPES = arrays.array_shapes(min_dims=0, min_side=0)
+TENSORS = st.dictionaries(st.text(max_size=8), TYPES.flatmap(lambda kind: arrays.arrays(kind, SHAPES)), max_size=3)
+
+
+@given(TENSORS)
+def test_what_one_writes_the_other_reads(tensors: dict[str, np.ndarray[Any, Any]]) -> None:
+    """Whatever numbers, of whatever shape, however often the memory has to grow."""
+    one = Area.make()
+    other = Area(os.dup(one.file))
+    for times in (1, 200):
+        grown = {name: np.repeat(array[np.newaxis], times, axis=0) for name, array in tensors.items()}
+        found = other.read(one.write(grown))
+        assert list(grown) == list(found)
+        for name, array in grown.items():
+            np.testing.assert_array_equal(array, found[name])
+    del found
+    one.close()
+    other.close()
+
+
+def test_what_are_no_numbers_is_refused() -> None:
+    """Text and objects do not lie in memory as they are."""
+    area = Area.make()
+    with pytest.raises(TensorError, match="label: object is not a type of numbers"):
+        area.write({"label": np.array([b"yes"], object)})
+    area.close()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ["x", "<f4", [1 << 40], 0],
+        ["x", "<f4", [4], 1 << 30],
+        ["x", "<f4", [4], -4],
+        ["x", "<f4", [-1], 0],
+        ["x", "<f4", [1.5], 0],
+        ["x", "|O", [1], 0],
+        ["x", "nonsense", [1], 0],
+        [1, "<f4", [1], 0],
+        ["x", "<f4"],
+        "x",
+    ],
+)
+def test_what_a_broken_executor_says_is_not_believed(told: Any) -> None:
+    """No place beyond the end, no type that points elsewhere."""
+    area = Area.make()
+    area.write({"x": np.ones(4, np.float32)})
+    with pytest.raises(TensorError):
+        area.read([told])
+    area.close()
+
+
+def test_nobody_makes_it_smaller() -> None:
+    """Else the other side would fault where it reads."""
+    area = Area.make()
+    area.write({"x": np.ones(4, np.float32)})
+    with pytest.raises(OSError, match="not permitted"):
+        os.ftruncate(area.file, 0)
+    area.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "kills", "reason"),
+    [
+        (End("was killed by SIGABRT", signal.SIGABRT), 0, Reason.CRASHED),
+        (End("ended with exit code 1", 0), 0, Reason.CRASHED),
+        (End("was killed by SIGKILL", signal.SIGKILL), 0, Reason.CRASHED),
+        (End("was killed by SIGKILL", signal.SIGKILL), 1, Reason.OUT_OF_MEMORY),
+        (End("was killed by SIGABRT", signal.SIGABRT), 1, Reason.CRASHED),
+        (End(TEMPLATE_ENDED, 0), 1, Reason.EXECUTOR_LOST),
+        (End(NO_TEMPLATE, 0), 0, Reason.EXECUTOR_LOST),
+    ],
+)
+def test_the_out_of_memory_killer_is_told_from_others(tmp_path: Path, end: End, kills: int, reason: Reason) -> None:
+    """By the kernel's count of its own kills, which has gone up since."""
+    counted = tmp_path / "memory.events"
+    counted.write_text("oom 3\noom_kill 7\noom_group_kill 0\n", encoding="utf-8")
+    deaths = Deaths((tmp_path / "missing", counted))
+    counted.write_text(f"oom 3\noom_kill {7 + kills}\noom_group_kill 0\n", encoding="utf-8")
+    assert reason == deaths.reason(end)
+    if kills and reason is Reason.OUT_OF_MEMORY:
+        assert Reason.CRASHED == deaths.reason(end)
