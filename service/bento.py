@@ -29,6 +29,7 @@ from service.key_file import holds_plain_secrets_for_all, read_keys
 from service.logs import configure_logs
 from service.native import NativeApi, bind
 from service.ports import occupant
+from service.respawn import look_often
 from service.settings import Settings
 from service.tls import check_certificate
 
@@ -92,6 +93,12 @@ class Api(NativeApi):
         options = "`host`", "`grpc_port`"
         if SETTINGS.grpc_port is not None and (taken := occupant(SETTINGS.host, SETTINGS.grpc_port, options)):
             sys.exit(f"pareto: {taken}")
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]  # BentoML's decorator has no types
+    @staticmethod
+    def look_often() -> None:
+        """Have BentoML's supervisor notice soon that the process that serves has ended."""
+        look_often()
 
 
 svc = GatewayService(

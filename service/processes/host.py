@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +22,8 @@ import orjson
 
 from service.processes.messages import MOST_BYTES, Close, Fork, Kill, Open, ToTemplate, pair
 from service.processes.tensors import Area
-from variants.session import ModelLoadError
+from variants.session import ModelLoadError, SessionOptions
+from variants.shared_parts import TableFile
 
 logger = logging.getLogger("pareto.executors")
 
@@ -135,7 +136,9 @@ class Host:
         self._forget_template()
         self._fail_waiting("the gateway ends")
 
-    def open(self, path: Path, options: Any, tables: Any, runtime: str) -> tuple[int, dict[str, Any]]:
+    def open(
+        self, path: Path, options: SessionOptions, tables: Sequence[TableFile], runtime: str
+    ) -> tuple[int, dict[str, Any]]:
         """Have a model opened; returns its number, and what the template says of it. Called on any other thread.
 
         Raises `ModelLoadError` where that fails. Then all slots have executors that have it, but for those that need
@@ -225,7 +228,10 @@ class Host:
 
     def _taken_over(self) -> None:
         """Wait, on another thread, until the executors of all slots are of the generation that begins by this."""
-        asyncio.run_coroutine_threadsafe(self._renew_all(), self._loop).result()
+        renewed = asyncio.run_coroutine_threadsafe(self._renew_all(), self._loop)
+        with suppress(TimeoutError):
+            # Longer where the event loop is about to end, and nobody waits any more.
+            renewed.result(2 * TAKEN_OVER_WITHIN_S)
 
     async def _renew_all(self) -> None:
         self.generation += 1

@@ -147,3 +147,15 @@ def test_a_gateway_that_is_asked_to_end_answers_first(repository: Repository) ->
         assert 200 == ask(client, "pair", SOUND).status_code
         assert executor.is_running()
     executor.wait(10.0)
+
+
+def test_models_with_threads_of_their_own_are_opened_by_each_executor(repository: Repository) -> None:
+    """They do not survive a fork. An executor that takes the place of another opens them, too."""
+    settings = Settings(
+        models=repository.root, policy="most-accurate", slots=1, threads_per_slot=2, isolation="processes", hang_s=0.2
+    )
+    with serving(settings) as client:
+        for row, variant in ((SOUND, "best"), (CRASHES, "plain"), (HANGS, "plain")):
+            sound_again(client, "pair", "best")
+            answer = ask(client, "pair", row)
+            assert (200, variant) == (answer.status_code, answer.headers["x-variant"])
