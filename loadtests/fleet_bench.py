@@ -50,6 +50,7 @@ SLOW_S = 0.001
 CALIBRATION_LOAD = 0.6
 """Of what a slot answers one by one."""
 LOADS = (0.4, 0.6, 0.8)
+"""Of what the cores bear with the cheapest variant, one row at a time."""
 STEPS = (0.7, 0.85, 1.0, 1.15, 1.3)
 """Rates that are measured, over the predicted capacity."""
 
@@ -58,7 +59,7 @@ STEPS = (0.7, 0.85, 1.0, 1.15, 1.3)
 class Turn:
     """What became of one load behind HAProxy, and of the same requests sent directly to replicas at random."""
 
-    load: float
+    rate: float
     balanced: Score
     direct: Score
 
@@ -105,21 +106,21 @@ class Bench:
             runs.append(Pinned(variant, part, live, loop_s, ways_s[np.isfinite(ways_s)]))
         return calibrate(runs, self.family, self.samples, slots=1)
 
-    def turns(self, capacity: float) -> list[Turn]:
-        """Each load in turns, behind HAProxy first or second."""
+    def turns(self, rates: Sequence[float]) -> list[Turn]:
+        """Each rate in turns, behind HAProxy first or second."""
         found = []
         for number in range(self._options.rounds):
-            for share in LOADS:
-                workload = self._draw(share * capacity, 100 + number)
+            for rate in rates:
+                workload = self._draw(rate, 100 + number)
                 both = {
                     "balanced": np.zeros(len(workload), dtype=np.int64),
                     "direct": self._at_random(len(workload), number),
                 }
                 order = list(both) if number % 2 == 0 else list(both)[::-1]
                 scores = {name: self._score(workload, both[name]) for name in order}
-                found.append(Turn(share, scores["balanced"], scores["direct"]))
+                found.append(Turn(rate, scores["balanced"], scores["direct"]))
                 _say(
-                    f"round {number + 1}, {share:.0%} of {capacity:.0f}/s: in time {scores['balanced'].attainment:.2%} "
+                    f"round {number + 1}, {rate:.0f}/s: in time {scores['balanced'].attainment:.2%} "
                     f"balanced, {scores['direct'].attainment:.2%} one by one"
                 )
         return found
@@ -207,14 +208,14 @@ def _run(options: argparse.Namespace) -> None:
             with fleet(options.models, REPLICAS, {**environment, "PARETO_SLOTS": "1"}) as running:
                 bench = Bench(options, running, generator, family, samples)
                 cheapest = family.variants[family.ladder[0]].name
-                # What cores or replicas bear, whatever there is less of.
+                # Of cores and replicas, the fewer are the limit.
                 full = min(REPLICAS, len(_cores())) * capacity_per_s(family, samples, cheapest)
                 if "balance" in options.parts:
-                    turns = bench.turns(full)
+                    turns = bench.turns(options.rates or [share * full for share in LOADS])
                     context["turns"] = [asdict(turn) for turn in turns]
                     _say(_balance(turns))
                 if "ends" in options.parts:
-                    context["ends"] = ended(running, samples, 0.3 * full)
+                    context["ends"] = ended(running, samples, cheapest)
                     _say(told(context["ends"]))
                 context["faults"] = [*context.get("faults", ()), *bench.faults]
     for fault in dict.fromkeys(context["faults"]):
@@ -255,18 +256,23 @@ def _capacities(bench: Bench, options: argparse.Namespace, predictor: Predictor)
             f"({min(own):.0f}-{max(own):.0f}), predicted {capacity:.0f}/s: {capacity / fmean(own) - 1.0:+.1%}"
         )
     machine = asdict(predictor.machine)
-    return {"slo_s": bench.slo_s, "simulated_machine": machine, "predicted": predicted, "measured": found}
+    return {
+        "slo_s": bench.slo_s,
+        "simulated_machine": machine,
+        "predicted": {str(count): rate for count, rate in predicted.items()},
+        "measured": found,
+    }
 
 
 def _balance(turns: Sequence[Turn]) -> str:
     lines = []
-    for share in LOADS:
-        own = [turn for turn in turns if turn.load == share]
+    for rate in dict.fromkeys(turn.rate for turn in turns):
+        own = [turn for turn in turns if turn.rate == rate]
         differences = [(turn.balanced.attainment - turn.direct.attainment) * 100.0 for turn in own]
         right = [(turn.balanced.effective_accuracy - turn.direct.effective_accuracy) * 100.0 for turn in own]
         in_time, correct = mean_difference([differences]), mean_difference([right])
         lines.append(
-            f"{share:.0%} of capacity: in time {fmean(turn.balanced.attainment for turn in own):.2%} behind HAProxy, "
+            f"{rate:.0f}/s: in time {fmean(turn.balanced.attainment for turn in own):.2%} behind HAProxy, "
             f"{fmean(turn.direct.attainment for turn in own):.2%} one by one: {in_time.mean:+.2f} points "
             f"[{in_time.low:+.2f}, {in_time.high:+.2f}]; correct in time {correct.mean:+.2f} "
             f"[{correct.low:+.2f}, {correct.high:+.2f}]; p99 {fmean(turn.balanced.p99_s for turn in own) * 1e3:.1f} "
@@ -287,6 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--variants", nargs="*", help="loaded; by default those that take a millisecond or more")
     parser.add_argument("--policy", default="casc")
     parser.add_argument("--slo-ms", type=float, help="default: ten times a row of the best variant")
+    parser.add_argument("--rates", type=float, nargs="+", help="of the whole fleet, requests a second")
     parser.add_argument("--attainment", type=float, default=0.95, help="that defines capacity (default 0.95)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load (default 4)")

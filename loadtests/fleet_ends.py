@@ -10,12 +10,14 @@ from loadtests.fleet_load import load
 from loadtests.samples import Samples
 from loadtests.servers import ServerError
 
+RATE = 100.0
+"""Requests a second: what is asked is what becomes of each, not how many there can be."""
 PATIENT_S = 20.0
 """The SLO: nobody is refused for want of time."""
 
 
-def ended(running: Fleet, samples: Samples, rate: float) -> dict[str, dict[str, int]]:
-    """A replica killed, one drained and back, and all restarted one after the other: what became of the requests."""
+def ended(running: Fleet, samples: Samples, variant: str) -> dict[str, dict[str, int]]:
+    """A replica killed, one drained and back, all restarted in turn: what became of requests for this variant."""
     found = {}
 
     def killed() -> None:
@@ -33,10 +35,10 @@ def ended(running: Fleet, samples: Samples, rate: float) -> dict[str, dict[str, 
             running.wait_for(UP, replica)
 
     one, all_of_them = partial(restarted, slice(1)), partial(restarted, slice(None))
-    for name, happening in (("killed", killed), ("drained", one), ("restarted one by one", all_of_them)):
+    for name, happening in (("killed", killed), ("drained", one), ("restarted in turn", all_of_them)):
         running.wait_for(UP)
         before = running.front.counted()
-        with load(running, samples, name, rate, PATIENT_S) as sent:
+        with load(running, samples, f"{name.split()[0]}-", RATE, PATIENT_S, variant) as sent:
             happening()
         counted = running.front.counted().since(before)
         statuses = list(sent.statuses.values())

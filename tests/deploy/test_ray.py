@@ -20,10 +20,12 @@ from tests.service.families import sign_model, write_family
 from variants.repository import Repository
 
 REPLICAS = 2
-CALLERS = 3
+CALLERS = 6
+ROWS = 6
+"""Of a request, some hundred milliseconds: callers wait in both replicas nearly always, so who is killed holds some."""
 ATTEMPTS = 50
 PAUSE_S = 0.02
-QUICK, SLOW = (f"/v2/models/sign/versions/{name}/infer" for name in ("quick", "slow"))
+SLOW = "/v2/models/sign/versions/slow/infer"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ class Callers:
             caller.result()
 
     def _call(self, caller: int) -> None:
-        with httpx.Client(timeout=10.0) as client:
+        with httpx.Client(timeout=30.0) as client:
             number = 0
             while not self._stop.wait(PAUSE_S):
                 name = f"call-{caller}-{number}"
@@ -83,7 +85,7 @@ class Callers:
     def _ask(self, client: httpx.Client, name: str, turn: int) -> bool:
         proxy = self._proxies[turn % len(self._proxies)]
         try:
-            answer = client.post(f"{proxy}{QUICK}", json=sign_body(1.0), headers={"x-request-id": name})
+            answer = client.post(f"{proxy}{SLOW}", json=sign_body(*[1.0] * ROWS), headers=_headers(name))
         except (httpx.ConnectError, httpx.ConnectTimeout):
             return False
         except httpx.TransportError as error:
@@ -97,27 +99,23 @@ class Callers:
 def test_a_killed_node_takes_no_request_and_no_replica_with_it(ray: Cluster) -> None:
     """Replicas are spread; a node is killed under load: who tries again sees no error, and two replicas serve again."""
     assert [1, 1] == [ray.replicas(node) for node in ray.nodes]
-    before = ray.answered().keys()
     callers = Callers(ray.proxies)
     try:
-        wait_until(lambda: len(callers.answered) > 100, "requests flow", ray.serving)
+        wait_until(lambda: len(callers.answered) > 2 * CALLERS, "requests flow", ray.serving)
+        before = _answering(ray)
         ray.nodes[0].kill()
         wait_until(lambda: ray.replicas(ray.nodes[1]) == REPLICAS, "the other node has both replicas", ray.serving)
-        wait_until(
-            lambda: bool({name for name, ids in ray.answered().items() if ids} - before),
-            "the new one answers",
-            ray.serving,
-        )
+        wait_until(lambda: bool(_answering(ray) - before), "the new one answers", ray.serving)
     finally:
         callers.stop()
     assert [] == callers.given_up
-    assert 0 < callers.broken.total() <= CALLERS, callers.broken
+    assert callers.broken.total() <= CALLERS, callers.broken
     assert set(callers.answered) <= {name for names in ray.answered().values() for name in names}
 
 
 def test_what_was_accepted_is_answered_before_replicas_end(ray: Cluster) -> None:
     """Whoever waits when the application is deleted gets an answer, and the replicas end."""
-    rows, names = 4, [f"last-{number}" for number in range(2 * REPLICAS)]
+    rows, names = 2 * ROWS, [f"last-{number}" for number in range(2 * REPLICAS)]
     with ray.operator() as delete, ThreadPoolExecutor(len(names)) as pool:
         answers = [pool.submit(_ask_slowly, ray.proxies[0], name, rows) for name in names]
         wait_until(lambda: _unfinished(ray.proxies[0]) > 0, "requests are accepted", ray.serving)
@@ -126,9 +124,19 @@ def test_what_was_accepted_is_answered_before_replicas_end(ray: Cluster) -> None
     wait_until(lambda: ray.count() == 0, "the replicas have ended", ray.head)
 
 
+def _answering(ray: Cluster) -> set[str]:
+    """The logs of the replicas that have answered something."""
+    return {name for name, ids in ray.answered().items() if ids}
+
+
 def _ask_slowly(proxy: str, name: str, rows: int) -> int:
-    headers = {"x-request-id": name, "x-gateway-inference-objective": "batch"}
-    return httpx.post(f"{proxy}{SLOW}", json=sign_body(*[1.0] * rows), headers=headers, timeout=60.0).status_code
+    body = sign_body(*[1.0] * rows)
+    return httpx.post(f"{proxy}{SLOW}", json=body, headers=_headers(name), timeout=60.0).status_code
+
+
+def _headers(name: str) -> dict[str, str]:
+    """Of a request that has this id and no SLO: a busy machine refuses it not."""
+    return {"x-request-id": name, "x-gateway-inference-objective": "batch"}
 
 
 def _unfinished(proxy: str) -> float:
