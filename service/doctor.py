@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 
+import onnxruntime
 import psutil
 
 from service.admin_access import is_loopback
@@ -60,8 +61,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     yield Finding("python", Verdict.FINE, platform.python_version())
-    for name in ("onnxruntime", "bentoml"):
-        yield Finding(name, Verdict.FINE, version(name))
+    # `onnxruntime` may be imported from the package `onnxruntime-gpu`.
+    yield Finding("onnxruntime", Verdict.FINE, onnxruntime.__version__)
+    yield Finding("bentoml", Verdict.FINE, version("bentoml"))
     try:
         yield Finding("torch", Verdict.FINE, version("torch"))
     except PackageNotFoundError:
@@ -173,7 +175,7 @@ def _runtimes(folders: Sequence[RevisionFolder], settings: Settings) -> Iterator
         else:
             build = f"no family has variants for it that were timed here: `pareto build NAME --runtimes {name}`"
             yield Finding(
-                "runtime", Verdict.FINE, f"{name} ({runtime.package} {version(runtime.package)}): {gains or build}"
+                "runtime", Verdict.FINE, f"{name} ({runtime.package} {runtime.version or '?'}): {gains or build}"
             )
 
 

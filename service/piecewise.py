@@ -24,7 +24,7 @@ from variants.manifest import ModelFile
 from variants.preparation import Row
 from variants.profiles import load_profile
 from variants.repository import Repository, RepositoryError
-from variants.runtimes.table import shares_tables
+from variants.runtimes.table import copies_of, shares_tables
 from variants.session import ModelLoadError, Session, SessionOptions
 from variants.tables import tables_bytes
 
@@ -102,7 +102,8 @@ class PiecewiseFamily:
                 least = self._folder.size_bytes(file.path) - sum(shared.values())
                 key = f"{self.name}/{file.key}"
                 self._least[key] = least
-                self.bytes[key] = max(tables[table].memory_bytes - sum(shared.values()), least)
+                taken = tables[table].memory_bytes * copies_of(file.runtime, options.slots)
+                self.bytes[key] = max(taken - sum(shared.values()), least)
                 self.bytes |= shared
         self._tokenizer = tokenizer_name(self._folder)
         if self._tokenizer is not None:

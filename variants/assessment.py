@@ -33,7 +33,7 @@ class MadeVariant:
 
     `stages` has, in order, the files of a chain that was seen to answer bit for bit as the whole graph; it is empty
     where there is no such chain. `counterpart` is the name of the exit that it is the separately trained form of, if it
-    is one. `runtime` is what all its files are opened by.
+    is one. `runtime` is what all its files are opened by, for rows of up to `longest` tokens.
     """
 
     name: str
@@ -42,10 +42,12 @@ class MadeVariant:
     notes: str = ""
     counterpart: str = ""
     runtime: str = ONNXRUNTIME
+    longest: int | None = None
 
     def open(self, file: Path, slots: int = 1) -> Session:
         """Open one of its files. Raises `ModelLoadError`."""
-        return open_session(file, SessionOptions(slots=slots), runtime=self.runtime)
+        options = SessionOptions(slots=slots, longest=self.longest)
+        return open_session(file, options, runtime=self.runtime)
 
     def path(self, slots: int = 1) -> list[Session]:
         """Open its stages or, where it has none, its whole graph. Raises `ModelLoadError`."""

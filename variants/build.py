@@ -16,11 +16,11 @@ from __future__ import annotations
 import datetime
 import tempfile
 from collections.abc import Mapping, Sequence, Set
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -111,7 +111,7 @@ class _Build:
         self._created = datetime.datetime.now(datetime.UTC)
         self._revision = revision_name(self._created)
         self._moved = NOTHING_MOVED
-        self._facts: dict[str, str | float] = {"seed": float(self._spec.seed), "onnxruntime": version("onnxruntime")}
+        self._facts: dict[str, str | float] = {"seed": float(self._spec.seed), "onnxruntime": onnxruntime.__version__}
 
     def run(self, repository: Repository, profile_mode: ProfileMode) -> RevisionFolder:
         self._progress.begin(BuildStage.DATA)

@@ -31,7 +31,8 @@ class VariantTable(_Frozen):
 
     `samples[c][i]` counts the measurements behind them. `p99_s[c][i]` is the 99th percentile, None where there are too
     few samples to know it; profiles of older versions have none. `load_s` is how long the model takes to open,
-    `memory_bytes` how much resident memory it takes alone, at least the size of its file and what that shares.
+    `memory_bytes` how much resident memory it takes alone with one slot, at least the size of its file and what that
+    shares (`variants.runtimes.table.copies_of`).
     """
 
     batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import psutil
+
 from variants.fingerprint import machine_fingerprint
 from variants.manifest import FamilyManifest, ModelFile
 from variants.preparation import LOGITS, Preparer, Row, open_preparation
@@ -21,6 +23,8 @@ from variants.profiles import (
     to_router_family,
 )
 from variants.revision import RevisionFolder
+from variants.runtimes.defaults import unusable
+from variants.runtimes.table import RUNTIMES
 from variants.session import Session, SessionOptions, open_file
 from variants.stages import State, collate_states, cut_states, run_stages
 from variants.timing import (
@@ -63,32 +67,44 @@ def profile_family(
     progress: Progress | None = None,
     options: SessionOptions | None = None,
 ) -> FamilyProfile:
-    """Measure variants of a revision, by default all, and the stages of their chains; nothing is stored.
+    """Measure variants of a revision, by default all that can be opened here, and the stages of their chains.
 
+    Nothing is stored.
     Quick takes a few seconds, full up to some minutes. Raises `RepositoryError` where the samples or the tokenizer
     cannot be read, `ModelLoadError` where a model cannot be opened, `KeyError` where there is no such variant.
     """
-    # Where there are several slots, some runtimes compute on threads of their own, whose time nobody could read.
+    # Where there are several slots, OpenVINO computes on threads of its own, whose time nobody could read. What the
+    # slots do to each other is observed while serving.
     options = replace(options or SessionOptions(), slots=1)
     manifest = folder.manifest
-    names = tuple(variant.name for variant in manifest.variants) if variants is None else tuple(variants)
+    if variants is None:
+        missing = unusable(manifest)
+        variants = [variant.name for variant in manifest.variants if variant.name not in missing]
+    names = tuple(variants)
     preparer = open_preparation(folder)
     rows = rows_by_class(folder, preparer)
     chains = longest_chains(manifest.variant(name).stages for name in names)
     files = {name: manifest.variant(name).model for name in names}
     stage_files = {s.name: s.model for s in manifest.stages if any(s.name in chain for chain in chains)}
-    wholes = {name: open_file(folder, file, options) for name, file in files.items()}
-    stages = {name: open_file(folder, file, options) for name, file in stage_files.items()}
-    paths = [{name: batch_work(session, preparer, _temperature(manifest, name))} for name, session in wholes.items()]
-    paths += [_chain_works({name: stages[name] for name in chain}, preparer) for chain in chains]
     plan = _PLANS[mode].up_to(manifest.max_batch)
+    wholes: dict[str, Session] = {}
+    works: dict[str, Work] = {}
+    grown_bytes: dict[str, int] = {}
+    for name, file in files.items():
+        wholes[name] = open_file(folder, file, options)
+        works[name] = batch_work(wholes[name], preparer, _temperature(manifest, name))
+        if RUNTIMES[file.runtime].grows:
+            grown_bytes[name] = _growth_bytes(works[name], rows, plan.batches)
+    stages = {name: open_file(folder, file, options) for name, file in stage_files.items()}
+    paths: list[Mapping[str, Work]] = [{name: work} for name, work in works.items()]
+    paths += [_chain_works({name: stages[name] for name in chain}, preparer) for chain in chains]
     stopwatch = running_s if options.threads == 1 else elapsed_s
     measured = measure(paths, rows, manifest.sizes, plan, progress or _silent, stopwatch)
     fingerprint = machine_fingerprint(options.threads)
     spreads = [usual_spread([s for cell, s in measured.items() if cell.batch == batch]) for batch in plan.batches]
 
     def table(cells_of: str, session: Session, file: ModelFile) -> VariantTable:
-        memory_bytes = max(session.memory_bytes, folder.size_bytes(file.path))
+        memory_bytes = max(session.memory_bytes + grown_bytes.get(cells_of, 0), folder.size_bytes(file.path))
         return _table(cells_of, measured, len(manifest.sizes), plan.batches, spreads, session.load_s, memory_bytes)
 
     return FamilyProfile(
@@ -131,6 +147,16 @@ def batch_work(session: Session, preparer: Preparer, temperature: float) -> Work
         return preparer.decode(session.run(preparer.collate(rows))[LOGITS], temperature)
 
     return run
+
+
+def _growth_bytes(work: Work, rows: Sequence[Sequence[Row]], batches: Sequence[int]) -> int:
+    """What the process gains while a batch of each kind runs that is going to be measured."""
+    process = psutil.Process()
+    before_bytes = process.memory_info().rss
+    for of_class in rows:
+        for batch in batches:
+            work([of_class[number % len(of_class)] for number in range(batch)])
+    return max(0, process.memory_info().rss - before_bytes)
 
 
 def _chain_works(chain: Mapping[str, Session], preparer: Preparer) -> dict[str, Work]:

@@ -1,9 +1,10 @@
-"""The one way a model file is opened, for profiling and for serving alike: what is measured is what is served."""
+"""The one way a model file is opened, for profiling and for serving alike; profiles are taken with one slot."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -83,8 +84,10 @@ def open_session(
     tables = tables if shares_tables(runtime) else ()
     process = psutil.Process()
     try:
-        open_model: OpenModel = RUNTIMES[runtime].load().open_model
+        module = RUNTIMES[runtime].load()
+        open_model: OpenModel = module.open_model
         # What a runtime takes that is here for the first time belongs to no model.
+        getattr(module, "prepare", _nothing)()
         started_s = time.perf_counter()
         held = hold_tables(tables)
         resident_bytes = process.memory_info().rss
@@ -99,7 +102,12 @@ def open_session(
 
 def open_file(folder: RevisionFolder, file: ModelFile, options: SessionOptions | None = None) -> Session:
     """Open a model file of a revision. Raises `ModelLoadError`, and `RepositoryError` as `folder.file` does."""
+    options = replace(options or SessionOptions(), longest=folder.manifest.sizes[-1])
     return open_session(folder.file(file.path), options, folder.tables(file.path), file.runtime)
+
+
+def _nothing() -> None:
+    return
 
 
 def _refuse(path: Path, _feeds: Tensors) -> NoReturn:

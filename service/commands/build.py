@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from variants.spec import FamilySpec
 
 DEFAULT_FAMILY = "sentiment"
+_USAGE = 2
+_OF_IMPORTS = "`pareto import MODEL.onnx --samples FILE.npz --name NAME --runtimes ...`"
 
 Runtimes = Annotated[
     str | None,
@@ -59,14 +61,22 @@ def build(
     FILE.py is a family spec of your own.
     """
     repository = settings_from(models=models).models
+    if only is not None and runtimes is None:
+        raise CommandError("--only: names what --runtimes ports; give --runtimes, too", _USAGE)
+    if only is not None and len(families or ()) > 1:
+        raise CommandError("--only: names the variants of one family; build one at a time", _USAGE)
     named = None if runtimes is None else runtimes_named(runtimes)
     for family in families or [DEFAULT_FAMILY]:
         build_one(family, repository, force=force, plain=plain, counterparts=counterparts, quiet=named is not None)
         if named is not None:
             from variants.families import load_family
+            from variants.spec import BuildError
 
             with faults_of_the_build(family):
-                spec = load_family(family)
+                try:
+                    spec = load_family(family)
+                except BuildError as error:
+                    raise CommandError(f"{error}; one that was imported is ported by {_OF_IMPORTS}") from error
             port_one(spec, repository, named, only, plain=plain)
 
 

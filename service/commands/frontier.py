@@ -57,8 +57,9 @@ def frontier(
 def _profile(folder: RevisionFolder, options: SessionOptions) -> FamilyProfile:
     """This machine's profile of the sound variants; what it lacks of latencies and footprints is measured now."""
     from variants.profiling import load_profile, profile_family
+    from variants.runtimes.defaults import unusable
 
-    refused = folder.verify()
+    refused = {**unusable(folder.manifest), **folder.verify()}
     for name, fault in refused.items():
         typer.echo(f"{folder.manifest.name}: {name} is left out: {fault}", err=True)
     names = [variant.name for variant in folder.manifest.variants if variant.name not in refused]

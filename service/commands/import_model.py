@@ -54,7 +54,8 @@ def import_model(
 ) -> None:
     """Import an ONNX classifier: make int8 and fp16 variants, measure, profile, publish. Needs no torch.
 
-    With labels in FILE.npz the variants' quality is accuracy, without them agreement with the model itself.
+    With labels in FILE.npz the variants' quality is accuracy, without them agreement with the model itself. With
+    --runtimes, a family that exists already is not imported anew: its variants are ported, measured on the same rows.
     """
     repository_path = settings_from(models=models).models
     from variants.manifest import NAME_PATTERN
@@ -71,7 +72,8 @@ def import_model(
             raise CommandError(f"{flag}: expected a finite number over 0, got {value:g}", _USAGE)
     named = None if runtimes is None else runtimes_named(runtimes)
     repository = Repository(repository_path)
-    if not force and name in repository.families():
+    exists = not force and name in repository.families()
+    if exists and named is None:
         raise CommandError(f"{name}: exists already in {repository_path}; --force imports a new revision")
     with faults_of_the_repository(), faults_of_the_build(name, _REMEDY):
         from variants.build import build_family
@@ -89,10 +91,11 @@ def import_model(
             slo_s=slo_ms / 1e3 if slo_ms else None,
             description=description,
         )
-        title = f"importing {name}"
-        display = LineDisplay(title) if plain else open_display(title)
         spec = imported_family(name, model, samples, options)
-        folder = build_family(spec, repository, display=display)
+        if not exists:
+            title = f"importing {name}"
+            display = LineDisplay(title) if plain else open_display(title)
+            folder = build_family(spec, repository, display=display)
     if named is not None:
         port_one(spec, repository_path, named, plain=plain)
         return

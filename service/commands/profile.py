@@ -28,10 +28,13 @@ def profile(
     from variants.executors import compare_executors
     from variants.profiling import profile_family, save_profile
     from variants.repository import Repository
+    from variants.runtimes.defaults import unusable
     from variants.session import SessionOptions
 
     with faults_of_the_repository():
         folder = Repository(settings.models).open(family)
+        for name, lack in unusable(folder.manifest).items():
+            typer.echo(f"{family}: {name} is left out: {lack}", err=True)
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(f"profiling {family}", total=1.0)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from variants.measurements import Parity
 from variants.ondevice.records import SUFFIXES, Export, Target, save_export
 from variants.paired import compare
 from variants.porting.litert_file import write_litert
-from variants.porting.ports import parity_between
+from variants.porting.ports import MOST_FLIPS, parity_between
 from variants.porting.shapes import Signature, signature
 from variants.porting.tools import run_tool
 from variants.preparation import ATTENTION_MASK, LOGITS, Feeds, Preparer, Row, open_preparation
 from variants.recipes.artifact import EXPORT
-from variants.revision import RevisionFolder
+from variants.revision import RepositoryError, RevisionFolder
 from variants.runtimes.table import ONNXRUNTIME
 from variants.session import Session, open_file
 from variants.spec import BuildError
@@ -69,39 +70,56 @@ def export_variant(
     shape = signature(preparer.collate(rows[:1]), 1, tokens)
     file = f"{EXPORTS_FOLDER}/{_file_name(variant, target, shape)}"
     path = folder.path / file
-    path.parent.mkdir(exist_ok=True)
-    tools = _convert(folder.file(variant.model_file), path, shape, target)
-    answers, seconds, measured = _measure(path, target, shape, preparer, fitted)
     session = open_file(folder, variant.model)
     served, served_s = _serve(session, preparer, rows)
     whole = [number for number, row in enumerate(rows) if fitted[number] is row]
-    difference = compare(answers.argmax(axis=1) == samples["label"], served.argmax(axis=1) == samples["label"])
-    export = Export(
-        variant=variant.name,
-        target=target,
-        tokens=tokens,
-        file=file,
-        sha256=sha256_of(path),
-        size_bytes=path.stat().st_size,
-        accuracy=float((answers.argmax(axis=1) == samples["label"]).mean()),
-        server_accuracy=float((served.argmax(axis=1) == samples["label"]).mean()),
-        difference=difference.difference,
-        interval=(difference.low, difference.high),
-        p_value=difference.p_value,
-        rows=len(rows),
-        cut_rows=len(rows) - len(whole),
-        parity=_parity(answers, served, whole, variant.name),
-        median_s=float(np.median(seconds)),
-        tail_s=float(np.quantile(seconds, TAIL)),
-        server_median_s=float(np.median(served_s)),
-        load_s=measured["load_s"],
-        memory_bytes=measured["memory_bytes"],
-        machine=machine_fingerprint(1).description,
-        tools=tools,
-        taken=datetime.now(UTC),
-    )
+    with _beside(path) as made:
+        tools = _convert(folder.file(variant.model_file), made, shape, target)
+        answers, seconds, measured = _measure(made, target, shape, preparer, fitted)
+        parity = _parity(answers, served, whole, variant.name)
+        right, served_right = (logits.argmax(axis=1) == samples["label"] for logits in (answers, served))
+        difference = compare(right, served_right)
+        export = Export(
+            variant=variant.name,
+            target=target,
+            tokens=tokens,
+            file=file,
+            sha256=sha256_of(made),
+            size_bytes=made.stat().st_size,
+            accuracy=float(right.mean()),
+            server_accuracy=float(served_right.mean()),
+            difference=difference.difference,
+            interval=(difference.low, difference.high),
+            p_value=difference.p_value,
+            rows=len(rows),
+            cut_rows=len(rows) - len(whole),
+            parity=parity,
+            median_s=float(np.median(seconds)),
+            tail_s=float(np.quantile(seconds, TAIL)),
+            server_median_s=float(np.median(served_s)),
+            load_s=measured["load_s"],
+            memory_bytes=measured["memory_bytes"],
+            machine=machine_fingerprint(1).description,
+            tools=tools,
+            taken=datetime.now(UTC),
+        )
+        made.replace(path)
     save_export(folder, export)
     return export
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that is to be at `path` once it is checked; what is not moved there is removed.
+
+    Raises `RepositoryError` where the disk does not take it.
+    """
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as scratch:
+            yield Path(scratch) / path.name
+    except OSError as error:
+        raise RepositoryError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _tokens(manifest: FamilyManifest, tokens: int | None) -> int:
@@ -181,4 +199,7 @@ def _parity(answers: NDArray[np.float32], served: NDArray[np.float32], whole: Se
         raise BuildError(f"the file gives logits {list(answers.shape)} that are not all finite, as {variant} does")
     if not whole:
         raise BuildError("no row of the samples has so few tokens: choose more")
-    return parity_between(answers[whole], served[whole], variant)
+    parity = parity_between(answers[whole], served[whole], variant)
+    if parity.label_flips > MOST_FLIPS:
+        raise BuildError(f"the file: {100 * parity.label_flips:.1f} % of its labels are not those of {variant}")
+    return parity

@@ -31,6 +31,7 @@ from variants.profiling import ProfileMode, load_profile, profile_family, save_p
 from variants.progress import BuildProgress, Display, open_display
 from variants.repository import Repository
 from variants.revision import RepositoryError, RevisionFolder
+from variants.runtimes.defaults import unusable
 from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, Runtime
 from variants.scores import read_scores
 from variants.selection import own_notes, select
@@ -63,6 +64,12 @@ def usable_runtimes(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name != ONNXRUNTIME)
 
 
+def check_profilable(manifest: FamilyManifest) -> None:
+    """Raise `BuildError` where a variant's runtime is missing: ports are measured beside all that there is."""
+    for name, lack in unusable(manifest).items():
+        raise BuildError(f"{manifest.name}: {name} cannot be measured beside more ports: {lack}")
+
+
 def extend_family(
     spec: FamilySpec,
     repository: Repository,
@@ -80,6 +87,7 @@ def extend_family(
     that is everything the active revision is returned. Raises `BuildError`, `RepositoryError`.
     """
     folder = repository.open(spec.name)
+    check_profilable(folder.manifest)
     wanted = wanted_ports(folder.manifest.variants, usable_runtimes(runtimes), only)
     if not wanted:
         return folder
@@ -138,14 +146,18 @@ class _Extension:
             self._progress.advance(done / len(wanted))
             if port is not None:
                 ports.append(port)
-        if not ports:
-            reason = next(iter(porter.left_out.values()))
-            raise BuildError(f"{self._spec.name}: no variant could be ported: {reason}")
+        self._need(ports, porter.left_out)
 
         self._progress.begin(BuildStage.EVALUATE)
         made = [port.made for port in ports]
         found = assess(made, preparer, rows, seed=self._spec.seed, jobs=self._jobs, advance=self._progress.advance)
-        ported = [self._variant(port, found[port.made.name]) for port in ports if port.made.name in found]
+        for port in ports:
+            if port.made.name not in found:
+                reason = "it gives logits that are not finite to some held-out rows"
+                porter.leave_out(port.made.name, RUNTIMES[port.made.runtime], reason)
+        ports = [port for port in ports if port.made.name in found]
+        self._need(ports, porter.left_out)
+        ported = [self._variant(port, found[port.made.name]) for port in ports]
         variants = [
             *(variant.model_copy(update={"notes": own_notes(variant)}) for variant in self._manifest.variants),
             *ported,
@@ -168,6 +180,11 @@ class _Extension:
             known.of | {name: assessment.scores for name, assessment in found.items()},
         )
         return manifest.model_copy(update={"variants": chosen})
+
+    def _need(self, ports: Sequence[Port], left_out: Mapping[str, str]) -> None:
+        """Raise `BuildError` where nothing is left to publish."""
+        if not ports:
+            raise BuildError(f"{self._spec.name}: no variant could be ported: {next(iter(left_out.values()))}")
 
     def _rows(self) -> HeldOut:
         """The rows that the revision was measured on. Raises `BuildError` where they have changed."""
@@ -222,11 +239,15 @@ class _Extension:
     def _with(
         self, variants: Sequence[VariantManifest], stages: Mapping[str, StageManifest], left_out: Mapping[str, str]
     ) -> FamilyManifest:
-        facts = {f"left_out.{name}": reason for name, reason in left_out.items()}
+        # Another port of the same chain may have brought its stages; a port left out before may be there now.
+        stages = {stage.name: stage for stage in self._manifest.stages} | dict(stages)
+        facts = dict(self._manifest.build) | {f"left_out.{name}": reason for name, reason in left_out.items()}
+        for variant in variants:
+            facts.pop(f"left_out.{variant.name}", None)
         return self._manifest.model_copy(
             update={
                 "variants": tuple(variants),
-                "stages": (*self._manifest.stages, *stages.values()),
-                "build": {**self._manifest.build, **facts, "extended": self._old.manifest.revision},
+                "stages": tuple(stages.values()),
+                "build": {**facts, "extended": self._old.manifest.revision},
             }
         )

@@ -6,8 +6,9 @@ LiteRT read files of their own, made from float graphs alone: their quantized op
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,8 @@ def wanted_ports(
 ) -> list[tuple[VariantManifest, Runtime]]:
     """Return which variants are to be ported to which runtime: those that compete and are not ported yet.
 
-    With `only`, those that it names. Raises `BuildError` where it names one that does not exist or is a port itself.
+    With `only`, those that it names. Raises `BuildError` where it names one that does not exist or is a port itself,
+    and where one that it names, or all that there are, can be ported to none of the runtimes.
     """
     known = {variant.name: variant for variant in variants}
     for name in only:
@@ -70,12 +72,21 @@ def wanted_ports(
     chosen = [known[name] for name in only] or [
         variant for variant in variants if variant.runtime == ONNXRUNTIME and variant.name not in left_out
     ]
-    return [
+    possible = [
         (variant, RUNTIMES[runtime])
         for runtime in runtimes
         for variant in chosen
-        if port_name(variant.name, runtime) not in known and (runtime not in FLOAT_ONLY or variant.recipe == EXPORT)
+        if runtime not in FLOAT_ONLY or variant.recipe == EXPORT
     ]
+    able = {variant.name for variant, _ in possible}
+    unable = [variant.name for variant in chosen if variant.name not in able]
+    if runtimes and unable and (only or not able):
+        floats = [one.name for one in variants if one.runtime == ONNXRUNTIME and one.recipe == EXPORT]
+        raise BuildError(
+            f"{', '.join(unable)} cannot be ported to {', '.join(runtimes)}, only float variants can: "
+            f"{', '.join(floats) or 'there are none'}"
+        )
+    return [(variant, runtime) for variant, runtime in possible if port_name(variant.name, runtime.name) not in known]
 
 
 class Porter:
@@ -100,25 +111,30 @@ class Porter:
             try:
                 yield self._make(name, variant, runtime)
             except Exception as error:  # noqa: BLE001 - converters and runtimes raise what they like
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                self.left_out[name] = reason.replace(f"{self._folder.path}/", "")[:300]
-                self._log(f"{name} is left out: {self.left_out[name]}")
-                self._remove(name, runtime)
+                self.leave_out(name, runtime, f"{type(error).__name__}: {' '.join(str(error).split())}")
                 yield None
+
+    def leave_out(self, name: str, runtime: Runtime, reason: str) -> None:
+        """Have no port of that name: remove what was written for it, and say why."""
+        self.left_out[name] = reason.replace(f"{self._folder.path}/", "")[:300]
+        self._log(f"{name} is left out: {self.left_out[name]}")
+        if runtime.rewrites:
+            shutil.rmtree(self._folder.path / name, ignore_errors=True)
 
     def _make(self, name: str, variant: VariantManifest, runtime: Runtime) -> Port:
         file = self._file(name, variant, runtime)
         artifact = Artifact(
             self._folder.file(file), variant.recipe, (*variant.lineage, f"on {runtime.name}"), variant.parameters
         )
-        made = MadeVariant(name, artifact, {}, runtime=runtime.name)
+        longest = self._folder.manifest.sizes[-1]
+        made = MadeVariant(name, artifact, {}, runtime=runtime.name, longest=longest)
         session = made.open(artifact.path)
         parity = self._parity(session, open_file(self._folder, variant.model), variant.name)
         if parity.label_flips > MOST_FLIPS:
             raise BuildError(f"{100 * parity.label_flips:.1f} % of its labels are not those of {variant.name}")
         stages = self._stages(session, variant, runtime) if not runtime.rewrites else ()
         paths = {stage.name: self._folder.file(stage.file) for stage in stages}
-        return Port(variant, MadeVariant(name, artifact, paths, runtime=runtime.name), parity, file, stages)
+        return Port(variant, replace(made, stages=paths), parity, file, stages)
 
     def _file(self, name: str, variant: VariantManifest, runtime: Runtime) -> str:
         """What the runtime opens, written where it is not there already."""
@@ -134,12 +150,6 @@ class Porter:
         else:
             write_litert(graph, target, signatures(feeds, sizes))
         return file
-
-    def _remove(self, name: str, runtime: Runtime) -> None:
-        path = self._folder.path / name / f"model{runtime.suffix}"
-        if runtime.rewrites and path.parent.is_dir():
-            path.unlink(missing_ok=True)
-            path.parent.rmdir()
 
     def _stages(self, whole: Session, variant: VariantManifest, runtime: Runtime) -> tuple[StageManifest, ...]:
         """The stages of the variant's chain on the runtime; none where they do not answer as the whole does."""

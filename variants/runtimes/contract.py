@@ -1,7 +1,8 @@
 """What every runtime gives: a model that is opened from a file, runs batches of numpy arrays, and is closed.
 
 A runtime is a module of this package with a function `open_model`; `variants.session.open_session` calls it and adds
-what is the same for all: how long opening took, what it took of memory, and one line about a file that is no model.
+what is the same for all: how long opening took, what it took of memory, and one line about a file that is no model. It
+may have a function `prepare`, which does what is done once in a process and belongs to no model.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class SessionOptions:
     """How sessions run. `threads` is the number of threads that work on one batch (at least 1).
 
     `slots` is how many batches a session is to run at the same time; more than that wait for each other where a runtime
-    has to set threads or memory aside for each.
+    has to set threads or memory aside for each. `longest` is how many tokens a row of text may have: a runtime that
+    runs batches in few shapes pads rows to no more, and where nobody says it, not at all.
     `arena` keeps the memory of the largest batch ever run for the next one. Measured on a 4-layer text encoder, one
     thread, batch x tokens, arena off against on: fp32 1x32 +2 %, 8x32 +4 %, 32x32 +13 %; int8 0, 0 and +1 %. After one
     batch of 64x128 a session kept 33 MB (fp32) and 48 MB (int8) without the arena, 226 and 170 MB with it. A process
@@ -34,6 +36,7 @@ class SessionOptions:
 
     threads: int = 1
     slots: int = 1
+    longest: int | None = None
     arena: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Which variants a family is served with where nobody names any, on a machine that may lack runtimes."""
+"""Which variants a family has on a machine that may lack runtimes, and with which it is served by default."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def loaded_by_default(manifest: FamilyManifest) -> list[VariantManifest]:
     wanted = [one for one in manifest.variants if one.load_by_default] or list(manifest.variants)
     chosen = {(_here(manifest, one)).name for one in wanted}
     return [one for one in manifest.variants if one.name in chosen]
+
+
+def unusable(manifest: FamilyManifest) -> dict[str, str]:
+    """Return by name the variants whose runtime cannot be used here, and why, in one line."""
+    lacks = {runtime: lack_of(runtime) for runtime in {variant.runtime for variant in manifest.variants}}
+    return {variant.name: lacks[variant.runtime] for variant in manifest.variants if lacks[variant.runtime]}
 
 
 def _here(manifest: FamilyManifest, variant: VariantManifest) -> VariantManifest:

@@ -2,7 +2,8 @@
 
 A `.tflite` file has fixed shapes. Ours have one signature for each of a few numbers of rows and tokens, which share the
 weights in the file: a batch is padded to the next number of tokens and answered in pieces of as many rows as there are
-signatures for. XNNPACK packs the weights anew for every signature, which takes memory (docs/runtimes.md).
+signatures for. XNNPACK packs the weights when a signature first runs, in every interpreter: so all run once while the
+model is opened, and what they take is known (docs/runtimes.md).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ai_edge_litert.interpreter import Interpreter, SignatureRunner
 from numpy.typing import NDArray
 
 from variants.runtimes.contract import Model, SessionOptions, Tensors
+from variants.runtimes.padding import padded
 from variants.tables import HeldTable
 
 Shape = tuple[int, ...]
@@ -63,7 +65,11 @@ class LitertModel:
         self.output_names: tuple[str, ...] = tuple(names["outputs"])
         self._interpreters: SimpleQueue[dict[str, SignatureRunner]] = SimpleQueue()
         for interpreter in interpreters:
-            self._interpreters.put({name: interpreter.get_signature_runner(name) for name in listed})
+            runners = {name: interpreter.get_signature_runner(name) for name in listed}
+            for signature in self._signatures:
+                nothing = {name: np.zeros(shape, signature.types[name]) for name, shape in signature.shapes.items()}
+                runners[signature.name](**nothing)
+            self._interpreters.put(runners)
 
     def run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """See `variants.runtimes.contract.Model`. `ValueError` for rows that are longer than any signature takes."""
@@ -76,11 +82,12 @@ class LitertModel:
             done = 0
             while done < rows:
                 signature = fitting[piece(rows - done, list(fitting))]
-                padded = {
-                    name: _padded(array[done : done + signature.rows], signature, name)
-                    for name, array in arrays.items()
-                }
-                given = runners[signature.name](**padded)
+                given = runners[signature.name](
+                    **{
+                        name: padded(array[done : done + signature.rows], signature.shapes[name], signature.types[name])
+                        for name, array in arrays.items()
+                    }
+                )
                 real = min(signature.rows, rows - done)
                 pieces.append({name: values[:real] for name, values in given.items()})
                 done += real
@@ -116,16 +123,6 @@ def _signature(runner: SignatureRunner, name: str) -> _Signature:
         shapes={given: tuple(map(int, detail["shape"])) for given, detail in details.items()},
         types={given: np.dtype(detail["dtype"]) for given, detail in details.items()},
     )
-
-
-def _padded(array: NDArray[Any], signature: _Signature, name: str) -> NDArray[Any]:
-    """Rows as the signature wants them: longer ones end with zeros, and missing ones repeat the first."""
-    shape = signature.shapes[name]
-    padded = np.zeros(shape, signature.types[name])
-    inner = tuple(slice(size) for size in array.shape[1:])
-    padded[(slice(len(array)), *inner)] = array
-    padded[len(array) :] = padded[0]
-    return padded
 
 
 def open_model(path: Path, options: SessionOptions, _tables: Mapping[str, HeldTable]) -> Model:

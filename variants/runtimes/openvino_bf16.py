@@ -20,6 +20,11 @@ def check() -> None:
         raise RuntimeUnavailableError("this processor has no instructions for bfloat16")
 
 
+def prepare() -> None:
+    """Load OpenVINO's own code for processors, which is done once in a process."""
+    openvino_cpu.prepare()
+
+
 def open_model(path: Path, options: SessionOptions, tables: Mapping[str, HeldTable]) -> Model:
     """See `variants.runtimes.contract.OpenModel`."""
     check()

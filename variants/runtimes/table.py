@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -20,7 +21,8 @@ class Runtime:
 
     `package` is what brings it, `install` says what to do where it is not there. `suffix` is the kind of file that it
     reads; one that `shares_tables` uses lookup tables as they lie in memory for others. One that is `picky` about the
-    machine has a function `check` in its file, which raises `RuntimeUnavailableError`.
+    machine has a function `check` in its file, which raises `RuntimeUnavailableError`. One that `grows` takes memory
+    for every new shape of a batch; of one that `copies`, each slot has a model of its own.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Runtime:
     suffix: str = ".onnx"
     shares_tables: bool = False
     picky: bool = False
+    grows: bool = False
+    copies: bool = False
 
     @property
     def rewrites(self) -> bool:
@@ -51,13 +55,22 @@ class Runtime:
                 self.load().check()
             except RuntimeUnavailableError as error:
                 return f"the runtime {self.name} cannot be used here: {error}"
-            except ImportError as error:
-                return f"the runtime {self.name} cannot be imported: {' '.join(str(error).split())[:200]}"
+            except Exception as error:  # noqa: BLE001 - of a broken package anything may come: OSError, RuntimeError
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                return f"the runtime {self.name} is broken here: {reason}"
         return ""
 
     def load(self) -> ModuleType:
-        """Import it. Raises `ImportError`."""
+        """Import it. Raises `ImportError`, and of a broken package anything."""
         return import_module(f"variants.runtimes.{self.module}")
+
+    @property
+    def version(self) -> str:
+        """The version of its package; empty where the package that it was imported from has another name."""
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            return ""
 
 
 def _extra(name: str) -> str:
@@ -83,12 +96,17 @@ RUNTIMES: Mapping[str, Runtime] = {
             "pip install onnxruntime-gpu, in place of onnxruntime, installs it",
             picky=True,
         ),
-        Runtime("openvino", "openvino_cpu", "openvino", "openvino", _extra("openvino")),
-        Runtime("openvino-bf16", "openvino_bf16", "openvino", "openvino", _extra("openvino"), picky=True),
-        Runtime("litert", "litert", "ai_edge_litert", "ai-edge-litert", _extra("litert"), ".tflite"),
+        Runtime("openvino", "openvino_cpu", "openvino", "openvino", _extra("openvino"), grows=True),
+        Runtime("openvino-bf16", "openvino_bf16", "openvino", "openvino", _extra("openvino"), picky=True, grows=True),
+        Runtime("litert", "litert", "ai_edge_litert", "ai-edge-litert", _extra("litert"), ".tflite", copies=True),
         Runtime("torch", "torch_cpu", "torch", "torch", _extra("torch"), ".pt2"),
     )
 }
+
+
+def copies_of(runtime: str, slots: int) -> int:
+    """Return how many times the memory of a model with one slot is taken where there are so many."""
+    return slots if runtime in RUNTIMES and RUNTIMES[runtime].copies else 1
 
 
 def shares_tables(runtime: str) -> bool:

@@ -5,8 +5,12 @@ Importing this file imports torch, some hundred megabytes; nobody does but who o
 
 from __future__ import annotations
 
+import io
 import json
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +25,42 @@ NAMES_FILE = "names.json"
 """Within the program's file: `inputs` and `outputs`, lists of names in the order of arguments and results."""
 
 
+class _Threads:
+    """torch's number of threads, which is the process's: what models want while some are open, and then as before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._models = 0
+        self._before = 0
+
+    def take(self, threads: int) -> None:
+        with self._lock:
+            if not self._models:
+                self._before = torch.get_num_threads()
+            self._models += 1
+            torch.set_num_threads(threads)
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._models -= 1
+            if not self._models:
+                torch.set_num_threads(self._before)
+
+
+_threads = _Threads()
+
+
 class TorchModel:
     """An exported program as a module; torch runs it for several threads at a time."""
 
-    __slots__ = ("_module", "input_names", "output_names")
+    __slots__ = ("__weakref__", "_give_back", "_module", "input_names", "output_names")
 
-    def __init__(self, module: torch.nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+    def __init__(
+        self, module: torch.nn.Module, input_names: Sequence[str], output_names: Sequence[str], threads: int
+    ) -> None:
+        _threads.take(threads)
+        # Not every caller closes what it opened.
+        self._give_back = weakref.finalize(self, _threads.give_back)
         self.input_names = tuple(input_names)
         self.output_names = tuple(output_names)
         self._module = module
@@ -44,12 +78,21 @@ class TorchModel:
             for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
                 delattr(module, name)
         del self._module
+        self._give_back()
+
+
+@lru_cache(maxsize=1)
+def prepare() -> None:
+    """Load the parts of torch that read programs, by reading one: they take seconds and a hundred megabytes."""
+    program, file = torch.export.export(torch.nn.Identity(), (torch.ones(1),)), io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    torch.export.load(file)
 
 
 def open_model(path: Path, options: SessionOptions, _tables: Mapping[str, HeldTable]) -> Model:
     """See `variants.runtimes.contract.OpenModel`. The number of threads is the process's, for all such models."""
-    torch.set_num_threads(options.threads)
     files: dict[str, Any] = {NAMES_FILE: ""}
     program = torch.export.load(str(path), extra_files=files)
     names = json.loads(files[NAMES_FILE])
-    return TorchModel(program.module(), names["inputs"], names["outputs"])
+    return TorchModel(program.module(), names["inputs"], names["outputs"], options.threads)
