@@ -29,6 +29,8 @@ logger = logging.getLogger("pareto.executors")
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where the package `service` lies."""
+BEGINS_WITHIN_S = 60.0
+"""An executor that opens models itself and is not ready by then hangs, and is ended."""
 ANSWERS_WITHIN_S = 300.0
 """A template that opens a model for longer hangs, and is ended."""
 TAKEN_OVER_WITHIN_S = 5.0
@@ -178,10 +180,11 @@ class Host:
             for slot in self.slots:
                 slot.renew()
 
-    def fork(self, ended: Callable[[End], None], core: int | None = None) -> Link:
-        """Have an executor made; called on any thread. `ended` is called, on the event loop, when it is no more.
+    def fork(self, ended: Callable[[End], None], core: int | None = None, only: int | None = None) -> Link:
+        """Have an executor made, of `only` one model or all; called on any thread.
 
-        The link is there at once. The executor says `READY` over it once it can take batches, if it ever does.
+        `ended` is called, on the event loop, when it is no more. The link is there at once. The executor says `READY`
+        over it once it can take batches, if it ever does.
         """
         executor = next(self._numbers)
         ours, its = pair()
@@ -189,7 +192,7 @@ class Host:
         self._ends[executor] = ended
         link = Link(executor, ours, areas)
         with its:
-            if not self._send(Fork(executor, core), [its.fileno(), *(area.file for area in areas)]):
+            if not self._send(Fork(executor, core, only), [its.fileno(), *(area.file for area in areas)]):
                 self._loop.call_soon_threadsafe(self._ended, executor, End(NO_TEMPLATE, 0))
         return link
 

@@ -9,12 +9,11 @@ from time import monotonic
 from service.executors import MakeSlots, SlotEvents
 from service.loading import LoadedFamily
 from service.processes.deaths import Deaths
-from service.processes.host import Host
+from service.processes.host import BEGINS_WITHIN_S, Host
 from service.processes.models import HostedOpener
 from service.processes.slot import SlotProcess
 
-UP_WITHIN_S = 60.0
-"""Runtimes that do not survive a fork open their models in each executor."""
+UP_WITHIN_S = BEGINS_WITHIN_S
 
 
 class Processes:

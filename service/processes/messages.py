@@ -42,11 +42,12 @@ class Close(NamedTuple):
 class Fork(NamedTuple):
     """To the template: make an executor under this number; with its socket and its two areas come their files.
 
-    It keeps to the processor `core`, if there is one.
+    It keeps to the processor `core`, if there is one, and has all models, or `only` that one.
     """
 
     executor: int
     core: int | None
+    only: int | None = None
 
 
 class Kill(NamedTuple):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from router.contract import Reason
 from service.processes.deaths import Deaths
-from service.processes.host import End, Host, Link
+from service.processes.host import BEGINS_WITHIN_S, End, Host, Link
 from service.processes.messages import MOST_BYTES, READY
 from service.runner import ModelFaultError
 from variants.manifest import ModelFile
@@ -42,7 +42,7 @@ class HostedModel:
     def run(self, feeds: Tensors, /) -> dict[str, NDArray[Any]]:
         """Run it once, and wait. Raises `ModelFaultError` where that ends the process, hangs or fails."""
         ended: Future[End] = Future()
-        link = self._host.fork(ended.set_result)
+        link = self._host.fork(ended.set_result, only=self.number)
         try:
             return self._run(link, ended, feeds)
         finally:
@@ -55,14 +55,15 @@ class HostedModel:
         self._host.close_model(self.number)
 
     def _run(self, link: Link, ended: Future[End], feeds: Tensors) -> dict[str, NDArray[Any]]:
-        link.connection.settimeout(TRIED_WITHIN_S)
+        link.connection.settimeout(BEGINS_WITHIN_S)
         told = link.areas[0].write({name: np.asarray(array) for name, array in feeds.items()})
         try:
             if (said := link.connection.recv(MOST_BYTES)) == READY:
+                link.connection.settimeout(TRIED_WITHIN_S)
                 link.connection.send(orjson.dumps([0, 0, [self.number], told]))
                 said = link.connection.recv(MOST_BYTES)
         except TimeoutError:
-            raise ModelFaultError(Reason.HUNG, f"no answer within {TRIED_WITHIN_S:g} s") from None
+            raise ModelFaultError(Reason.HUNG, f"no answer within {link.connection.gettimeout():g} s") from None
         except OSError:
             said = b""
         if not said:

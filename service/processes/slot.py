@@ -15,7 +15,7 @@ from service.executors import SlotEvents
 from service.loading import LoadedFamily
 from service.processes.deaths import Deaths
 from service.processes.executor import LOGITS, STATE
-from service.processes.host import End, Host, Link
+from service.processes.host import BEGINS_WITHIN_S, End, Host, Link
 from service.processes.messages import MOST_BYTES, READY
 from service.processes.models import HostedSession
 from service.processes.tensors import TensorError
@@ -48,6 +48,8 @@ class _Executor:
         self.generation = generation
         self.is_ready = False
         self.sent: dict[int, _Sent] = {}
+        self.limit: asyncio.TimerHandle | None = None
+        """Ends it where it does not begin."""
 
 
 class SlotProcess:
@@ -136,6 +138,7 @@ class SlotProcess:
         executor = self._next = _Executor(link, generation)
         link.connection.setblocking(False)
         self._loop.add_reader(link.connection.fileno(), self._read, executor)
+        executor.limit = self._loop.call_later(BEGINS_WITHIN_S, self._host.kill, link.executor)
 
     def _go_on(self) -> None:
         """Change executors where that is due, and begin what is held back."""
@@ -191,6 +194,8 @@ class SlotProcess:
                 return
             if message == READY and not executor.is_ready:
                 executor.is_ready = True
+                if executor.limit is not None:
+                    executor.limit.cancel()
                 self._pause_s = LEAST_PAUSE_S
             else:
                 self._answered(executor, message)
@@ -244,6 +249,8 @@ class SlotProcess:
 
     def _leave(self, executor: _Executor) -> None:
         """Have no more to do with it; it ends by that once it has nothing left to run."""
+        if executor.limit is not None:
+            executor.limit.cancel()
         self._loop.remove_reader(executor.link.connection.fileno())
         executor.link.close()
 

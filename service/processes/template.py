@@ -132,6 +132,8 @@ class Template:
                 os.sched_setaffinity(0, {told.core})
             models = dict(self._models)
             for number, wanted in self._late.items():
+                if told.only not in (None, number):
+                    continue
                 said, model = _opened(wanted)
                 if model is None:
                     sys.stderr.write(f"{said['error']}\n")
