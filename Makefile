@@ -187,8 +187,8 @@ $(STAMPS)/loadgen: requirements/loadgen.txt $(STAMPS)/dev
 	@$(PIP) --require-hashes -r requirements/loadgen.txt
 	@touch $@
 
-# Ray Serve runs in the environment of the gateway that it serves.
-$(STAMPS)/ray: requirements/ray.txt $(STAMPS)/dev
+# Ray Serve runs in the environment of the gateway that it serves; one pip at a time installs there.
+$(STAMPS)/ray: requirements/ray.txt $(STAMPS)/dev | $(STAMPS)/loadgen
 	@echo 'installing Ray Serve' >&2
 	@$(PIP) --require-hashes -r requirements/ray.txt
 	@touch $@

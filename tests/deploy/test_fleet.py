@@ -27,7 +27,7 @@ from variants.repository import Repository
 RATE = 100.0
 PATIENT_S = 20.0
 """The SLO: a machine that is busy with other things refuses nobody for want of time."""
-SLOW = "/v2/models/sign/versions/slow/infer"
+QUICK, SLOW = (f"/v2/models/sign/versions/{variant}/infer" for variant in ("quick", "slow"))
 ENVIRONMENT = {
     "PARETO_SLOTS": "1",
     "PARETO_LAME_DUCK_S": "2",
@@ -64,11 +64,11 @@ def load(on: Fleet, rows: Samples, name: str) -> AbstractContextManager[Sent]:
     return fleet_load.load(on, rows, name, RATE, PATIENT_S, "quick")
 
 
-def asked(front: Server, name: str, rows: int = 1) -> Answer:
-    """One request of some hundred milliseconds a row; head and body are sent one after the other."""
+def asked(front: Server, name: str, rows: int = 1, path: str = SLOW) -> Answer:
+    """One request, on the slow path of some hundred milliseconds a row; head and body are sent one after the other."""
     body = json.dumps(sign_body(*[1.0] * rows)).encode()
     headers = {"x-request-id": name, "x-gateway-inference-objective": "batch"}
-    return fetch(f"{front.url}{SLOW}", body, headers, timeout_s=60.0)
+    return fetch(f"{front.url}{path}", body, headers, timeout_s=60.0)
 
 
 def test_each_request_is_answered_by_one_replica(whole: Fleet, samples: tuple[Repository, Samples]) -> None:
@@ -80,6 +80,24 @@ def test_each_request_is_answered_by_one_replica(whole: Fleet, samples: tuple[Re
     assert set(sent.statuses) == set().union(*shares)
     assert sum(len(share) for share in shares) == len(sent.statuses)
     assert all(len(share) > len(sent.statuses) / 6 for share in shares)
+
+
+def test_the_fewest_in_flight_are_next(whole: Fleet) -> None:
+    """HAProxy has the simulator's rule (`loadtests/balanced.py`): idle replicas take turns, busy ones are passed over."""
+    idle, beside = ([f"{kind}-{number}" for number in range(6)] for kind in ("idle", "beside"))
+    for name in idle:
+        assert 200 == asked(whole.front.server, name, path=QUICK).status
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(asked, whole.front.server, "beside-long", 24)
+        whole.wait_until(lambda: any(_unfinished(one.server) for one in whole.replicas), "one of them is busy")
+        (busy,) = (replica.name for replica in whole.replicas if _unfinished(replica.server))
+        for name in beside:
+            assert 200 == asked(whole.front.server, name, path=QUICK).status
+        assert not long.done()
+    whole.wait_until(lambda: {*idle, *beside} <= _servers(whole).keys(), "all of them are logged")
+    servers = _servers(whole)
+    assert [3, 3] == [len({servers[name] for name in turn}) for turn in (idle[:3], idle[3:])]
+    assert {replica.name for replica in whole.replicas} - {busy} == {servers[name] for name in beside}
 
 
 def test_who_has_no_name_gets_one_and_operators_ask_replicas(whole: Fleet) -> None:
@@ -170,6 +188,11 @@ def test_what_a_pulled_cable_cuts_off_is_answered_elsewhere(whole: Fleet) -> Non
             victim.machine.plug()
     lines = {line["request_id"]: line for line in whole.front.log() if line["request_id"] in names}
     assert ["+1", "0", "0"] == sorted(line["retries"] for line in lines.values())
+
+
+def _servers(on: Fleet) -> dict[str, str]:
+    """Who answered, by request id, as far as the balancer has logged it."""
+    return {line["request_id"]: line["server"] for line in on.front.log()}
 
 
 def _unfinished(server: Server) -> float:
