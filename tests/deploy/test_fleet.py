@@ -83,7 +83,7 @@ def test_each_request_is_answered_by_one_replica(whole: Fleet, samples: tuple[Re
 
 
 def test_the_fewest_in_flight_are_next(whole: Fleet) -> None:
-    """HAProxy has the simulator's rule (`loadtests/balanced.py`): idle replicas take turns, busy ones are passed over."""
+    """HAProxy has the rule of `loadtests/balanced.py`: idle replicas take turns, busy ones are passed over."""
     idle, beside = ([f"{kind}-{number}" for number in range(6)] for kind in ("idle", "beside"))
     for name in idle:
         assert 200 == asked(whole.front.server, name, path=QUICK).status
