@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,35 @@ def build(_: BuildContext, data: Dataset) -> Iterator[Candidate]:
     yield Candidate("other", lambda path: write(path, 2, "by hand"))
 
 
+def write_chain(context: BuildContext, path: Path, exit_at: int) -> Artifact:
+    """Hidden layers one after the other, each with an exit; and the same as stages `layer-0` and `layer-1`."""
+    eye = np.eye(4, dtype=np.float32)
+    answer = np.array([[-3, 3], [0, 0], [0, 0], [0, 0]], np.float32)
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])
+    weights = [numpy_helper.from_array(eye, "eye"), numpy_helper.from_array(answer, "answer")]
+
+    def layer(source: str, number: int) -> onnx.NodeProto:
+        return helper.make_node("MatMul", [source, "eye"], [f"hidden_{number}"])
+
+    def save(to: Path, nodes: list[onnx.NodeProto], last: int, *, first: int = 0, leaves: bool = False) -> None:
+        state = helper.make_tensor_value_info(f"hidden_{last}", TensorProto.FLOAT, ["n", 4])
+        source = helper.make_tensor_value_info("hidden_0", TensorProto.FLOAT, ["n", 4]) if first else given
+        nodes = [*nodes, helper.make_node("MatMul", [f"hidden_{last}", "answer"], ["logits"])]
+        graph = helper.make_graph(nodes, "chain", [source], [logits, state] if leaves else [logits], weights)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), to)
+
+    save(context.stage_path("layer-0"), [layer("x", 0)], 0, leaves=True)
+    save(context.stage_path("layer-1"), [layer("hidden_0", 1)], 1, first=1)
+    save(path, [layer("x", 0), layer("hidden_0", 1)][: exit_at + 1], exit_at)
+    return Artifact(path, EXPORT, ("by hand",), 24)
+
+
+def build_chain(context: BuildContext, data: Dataset) -> Iterator[Candidate]:
+    yield Candidate("near", lambda path: write_chain(context, path, 0), stages=("layer-0",))
+    yield Candidate("far", lambda path: write_chain(context, path, 1), stages=("layer-0", "layer-1"))
+
+
 POINTS = FamilySpec(
     name="points",
     description="the sign of the first of four numbers",
@@ -69,10 +99,14 @@ POINTS = FamilySpec(
 )
 
 
-def built(root: Path) -> Repository:
+CHAIN = replace(POINTS, name="chain", build=build_chain)
+"""Two exits of one chain."""
+
+
+def built(root: Path, spec: FamilySpec = POINTS) -> Repository:
     """A repository with the family in it."""
     repository = Repository(root / "models")
-    build_family(POINTS, repository, display=LineDisplay("build", io.StringIO()), cache=root / "cache", jobs=1)
+    build_family(spec, repository, display=LineDisplay("build", io.StringIO()), cache=root / "cache", jobs=1)
     return repository
 
 

@@ -152,11 +152,11 @@ def batch_work(session: Session, preparer: Preparer, temperature: float) -> Work
 def _growth_bytes(work: Work, rows: Sequence[Sequence[Row]], batches: Sequence[int]) -> int:
     """What the process gains while a batch of each kind runs that is going to be measured."""
     process = psutil.Process()
-    before_bytes = process.memory_info().rss
+    before_bytes = int(process.memory_info().rss)
     for of_class in rows:
         for batch in batches:
             work([of_class[number % len(of_class)] for number in range(batch)])
-    return max(0, process.memory_info().rss - before_bytes)
+    return max(0, int(process.memory_info().rss) - before_bytes)
 
 
 def _chain_works(chain: Mapping[str, Session], preparer: Preparer) -> dict[str, Work]:

@@ -8,18 +8,25 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.ported import POINTS, built, extended, load
+from service import cli
+from service.doctor import examine
+from service.settings import Settings
+from tests.ported import CHAIN, POINTS, built, extended, load
 from variants.manifest import MANIFEST_FILE, FamilyManifest
-from variants.porting import ports
+from variants.porting import extend, ports
 from variants.porting.extend import all_runtimes, usable_runtimes
+from variants.porting.ports import wanted_ports
 from variants.porting.tools import PYTHON, ToolError, run_tool
 from variants.preparation import LOGITS
 from variants.profiles import load_profile
+from variants.profiling import profile_family
 from variants.report.contents import gather
 from variants.report.page import render
 from variants.repository import Repository
@@ -92,12 +99,18 @@ def test_a_port_gives_the_logits_of_its_file(folder: RevisionFolder) -> None:
 
 
 def test_the_report_says_which_runtime_wins(folder: RevisionFolder) -> None:
-    """A winner for each batch, never slower than onnxruntime, and each port's difference in quality is called a tie."""
+    """A winner for each batch, whoever is fastest in the profile, and each port's difference in quality is a tie."""
     profile = load_profile(folder)
     assert profile is not None
-    report = gather(folder, profile)
+    seconds = {"float": 0.004, "float-openvino": 0.002, "float-torch": 0.008, "other": 0.003, "other-openvino": 0.006}
+    timed = {
+        name: table.model_copy(update={"median_s": tuple(tuple(seconds[name] for _ in row) for row in table.median_s)})
+        for name, table in profile.variants.items()
+    }
+    report = gather(folder, profile.model_copy(update={"variants": timed}))
     assert ["float", "other"] == [contest.variant for contest in report.ports.contests]
-    assert all(win.ratio >= 1.0 for contest in report.ports.contests for win in contest.wins)
+    wins = [{(win.runtime, win.ratio) for win in contest.wins} for contest in report.ports.contests]
+    assert [{("openvino", 2.0)}, {("onnxruntime", 1.0)}] == wins
     assert [True] * 3 == [line.quality is not None and line.quality.tied for line in report.ports.lines]
     page = render(report, {})
     assert 'id="runtimes"' in page
@@ -151,6 +164,97 @@ def test_a_port_that_answers_otherwise_is_left_out(tmp_path: Path, monkeypatch: 
         extended(repository, ["openvino"], said=said)
     assert "float-openvino is left out" in said.getvalue()
     assert (before, 1) == (repository.active("points"), len(repository.revisions("points")))
+
+
+def test_a_second_port_of_a_chain_shares_its_stages(tmp_path: Path) -> None:
+    """Ported one after the other, both exits of a chain go through the same first stage."""
+    repository = built(tmp_path, CHAIN)
+    extended(repository, ["openvino"], ["near"], spec=CHAIN)
+    manifest = extended(repository, ["openvino"], ["far"], spec=CHAIN).manifest
+    assert ("layer-0-openvino",) == manifest.variant("near-openvino").stages
+    assert ("layer-0-openvino", "layer-1-openvino") == manifest.variant("far-openvino").stages
+    assert ["layer-0", "layer-1", "layer-0-openvino", "layer-1-openvino"] == [one.name for one in manifest.stages]
+
+
+def test_a_port_without_finite_logits_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, leaves no file, and is forgotten once it is ported; with none left nothing is published."""
+    repository, said = built(tmp_path), io.StringIO()
+    measured = extend.assess
+    lost = ["float-torch", "float-openvino"]
+
+    def without(*arguments: Any, **more: Any) -> Any:
+        return {name: one for name, one in measured(*arguments, **more).items() if name not in lost}
+
+    monkeypatch.setattr(extend, "assess", without)
+    with pytest.raises(BuildError, match="no variant could be ported: it gives logits that are not finite"):
+        extended(repository, ["openvino"], ["float"])
+    assert 1 == len(repository.revisions("points"))
+    folder = extended(repository, ["openvino", "torch"], said=said)
+    assert ["float", "other", "other-openvino"] == [variant.name for variant in folder.manifest.variants]
+    assert "float-torch is left out: it gives logits that are not finite" in said.getvalue()
+    assert not (folder.path / "float-torch").exists()
+    assert {"left_out.float-torch", "left_out.float-openvino"} <= folder.manifest.build.keys()
+    lost.clear()
+    again = extended(repository, ["openvino"])
+    assert "left_out.float-torch" in again.manifest.build
+    assert "left_out.float-openvino" not in again.manifest.build
+
+
+def test_what_can_never_be_ported_is_refused(repository: Repository) -> None:
+    """A quantized variant that is named for a runtime of float ones: an error, not nothing to do."""
+    variants = repository.open("points").manifest.variants
+    with pytest.raises(BuildError, match="other cannot be ported to torch, only float variants can: float"):
+        wanted_ports(variants, ["torch"], ["other"])
+    with pytest.raises(BuildError, match="other cannot be ported to torch, only float variants can: there are none"):
+        wanted_ports([variant for variant in variants if variant.name == "other"], ["torch"])
+    assert [] == wanted_ports(variants, ["torch", "openvino"], ["other"])
+
+
+def test_a_missing_runtime_is_left_out_of_profiles(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All others are measured and the lack is said; nothing is ported beside what cannot be measured."""
+    monkeypatch.setattr(table, "find_spec", lambda name: None if name == "torch" else name)
+    assert 0 == cli.run(["profile", "points", "--models", str(repository.root)])
+    assert "points: float-torch is left out: the runtime torch is not installed" in capsys.readouterr().err
+    measured = profile_family(repository.open("points")).variants
+    assert ["float", "other", "float-openvino", "other-openvino"] == list(measured)
+    with pytest.raises(BuildError, match="points: float-torch cannot be measured beside more ports: the runtime torch"):
+        extended(repository, ["openvino"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--only", "float"], 2, "pareto: --only: names what --runtimes ports; give --runtimes, too"),
+        (["digits", "vision", "--runtimes", "openvino", "--only", "a"], 2, "pareto: --only: names the variants of one"),
+        (["points", "--runtimes", "abacus"], 1, "pareto: no runtime 'abacus', known are onnxruntime, "),
+        (["points", "--runtimes", "openvino"], 1, "pareto: 'points' is not a family: give the path of a .py file"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_runs(
+    repository: Repository, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+) -> None:
+    """One line, and no revision more."""
+    before = repository.revisions("points")
+    assert code == cli.run(["build", "--models", str(repository.root), *arguments])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+    assert before == repository.revisions("points")
+
+
+def test_doctor_says_what_runtimes_gain(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One finding for each runtime but onnxruntime; one whose package nobody can name is no error."""
+    monkeypatch.setattr(table, "version", partial(unnamed, "openvino"))
+    found = [finding.text for finding in examine(Settings(models=repository.root)) if finding.subject == "runtime"]
+    assert len(table.RUNTIMES) - 1 == len(found)
+    assert any(text.startswith("openvino (openvino ?): points: faster in ") for text in found)
+
+
+def unnamed(unknown: str, package: str) -> str:
+    if package == unknown:
+        raise PackageNotFoundError(package)
+    return "1"
 
 
 def test_other_rows_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,9 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.memory import give_back, resident_bytes
 from tests.tflite import save_tflite
+from tests.variants.conftest import save_word_model, save_word_stages
+from variants import session
 from variants.porting.program import write_program
-from variants.runtimes import table
+from variants.runtimes import openvino_cpu, table
 from variants.runtimes.litert import piece
+from variants.runtimes.padding import round_up
 from variants.runtimes.table import RUNTIMES
 from variants.session import ModelLoadError, Session, SessionClosedError, SessionOptions, open_session
 
@@ -170,6 +174,94 @@ def test_importing_openvino_tells_nobody(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program]
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert ("None\n", []) == (ran.stdout, list(tmp_path.iterdir()))
+
+
+@given(st.integers(1, 10_000), st.integers(2, 4))
+def test_shapes_are_rounded_up_a_little(number: int, bits: int) -> None:
+    """Never down, by less than a share that one bit more halves, and what is rounded stays."""
+    rounded = round_up(number, bits)
+    assert number <= rounded < number * (1 + 2.0 ** (1 - bits))
+    assert rounded == round_up(rounded, bits)
+
+
+def test_openvino_is_asked_for_few_shapes(tmp_path: Path) -> None:
+    """Batches of many shapes of text run as few, no row with more tokens than it may have; answers are the same."""
+    scores = np.random.default_rng(0).standard_normal((9, 2)).astype(np.float32)
+    path = save_word_model(tmp_path / "words.onnx", scores)
+    reference, asked = open_session(path), set()
+    model = openvino_cpu.open_model(path, SessionOptions(longest=13), {})
+    request = model._requests.get()
+
+    def infer(inputs: list[NDArray[np.int64]], **options: bool) -> object:
+        asked.add(inputs[0].shape)
+        return request.infer(inputs, **options)
+
+    model._requests.put(SimpleNamespace(infer=infer))
+    for rows in range(1, 10):
+        for tokens in range(2, 14):
+            ids = np.random.default_rng(tokens).integers(0, 9, (rows, tokens))
+            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            np.testing.assert_allclose(reference.run(feeds)["logits"], model.run(feeds)["logits"], atol=1e-5)
+    assert {(rows, tokens) for rows in (1, 2, 3, 4, 6, 8, 12) for tokens in (8, 10, 12, 13)} == asked
+
+
+def test_states_between_stages_keep_their_tokens(tmp_path: Path) -> None:
+    """A stage that is run with more tokens than a batch has gives a state of those that it has."""
+    save_word_stages(tmp_path, np.ones((9, 2), np.float32))
+    ids = np.ones((3, 5), np.int64)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    options = SessionOptions(longest=16)
+    first, second = (open_session(tmp_path / f"words-{n}.onnx", options, runtime="openvino") for n in (0, 1))
+    state = first.run(feeds)["hidden_0"]
+    assert (3, 5, 2) == state.shape
+    np.testing.assert_allclose(
+        np.full((3, 2), 5.0), second.run({"hidden_0": state, "attention_mask": feeds["attention_mask"]})["logits"]
+    )
+
+
+def test_torch_gets_its_threads_back(tmp_path: Path) -> None:
+    """Models may want other threads than training; with the last model they are as before."""
+    import torch
+
+    path, before = save_for("torch", tmp_path), torch.get_num_threads()
+    sessions = [open_session(path, SessionOptions(threads=before + 1), runtime="torch") for _ in range(2)]
+    assert before + 1 == torch.get_num_threads()
+    sessions.pop().close()
+    assert before + 1 == torch.get_num_threads()
+    sessions.clear()
+    assert before == torch.get_num_threads()
+
+
+def test_a_broken_runtime_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a package raises where it cannot be used, its variants are refused in one line."""
+
+    def broken() -> bool:
+        raise OSError("libplugin.so: cannot open\nshared object file")
+
+    monkeypatch.setattr(openvino_cpu, "can_bfloat16", broken)
+    reason = "the runtime openvino-bf16 is broken here: libplugin.so: cannot open shared object file"
+    assert reason == RUNTIMES["openvino-bf16"].lack()
+    with pytest.raises(ModelLoadError, match=reason):
+        open_session(save_onnx(tmp_path / "model.onnx"), runtime="openvino-bf16")
+
+
+def test_a_runtimes_own_start_belongs_to_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is prepared before the clock of opening starts."""
+    said: list[str] = []
+    opened = openvino_cpu.open_model
+    monkeypatch.setattr(openvino_cpu, "prepare", lambda: said.append("prepared"))
+    monkeypatch.setattr(openvino_cpu, "open_model", lambda *given: said.append("opened") or opened(*given))
+    monkeypatch.setattr(session.time, "perf_counter", lambda: said.append("clock") or float(len(said)))
+    open_session(save_onnx(tmp_path / "model.onnx"), runtime="openvino")
+    assert ["prepared", "clock", "opened", "clock"] == said
+
+
+def test_every_interpreter_is_ready_once_it_is_opened(tmp_path: Path) -> None:
+    """What LiteRT packs of the weights in each slot is in the memory of opening."""
+    weights = np.ones((4096, 4096), np.float32)
+    path = save_for("litert", tmp_path, weights)
+    taken = [open_session(path, SessionOptions(slots=slots), runtime="litert").memory_bytes for slots in (1, 3)]
+    assert taken[1] - taken[0] > 64_000_000
 
 
 @given(st.integers(1, 200), st.lists(st.integers(2, 64), max_size=4, unique=True))

@@ -35,13 +35,18 @@ _ROWS_BITS, _TOKENS_BITS, _LEAST_TOKENS = 2, 3, 8
 
 
 class OpenvinoModel:
-    """A compiled model, and as many requests as may run at a time. Rows have up to `longest` tokens, if any."""
+    """A compiled model, and as many requests as may run at a time. Rows have up to `longest` tokens, if any.
+
+    `read` is the model before it was compiled, which joins names: an output may have got that of another node as well.
+    """
 
     __slots__ = ("_compiled", "_longest", "_requests", "input_names", "output_names")
 
-    def __init__(self, compiled: openvino.CompiledModel, slots: int, longest: int | None = None) -> None:
-        self.input_names: tuple[str, ...] = tuple(node.get_any_name() for node in compiled.inputs)
-        self.output_names: tuple[str, ...] = tuple(node.get_any_name() for node in compiled.outputs)
+    def __init__(
+        self, compiled: openvino.CompiledModel, read: openvino.Model, slots: int, longest: int | None = None
+    ) -> None:
+        self.input_names: tuple[str, ...] = tuple(node.get_any_name() for node in read.inputs)
+        self.output_names: tuple[str, ...] = tuple(node.get_any_name() for node in read.outputs)
         self._longest = longest if ATTENTION_MASK in self.input_names else None
         self._compiled = compiled
         self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
@@ -87,8 +92,8 @@ def open_model(path: Path, options: SessionOptions, _tables: Mapping[str, HeldTa
         # Left to itself, OpenVINO computes in bfloat16 wherever the processor can.
         "INFERENCE_PRECISION_HINT": precision,
     }
-    compiled = core().compile_model(core().read_model(path), _DEVICE, settings)
-    return OpenvinoModel(compiled, options.slots, options.longest)
+    read = core().read_model(path)
+    return OpenvinoModel(core().compile_model(read, _DEVICE, settings), read, options.slots, options.longest)
 
 
 def prepare() -> None:

@@ -18,9 +18,9 @@ def round_up(number: int, bits: int) -> int:
     return -(-number // step) * step
 
 
-def padded(array: NDArray[Any], shape: Sequence[int], kind: DTypeLike = None) -> NDArray[Any]:
+def padded(array: NDArray[Any], shape: Sequence[int], kind: DTypeLike | None = None) -> NDArray[Any]:
     """Return rows in a shape that holds them: longer rows end with zeros, and missing ones repeat the first."""
-    kind = kind or array.dtype
+    kind = array.dtype if kind is None else kind
     if array.shape == tuple(shape) and array.dtype == kind:
         return array
     held = np.zeros(shape, kind)
