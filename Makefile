@@ -14,7 +14,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-isolation bench-faults bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-isolation bench-faults bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop bench-runtimes page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -111,6 +111,9 @@ bench-drift: $(STAMPS)/dev ## a variant that has drifted, believed to have or no
 
 bench-outer-loop: $(STAMPS)/dev ## what reading Prometheus brings, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.outer_loop $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
+bench-runtimes: $(STAMPS)/dev ## the runtimes of a ported family beside onnxruntime, in turns (MODELS, ARGS="--variants L4-fp32")
+	@$(BIN)/python -m loadtests.runtimes $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 page-cost: $(STAMPS)/dev ## what open tabs of the gateway's page cost the server (MODELS, ARGS)
 	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))

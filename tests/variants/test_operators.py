@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from variants.porting.onnx_module import OnnxModule
-from variants.porting.operators import OPERATORS, UnsupportedError
+from variants.porting.operator import UnsupportedError
+from variants.porting.operators import OPERATORS
 from variants.porting.program import write_program
 from variants.session import open_session
 

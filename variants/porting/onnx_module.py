@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from variants.porting.operators import OPERATORS, Operator, UnsupportedError, Value
+from variants.porting.operator import Operator, UnsupportedError, Value
+from variants.porting.operators import OPERATORS
 
 _MOST_NUMBERS = 64
 """Whole numbers in constants of up to so many may be shapes and are known as numbers; larger ones are tensors."""

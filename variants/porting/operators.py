@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Value = Any
-"""A tensor, a number, a list of numbers, or None for an input that is left out."""
-Attributes = Mapping[str, Any]
-Operator = Callable[[Sequence[Value], Attributes], Value]
+from variants.porting.image_operators import average_pool, batch_normalization, convolution, max_pool
+from variants.porting.operator import Attributes, Operator, UnsupportedError, Value
 
 _TYPES = {
     1: torch.float32,
@@ -30,10 +28,6 @@ _TYPES = {
     11: torch.float64,
 }
 """By `onnx.TensorProto.DataType`."""
-
-
-class UnsupportedError(Exception):
-    """A graph has something that is not translated. The message is one line that names the operator."""
 
 
 def _is_shape(value: Value) -> bool:
@@ -195,63 +189,6 @@ def _unsqueeze(inputs: Sequence[Value], _: Attributes) -> Value:
     return value
 
 
-def _convolution(inputs: Sequence[Value], attributes: Attributes) -> Value:
-    tensor, weight, *bias = inputs
-    tensor, padding = _padded(tensor, attributes, weight.dim() - 2, 0.0)
-    function = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}[weight.dim()]
-    return function(
-        tensor,
-        weight,
-        bias[0] if bias else None,
-        attributes.get("strides", 1),
-        padding,
-        attributes.get("dilations", 1),
-        attributes.get("group", 1),
-    )
-
-
-def _max_pool(inputs: Sequence[Value], attributes: Attributes) -> Value:
-    kernel = attributes["kernel_shape"]
-    tensor, padding = _padded(inputs[0], attributes, len(kernel), -math.inf)
-    return functional.max_pool2d(
-        tensor,
-        kernel,
-        attributes.get("strides", [1] * len(kernel)),
-        padding,
-        attributes.get("dilations", 1),
-        bool(attributes.get("ceil_mode", 0)),
-    )
-
-
-def _average_pool(inputs: Sequence[Value], attributes: Attributes) -> Value:
-    kernel, pads = attributes["kernel_shape"], attributes.get("pads", [])
-    if any(pads) and not attributes.get("count_include_pad", 0):
-        raise UnsupportedError("AveragePool that does not count its padding")
-    tensor, padding = _padded(inputs[0], attributes, len(kernel), 0.0)
-    strides = attributes.get("strides", [1] * len(kernel))
-    return functional.avg_pool2d(tensor, kernel, strides, padding, bool(attributes.get("ceil_mode", 0)))
-
-
-def _padded(tensor: Tensor, attributes: Attributes, dimensions: int, value: float) -> tuple[Tensor, list[int]]:
-    """Return the tensor and the padding that the operator is to add: what is not the same at both sides is added here.
-
-    Raises `UnsupportedError` where padding depends on the size of the image.
-    """
-    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
-        raise UnsupportedError(f"padding by {attributes['auto_pad'].decode()}")
-    pads = list(attributes.get("pads", [])) or [0] * (2 * dimensions)
-    begins, ends = pads[:dimensions], pads[dimensions:]
-    if begins == ends:
-        return tensor, begins
-    sides = [side for pair in reversed(list(zip(begins, ends, strict=True))) for side in pair]
-    return functional.pad(tensor, sides, value=value), [0] * dimensions
-
-
-def _batch_normalization(inputs: Sequence[Value], attributes: Attributes) -> Value:
-    tensor, scale, bias, mean, variance = inputs
-    return functional.batch_norm(tensor, mean, variance, scale, bias, eps=attributes.get("epsilon", 1e-5))
-
-
 def _expand(inputs: Sequence[Value], _: Attributes) -> Value:
     tensor, shape = inputs
     return torch.broadcast_to(tensor, torch.broadcast_shapes(tensor.shape, shape))
@@ -260,12 +197,12 @@ def _expand(inputs: Sequence[Value], _: Attributes) -> Value:
 OPERATORS: Mapping[str, Operator] = {
     "Abs": _unary(torch.abs),
     "Add": _elementwise(torch.add, lambda a, b: a + b),
-    "AveragePool": _average_pool,
-    "BatchNormalization": _batch_normalization,
+    "AveragePool": average_pool,
+    "BatchNormalization": batch_normalization,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
-    "Conv": _convolution,
+    "Conv": convolution,
     "Div": _elementwise(_divide, lambda a, b: a // b),
     "Erf": _unary(torch.erf),
     "Exp": _unary(torch.exp),
@@ -283,7 +220,7 @@ OPERATORS: Mapping[str, Operator] = {
     "LeakyRelu": lambda inputs, attributes: functional.leaky_relu(inputs[0], attributes.get("alpha", 0.01)),
     "MatMul": _elementwise(torch.matmul),
     "Max": _elementwise(torch.maximum),
-    "MaxPool": _max_pool,
+    "MaxPool": max_pool,
     "Min": _elementwise(torch.minimum),
     "Mod": _modulo,
     "Mul": _elementwise(torch.mul, lambda a, b: a * b),

@@ -22,7 +22,7 @@ LEAST_TOKENS = 2
 def write_program(graph: Path, target: Path, feeds: Feeds, most_tokens: int) -> None:
     """Export a float graph. `feeds` are an example, of text with at least 2 rows and 3 tokens.
 
-    Raises `variants.porting.operators.UnsupportedError`, and what torch raises for what it cannot export.
+    Raises `variants.porting.operator.UnsupportedError`, and what torch raises for what it cannot export.
     """
     module = OnnxModule(graph).eval()
     inputs = tuple(torch.from_numpy(feeds[name]) for name in module.input_names)
