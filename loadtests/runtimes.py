@@ -1,8 +1,9 @@
 """How fast a ported family's runtimes are beside onnxruntime, with nothing else running (`make bench-runtimes`).
 
-The variants take turns in every round, in an order drawn anew: each answers the same batches of the family's samples, of
-the middle size class, for a window of time on one thread. A figure is what onnxruntime took in a round over what the port
-took in the same one: the median over rounds, the least and the most. Batches are collated and decoded as in serving.
+The variants take turns in every round, in an order drawn anew: each answers the same batches of the family's samples,
+of the middle size class, for a window of time on one thread. A figure is what onnxruntime took in a round over what the
+port took in the same one: the median over rounds, the least and the most. Batches are collated and decoded as in
+serving.
 """
 
 from __future__ import annotations
@@ -82,9 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--family", default="sentiment")
-    parser.add_argument(
-        "--variants", default="", help="comma-separated variants on onnxruntime; default: all with ports"
-    )
+    parser.add_argument("--variants", default="", help="NAME,... of originals; default: all that have ports")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--window", type=float, default=0.2, help="seconds that a variant answers in a round")
     given = parser.parse_args()
