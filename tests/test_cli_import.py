@@ -52,6 +52,17 @@ def test_what_is_wrong_is_one_line(
     assert () == Repository(Path("models")).families()
 
 
+def test_an_imported_model_is_ported(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --runtimes, what is imported already gets its variants on another runtime, and nothing is made anew."""
+    assert 0 == cli.run([*importing(), "--recipes", "int8"])
+    before = Repository(Path("models")).open("mine").manifest
+    assert 0 == cli.run([*importing(), "--recipes", "int8", "--runtimes", "openvino"]), capsys.readouterr().err
+    after = Repository(Path("models")).open("mine").manifest
+    names = [variant.name for variant in before.variants]
+    assert [*names, *(f"{name}-openvino" for name in names)] == [variant.name for variant in after.variants]
+    assert before.revision == after.build["extended"]
+
+
 def test_a_model_is_not_imported_over_another(capsys: pytest.CaptureFixture[str]) -> None:
     """A family of that name stays unless `--force` says otherwise; then there are two revisions of it."""
     assert 0 == cli.run([*importing(), "--recipes", "fp16, int8"])

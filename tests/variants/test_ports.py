@@ -19,6 +19,7 @@ from service import cli
 from service.doctor import examine
 from service.settings import Settings
 from tests.ported import CHAIN, POINTS, built, extended, load
+from variants.assessment import assess
 from variants.manifest import MANIFEST_FILE, FamilyManifest
 from variants.porting import extend, ports
 from variants.porting.extend import all_runtimes, usable_runtimes
@@ -179,7 +180,7 @@ def test_a_second_port_of_a_chain_shares_its_stages(tmp_path: Path) -> None:
 def test_a_port_without_finite_logits_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said, leaves no file, and is forgotten once it is ported; with none left nothing is published."""
     repository, said = built(tmp_path), io.StringIO()
-    measured = extend.assess
+    measured = assess
     lost = ["float-torch", "float-openvino"]
 
     def without(*arguments: Any, **more: Any) -> Any:

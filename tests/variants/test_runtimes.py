@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -21,9 +23,9 @@ from onnx import TensorProto, helper, numpy_helper
 from service.memory import give_back, resident_bytes
 from tests.tflite import save_tflite
 from tests.variants.conftest import save_word_model, save_word_stages
-from variants import session
 from variants.porting.program import write_program
 from variants.runtimes import openvino_cpu, table
+from variants.runtimes.contract import Model
 from variants.runtimes.litert import piece
 from variants.runtimes.padding import round_up
 from variants.runtimes.table import RUNTIMES
@@ -190,13 +192,14 @@ def test_openvino_is_asked_for_few_shapes(tmp_path: Path) -> None:
     path = save_word_model(tmp_path / "words.onnx", scores)
     reference, asked = open_session(path), set()
     model = openvino_cpu.open_model(path, SessionOptions(longest=13), {})
+    assert isinstance(model, openvino_cpu.OpenvinoModel)
     request = model._requests.get()
 
     def infer(inputs: list[NDArray[np.int64]], **options: bool) -> object:
         asked.add(inputs[0].shape)
         return request.infer(inputs, **options)
 
-    model._requests.put(SimpleNamespace(infer=infer))
+    model._requests.put(cast("Any", SimpleNamespace(infer=infer)))
     for rows in range(1, 10):
         for tokens in range(2, 14):
             ids = np.random.default_rng(tokens).integers(0, 9, (rows, tokens))
@@ -249,9 +252,18 @@ def test_a_runtimes_own_start_belongs_to_no_model(tmp_path: Path, monkeypatch: p
     """It is prepared before the clock of opening starts."""
     said: list[str] = []
     opened = openvino_cpu.open_model
+
+    def open_model(*given: Any) -> Model:
+        said.append("opened")
+        return opened(*given)
+
+    def clock() -> float:
+        said.append("clock")
+        return 0.0
+
     monkeypatch.setattr(openvino_cpu, "prepare", lambda: said.append("prepared"))
-    monkeypatch.setattr(openvino_cpu, "open_model", lambda *given: said.append("opened") or opened(*given))
-    monkeypatch.setattr(session.time, "perf_counter", lambda: said.append("clock") or float(len(said)))
+    monkeypatch.setattr(openvino_cpu, "open_model", open_model)
+    monkeypatch.setattr(time, "perf_counter", clock)
     open_session(save_onnx(tmp_path / "model.onnx"), runtime="openvino")
     assert ["prepared", "clock", "opened", "clock"] == said
 
