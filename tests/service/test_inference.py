@@ -16,8 +16,9 @@ def test_digits_are_recognised(client: httpx.Client, models: Path) -> None:
     rows = Repository(models).open("digits").samples()
     images, truth = rows["image"][:100], rows["label"][:100]
     body = {"inputs": [{"name": "image", "shape": [100, 64], "datatype": "FP32", "data": images.ravel().tolist()}]}
-    answer = client.post("/v2/models/digits/infer", json=body).json()
-    label, confidence, probabilities = answer["outputs"]
+    answer = client.post("/v2/models/digits/infer", json=body)
+    assert 200 == answer.status_code, answer.text
+    label, confidence, probabilities = answer.json()["outputs"]
     assert sum(int(got) == expected for got, expected in zip(label["data"], truth, strict=True)) >= 90
     assert (label["shape"], confidence["shape"], probabilities["shape"]) == ([100], [100], [100, 10])
     assert all(0.1 <= value <= 1.0 for value in confidence["data"])

@@ -100,7 +100,8 @@ def test_a_model_that_is_wrong_keeps_its_process(client: httpx.Client) -> None:
     answer = ask(client, "sign", NOT_FINITE)
     assert (200, "plain") == (answer.status_code, answer.headers["x-variant"])
     sound_again(client, "sign", "best")
-    assert before == set(executors())
+    # Beside them there may be the copy in which it was probed, which ends by itself.
+    assert before <= set(executors())
 
 
 def test_the_caller_who_pins_a_model_that_crashes_is_told(client: httpx.Client) -> None:
