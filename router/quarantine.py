@@ -63,14 +63,15 @@ class _Case:
 class Quarantine:
     """The variants that broke, by family and name. Bounded by the variants that there are: see `keep`."""
 
-    __slots__ = ("_cases", "_held", "_next_s", "_spells", "_told")
+    __slots__ = ("_cases", "_held", "_spells", "_told", "next_s")
 
     def __init__(self) -> None:
         self._cases: dict[tuple[str, str], _Case] = {}
         self._held: dict[str, frozenset[str]] = {}
         self._spells = 0
         self._told: list[Spell] = []
-        self._next_s = NEVER
+        self.next_s = NEVER
+        """When `due` has something next."""
 
     def held(self, family: str) -> frozenset[str]:
         """The variants of a family that answer nobody now."""
@@ -115,14 +116,14 @@ class Quarantine:
             case.spell = case.spell._replace(strikes=case.spell.strikes - 1)
         elif not case.is_probed:
             case.spell = case.spell._replace(until_s=min(case.spell.until_s, now))
-            self._next_s = min(self._next_s, now)
+            self.next_s = min(self.next_s, now)
 
     def due(self, now: float) -> tuple[Spell, ...]:
         """The spells whose time is up; each is named once, until `probed` is called for it."""
-        if now < self._next_s:
+        if now < self.next_s:
             return ()
         found = []
-        self._next_s = NEVER
+        self.next_s = NEVER
         for case in self._cases.values():
             if not case.is_held or case.is_probed:
                 continue
@@ -130,7 +131,7 @@ class Quarantine:
                 case.is_probed = True
                 found.append(case.spell)
             else:
-                self._next_s = min(self._next_s, case.spell.until_s)
+                self.next_s = min(self.next_s, case.spell.until_s)
         return tuple(found)
 
     def probed(self, spell: Spell, fault: Reason | None, now: float) -> bool:
@@ -158,10 +159,6 @@ class Quarantine:
             self._cases = {k: case for k, case in self._cases.items() if k[0] != family or k[1] in variants}
             self._hold()
 
-    def next_s(self) -> float:
-        """When `due` has something next."""
-        return self._next_s
-
     def take(self) -> tuple[Spell, ...]:
         """The spells that began, were made longer or ended since the last call."""
         if not self._told:
@@ -174,7 +171,7 @@ class Quarantine:
         until_s = now + back_off(reason).seconds(strikes)
         spell = Spell(self._spells, family, revision, variant, reason, strikes, until_s)
         self._cases[family, variant] = _Case(spell)
-        self._next_s = min(self._next_s, until_s)
+        self.next_s = min(self.next_s, until_s)
         self._hold()
         self._told.append(spell)
 

@@ -148,10 +148,12 @@ class Scheduler:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._ledger.ring(now)
         self._demand.known_s = now
-        hung = self._slots.hung(now)
-        for dispatch in hung:
-            self.lose(dispatch.slot, Reason.HUNG, now)
-        probes = self._due_probes(now)
+        hung: tuple[Dispatch, ...] = ()
+        if now >= self._slots.watch_s:
+            hung = self._slots.hung(now)
+            for dispatch in hung:
+                self.lose(dispatch.slot, Reason.HUNG, now)
+        probes = self._due_probes(now) if now >= self._quarantine.next_s else ()
         self._gate.relieve(now)
         while self._backlog.rows:
             soon = None if self._slots.free else self._slots.soon(now)
@@ -178,7 +180,7 @@ class Scheduler:
             opens_s = self._slots.opens_s(now)
             self._wake_at = min(self._wake_at, opens_s) if opens_s > now else self._wake_at
         dispatches, self._dispatches = self._dispatches, []
-        wake_at = min(self._wake_at, self._ledger.next_alarm_s(), self._slots.watch_s, self._quarantine.next_s())
+        wake_at = min(self._wake_at, self._ledger.next_alarm_s(), self._slots.watch_s, self._quarantine.next_s)
         ended, spells = self._slots.take(), self._quarantine.take()
         return Poll(tuple(dispatches), self._ledger.take(), ended, wake_at, hung, probes, spells)
 

@@ -49,6 +49,7 @@ class Slots:
         "_running",
         "_slots",
         "_suspects",
+        "count",
         "free",
         "watch_s",
     )
@@ -57,7 +58,8 @@ class Slots:
         self.free = [slot.index for slot in slots]
         self.watch_s = NEVER
         """When `hung` looks next. It is rarely moved: drivers set a timer for it."""
-        self._slots = len(slots)
+        self._slots = self.count = len(slots)
+        """`count` has how many are in service, at least 1: plans go on where there is none for a moment."""
         self._lost: set[int] = set()
         self._hang_s = hang_s
         self._suspects: frozenset[int] = frozenset()
@@ -66,11 +68,6 @@ class Slots:
         self._next: dict[int, Dispatch] = {}
         self._ended: list[BatchRecord] = []
         self._batches = 0
-
-    @property
-    def count(self) -> int:
-        """How many slots are in service, at least 1: plans go on where there is none for a moment."""
-        return max(1, self._slots - len(self._lost))
 
     @property
     def lost(self) -> int:
@@ -170,6 +167,7 @@ class Slots:
         if slot in self._lost:
             raise KeyError(slot)
         self._lost.add(slot)
+        self.count = max(1, self._slots - len(self._lost))
         if slot in self.free:
             self.free.remove(slot)
         ran = next((dispatch for dispatch in self._running.values() if dispatch.slot == slot), None)
@@ -184,6 +182,7 @@ class Slots:
     def restore(self, slot: int) -> None:
         """A slot is in service again. Raises `KeyError` for one that is not out of it."""
         self._lost.remove(slot)
+        self.count = max(1, self._slots - len(self._lost))
         insort(self.free, slot)
 
     def release(

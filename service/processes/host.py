@@ -123,7 +123,6 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 env=os.environ | own,
                 pass_fds=[its.fileno()],
-                start_new_session=True,
             )
         self._started_s = monotonic()
         self._control = ours

@@ -200,6 +200,9 @@ class SlotProcess:
             else:
                 self._answered(executor, message)
             self._go_on()
+            if not executor.sent:
+                # It has nothing more to say, which asking for would tell by an exception.
+                return
 
     def _answered(self, executor: _Executor, message: bytes) -> None:
         try:

@@ -16,7 +16,7 @@ def strike(quarantine: Quarantine, reason: Reason = Reason.CRASHED, now: float =
 
 def probe(quarantine: Quarantine, fault: Reason | None) -> float:
     """Probe whatever is due next, when it is; returns when that was."""
-    now = quarantine.next_s()
+    now = quarantine.next_s
     (spell,) = quarantine.due(now)
     quarantine.probed(spell, fault, now)
     return now
@@ -31,9 +31,9 @@ def test_who_breaks_is_held_until_a_probe_answers() -> None:
         quarantine.holds("f", "v"),
         quarantine.holds("f", "w"),
     )
-    assert ((), 1.0) == (quarantine.due(0.999), quarantine.next_s())
+    assert ((), 1.0) == (quarantine.due(0.999), quarantine.next_s)
     assert 1.0 == probe(quarantine, None)
-    assert (frozenset(), NEVER, {}) == (quarantine.held("f"), quarantine.next_s(), quarantine.spells("f"))
+    assert (frozenset(), NEVER, {}) == (quarantine.held("f"), quarantine.next_s, quarantine.spells("f"))
 
 
 def test_a_probe_is_wanted_once() -> None:
@@ -41,7 +41,7 @@ def test_a_probe_is_wanted_once() -> None:
     quarantine = Quarantine()
     strike(quarantine)
     assert 1 == len(quarantine.due(1.0))
-    assert ((), NEVER) == (quarantine.due(9.0), quarantine.next_s())
+    assert ((), NEVER) == (quarantine.due(9.0), quarantine.next_s)
 
 
 @pytest.mark.parametrize("reason", sorted(FAULTS))
@@ -49,10 +49,10 @@ def test_each_failed_probe_doubles_the_spell_up_to_a_bound(reason: Reason) -> No
     """What costs an executor is tried seldom, what does not often."""
     quarantine, rule = Quarantine(), SLOW if reason in HARD else QUICK
     strike(quarantine, reason)
-    lengths, now = [quarantine.next_s()], 0.0
+    lengths, now = [quarantine.next_s], 0.0
     for _ in range(60):
         now = probe(quarantine, reason)
-        lengths.append(quarantine.next_s() - now)
+        lengths.append(quarantine.next_s - now)
     first_s = rule.first_s if reason in HARD else 0.0
     assert [first_s, 2 * rule.first_s, 4 * rule.first_s] == pytest.approx(lengths[:3])
     assert rule.most_s == pytest.approx(lengths[-1])
@@ -65,7 +65,7 @@ def test_an_exception_is_doubted_and_as_if_nothing_had_been_where_the_probe_answ
     quarantine = Quarantine()
     for number in range(9):
         strike(quarantine, reason, float(number))
-        assert (number, 1) == (quarantine.next_s(), quarantine.spells("f")["v"].strikes)
+        assert (number, 1) == (quarantine.next_s, quarantine.spells("f")["v"].strikes)
         probe(quarantine, None)
     assert frozenset() == quarantine.held("f")
 
@@ -89,7 +89,7 @@ def test_a_doubted_variant_is_probed_at_once_and_a_sound_answer_takes_the_strike
     quarantine.doubt("f", "v", 0.25)
     assert 0.25 == probe(quarantine, None)
     strike(quarantine, now=0.5)
-    assert (1, 1.5) == (quarantine.spells("f")["v"].strikes, quarantine.next_s())
+    assert (1, 1.5) == (quarantine.spells("f")["v"].strikes, quarantine.next_s)
 
 
 def test_a_doubted_variant_that_breaks_under_its_probe_is_guilty() -> None:
@@ -98,7 +98,7 @@ def test_a_doubted_variant_that_breaks_under_its_probe_is_guilty() -> None:
     strike(quarantine)
     quarantine.doubt("f", "v", 0.25)
     probe(quarantine, Reason.CRASHED)
-    assert (2, 2.25) == (quarantine.spells("f")["v"].strikes, quarantine.next_s())
+    assert (2, 2.25) == (quarantine.spells("f")["v"].strikes, quarantine.next_s)
 
 
 def test_a_strike_is_taken_back_though_its_spell_is_over() -> None:
@@ -117,7 +117,7 @@ def test_strikes_of_an_earlier_life_count() -> None:
     """A worker that was ended by a variant knows so from the one before it."""
     quarantine = Quarantine()
     quarantine.strike("f", "1", "v", Reason.CRASHED, 0.0, strikes=3)
-    assert (3, 4.0) == (quarantine.spells("f")["v"].strikes, quarantine.next_s())
+    assert (3, 4.0) == (quarantine.spells("f")["v"].strikes, quarantine.next_s)
 
 
 def test_what_is_gone_is_forgotten() -> None:
@@ -187,6 +187,6 @@ def test_a_spell_always_ends_and_only_by_a_sound_probe(steps: list[tuple[str, st
             assert freed == (what == "sound")
             assert quarantine.held("f") == held - ({variant} if freed else set())
         for name, spell in quarantine.spells("f").items():
-            assert name in probing or quarantine.next_s() <= spell.until_s
+            assert name in probing or quarantine.next_s <= spell.until_s
             assert spell.until_s - now <= back_off(spell.reason).most_s
             assert spell.strikes >= 1
