@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -25,7 +25,6 @@ from variants.profiling import batch_work, rows_by_class
 from variants.repository import Repository
 from variants.runtimes.defaults import unusable
 from variants.session import open_file
-from variants.timing import Work
 
 BATCHES = (1, 4, 16)
 DRAWN = 16
@@ -68,7 +67,7 @@ def cells_of(pairs: Mapping[str, str], batch: int, rounds: Sequence[Mapping[str,
     ]
 
 
-def batch_s(work: Work, batches: Sequence[object], window_s: float) -> float:
+def batch_s(work: Callable[[Any], object], batches: Sequence[object], window_s: float) -> float:
     """Return the seconds that a batch takes, all batches answered in turn until the window is over."""
     begun_s, done = time.perf_counter(), 0
     while True:
