@@ -28,7 +28,7 @@ from variants.runtimes import openvino_cpu, table
 from variants.runtimes.contract import Model
 from variants.runtimes.litert import piece
 from variants.runtimes.padding import round_up
-from variants.runtimes.table import RUNTIMES
+from variants.runtimes.table import RUNTIMES, copies_of
 from variants.session import ModelLoadError, Session, SessionClosedError, SessionOptions, open_session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,6 +266,13 @@ def test_a_runtimes_own_start_belongs_to_no_model(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(time, "perf_counter", clock)
     open_session(save_onnx(tmp_path / "model.onnx"), runtime="openvino")
     assert ["prepared", "clock", "opened", "clock"] == said
+
+
+def test_memory_is_counted_by_slots() -> None:
+    """Of LiteRT each slot has a copy of its own; what the others keep, slots share."""
+    assert {"litert": 3, "openvino": 1, "torch": 1, "onnxruntime": 1, "abacus": 1} == {
+        name: copies_of(name, 3) for name in ("litert", "openvino", "torch", "onnxruntime", "abacus")
+    }
 
 
 def test_every_interpreter_is_ready_once_it_is_opened(tmp_path: Path) -> None:
