@@ -251,8 +251,10 @@ def _capacities(bench: Bench, options: argparse.Namespace, predictor: Predictor)
             )
     for count, capacity in predicted.items():
         own = [one["holds"] for one in found if one["replicas"] == count]
+        # Where not even the lowest rate was attained, capacity lies somewhere below it.
+        up_to = "up to" if min(own) > STEPS[0] * capacity else "not even at, or just up to,"
         _say(
-            f"{count} replicas: {options.attainment:.0%} in time up to {fmean(own):.0f}/s "
+            f"{count} replicas: {options.attainment:.0%} in time {up_to} {fmean(own):.0f}/s "
             f"({min(own):.0f}-{max(own):.0f}), predicted {capacity:.0f}/s: {capacity / fmean(own) - 1.0:+.1%}"
         )
     machine = asdict(predictor.machine)
