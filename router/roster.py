@@ -86,19 +86,24 @@ class Roster:
         if known is not None:
             same = known.family.revision == prepared.family.revision
             self._parts.quarantine.keep(name, [v.name for v in prepared.family.variants] if same else ())
-        prepared = self._in_quarantine(prepared)
-        family = prepared.family
-        self._parts.families[name] = Known(family, prepared.latency)
+        family, tables = self._as_held(prepared.family), prepared.tables
+        if family is not prepared.family:
+            tables = self._tables(family, prepared.latency)
         self._parts.margins.setdefault(name, prepared.margin)
-        if known is not None:
-            self._parts.demand.relabel(known.family, family)
-            self._move_rows(family, now)
-        return self._adopted(state, name, prepared.tables)
+        self._put(Known(family, prepared.latency), now)
+        return self._adopted(state, name, tables)
 
     def quarantine(self, name: str, state: object, now: float) -> object:
-        """Other variants of a family are in quarantine: rows go elsewhere. Returns the policy's state."""
+        """Other variants of a family are in quarantine: rows go elsewhere. Returns the policy's state.
+
+        Whatever the policy raises, it is so from then on.
+        """
         known = self._parts.families.get(name)
-        return state if known is None else self.change(Prepared(known.family, known.latency, None), state, now)
+        if known is None:
+            return state
+        family = self._as_held(known.family)
+        self._put(Known(family, known.latency), now)
+        return self._adopted(state, name, self._tables(family, known.latency))
 
     def remove(self, name: str, state: object, now: float) -> object:
         """The family is no more; rows of it that wait get what answers they have, or none. Returns the policy's state.
@@ -235,15 +240,19 @@ class Roster:
             reason = why_nobody(known.family, pending.request)
             self._parts.ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, reason, now)
 
-    def _in_quarantine(self, prepared: Prepared) -> Prepared:
-        """The same with what is in quarantine now, and with tables."""
-        family = prepared.family
+    def _put(self, known: Known, now: float) -> None:
+        family = known.family
+        before = self._parts.families.get(family.name)
+        self._parts.families[family.name] = known
+        if before is not None:
+            self._parts.demand.relabel(before.family, family)
+            self._move_rows(family, now)
+
+    def _as_held(self, family: Family) -> Family:
+        """The same with what is in quarantine now."""
         held = self._parts.quarantine.held(family.name)
         indices = tuple(index for index, variant in enumerate(family.variants) if variant.name in held)
-        if indices != family.quarantined:
-            family = family.with_quarantined(indices)
-            return prepared._replace(family=family, tables=self._tables(family, prepared.latency))
-        return prepared
+        return family if indices == family.quarantined else family.with_quarantined(indices)
 
     def _tables(self, family: Family, latency: LatencyModel) -> object | None:
         if isinstance(self._policy, PreparedPolicy) and family.ladder:

@@ -19,6 +19,7 @@ Rules of the house:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 
 from router.backlog import Backlog
 from router.contract import (
@@ -111,7 +112,9 @@ class Scheduler:
         self._gate = Gate(parts, self._roster, quotas or Quotas(), fairness, self.limits)
         self._wake_at = NEVER
         self._dispatches: list[Dispatch] = []
-        """Started and not yet reported; survives a policy that raises after its first plan."""
+        self._hung: list[Dispatch] = []
+        self._probes: list[Spell] = []
+        """Started, given up, due, and not yet reported: all of that survives a policy that raises in the same poll."""
 
     # What drivers call
 
@@ -148,12 +151,9 @@ class Scheduler:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._ledger.ring(now)
         self._demand.known_s = now
-        hung: tuple[Dispatch, ...] = ()
-        if now >= self._slots.watch_s:
-            hung = self._slots.hung(now)
-            for dispatch in hung:
-                self.lose(dispatch.slot, Reason.HUNG, now)
-        probes = self._due_probes(now) if now >= self._quarantine.next_s else ()
+        hung, due = self._slots.hung(now), self._quarantine.due(now)
+        if hung or due:
+            self._look_after(hung, due, now)
         self._gate.relieve(now)
         while self._backlog.rows:
             soon = None if self._slots.free else self._slots.soon(now)
@@ -179,10 +179,12 @@ class Scheduler:
             # Later than now, or a batch would have been decided on: but for a policy that lets a slot wait.
             opens_s = self._slots.opens_s(now)
             self._wake_at = min(self._wake_at, opens_s) if opens_s > now else self._wake_at
-        dispatches, self._dispatches = self._dispatches, []
-        wake_at = min(self._wake_at, self._ledger.next_alarm_s(), self._slots.watch_s, self._quarantine.next_s)
+        dispatches, self._dispatches = tuple(self._dispatches), []
+        gone, self._hung = tuple(self._hung), []
+        probes, self._probes = tuple(self._probes), []
+        wake_at = min(self._wake_at, self._ledger.next_alarm_s(), self._slots.watch_s, self._quarantine.next_s())
         ended, spells = self._slots.take(), self._quarantine.take()
-        return Poll(tuple(dispatches), self._ledger.take(), ended, wake_at, hung, probes, spells)
+        return Poll(dispatches, self._ledger.take(), ended, wake_at, gone, probes, spells)
 
     def complete(
         self,
@@ -241,10 +243,12 @@ class Scheduler:
         The slot is out of service until `restore`. Raises `KeyError` for one that is already.
         """
         ran, following = self._slots.lose(slot, reason, now)
-        if ran is not None:
-            self._failed(ran, reason, now)
-        if following is not None:
-            self._failed(following, Reason.EXECUTOR_LOST, now)
+        try:
+            if ran is not None:
+                self._failed(ran, reason, now)
+        finally:
+            if following is not None:
+                self._failed(following, Reason.EXECUTOR_LOST, now)
 
     def restore(self, slot: int, now: float) -> None:
         """The slot has an executor again. Raises `KeyError` for one that was not out of service."""
@@ -258,14 +262,14 @@ class Scheduler:
         """
         revision = self._families[family].family.revision
         if self._quarantine.strike(family, revision, variant, reason, now, strikes=strikes):
-            self._state = self._roster.quarantine(family, self._state, now)
+            self._hold(family, now)
 
     def probed(self, spell: Spell, fault: Reason | None, now: float) -> None:
         """A variant in quarantine was tried, as `Poll.probes` wanted: it answered, or broke by this `fault`."""
         if self._quarantine.probed(spell, fault, now):
-            self._state = self._roster.quarantine(spell.family, self._state, now)
-            if self._slots.free:
-                self._wake_at = now
+            # Even if the policy raises on that: it may be asked at once.
+            self._wake_at = now if self._slots.free else self._wake_at
+            self._hold(spell.family, now)
 
     def cancel(self, request_id: int, now: float) -> None:
         """The caller is gone. Unknown and finished ids are ignored: a cancel may cross the answer."""
@@ -446,23 +450,35 @@ class Scheduler:
 
     def _failed(self, dispatch: Dispatch, reason: Reason, now: float) -> None:
         # First, so that its rows are not given to the variant that broke.
-        if self._recovery.blame(dispatch, reason, now):
-            self._state = self._roster.quarantine(dispatch.family, self._state, now)
-        self._recovery.salvage(dispatch, reason, now)
-        # Even where no slot is free: rows that wait again must be found when they become hopeless.
-        self._wake_at = now
+        try:
+            if self._recovery.blame(dispatch, reason, now):
+                self._hold(dispatch.family, now)
+        finally:
+            self._recovery.salvage(dispatch, reason, now)
+            # Even where no slot is free: rows that wait again must be found when they become hopeless.
+            self._wake_at = now
 
-    def _due_probes(self, now: float) -> tuple[Spell, ...]:
-        """The variants to be probed now. One that is not in memory is tried when it is loaded: its spell is over."""
-        probes = []
-        for spell in self._quarantine.due(now):
-            family = self._families[spell.family].family
-            index = family.index(spell.variant)
-            if index is not None and family.loaded is not None and index in family.loaded:
-                probes.append(spell)
-            else:
-                self.probed(spell, None, now)
-        return tuple(probes)
+    def _hold(self, family: str, now: float) -> None:
+        """Other variants of a family are in quarantine. A policy that raises on that remembers nothing any more."""
+        state, self._state = self._state, None
+        self._state = self._roster.quarantine(family, state, now)
+
+    def _look_after(self, hung: Sequence[Dispatch], due: Sequence[Spell], now: float) -> None:
+        """Lose the slots that hang, and note what is to be probed; all of it, whatever a policy raises.
+
+        A variant that is not in memory is tried when it is loaded: its spell is over.
+        """
+        self._hung += hung
+        with ExitStack() as steps:
+            for spell in reversed(due):
+                family = self._families[spell.family].family
+                index = family.index(spell.variant)
+                if index is not None and family.loaded is not None and index in family.loaded:
+                    self._probes.insert(0, spell)
+                else:
+                    steps.callback(self.probed, spell, None, now)
+            for dispatch in reversed(hung):
+                steps.callback(self.lose, dispatch.slot, Reason.HUNG, now)
 
     def _ended(self, batch_id: int, now: float, fault: Reason | None, since_s: float) -> Dispatch:
         """The batch that has ended; the next one of its slot has begun."""
