@@ -41,6 +41,8 @@ class Reason(StrEnum):
     """The caller named the variant."""
     STICKY = "sticky"
     """It answered the same caller a short while ago."""
+    RETRIED = "retried"
+    """Another variant broke under the request, and this one is the next best that is in time."""
     ONLY_VARIANT = "only_variant"
     """No other loaded variant satisfies the request's floor."""
     MOST_ACCURATE = "most_accurate"
@@ -328,6 +330,16 @@ class Family:
         """The same family with these variants in quarantine, and no others."""
         return replace(self, quarantined=tuple(quarantined))
 
+    def without(self, variant: str) -> Family:
+        """The same family as seen by a row that this variant is not to answer."""
+        index = self.index(variant)
+        return self if index is None or index in self.quarantined else self.with_quarantined((*self.quarantined, index))
+
+    def answers(self, variant: str) -> bool:
+        """Whether the variant of that name is one of the family's, and can answer now."""
+        index = self.index(variant)
+        return index is not None and self.is_loaded(index)
+
     def is_loaded(self, variant: int) -> bool:
         """Whether the variant of that index can answer now."""
         return self.loaded is not None and variant in self.loaded and variant not in self.quarantined
@@ -496,7 +508,8 @@ class BatchRecord(NamedTuple):
 class Spell(NamedTuple):
     """A stay of a variant in quarantine: why, what it has been struck with so far, and when it is to be probed.
 
-    `over` says that it has ended. `number` tells spells apart.
+    Without a strike it is no stay yet: the variant is on suspicion (`router.suspicion`). `over` says that it has ended.
+    `number` tells spells apart.
     """
 
     number: int

@@ -69,7 +69,7 @@ class Ledger:
         late = now > request.deadline_s
         reason = pending.last.reason if pending.last is not None else Reason.INTERNAL_ERROR
         if reason is Reason.PINNED and request.pinned is None:
-            reason = Reason.STICKY
+            reason = Reason.STICKY if pending.fault is None else Reason.RETRIED
         if request.sticky_s > 0.0 and pending.variants:
             self.stickiness.answered(request, pending.variants[0], now)
         self._end(pending, Outcome.SERVED_LATE if late else Outcome.SERVED, reason, now)

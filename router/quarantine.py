@@ -1,13 +1,16 @@
 """Variants that broke: out of everybody's way for a while, probed then, and back once they answer again.
 
-1. A variant that breaks under a batch is struck: nobody is answered by it until its spell is over.
+1. A variant that takes its executor with it is struck: nobody is answered by it until its spell is over.
 2. When a spell's time is up the variant is probed, on rows that no request depends on. Only a sound answer ends the
    spell; a fault is one more strike, and the next spell lasts twice as long.
-3. An exception or an answer that is none may be the request's doing: the variant is doubted no more than the request.
-   It is probed at once, and a sound answer takes the strike back. So no caller keeps a variant away from the others.
-4. Who takes its executor with it is not tried before a second is over, and then ever more seldom: each time costs one.
+3. An exception or an answer that is none may be the request's doing: the variant is on suspicion (`router.suspicion`),
+   and goes on answering while it is probed. It is struck if it breaks under that.
+4. The end of memory may be anybody's doing: the system ends whom it likes. Nobody is answered by the variant, but it is
+   probed at once, and a sound answer takes the strike back. So no caller keeps a variant away from the others.
+5. Who crashed or hung is not tried before a second is over, and then ever more seldom: each time costs an executor.
    It is forgiven once it has been sound for ten times its last spell, and at least a minute.
-5. A request that takes a second variant's executor as well is doubted more than they are, as in 3.
+6. A request that takes a second variant's executor as well is doubted more than they are, as in 4. Nobody is tried for
+   a doubt sooner than a second after the last time.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from router.contract import NEVER, Reason, Spell
+from router.suspicion import PAUSE_S, Suspicion
 
 HARD = frozenset({Reason.CRASHED, Reason.HUNG, Reason.OUT_OF_MEMORY})
 """Faults that cost an executor."""
 FAULTS = HARD | {Reason.EXECUTOR_ERROR, Reason.WRONG_OUTPUT}
 """Faults of a variant. A batch may also fail by no fault of its own."""
+
+DOUBTED = frozenset({Reason.OUT_OF_MEMORY})
+"""Those of them that say nothing of whose doing they are."""
 
 FORGIVEN_AFTER = 10.0
 FORGIVEN_S = 60.0
@@ -48,26 +55,32 @@ def back_off(reason: Reason) -> BackOff:
     return SLOW if reason in HARD else QUICK
 
 
+def sound_s(reason: Reason, strikes: int) -> float:
+    """For how long a variant must be sound after its spell of so many strikes (at least 1) to be forgiven them."""
+    return max(FORGIVEN_S, FORGIVEN_AFTER * back_off(reason).seconds(strikes))
+
+
 class _Case:
-    """What is remembered of one variant. `doubted` says that its last strike may be the request's fault."""
+    """What is remembered of one variant. `doubted` says that its last strike may be somebody else's fault."""
 
     __slots__ = ("doubted", "is_held", "is_probed", "released_s", "spell")
 
-    def __init__(self, spell: Spell) -> None:
+    def __init__(self, spell: Spell, released_s: float) -> None:
         self.spell = spell
         self.is_held = True
         self.is_probed = self.doubted = False
-        self.released_s = 0.0
+        self.released_s = released_s
 
 
 class Quarantine:
     """The variants that broke, by family and name. Bounded by the variants that there are: see `keep`."""
 
-    __slots__ = ("_cases", "_held", "_spells", "_told", "next_s")
+    __slots__ = ("_cases", "_held", "_next_s", "_spells", "_suspicion", "_told")
 
     def __init__(self) -> None:
         self._cases: dict[tuple[str, str], _Case] = {}
         self._held: dict[str, frozenset[str]] = {}
+        self._suspicion = Suspicion()
         self._spells = 0
         self._told: list[Spell] = []
         self.next_s = NEVER
@@ -95,19 +108,22 @@ class Quarantine:
     ) -> bool:
         """The variant broke. Whether that begins a spell: one that it has already is not made longer.
 
-        `strikes` is how many it has had by now, where that is known from elsewhere.
+        What costs no executor begins none: the variant is on suspicion by it. `strikes` is how many it has had by now,
+        where that is known from elsewhere.
         """
         case = self._cases.get((family, variant))
         if case is not None and case.is_held:
             return False
-        before = 0 if case is None or self._is_forgiven(case, now) else case.spell.strikes
-        self._begin(family, revision, variant, reason, before + 1 if strikes is None else strikes, now)
         if reason not in HARD:
+            self._suspicion.suspect(family, revision, variant, reason, now)
+            return False
+        self._begin(family, revision, variant, reason, self._before(case, now) + 1 if strikes is None else strikes, now)
+        if reason in DOUBTED:
             self.doubt(family, variant, now)
         return True
 
     def doubt(self, family: str, variant: str, now: float) -> None:
-        """What broke the variant last may be the request: it is probed at once, and an answer takes the strike back."""
+        """What broke the variant last may be another's doing: it is probed soon; an answer takes the strike back."""
         case = self._cases.get((family, variant))
         if case is None or case.doubted:
             return
@@ -115,15 +131,17 @@ class Quarantine:
         if not case.is_held:
             case.spell = case.spell._replace(strikes=case.spell.strikes - 1)
         elif not case.is_probed:
-            case.spell = case.spell._replace(until_s=min(case.spell.until_s, now))
-            self.next_s = min(self.next_s, now)
+            self._wait(case, min(case.spell.until_s, max(now, case.released_s + PAUSE_S)))
 
     def due(self, now: float) -> tuple[Spell, ...]:
-        """The spells whose time is up; each is named once, until `probed` is called for it."""
-        if now < self.next_s:
+        """What is to be probed: spells whose time is up, and those on suspicion, as spells without a strike.
+
+        Each is named once, until `probed` is called for it.
+        """
+        if now < self.next_s():
             return ()
-        found = []
-        self.next_s = NEVER
+        found = self._suspicion.due(now)
+        self._next_s = NEVER
         for case in self._cases.values():
             if not case.is_held or case.is_probed:
                 continue
@@ -135,12 +153,24 @@ class Quarantine:
         return tuple(found)
 
     def probed(self, spell: Spell, fault: Reason | None, now: float) -> bool:
-        """A probe has ended, with a sound answer or a fault. Whether the variant is free by that.
+        """A probe has ended, with a sound answer or a fault. Whether other variants are held by that.
 
-        A spell that is not known any more is ignored.
+        What is no fault of the variant says nothing of it: it is probed again after a pause. A spell that is not known
+        any more is ignored.
         """
+        tried = fault is None or fault in FAULTS
         case = self._cases.get((spell.family, spell.variant))
+        if not spell.strikes:
+            if not self._suspicion.probed(spell, now, tried=tried) or fault is None:
+                return False
+            strikes = self._before(case, now) + 1
+            self._begin(spell.family, spell.revision, spell.variant, fault, strikes, now)
+            return True
         if case is None or not case.is_held or case.spell.number != spell.number:
+            return False
+        if not tried:
+            case.is_probed = False
+            self._wait(case, now + PAUSE_S)
             return False
         if fault is not None:
             self._begin(spell.family, spell.revision, spell.variant, fault, case.spell.strikes + 1, now)
@@ -155,9 +185,14 @@ class Quarantine:
 
     def keep(self, family: str, variants: Collection[str]) -> None:
         """Forget what is known of other variants of a family: it has been replaced, or is gone."""
+        self._suspicion.keep(family, variants)
         if any(key[0] == family and key[1] not in variants for key in self._cases):
             self._cases = {k: case for k, case in self._cases.items() if k[0] != family or k[1] in variants}
             self._hold()
+
+    def next_s(self) -> float:
+        """When `due` has something next."""
+        return min(self._next_s, self._suspicion.next_s())
 
     def take(self) -> tuple[Spell, ...]:
         """The spells that began, were made longer or ended since the last call."""
@@ -170,8 +205,10 @@ class Quarantine:
         self._spells += 1
         until_s = now + back_off(reason).seconds(strikes)
         spell = Spell(self._spells, family, revision, variant, reason, strikes, until_s)
-        self._cases[family, variant] = _Case(spell)
-        self.next_s = min(self.next_s, until_s)
+        before = self._cases.get((family, variant))
+        self._cases[family, variant] = _Case(spell, -NEVER if before is None else before.released_s)
+        self._suspicion.drop(family, variant)
+        self._next_s = min(self._next_s, until_s)
         self._hold()
         self._told.append(spell)
 
@@ -182,6 +219,12 @@ class Quarantine:
                 held.setdefault(family, set()).add(variant)
         self._held = {family: frozenset(variants) for family, variants in held.items()}
 
-    def _is_forgiven(self, case: _Case, now: float) -> bool:
-        last_s = back_off(case.spell.reason).seconds(max(case.spell.strikes, 1))
-        return now - case.released_s >= max(FORGIVEN_S, FORGIVEN_AFTER * last_s)
+    def _wait(self, case: _Case, until_s: float) -> None:
+        case.spell = case.spell._replace(until_s=until_s)
+        self._next_s = min(self._next_s, until_s)
+
+    def _before(self, case: _Case | None, now: float) -> int:
+        """The strikes that a variant comes with that is not held; none where it has been sound for long enough."""
+        if case is None or now - case.released_s >= sound_s(case.spell.reason, max(case.spell.strikes, 1)):
+            return 0
+        return case.spell.strikes

@@ -1,6 +1,7 @@
 """What becomes of a batch that gave no answer: whose fault that is, and who answers its rows instead.
 
-A row whose variant broke is tried once more, on another variant, where there is time and room for it. Rows of one
+A row whose variant broke is tried once more, on another variant, where there is time and room for it: where the first
+one goes on answering others, on the best of those that cost less and are in time, else on the cheapest. Rows of one
 request are then alone in their batches: if the request is what breaks variants, it breaks nobody else's answer. A row
 whose batch failed by no fault of its own (its executor was gone, or its variant broke elsewhere meanwhile) waits again
 among the others. What cannot be tried again fails, with the reason why.
@@ -9,7 +10,8 @@ among the others. What cannot be tried again fails, with the reason why.
 from __future__ import annotations
 
 from router.admission import lowest_variant
-from router.contract import NEVER, Dispatch, Item, Outcome, Reason, WhenLate
+from router.contract import NEVER, Dispatch, Family, Item, Outcome, Reason, WhenLate
+from router.latency import LatencyModel
 from router.limits import Limits
 from router.parts import Parts
 from router.pending import Pending
@@ -70,9 +72,17 @@ class Recovery:
         if backlog.rows + backlog.cold_rows >= self._limits.backlog_rows:
             return False
         background = item.deadline_s == NEVER
-        lowest = lowest_variant(known.family, request, self._parts.viewer.fresh_hints(now))
+        family, culprit = known.family, dispatch.variant if broke else pending.broken_by(item.row)
+        # Where it is on suspicion alone, this row is not to meet it again.
+        is_aside = culprit is not None and family.answers(culprit)
+        if culprit is not None:
+            family = family.without(culprit)
+        lowest = lowest_variant(family, request, self._parts.viewer.fresh_hints(now))
+        if is_aside and culprit is not None and lowest is not None:
+            left_s = NEVER if background else item.deadline_s - now
+            lowest = next_best(family, known.latency, lowest, culprit, item.size_class, left_s)
         if lowest is None:
-            missing = self._roster.missing(known.family, request)
+            missing = self._roster.missing(family, request)
             if missing is None:
                 return False
             lowest, pending.cold, pending.expected = ~missing, True, False
@@ -83,5 +93,17 @@ class Recovery:
         if broke:
             pending.broken(item.row, dispatch.variant, reason)
         again = item._replace(lowest=lowest)
-        self._parts.waiting.retry(pending, again, background=background, alone=pending.broken_by(item.row) is not None)
+        alone = pending.broken_by(item.row) is not None
+        self._parts.waiting.retry(pending, again, background=background, alone=alone, aside=is_aside)
         return True
+
+
+def next_best(family: Family, latency: LatencyModel, lowest: int, broke: str, size_class: int, left_s: float) -> int:
+    """Index of the variant for a row that is not to meet the one that `broke` again, which `family` is without.
+
+    `lowest` is the cheapest that may answer. The policy had thought that what broke could be afforded, so no dearer one
+    is chosen while a cheaper may answer within `left_s`.
+    """
+    before = family.index(broke)
+    cheaper = [rung for rung in family.ladder if lowest <= rung and (before is None or rung < before)]
+    return next((rung for rung in reversed(cheaper) if latency.planned_s(rung, 1, size_class) < left_s), lowest)

@@ -197,11 +197,14 @@ class Roster:
                 continue
             for item in items:
                 pending = self._pending(item)
-                if pending is None:
+                if pending is None or (key.alone >= 0 and family.is_loaded(key.pinned)):
+                    # Ended, or given to that one because another broke.
                     continue
-                lowest = lowest_variant(family, pending.request, hints)
+                broke = pending.broken_by(item.row)
+                left = family if broke is None else family.without(broke)
+                lowest = lowest_variant(left, pending.request, hints)
                 if lowest is None and key.at < 0:
-                    self._cool(family, pending, key, item, now)
+                    self._cool(left, pending, key, item, now)
                 elif lowest is not None and lowest != key.lowest:
                     self._relabel(family, pending, key, item, lowest, now)
 
@@ -221,7 +224,9 @@ class Roster:
 
     def _relabel(self, family: Family, pending: Pending, key: LaneKey, item: Item, lowest: int, now: float) -> None:
         """The cheapest variant that may answer a row is another one."""
-        pinned = -1 if pending.request.pinned is None else max(lowest, ~lowest)
+        broke = pending.broken_by(item.row)
+        aside = broke is not None and self._parts.families[family.name].family.answers(broke)
+        pinned = -1 if pending.request.pinned is None and not aside else max(lowest, ~lowest)
         by_s, background = item.deadline_s, key.background
         if key.lowest < 0 <= lowest:
             latency = self._parts.families[family.name].latency

@@ -47,10 +47,13 @@ class Waiting:
         key = LaneKey(pending.request.family, -1, item.lowest, item.size_class, item.urgency, False, item.at)
         self._put(pending, key, item)
 
-    def retry(self, pending: Pending, item: Item, *, background: bool, alone: bool) -> None:
-        """A row whose batch gave no answer waits for variant `item.lowest` or a better one, perhaps alone."""
+    def retry(self, pending: Pending, item: Item, *, background: bool, alone: bool, aside: bool) -> None:
+        """A row whose batch gave no answer waits for variant `item.lowest` or a better one, perhaps alone.
+
+        It waits for that one and no other where another one, which may answer others, broke under it: `aside`.
+        """
         request, lowest = pending.request, item.lowest
-        pinned = -1 if request.pinned is None else max(lowest, ~lowest)
+        pinned = -1 if request.pinned is None and not aside else max(lowest, ~lowest)
         number = request.id if alone else -1
         key = LaneKey(request.family, pinned, lowest, item.size_class, item.urgency, background, alone=number)
         self._put(pending, key, item)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from router.contract import BatchRecord, Record, Spell
+from router.contract import BatchRecord, Reason, Record, Spell
+from router.quarantine import FAULTS, HARD
 from service.hidden_families import is_hidden, model_of
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ class Breakages:
             if spell.over:
                 logger.info("family %s: variant %s answers again", model, spell.variant)
                 continue
-            key = (model, spell.variant, spell.reason.value)
-            self._faults[key] = self._faults.get(key, 0) + 1
+            self._fault(spell.family, spell.variant, spell.reason)
             said = "family %s: variant %s of revision %s is in quarantine: %s, strike %d"
             logger.warning(said, model, spell.variant, spell.revision, spell.reason.value, spell.strikes)
             if is_hidden(spell.family):
@@ -44,12 +44,20 @@ class Breakages:
         for record in records:
             if record.retried:
                 self._retried[record.family] = self._retried.get(record.family, 0) + 1
+        for batch in batches:
+            # Other faults of batches begin a spell, and are counted by that.
+            if batch.fault in FAULTS and batch.fault not in HARD:
+                self._fault(batch.dispatch.family, batch.dispatch.variant, batch.fault)
+
+    def _fault(self, family: str, variant: str, reason: Reason) -> None:
+        key = (model_of(family), variant, reason.value)
+        self._faults[key] = self._faults.get(key, 0) + 1
 
     def collect(self, scheduler: Scheduler) -> Iterator[Metric]:
         """As metric families; called on a thread of its own."""
         faults = CounterMetricFamily(
             "pareto_variant_faults",
-            "Batches and probes by which a variant got into quarantine or stayed there, by how it broke.",
+            "Batches and probes under which a variant broke, by how; while it is in quarantine, probes alone.",
             labels=("model", "variant", "reason"),
         )
         for key, count in list(self._faults.items()):

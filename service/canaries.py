@@ -130,7 +130,7 @@ class Canaries:
         """A variant of a revision on trial is in quarantine."""
         trial = self.trials.get(model_of(spell.family))
         if trial is not None and trial.loaded.family.name == spell.family:
-            trial.broke(spell)
+            trial.broke()
             self._look(trial)
 
     def served(self, loaded: LoadedFamily, inputs: Inputs, name: str, pinned: bool, answer: Answer) -> None:

@@ -8,8 +8,7 @@ from time import monotonic
 from typing import Any
 
 from router.canary import Canary, Trial, Verdict
-from router.contract import Family, Spell, VariantProfile
-from router.quarantine import HARD
+from router.contract import Family, VariantProfile
 from service.loading import LoadedFamily
 
 
@@ -102,10 +101,9 @@ class Tryout:
         """See `Canary.gave_up`."""
         self.canary.gave_up(seconds)
 
-    def broke(self, spell: Spell) -> None:
-        """A variant of the new revision is in quarantine: one exception is a disagreement, worse ends the trial."""
-        if spell.reason in HARD or spell.strikes > 1:
-            self.canary.broke()
+    def broke(self) -> None:
+        """A variant of the new revision is in quarantine, which ends the trial."""
+        self.canary.broke()
 
     def compared(self, agreed: bool) -> None:
         """See `Canary.compared`."""

@@ -11,6 +11,7 @@ CHOSEN: Mapping[str, str] = MappingProxyType(
     {
         Reason.PINNED.value: "the caller named it",
         Reason.STICKY.value: "it answered the same caller a short while ago (sticky_s of its tenant)",
+        Reason.RETRIED.value: "another variant broke under the request, and this is the next best that is in time",
         Reason.MOST_ACCURATE.value: "the best variant fitted the slack with everything queued",
         Reason.FITS_SLACK.value: "it is the best one that fitted",
         Reason.BEST_VALUE.value: "of all choices of variant and batch it makes most of the time left for everything "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.contract import NEVER, Dispatch, Family, Outcome, Poll, Reason, Record, Request, Slot, VariantProfile
+from router.contract import NEVER, Dispatch, Family, Outcome, Poll, Reason, Record, Request, Slot, Spell, VariantProfile
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
@@ -31,6 +31,7 @@ class Bench:
         self.scheduler = Scheduler([family], [Slot(i) for i in range(slots)], rule, limits, {"f": 1.0})
         self.running: list[Dispatch] = []
         self.records: list[Record] = []
+        self.probes: list[Spell] = []
 
     def submit(self, number: int, now: float = 0.0, *, slo_s: float = 0.5, rows: int = 1, **changes: object) -> None:
         base = Request(number, "f", (0,) * rows, now, now + slo_s, NEVER)
@@ -42,6 +43,7 @@ class Bench:
         poll = self.scheduler.poll(now)
         self.running += poll.dispatches
         self.records += poll.records
+        self.probes += poll.probes
         return poll
 
     def fail(self, now: float, reason: Reason = Reason.EXECUTOR_ERROR) -> Poll:

@@ -29,7 +29,7 @@ def test_a_floor_that_only_broken_variants_reach_is_refused() -> None:
     """And one that others reach is not."""
     bench = Bench()
     bench.submit(1, pinned="large")
-    bench.fail(0.01)
+    bench.fail(0.01, Reason.CRASHED)
     bench.submit(2, 0.01, min_quality=0.85)
     assert (2, Outcome.REJECTED_INFEASIBLE, Reason.QUARANTINED, "") == bench.ends()[-1]
     bench.submit(3, 0.01, min_quality=0.75)
@@ -41,9 +41,9 @@ def test_a_family_of_which_all_variants_broke_refuses_and_comes_back_with_the_fi
     bench = Bench(replace(FAMILY, variants=FAMILY.variants[:1], loaded=None))
     bench.submit(1)
     bench.submit(2)
-    bench.fail(0.01, Reason.OUT_OF_MEMORY)
+    bench.fail(0.01, Reason.CRASHED)
     assert [
-        (1, Outcome.FAILED, Reason.OUT_OF_MEMORY, ""),
+        (1, Outcome.FAILED, Reason.CRASHED, ""),
         (2, Outcome.REJECTED_INFEASIBLE, Reason.QUARANTINED, ""),
     ] == sorted(bench.ends())
     (spell,) = bench.poll(1.01).probes

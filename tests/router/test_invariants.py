@@ -28,7 +28,7 @@ from router.contract import (
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
-from router.quarantine import FAULTS
+from router.quarantine import FAULTS, HARD
 from router.quotas import Quota, Quotas
 from router.scheduler import Scheduler
 
@@ -168,7 +168,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self._unanswered(dispatch)
         self.scheduler.fail(batch, reason, self.now)
         held = dispatch.variant in self.scheduler.quarantined(dispatch.family)
-        assert held or reason is Reason.EXECUTOR_LOST, "who breaks is in quarantine"
+        assert held or reason not in HARD, "who costs an executor is in quarantine"
         return self._poll()
 
     @rule(target=running, slot=st.integers(0, 2), reason=st.sampled_from([Reason.CRASHED, Reason.EXECUTOR_LOST]))
@@ -187,7 +187,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.scheduler.restore(slot, self.now)
         return self._poll()
 
-    @rule(target=running, fault=st.one_of(st.none(), st.sampled_from(sorted(FAULTS))))
+    @rule(target=running, fault=st.one_of(st.none(), st.sampled_from([*sorted(FAULTS), Reason.EXECUTOR_LOST])))
     def probe(self, fault: Reason | None) -> Any:
         """A variant in quarantine was tried."""
         if self.probes:

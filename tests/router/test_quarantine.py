@@ -46,28 +46,80 @@ def test_a_probe_is_wanted_once() -> None:
 
 @pytest.mark.parametrize("reason", sorted(FAULTS))
 def test_each_failed_probe_doubles_the_spell_up_to_a_bound(reason: Reason) -> None:
-    """What costs an executor is tried seldom, what does not often."""
+    """What costs an executor is tried seldom, what does not often; what may be anybody's doing at once, first."""
     quarantine, rule = Quarantine(), SLOW if reason in HARD else QUICK
     strike(quarantine, reason)
     lengths, now = [quarantine.next_s], 0.0
     for _ in range(60):
         now = probe(quarantine, reason)
-        lengths.append(quarantine.next_s - now)
-    first_s = rule.first_s if reason in HARD else 0.0
-    assert [first_s, 2 * rule.first_s, 4 * rule.first_s] == pytest.approx(lengths[:3])
+        lengths.append(quarantine.next_s() - now)
+    expected = {Reason.OUT_OF_MEMORY: [0.0, 2.0, 4.0]}.get(
+        reason, [1.0, 2.0, 4.0] if reason in HARD else [0.0, 0.1, 0.2]
+    )
+    assert expected == pytest.approx(lengths[:3])
     assert rule.most_s == pytest.approx(lengths[-1])
     assert rule == back_off(reason)
 
 
 @pytest.mark.parametrize("reason", sorted(FAULTS - HARD))
-def test_an_exception_is_doubted_and_as_if_nothing_had_been_where_the_probe_answers(reason: Reason) -> None:
+def test_an_exception_brings_suspicion_alone_and_one_probe_a_second(reason: Reason) -> None:
     """It may be the request's doing, so that no number of such requests keeps the variant away."""
+    quarantine, probes = Quarantine(), 0
+    for number in range(90):
+        now = number * 0.1
+        assert not strike(quarantine, reason, now)
+        for spell in quarantine.due(now):
+            probes += 1
+            assert not quarantine.probed(spell, None, now + 0.01)
+    assert (9, frozenset(), ()) == (probes, quarantine.held("f"), quarantine.take())
+
+
+def test_who_breaks_under_the_probe_of_a_suspicion_is_struck() -> None:
+    """As it broke there; strikes from before count, and one probe serves faults that come while it runs."""
     quarantine = Quarantine()
-    for number in range(9):
-        strike(quarantine, reason, float(number))
-        assert (number, 1) == (quarantine.next_s, quarantine.spells("f")["v"].strikes)
-        probe(quarantine, None)
+    strike(quarantine)
+    back = probe(quarantine, None)
+    strike(quarantine, Reason.WRONG_OUTPUT, back)
+    (spell,) = quarantine.due(back)
+    strike(quarantine, Reason.WRONG_OUTPUT, back)
+    assert ((), True) == (quarantine.due(back + 9.0), quarantine.probed(spell, Reason.EXECUTOR_ERROR, back + 9.0))
+    (held,) = quarantine.spells("f").values()
+    assert (Reason.EXECUTOR_ERROR, 2, back + 9.2) == (held.reason, held.strikes, pytest.approx(held.until_s))
+
+
+def test_suspicion_ends_where_the_variant_is_struck() -> None:
+    """Its probe says nothing any more."""
+    quarantine = Quarantine()
+    strike(quarantine, Reason.WRONG_OUTPUT)
+    (spell,) = quarantine.due(0.0)
+    strike(quarantine, now=0.1)
+    assert not quarantine.probed(spell, Reason.WRONG_OUTPUT, 0.2)
+    assert (1, 1.1) == (quarantine.spells("f")["v"].strikes, quarantine.next_s())
+
+
+@pytest.mark.parametrize("reason", [Reason.CRASHED, Reason.WRONG_OUTPUT])
+def test_a_probe_that_could_not_be_made_says_nothing(reason: Reason) -> None:
+    """It is wanted again after a second, and no strike is added."""
+    quarantine = Quarantine()
+    strike(quarantine, reason)
+    for _ in range(5):
+        now = probe(quarantine, Reason.EXECUTOR_LOST)
+        assert now + 1.0 == quarantine.next_s()
+    assert [1] * (reason in HARD) == [spell.strikes for spell in quarantine.spells("f").values()]
+    assert len(quarantine.take()) == (reason in HARD)
+    probe(quarantine, None)
     assert frozenset() == quarantine.held("f")
+
+
+def test_the_end_of_memory_is_doubted_but_not_without_pause() -> None:
+    """It may be anybody's doing: each strike is taken back by a probe, once a second at most."""
+    quarantine, back = Quarantine(), -1.0
+    for number in range(5):
+        now = back + 0.5
+        assert strike(quarantine, Reason.OUT_OF_MEMORY, now)
+        assert 1 == quarantine.spells("f")["v"].strikes
+        back = probe(quarantine, None)
+        assert back - now == 0.5 * (number > 0)
 
 
 def test_who_breaks_again_soon_is_held_longer_and_who_was_sound_for_long_is_not() -> None:
@@ -177,15 +229,18 @@ def test_a_spell_always_ends_and_only_by_a_sound_probe(steps: list[tuple[str, st
         probing |= {spell.variant: spell for spell in quarantine.due(now)}
         held = quarantine.held("f")
         if what == "strike":
-            quarantine.strike("f", "1", variant, reason, now)
-            assert quarantine.held("f") == held | {variant}
+            began = quarantine.strike("f", "1", variant, reason, now)
+            assert began == (reason in HARD and variant not in held)
+            assert quarantine.held("f") == held | ({variant} if reason in HARD else set())
         elif what == "doubt":
             quarantine.doubt("f", variant, now)
             assert quarantine.held("f") == held
         elif variant in probing:
-            freed = quarantine.probed(probing.pop(variant), None if what == "sound" else reason, now)
-            assert freed == (what == "sound")
-            assert quarantine.held("f") == held - ({variant} if freed else set())
+            changed = quarantine.probed(probing.pop(variant), None if what == "sound" else reason, now)
+            freed, struck = held - quarantine.held("f"), quarantine.held("f") - held
+            assert changed == bool(freed or struck)
+            assert not (freed if what == "broken" else struck), "a sound answer holds nobody, a fault frees nobody"
+            assert freed | struck <= {variant}
         for name, spell in quarantine.spells("f").items():
             assert name in probing or quarantine.next_s <= spell.until_s
             assert spell.until_s - now <= back_off(spell.reason).most_s

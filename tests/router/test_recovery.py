@@ -7,7 +7,7 @@ import pytest
 from router.contract import Outcome, Reason, Request, Slot, WhenLate
 from router.limits import Limits
 from router.policies import policy_named
-from router.quarantine import FAULTS
+from router.quarantine import FAULTS, HARD
 from router.scheduler import Scheduler
 from tests.router.bench import FAMILY, Bench
 
@@ -42,14 +42,49 @@ def test_rows_of_one_request_stand_alone_after_a_fault() -> None:
     assert [[1], [2, 2], [3, 3, 3]] == sorted(batches)
 
 
-def test_a_row_is_tried_again_once() -> None:
+@pytest.mark.parametrize("reason", sorted(FAULTS))
+def test_a_row_is_tried_again_once(reason: Reason) -> None:
     """A second variant that breaks under it is the end of it, and of nobody else's."""
     bench = Bench()
     bench.submit(1)
-    bench.fail(0.01, Reason.CRASHED)
+    bench.fail(0.01, reason)
+    assert ["middle"] == bench.variants()
     bench.fail(0.02, Reason.WRONG_OUTPUT)
     assert [(1, Outcome.FAILED, Reason.WRONG_OUTPUT, "")] == bench.ends()
-    assert ["small"] == [FAMILY.variants[v].name for v in bench.scheduler.families["f"].ladder]
+    held = () if reason not in HARD else (2,)
+    assert held == bench.scheduler.families["f"].quarantined
+
+
+@pytest.mark.parametrize("policy", ["casc", "fluid", "most-accurate", "slackfit", "ramsis", "fixed:large"])
+def test_what_an_exception_may_be_the_request_of_goes_on_answering_others(policy: str) -> None:
+    """Its row does not meet that variant again, though it waits until other variants are loaded; others do."""
+    bench = Bench(policy=policy)
+    bench.submit(1, slo_s=1.0)
+    bench.submit(2, slo_s=0.9)
+    poll = bench.fail(0.01)
+    assert ["large"] == [spell.variant for spell in poll.probes]
+    scheduler = bench.scheduler
+    scheduler.replace(scheduler.prepare(FAMILY.with_loaded((0, 2))), 0.011)
+    for _ in range(2):
+        bench.complete(0.02)
+    variants = {record.request_id: (record.variant, record.reason) for record in bench.records}
+    assert ("small", Reason.RETRIED) == variants[1] or policy != "most-accurate"
+    assert variants[1][0] != "large"
+    assert {} == scheduler.quarantined("f")
+
+
+def test_a_flood_of_requests_that_break_a_variant_costs_one_probe_a_second() -> None:
+    """Nothing is swapped, and what runs meanwhile answers."""
+    bench, probes = Bench(slots=2), 0
+    for number in range(200):
+        now = number * 0.02
+        bench.submit(number, now)
+        bench.fail(now + 0.005)
+        probes += len(bench.probes)
+        while bench.probes:
+            bench.scheduler.probed(bench.probes.pop(), None, now + 0.006)
+        bench.complete(now + 0.01)
+    assert ({Outcome.SERVED}, 4) == ({record.outcome for record in bench.records}, probes)
 
 
 def test_both_variants_are_probed_at_once_where_one_request_broke_them() -> None:
@@ -95,7 +130,7 @@ def test_what_runs_on_a_variant_that_breaks_elsewhere_does_not_answer() -> None:
     bench.submit(1)
     bench.submit(2)
     assert ["large", "large"] == bench.variants()
-    bench.fail(0.01)
+    bench.fail(0.01, Reason.CRASHED)
     doomed = bench.running.pop(0)
     assert bench.scheduler.complete(doomed.batch_id, 0.011) is None
     poll = bench.poll(0.011)
