@@ -255,17 +255,25 @@ class Scheduler:
         self._slots.restore(slot)
         self._wake_at = now
 
-    def strike(self, family: str, variant: str, reason: Reason, strikes: int, now: float) -> None:
+    def strike(
+        self, family: str, variant: str, reason: Reason, strikes: int, now: float, *, certain: bool = True
+    ) -> None:
         """A variant is known to have broken, so often by now, under a batch that nobody here remembers.
 
+        Where that is not `certain`, the last one of a family that can answer is away for the first spell and no longer.
         Raises `KeyError` for an unknown family.
         """
-        revision = self._families[family].family.revision
-        if self._quarantine.strike(family, revision, variant, reason, now, strikes=strikes):
+        known = self._families[family].family
+        if not certain and not any(known.answers(other.name) for other in known.variants if other.name != variant):
+            strikes = 1
+        if self._quarantine.strike(family, known.revision, variant, reason, now, strikes=strikes):
             self._hold(family, now)
 
     def probed(self, spell: Spell, fault: Reason | None, now: float) -> None:
-        """A variant in quarantine was tried, as `Poll.probes` wanted: it answered, or broke by this `fault`."""
+        """A variant was tried, as `Poll.probes` wanted: it answered, or broke by this `fault`.
+
+        What is no fault of a variant says that it could not be tried: it is probed again.
+        """
         if self._quarantine.probed(spell, fault, now):
             # Even if the policy raises on that: it may be asked at once.
             self._wake_at = now if self._slots.free else self._wake_at

@@ -1,8 +1,9 @@
 """What runs just now, on a file that outlives this process: if a model ends it, its successor knows which one.
 
 Threads do not survive a native abort. The supervisor starts the process again, and the variants under which it ended
-begin in quarantine there, for longer each time. The file belongs to one supervisor, and is removed when the gateway
-ends as it should.
+begin in quarantine there, for longer each time that it happens soon after the last. Whoever ran may have been a
+bystander (another batch, a kill from outside); whoever was being probed hardly was. The file belongs to one supervisor,
+and is removed when the gateway ends as it should.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import mmap
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 import psutil
+
+from router.contract import Reason
+from router.quarantine import back_off, sound_s
 
 logger = logging.getLogger("pareto.quarantine")
 
@@ -33,25 +38,34 @@ PROBES = 8
 
 
 class Crashed(NamedTuple):
-    """A variant that ran when a process ended, and how often it has by now."""
+    """A variant that ran when a process ended, and how often it has lately; `probed`: away from requests."""
 
     family: str
     revision: str
     variant: str
     times: int
+    probed: bool = False
+
+
+class _Count(NamedTuple):
+    """How often a variant ran at an end, and when that was last, on the machine's steady clock."""
+
+    times: int
+    last_s: float
 
 
 class CrashMarker:
     """The file of one supervisor. Raises `OSError` where it cannot be had.
 
-    `crashed` are the variants under which the process before this one ended. A note takes less than a microsecond.
+    `crashed` are the variants under which the process before this one ended, the likeliest culprits first. `clock` is
+    steady and the same for all processes. A note takes less than a microsecond.
     """
 
-    def __init__(self, path: Path, slots: int) -> None:
+    def __init__(self, path: Path, slots: int, *, clock: Callable[[], float] = monotonic) -> None:
         self._path = path
         self._slots = slots
         self._probe = itertools.count()
-        self._records: dict[tuple[str, str, str], bytes] = {}
+        self._records: dict[_Noted, bytes] = {}
         size = COUNTS_BYTES + (slots + PROBES) * RECORD_BYTES
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -63,7 +77,7 @@ class CrashMarker:
             self._pages = mmap.mmap(file, max(size, found.st_size))
         finally:
             os.close(file)
-        self.crashed = self._count()
+        self.crashed = self._count(clock())
 
     @classmethod
     def of_supervisor(cls, slots: int) -> CrashMarker | None:
@@ -78,15 +92,7 @@ class CrashMarker:
 
     def begin(self, slot: int, family: str, revision: str, variant: str) -> None:
         """A batch of that variant begins in a slot."""
-        key = (family, revision, variant)
-        record = self._records.get(key)
-        if record is None:
-            if len(self._records) >= MOST_KNOWN:
-                self._records.clear()
-            record = json.dumps(key).encode().ljust(RECORD_BYTES, b"\0")[:RECORD_BYTES]
-            self._records[key] = record
-        at = COUNTS_BYTES + slot * RECORD_BYTES
-        self._pages[at : at + RECORD_BYTES] = record
+        self._note(slot, (family, revision, variant, False))
 
     def end(self, slot: int) -> None:
         """It has ended, one way or the other."""
@@ -96,7 +102,7 @@ class CrashMarker:
     def probing(self, family: str, revision: str, variant: str) -> Iterator[None]:
         """A variant is tried away from requests."""
         at = self._slots + next(self._probe) % PROBES
-        self.begin(at, family, revision, variant)
+        self._note(at, (family, revision, variant, True))
         try:
             yield
         finally:
@@ -107,38 +113,64 @@ class CrashMarker:
         with suppress(OSError):
             self._path.unlink()
 
-    def _count(self) -> tuple[Crashed, ...]:
+    def _note(self, place: int, noted: _Noted) -> None:
+        record = self._records.get(noted)
+        if record is None:
+            if len(self._records) >= MOST_KNOWN:
+                self._records.clear()
+            record = json.dumps(noted).encode().ljust(RECORD_BYTES, b"\0")[:RECORD_BYTES]
+            self._records[noted] = record
+        at = COUNTS_BYTES + place * RECORD_BYTES
+        self._pages[at : at + RECORD_BYTES] = record
+
+    def _count(self, now: float) -> tuple[Crashed, ...]:
         """Read what was left behind, add it to the counts, and begin anew."""
         counts = _counts(self._pages[:COUNTS_BYTES])
-        crashed = set()
+        crashed: dict[_Key, bool] = {}
         for at in range(COUNTS_BYTES, len(self._pages) - RECORD_BYTES + 1, RECORD_BYTES):
-            key = _key(self._pages[at : at + RECORD_BYTES])
+            noted = _noted(self._pages[at : at + RECORD_BYTES])
             self._pages[at] = 0
-            if key is not None:
-                crashed.add(key)
+            if noted is not None:
+                *_, probed = noted
+                crashed[noted[:3]] = probed or crashed.get(noted[:3], False)
         for key in sorted(crashed):
             # Last again: the oldest are forgotten first.
-            counts[key] = counts.pop(key, 0) + 1
+            counts[key] = _Count(_before(counts.pop(key, None), now) + 1, now)
         said = b""
-        while len(said := json.dumps([[*key, times] for key, times in counts.items()]).encode()) > COUNTS_BYTES:
+        while len(said := json.dumps([[*key, *count] for key, count in counts.items()]).encode()) > COUNTS_BYTES:
             del counts[next(iter(counts))]
         self._pages[:COUNTS_BYTES] = said.ljust(COUNTS_BYTES, b"\0")
-        return tuple(Crashed(*key, counts[key]) for key in sorted(crashed) if key in counts)
+        found = [Crashed(*key, counts[key].times, probed) for key, probed in crashed.items() if key in counts]
+        return tuple(sorted(found, key=lambda crash: (not crash.probed, -crash.times, crash)))
 
 
-def _key(record: bytes) -> tuple[str, str, str] | None:
+_Key = tuple[str, str, str]
+_Noted = tuple[str, str, str, bool]
+"""Family, revision and variant; whether it is probed."""
+
+
+def _before(count: _Count | None, now: float) -> int:
+    """How many crashes count besides a new one: none where it has been sound since for as long as forgives them."""
+    if count is None:
+        return 0
+    away_s = back_off(Reason.CRASHED).seconds(count.times)
+    return 0 if now - count.last_s >= away_s + sound_s(Reason.CRASHED, count.times) else count.times
+
+
+def _noted(record: bytes) -> _Noted | None:
     """What a record says; `None` for one that says nothing, or was being written when the process ended."""
     if not record[0]:
         return None
     try:
-        family, revision, variant = json.loads(record.rstrip(b"\0"))
-    except ValueError:
-        return None
-    return str(family), str(revision), str(variant)
-
-
-def _counts(said: bytes) -> dict[tuple[str, str, str], int]:
-    try:
-        return {(str(f), str(r), str(v)): int(times) for f, r, v, times in json.loads(said.rstrip(b"\0") or b"[]")}
+        family, revision, variant, probed = json.loads(record.rstrip(b"\0"))
     except (ValueError, TypeError):
+        return None
+    return str(family), str(revision), str(variant), bool(probed)
+
+
+def _counts(said: bytes) -> dict[_Key, _Count]:
+    try:
+        rows = json.loads(said.rstrip(b"\0") or b"[]")
+        return {(str(f), str(r), str(v)): _Count(max(1, int(times)), float(last_s)) for f, r, v, times, last_s in rows}
+    except (ValueError, TypeError, OverflowError):
         return {}

@@ -250,7 +250,7 @@ class Gateway:
             family = scheduler.families.get(crashed.family)
             if family is not None and family.revision == crashed.revision:
                 strike = partial(scheduler.strike, family.name, crashed.variant, Reason.CRASHED, crashed.times)
-                dispatcher.tell(strike)
+                dispatcher.tell(partial(strike, certain=crashed.probed))
         return dispatcher
 
     async def _load_pinned(self, residency: Residency) -> None:

@@ -93,3 +93,13 @@ def test_a_worker_may_begin_with_what_an_earlier_one_knew() -> None:
         bench.variants(),
         [spell.strikes for spell in bench.scheduler.quarantined("f").values()],
     )
+
+
+@pytest.mark.parametrize("certain", [False, True])
+def test_the_last_variant_is_not_held_for_long_by_what_may_be_another_doing(certain: bool) -> None:
+    """All ran when an earlier process ended; the others' spells are as long as they are to be."""
+    bench = Bench()
+    for variant in ("large", "middle", "small"):
+        bench.scheduler.strike("f", variant, Reason.CRASHED, 9, 0.0, certain=certain)
+    strikes = [spell.strikes for spell in bench.scheduler.quarantined("f").values()]
+    assert sorted([9, 9, 9 if certain else 1]) == sorted(strikes)

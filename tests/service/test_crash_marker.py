@@ -33,8 +33,31 @@ def test_probes_are_noted_as_well(tmp_path: Path) -> None:
     """While they run."""
     marker = CrashMarker(tmp_path / "running", slots=1)
     with marker.probing("f", "1", "bad"):
-        assert (Crashed("f", "1", "bad", 1),) == CrashMarker(tmp_path / "running", slots=1).crashed
+        assert (Crashed("f", "1", "bad", 1, probed=True),) == CrashMarker(tmp_path / "running", slots=1).crashed
     assert () == CrashMarker(tmp_path / "running", slots=1).crashed
+
+
+def test_ends_that_are_far_apart_do_not_add_up(tmp_path: Path) -> None:
+    """A variant that has been sound since for as long as forgives a strike begins at one again."""
+    path, starts_s = tmp_path / "running", iter((0.0, 10.0, 60.0, 3660.0, 3665.0))
+    times = []
+    for _ in range(5):
+        marker = CrashMarker(path, slots=1, clock=lambda: next(starts_s))
+        times += [crash.times for crash in marker.crashed]
+        marker.begin(0, "f", "1", "bad")
+    assert [1, 2, 1, 2] == times
+
+
+def test_the_likeliest_culprits_come_first(tmp_path: Path) -> None:
+    """Who was being probed, then who ran at most ends."""
+    path = tmp_path / "running"
+    CrashMarker(path, slots=2).begin(0, "f", "1", "often")
+    marker = CrashMarker(path, slots=2)
+    for slot, variant in enumerate(("once", "often")):
+        marker.begin(slot, "f", "1", variant)
+    with marker.probing("f", "1", "tried"):
+        crashed = CrashMarker(path, slots=2).crashed
+    assert [("tried", 1, True), ("often", 2, False), ("once", 1, False)] == [crash[2:] for crash in crashed]
 
 
 def test_a_file_that_says_nonsense_blames_nobody(tmp_path: Path) -> None:
