@@ -43,8 +43,13 @@ class Observer(Protocol):
         """Take note of requests and batches that ended."""
 
 
+PROBE_WITHIN_S = 60.0
+"""A variant that has not answered its probe by then hangs: it runs nine rows, one and then eight."""
+
 Probe = Callable[[Spell], Awaitable[Reason | None]]
-"""Tries a variant in quarantine, away from all requests: by what it failed, `None` where it answered."""
+"""Tries a variant in quarantine, away from all requests: by what it failed, `None` where it answered.
+
+What is no fault of a variant (`router.quarantine.FAULTS`) says that it could not be tried."""
 
 
 async def trust(_spell: Spell) -> Reason | None:
@@ -55,10 +60,10 @@ async def trust(_spell: Spell) -> Reason | None:
 class Dispatcher:
     """Drives one scheduler on the running event loop; it is what executors tell (`service.executors.SlotEvents`).
 
-    Batches planned to run for less than `inline_below_s` run on the event loop itself, through `runner`. Variants in
-    quarantine are tried with `probe`; `told` learns of their spells. `clock` is what all times are read from;
-    `timer_step_s` is the coarseness of the loop's timers: uvloop counts whole milliseconds, and a timer rounded down
-    would fire early and spin until it is due.
+    Batches planned to run for less than `inline_below_s` run on the event loop itself, through `runner`. Variants that
+    broke are tried with `probe`, which has `probe_within_s`; `told` learns of spells of quarantine. `clock` is what all
+    times are read from; `timer_step_s` is the coarseness of the loop's timers: uvloop counts whole milliseconds, and a
+    timer rounded down would fire early and spin until it is due.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Dispatcher:
         inline_below_s: float = 0.0,
         *,
         probe: Probe = trust,
+        probe_within_s: float = PROBE_WITHIN_S,
         told: Callable[[Sequence[Spell]], None] = lambda _: None,
         clock: Callable[[], float] = monotonic,
         timer_step_s: float = 0.001,
@@ -82,6 +88,7 @@ class Dispatcher:
         self._observers = observers
         self._inline_below_s = inline_below_s
         self._probe = probe
+        self._probe_within_s = probe_within_s
         self._told = told
         self._probing: set[asyncio.Task[None]] = set()
         self._slots = make_slots(self)
@@ -268,11 +275,15 @@ class Dispatcher:
 
     async def _probed(self, spell: Spell) -> None:
         try:
-            fault = await self._probe(spell)
+            fault = await asyncio.wait_for(self._probe(spell), self._probe_within_s)
+        except TimeoutError:
+            said = "family %s: variant %s has not answered its probe within %g s"
+            logger.warning(said, spell.family, spell.variant, self._probe_within_s)
+            fault = Reason.HUNG
         except Exception:
             # It says nothing of the variant, and must not keep it away for ever.
             logger.exception("family %s: variant %s could not be probed", spell.family, spell.variant)
-            fault = spell.reason
+            fault = Reason.EXECUTOR_LOST
         now = self._clock()
         with self._whatever_raises(now):
             self._scheduler.probed(spell, fault, now)

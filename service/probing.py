@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext
+from threading import Thread
 
 from router.contract import Reason, Spell
+from router.quarantine import FAULTS
 from service.crash_marker import CrashMarker
 from service.hidden_families import model_of
 from service.loading import LoadedFamily, sample_rows
@@ -30,10 +33,29 @@ class ThreadProbe:
         self._repository = repository
         self._kept: dict[str, tuple[str, Sequence[Row]]] = {}
         """Rows by model, with their revision: of those alone that have broken."""
+        self._threads: dict[tuple[str, str, str], Thread] = {}
+        """Those that try a variant. What hangs in one cannot be ended, and is not tried again beside it."""
 
     async def __call__(self, spell: Spell) -> Reason | None:
-        """See `service.dispatcher.Probe`."""
-        return await asyncio.to_thread(self._try, spell)
+        """See `service.dispatcher.Probe`. Whoever waits no longer leaves the thread behind; the process can end."""
+        key = spell.family, spell.revision, spell.variant
+        self._threads = {name: thread for name, thread in self._threads.items() if thread.is_alive()}
+        if key in self._threads:
+            return Reason.HUNG
+        tried: Future[Reason | None] = Future()
+        # So that it takes its result, though nobody waits for that any more.
+        tried.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                tried.set_result(self._try(spell))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+                tried.set_exception(error)
+
+        # Not one of a pool, which would wait for it when the process ends.
+        thread = self._threads[key] = Thread(target=run, name=f"probe of {spell.variant}", daemon=True)
+        thread.start()
+        return await asyncio.wrap_future(tried)
 
     def _try(self, spell: Spell) -> Reason | None:
         loaded = self._families.get(spell.family)
@@ -47,11 +69,10 @@ class ThreadProbe:
             with noted:
                 for batch in (rows[:1], rows) if rows else ():
                     run_variant(loaded, spell.variant, batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it raises is what is to be found out
             fault = fault_of(error)
-            if fault is Reason.EXECUTOR_LOST:
-                raise
-            logger.warning("family %s: variant %s still breaks: %s", spell.family, spell.variant, one_line(error))
+            went = "breaks under its probe" if fault in FAULTS else "could not be probed"
+            logger.warning("family %s: variant %s %s: %s", spell.family, spell.variant, went, one_line(error))
             return fault
         return None
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from router.limits import Limits
 from router.policies import policy_named
 from router.scheduler import Scheduler
 from router.view import Decision, Plan, Policy, View
-from service.dispatcher import Dispatcher, Observer
+from service.dispatcher import Dispatcher, Observer, Probe
 from service.executors import SlotEvents
 from service.runner import BatchRunner
 from service.work import Answer, Ran, Work
@@ -328,36 +329,108 @@ def test_a_slot_whose_executor_ended_runs_its_batches_again_once_it_is_back(reas
     assert asyncio.run(run()) == expected
 
 
+async def probed(probe: Probe, enough: Callable[[list[Spell]], bool], **changes: Any) -> list[Spell]:
+    """The spells of a variant that breaks once and is then tried with `probe`, until they are enough."""
+    spells: list[Spell] = []
+    over = asyncio.Event()
+
+    def told(new: Sequence[Spell]) -> None:
+        spells.extend(new)
+        if enough(spells):
+            over.set()
+
+    slots: list[Stuck] = []
+
+    def make(events: SlotEvents) -> list[Stuck]:
+        slots.append(Stuck(events))
+        return slots
+
+    scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"))
+    dispatcher = Dispatcher(scheduler, BatchRunner({}), make, [], probe=probe, told=told, **changes)
+    dispatcher.submit(request(1), [ROW])
+    slots[0].events.done(slots[0].begun[0][0].batch_id, MemoryError("no room"), 0.0)
+    await asyncio.wait_for(over.wait(), 10.0)
+    dispatcher.close()
+    return spells
+
+
 def test_a_probe_that_raises_says_nothing_of_the_variant() -> None:
-    """It stays away, and is probed again later."""
+    """It stays away with the strike that it has, and is probed again later."""
+    tries: list[Spell] = []
 
-    async def run() -> list[int]:
-        async def probe(spell: Spell) -> Reason | None:
+    async def probe(spell: Spell) -> Reason | None:
+        tries.append(spell)
+        if len(tries) == 1:
             raise OSError("no processes left")
+        return None
 
-        strikes: list[int] = []
-        twice = asyncio.Event()
+    spells = asyncio.run(probed(probe, lambda spells: spells[-1].over))
+    assert [(1, False), (0, True)] == [(spell.strikes, spell.over) for spell in spells]
+    assert 2 == len(tries)
 
-        def told(new: Sequence[Spell]) -> None:
-            strikes.extend(spell.strikes for spell in new if spell.variant == "best")
-            if len(strikes) > 1:
-                twice.set()
 
-        scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"))
-        dispatcher = Dispatcher(
-            scheduler,
-            BatchRunner({}),
-            lambda events: [AtOnce(events, RuntimeError("broken model"))],
-            [],
-            probe=probe,
-            told=told,
-        )
-        await asyncio.wait_for(dispatcher.submit(request(1), [ROW]), 10.0)
-        await asyncio.wait_for(twice.wait(), 10.0)
+def test_a_probe_that_does_not_end_is_a_hang() -> None:
+    """The variant stays away, for longer each time, and the driver does not wait for it."""
+
+    async def probe(spell: Spell) -> Reason | None:
+        await asyncio.Event().wait()
+        return None
+
+    spells = asyncio.run(probed(probe, lambda spells: len(spells) == 2, probe_within_s=0.02))
+    assert [(Reason.OUT_OF_MEMORY, 1), (Reason.HUNG, 2)] == [(spell.reason, spell.strikes) for spell in spells]
+
+
+class RaisesOnFaults:
+    """A policy with a bug in its tables, which are made anew when a variant is in quarantine."""
+
+    def __init__(self) -> None:
+        self._rule, self._made = policy_named("most-accurate"), 0
+
+    def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> object:
+        """Raise, but for the first time."""
+        self._made += 1
+        if self._made > 1:
+            raise ZeroDivisionError("a bug")
+        return None
+
+    def adopt(self, state: object, family: str, prepared: object | None) -> object:
+        """Nothing is remembered."""
+        return None
+
+    def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+        """As the rule."""
+        return self._rule.decide(state, view, now)
+
+
+@pytest.mark.parametrize("how", ["lost", "failed"])
+def test_a_policy_that_raises_on_a_fault_strands_nobody(how: str) -> None:
+    """What was unfinished fails; the slot is back, and the other variant answers."""
+
+    async def run() -> tuple[list[Outcome], str, int]:
+        slots: list[Stuck] = []
+
+        def make(events: SlotEvents) -> list[Stuck]:
+            slots.append(Stuck(events))
+            return slots
+
+        async def probe(spell: Spell) -> Reason | None:
+            return Reason.OUT_OF_MEMORY
+
+        scheduler = Scheduler([TWO], [Slot(0)], RaisesOnFaults())
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), make, [], probe=probe)
+        waiting = [dispatcher.submit(request(number), [ROW]) for number in (1, 2)]
+        events = slots[0].events
+        if how == "lost":
+            events.lost(0, Reason.CRASHED, "killed by SIGABRT")
+            events.restored(0)
+        else:
+            events.done(slots[0].begun[0][0].batch_id, MemoryError("no room"), 0.0)
+        ended = await asyncio.wait_for(asyncio.gather(*waiting), 10.0)
+        after = await asyncio.wait_for(dispatcher.submit(request(3), [ROW]), 10.0)
         dispatcher.close()
-        return strikes[:2]
+        return outcomes(ended), after.record.variant, scheduler.lost_slots
 
-    assert asyncio.run(run()) == [1, 2]
+    assert asyncio.run(run()) == ([Outcome.FAILED, Outcome.FAILED], "only", 0)
 
 
 class Unsure:
