@@ -138,7 +138,7 @@ class Quarantine:
 
         Each is named once, until `probed` is called for it.
         """
-        if now < self.next_s():
+        if now < self._next_s and now < self._suspicion.next_s:
             return ()
         found = self._suspicion.due(now)
         self._next_s = NEVER
@@ -192,7 +192,7 @@ class Quarantine:
 
     def next_s(self) -> float:
         """When `due` has something next."""
-        return min(self._next_s, self._suspicion.next_s())
+        return min(self._next_s, self._suspicion.next_s)
 
     def take(self) -> tuple[Spell, ...]:
         """The spells that began, were made longer or ended since the last call."""

@@ -28,12 +28,13 @@ class _Suspect:
 class Suspicion:
     """The variants on suspicion, by family and name, and when each was tried last. Bounded as `Quarantine` is."""
 
-    __slots__ = ("_next_s", "_number", "_suspects")
+    __slots__ = ("_number", "_suspects", "next_s")
 
     def __init__(self) -> None:
         self._suspects: dict[tuple[str, str], _Suspect] = {}
         self._number = 0
-        self._next_s = NEVER
+        self.next_s = NEVER
+        """When `due` has something next."""
 
     def suspect(self, family: str, revision: str, variant: str, reason: Reason, now: float) -> None:
         """The variant broke so. What runs or is about to answers for that as well."""
@@ -44,17 +45,17 @@ class Suspicion:
         self._number += 1
         due_s = now if known is None else max(now, known.ended_s + PAUSE_S)
         self._suspects[key] = _Suspect(Spell(self._number, family, revision, variant, reason, 0, due_s))
-        self._next_s = min(self._next_s, due_s)
+        self.next_s = min(self.next_s, due_s)
 
     def due(self, now: float) -> list[Spell]:
         """The probes that are due, each once until `probed`: as spells without a strike."""
-        if now < self._next_s:
+        if now < self.next_s:
             return []
         wanted = [suspect for suspect in self._suspects.values() if suspect.wanted]
         found = [suspect for suspect in wanted if suspect.spell.until_s <= now]
         for suspect in found:
             suspect.wanted, suspect.runs = False, True
-        self._next_s = min((suspect.spell.until_s for suspect in wanted if suspect.wanted), default=NEVER)
+        self.next_s = min((suspect.spell.until_s for suspect in wanted if suspect.wanted), default=NEVER)
         return [suspect.spell for suspect in found]
 
     def probed(self, spell: Spell, now: float, *, tried: bool) -> bool:
@@ -67,7 +68,7 @@ class Suspicion:
         if not tried:
             suspect.wanted = True
             suspect.spell = suspect.spell._replace(until_s=now + PAUSE_S)
-            self._next_s = min(self._next_s, now + PAUSE_S)
+            self.next_s = min(self.next_s, now + PAUSE_S)
         return tried
 
     def drop(self, family: str, variant: str) -> None:
@@ -77,7 +78,3 @@ class Suspicion:
     def keep(self, family: str, variants: Collection[str]) -> None:
         """See `Quarantine.keep`."""
         self._suspects = {key: s for key, s in self._suspects.items() if key[0] != family or key[1] in variants}
-
-    def next_s(self) -> float:
-        """When `due` has something next."""
-        return self._next_s
