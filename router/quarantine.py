@@ -75,7 +75,7 @@ class _Case:
 class Quarantine:
     """The variants that broke, by family and name. Bounded by the variants that there are: see `keep`."""
 
-    __slots__ = ("_cases", "_held", "_next_s", "_spells", "_suspicion", "_told")
+    __slots__ = ("_cases", "_held", "_spells", "_suspicion", "_told", "next_s")
 
     def __init__(self) -> None:
         self._cases: dict[tuple[str, str], _Case] = {}
@@ -84,7 +84,7 @@ class Quarantine:
         self._spells = 0
         self._told: list[Spell] = []
         self.next_s = NEVER
-        """When `due` has something next."""
+        """When `due` has something next, or earlier."""
 
     def held(self, family: str) -> frozenset[str]:
         """The variants of a family that answer nobody now."""
@@ -116,6 +116,7 @@ class Quarantine:
             return False
         if reason not in HARD:
             self._suspicion.suspect(family, revision, variant, reason, now)
+            self.next_s = min(self.next_s, self._suspicion.next_s)
             return False
         self._begin(family, revision, variant, reason, self._before(case, now) + 1 if strikes is None else strikes, now)
         if reason in DOUBTED:
@@ -138,10 +139,10 @@ class Quarantine:
 
         Each is named once, until `probed` is called for it.
         """
-        if now < self._next_s and now < self._suspicion.next_s:
+        if now < self.next_s:
             return ()
         found = self._suspicion.due(now)
-        self._next_s = NEVER
+        self.next_s = self._suspicion.next_s
         for case in self._cases.values():
             if not case.is_held or case.is_probed:
                 continue
@@ -161,7 +162,9 @@ class Quarantine:
         tried = fault is None or fault in FAULTS
         case = self._cases.get((spell.family, spell.variant))
         if not spell.strikes:
-            if not self._suspicion.probed(spell, now, tried=tried) or fault is None:
+            counts = self._suspicion.probed(spell, now, tried=tried)
+            self.next_s = min(self.next_s, self._suspicion.next_s)
+            if not counts or fault is None:
                 return False
             strikes = self._before(case, now) + 1
             self._begin(spell.family, spell.revision, spell.variant, fault, strikes, now)
@@ -190,10 +193,6 @@ class Quarantine:
             self._cases = {k: case for k, case in self._cases.items() if k[0] != family or k[1] in variants}
             self._hold()
 
-    def next_s(self) -> float:
-        """When `due` has something next."""
-        return min(self._next_s, self._suspicion.next_s)
-
     def take(self) -> tuple[Spell, ...]:
         """The spells that began, were made longer or ended since the last call."""
         if not self._told:
@@ -208,7 +207,7 @@ class Quarantine:
         before = self._cases.get((family, variant))
         self._cases[family, variant] = _Case(spell, -NEVER if before is None else before.released_s)
         self._suspicion.drop(family, variant)
-        self._next_s = min(self._next_s, until_s)
+        self.next_s = min(self.next_s, until_s)
         self._hold()
         self._told.append(spell)
 
@@ -221,7 +220,7 @@ class Quarantine:
 
     def _wait(self, case: _Case, until_s: float) -> None:
         case.spell = case.spell._replace(until_s=until_s)
-        self._next_s = min(self._next_s, until_s)
+        self.next_s = min(self.next_s, until_s)
 
     def _before(self, case: _Case | None, now: float) -> int:
         """The strikes that a variant comes with that is not held; none where it has been sound for long enough."""

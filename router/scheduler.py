@@ -151,9 +151,8 @@ class Scheduler:
         """Decide all that can be decided now. Call after any other call, and again at `wake_at`, which is later."""
         self._ledger.ring(now)
         self._demand.known_s = now
-        hung, due = self._slots.hung(now), self._quarantine.due(now)
-        if hung or due:
-            self._look_after(hung, due, now)
+        if now >= self._slots.watch_s or now >= self._quarantine.next_s:
+            self._look_after(self._slots.hung(now), self._quarantine.due(now), now)
         self._gate.relieve(now)
         while self._backlog.rows:
             soon = None if self._slots.free else self._slots.soon(now)
@@ -182,7 +181,7 @@ class Scheduler:
         dispatches, self._dispatches = tuple(self._dispatches), []
         gone, self._hung = tuple(self._hung), []
         probes, self._probes = tuple(self._probes), []
-        wake_at = min(self._wake_at, self._ledger.next_alarm_s(), self._slots.watch_s, self._quarantine.next_s())
+        wake_at = min(self._wake_at, self._ledger.next_alarm_s(), self._slots.watch_s, self._quarantine.next_s)
         ended, spells = self._slots.take(), self._quarantine.take()
         return Poll(dispatches, self._ledger.take(), ended, wake_at, gone, probes, spells)
 
