@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -115,12 +115,19 @@ def test_a_killed_node_takes_no_request_and_no_replica_with_it(ray: Cluster) -> 
 
 def test_what_was_accepted_is_answered_before_replicas_end(ray: Cluster) -> None:
     """Whoever waits when the application is deleted gets an answer, and the replicas end."""
-    rows, names = 2 * ROWS, [f"last-{number}" for number in range(2 * REPLICAS)]
-    with ray.operator() as delete, ThreadPoolExecutor(len(names)) as pool:
-        answers = [pool.submit(_ask_slowly, ray.proxies[0], name, rows) for name in names]
-        wait_until(lambda: _unfinished(ray.proxies[0]) > 0, "requests are accepted", ray.serving)
+    at_once, answers = 2 * REPLICAS, list[Future[int]]()
+    with ray.operator() as delete, ThreadPoolExecutor(at_once) as pool:
+
+        def accepted() -> bool:
+            """Whether requests wait at a replica. Where all were answered before that was seen, others are sent."""
+            if all(answer.done() for answer in answers):
+                names = [f"last-{len(answers) + number}" for number in range(at_once)]
+                answers.extend(pool.submit(_ask_slowly, ray.proxies[0], name, 2 * ROWS) for name in names)
+            return _unfinished(ray.proxies[0]) > 0
+
+        wait_until(accepted, "requests are accepted", ray.serving)
         delete()
-        assert [200] * len(names) == [answer.result() for answer in answers]
+        assert {200} == {answer.result() for answer in answers}
     wait_until(lambda: ray.count() == 0, "the replicas have ended", ray.head)
 
 
