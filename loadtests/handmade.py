@@ -105,6 +105,24 @@ def breaking_model(products: int = 0, width: int = 256, *, always: bool = False)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def aborting_model() -> onnx.ModelProto:
+    """One that ends its process when it is opened: onnxruntime divides constants by then."""
+    initial = {"least": np.array(-(2**63), np.int64), "minus": np.array(-1, np.int64)}
+    nodes = [
+        helper.make_node("Div", ["least", "minus"], ["divided"]),
+        helper.make_node("Cast", ["divided"], ["constant"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "constant"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "aborts",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 4])],
+        [numpy_helper.from_array(value, name) for name, value in initial.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
 def write_family(
     repository: Repository,
     name: str,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -35,6 +35,9 @@ ANSWERS_WITHIN_S = 300.0
 """A template that opens a model for longer hangs, and is ended."""
 TAKEN_OVER_WITHIN_S = 5.0
 """For so long a model that was opened or closed waits for the executors that have it, or have it no more."""
+BACK_WITHIN_S = 60.0
+"""For so long whoever needs a template waits for one that is started again."""
+ASKS_AGAIN_S = 0.02
 LOOKS_EVERY_S = 0.002
 LEAST_PAUSE_S, MOST_PAUSE_S, STEADY_S = 0.05, 10.0, 10.0
 """Between two templates of which the first ended: twice as long each time, from the first one on after a steady one."""
@@ -85,8 +88,6 @@ class Host:
 
     def __init__(self) -> None:
         self.generation = 0
-        self.careful = False
-        """Whether models are opened in a process of their own first: once there are requests that others answer."""
         self.slots: list[Slot] = []
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
@@ -99,6 +100,9 @@ class Host:
         self._started_s = 0.0
         self._pause_s = LEAST_PAUSE_S
         self._restarting: asyncio.Task[None] | None = None
+        self._settled = threading.Event()
+        """Set while no template is on its way: there is one that has all models, or there will be none."""
+        self._settled.set()
         self._stopped = False
 
     @property
@@ -110,6 +114,10 @@ class Host:
     def is_up(self) -> bool:
         """Whether there is a template that has all models."""
         return self._control is not None and self._restarting is None
+
+    def wait_until_up(self) -> bool:
+        """Wait for a template that is started again; false where there is none in time. Called on any other thread."""
+        return self._settled.wait(BACK_WITHIN_S) and self.is_up
 
     def start(self) -> None:
         """Start a template. Raises `OSError` where there can be none."""
@@ -136,21 +144,23 @@ class Host:
             self._restarting.cancel()
         self._forget_template()
         self._fail_waiting("the gateway ends")
+        self._settled.set()
 
     def open(
         self, path: Path, options: SessionOptions, tables: Sequence[TableFile], runtime: str
     ) -> tuple[int, dict[str, Any]]:
         """Have a model opened; returns its number, and what the template says of it. Called on any other thread.
 
+        It is opened in a process of its own first: it may break the one that opens it, and others have theirs in there.
         Raises `ModelLoadError` where that fails. Then all slots have executors that have it, but for those that need
         longer than usual.
         """
         number = next(self._numbers)
-        wanted = Open(number, path, options, tuple(tables), runtime, self.careful)
+        wanted = Open(number, path, options, tuple(tables), runtime, careful=True)
         # Before it is open: a template that is started meanwhile opens it as well.
         self._open[number] = wanted
         try:
-            said = self._ask(number, wanted)
+            said = self._ask(number, wanted, BACK_WITHIN_S)
             if "error" in said:
                 raise ModelLoadError(said["error"])
         except ModelLoadError:
@@ -212,21 +222,27 @@ class Host:
                 return False
             return True
 
-    def _ask(self, number: int, told: ToTemplate) -> dict[str, Any]:
-        answer: Future[dict[str, Any]] = Future()
-        self._waiting[number] = answer
-        if not self._send(told):
-            self._waiting.pop(number, None)
-            raise ModelLoadError("the process that opens models is being started again")
-        try:
-            return answer.result(ANSWERS_WITHIN_S)
-        except TimeoutError:
-            process = self._process
-            if process is not None:
-                process.kill()
-            raise ModelLoadError(f"nothing came of it within {ANSWERS_WITHIN_S:g} s") from None
-        finally:
-            self._waiting.pop(number, None)
+    def _ask(self, number: int, told: ToTemplate, wait_s: float = 0.0) -> dict[str, Any]:
+        """What the template answers; where there is none, the next one that comes within `wait_s`."""
+        limit_s = monotonic() + wait_s
+        while True:
+            own: Future[dict[str, Any]] = Future()
+            # Two may ask for the same model: who wants it, and whoever has a new template open all that there are.
+            answer = self._waiting.setdefault(number, own)
+            try:
+                if self._send(told):
+                    return answer.result(ANSWERS_WITHIN_S)
+            except TimeoutError:
+                process = self._process
+                if process is not None:
+                    process.kill()
+                raise ModelLoadError(f"nothing came of it within {ANSWERS_WITHIN_S:g} s") from None
+            finally:
+                if self._waiting.get(number) is own:
+                    del self._waiting[number]
+            if self._stopped or monotonic() > limit_s:
+                raise ModelLoadError("there is no process that opens models")
+            sleep(ASKS_AGAIN_S)
 
     def _taken_over(self) -> None:
         """Wait, on another thread, until the executors of all slots are of the generation that begins by this."""
@@ -275,6 +291,7 @@ class Host:
         for executor in list(self._ends):
             self._ended(executor, End(TEMPLATE_ENDED, 0))
         if not self._stopped and self._restarting is None:
+            self._settled.clear()
             self._restarting = self._loop.create_task(self._restart())
 
     def _forget_template(self) -> None:
@@ -310,6 +327,7 @@ class Host:
             if self._control is not None:
                 break
         self._restarting = None
+        self._settled.set()
         self.generation += 1
         logger.info("the process that opens models is back (%.1f s)", monotonic() - self._started_s)
         for slot in self.slots:

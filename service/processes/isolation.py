@@ -44,8 +44,6 @@ class Processes:
             if monotonic() > limit_s:
                 return False
             await asyncio.sleep(0.005)
-        # There are requests now that must not wait while a model breaks whoever opens it.
-        self._host.careful = True
         return True
 
     def stop(self) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from router.contract import Reason
 from service.processes.deaths import Deaths
-from service.processes.host import BEGINS_WITHIN_S, End, Host, Link
+from service.processes.host import BEGINS_WITHIN_S, NO_TEMPLATE, End, Host, Link
 from service.processes.messages import MOST_BYTES, READY
 from service.runner import ModelFaultError
 from variants.manifest import ModelFile
@@ -41,6 +41,8 @@ class HostedModel:
 
     def run(self, feeds: Tensors, /) -> dict[str, NDArray[Any]]:
         """Run it once, and wait. Raises `ModelFaultError` where that ends the process, hangs or fails."""
+        if not self._host.wait_until_up():
+            raise ModelFaultError(Reason.EXECUTOR_LOST, f"its process {NO_TEMPLATE}")
         ended: Future[End] = Future()
         link = self._host.fork(ended.set_result, only=self.number)
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from loadtests.handmade import CRASHES, HANGS, breaking_model, write_family
+from loadtests.handmade import CRASHES, HANGS, aborting_model, breaking_model, write_family
 from service.settings import Settings
 from tests.service.conftest import eventually, sound_again
 from tests.service.families import sign_model, write_chain
@@ -92,6 +93,16 @@ def test_what_a_model_does_costs_its_batch_alone(
     eventually(lambda: lost_slots(client) == 0.0, "the slot is back")
     assert "best" == ask(client, family, SOUND).headers["x-variant"]
     assert 1 == len(before - set(executors()))
+
+
+def test_a_model_that_aborts_when_it_is_opened_is_refused_by_name(tmp_path: Path) -> None:
+    """Also at the start: the other variants of its family serve."""
+    write_family(Repository(tmp_path), "abort", {"aborts": (aborting_model(), 0.9), "plain": (sign_model(), 0.8)})
+    with serving(Settings(models=tmp_path, slots=1, isolation="processes")) as client:
+        answer = ask(client, "abort", SOUND)
+        assert (200, "plain") == (answer.status_code, answer.headers["x-variant"])
+        index = client.post("/v2/repository/index", json={}).text
+        assert "the process that opened it was killed by SIGFPE" in index
 
 
 def test_a_model_that_is_wrong_keeps_its_process(client: httpx.Client) -> None:
