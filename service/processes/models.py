@@ -16,6 +16,7 @@ from router.contract import Reason
 from service.processes.deaths import Deaths
 from service.processes.host import BEGINS_WITHIN_S, NO_TEMPLATE, End, Host, Link
 from service.processes.messages import MOST_BYTES, READY
+from service.processes.tensors import TensorError
 from service.runner import ModelFaultError
 from variants.manifest import ModelFile
 from variants.repository import RevisionFolder
@@ -69,13 +70,22 @@ class HostedModel:
         except OSError:
             said = b""
         if not said:
-            end = ended.result(TRIED_WITHIN_S)
+            try:
+                end = ended.result(TRIED_WITHIN_S)
+            except TimeoutError:
+                raise ModelFaultError(Reason.HUNG, "its process answers no more, and does not end") from None
             raise ModelFaultError(self._deaths.reason(end), f"its process {end.said}")
-        *_, answer = orjson.loads(said)
-        if isinstance(answer, dict):
-            raise ModelFaultError(Reason(answer["fault"]), str(answer["said"]))
-        names = dict(zip(("logits", "state"), self._named(), strict=False))
-        return {names[name]: array.copy() for name, array in link.areas[0].read(answer).items()}
+        try:
+            *_, answer = orjson.loads(said)
+            if isinstance(answer, dict):
+                fault, why = Reason(answer["fault"]), str(answer["said"])
+            else:
+                names = dict(zip(("logits", "state"), self._named(), strict=False))
+                return {names[name]: array.copy() for name, array in link.areas[0].read(answer).items()}
+        except (ValueError, TypeError, KeyError, TensorError) as error:
+            # It may have written anywhere in its memory.
+            raise ModelFaultError(Reason.CRASHED, f"its process says what makes no sense: {error}") from error
+        raise ModelFaultError(fault, why)
 
     def _named(self) -> Sequence[str]:
         """Its outputs: the logits, and the state where it leaves one."""

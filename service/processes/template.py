@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import pickle
 import selectors
@@ -16,7 +17,10 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Never
 
 import orjson
@@ -47,6 +51,16 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
 
+@dataclass(slots=True)
+class _Copy:
+    """A process that was made of this one: what is done after its end, and when it is ended by force."""
+
+    pid: int
+    ended: Callable[[str, int], None]
+    until_s: float
+    is_late: bool = False
+
+
 class Template:
     """The models that are open, and the executors that were made; `control` leads to the gateway."""
 
@@ -58,13 +72,13 @@ class Template:
         self._late: dict[int, Open] = {}
         self._executors: dict[int, int] = {}
         """Process numbers, by executor. A process is not waited for before its executor is taken out of here."""
-        self._watched: dict[int, int] = {}
-        """Executors, by the file that tells of their end."""
+        self._copies: dict[int, _Copy] = {}
+        """All processes that were made, by the file that tells of their end."""
 
     def run(self) -> None:
-        """Do as told until the gateway is gone."""
+        """Do as told until the gateway is gone. Nothing here waits for a process: it is told of the end of each."""
         while True:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(self._until_late_s()):
                 if key.fileobj is not self._control:
                     self._ended(key.fd)
                     continue
@@ -72,11 +86,12 @@ class Template:
                 if not message:
                     return
                 self._obey(pickle.loads(message), files)  # noqa: S301 - the gateway started this process
+            self._end_late_ones()
 
     def _obey(self, told: ToTemplate, files: list[int]) -> None:
         match told:
             case Open():
-                self._say("opened", told.number, self._open(told))
+                self._open(told)
             case Close(number):
                 self._late.pop(number, None)
                 if (model := self._models.pop(number, None)) is not None:
@@ -88,43 +103,50 @@ class Template:
                 if executor in self._executors:
                     os.kill(self._executors[executor], signal.SIGKILL)
 
-    def _open(self, wanted: Open) -> dict[str, Any]:
-        late = not survives_a_fork(wanted)
-        if late or wanted.careful:
-            said = self._open_apart(wanted)
-            if late and "error" not in said:
-                self._late[wanted.number] = wanted
-            if late or "error" in said:
-                return said
+    def _open(self, wanted: Open) -> None:
+        """Open a model, in a process of its own first where that is wanted; the gateway is told what came of it."""
+        if wanted.careful or not survives_a_fork(wanted):
+            self._open_apart(wanted)
+        else:
+            self._open_here(wanted)
+
+    def _open_here(self, wanted: Open) -> None:
         said, model = _opened(wanted)
         if model is not None:
             self._models[wanted.number] = model
             # Nothing that there is now is looked at for garbage again: that would write to it, and unshare it.
             gc.collect()
             gc.freeze()
-        return said
+        self._say("opened", wanted.number, said)
 
-    def _open_apart(self, wanted: Open) -> dict[str, Any]:
-        """Open a model in a process of its own, which ends at once, and return what it says."""
-        reading, writing = os.pipe()
+    def _open_apart(self, wanted: Open) -> None:
+        """Have a model opened by a process of its own, which ends at once; what it says outlives it."""
+        file = os.memfd_create("pareto-opened")
 
         def work() -> None:
-            os.close(reading)
-            os.write(writing, orjson.dumps(_opened(wanted)[0]))
+            os.write(file, orjson.dumps(_opened(wanted)[0]))
 
-        pid = self._copied(work)
-        os.close(writing)
-        with selectors.DefaultSelector() as selector, os.fdopen(reading, "rb") as pipe:
-            selector.register(pipe, selectors.EVENT_READ)
-            in_time = bool(selector.select(OPENS_WITHIN_S))
-            if not in_time:
-                os.kill(pid, signal.SIGKILL)
-            said = pipe.read()
-        _, status = os.waitpid(pid, 0)
-        if said:
-            return dict(orjson.loads(said))
-        how = "hangs" if not in_time else how_it_ended(status)
-        return {"error": f"{wanted.path}: cannot be opened as a model: the process that opened it {how}"}
+        try:
+            self._copied(work, partial(self._opened_apart, wanted, file), OPENS_WITHIN_S)
+        except OSError as error:
+            os.close(file)
+            self._say("opened", wanted.number, {"error": f"{wanted.path}: no process to open it: {error.strerror}"})
+
+    def _opened_apart(self, wanted: Open, file: int, how: str, _: int) -> None:
+        try:
+            said = dict(orjson.loads(os.pread(file, MOST_BYTES, 0)))
+        except ValueError:
+            # It came to nothing.
+            said = {"error": f"{wanted.path}: cannot be opened as a model: the process that opened it {how}"}
+        finally:
+            os.close(file)
+        if "error" in said:
+            self._say("opened", wanted.number, said)
+        elif survives_a_fork(wanted):
+            self._open_here(wanted)
+        else:
+            self._late[wanted.number] = wanted
+            self._say("opened", wanted.number, said)
 
     def _fork(self, told: Fork, files: list[int]) -> None:
         def work() -> None:
@@ -132,6 +154,7 @@ class Template:
                 os.sched_setaffinity(0, {told.core})
             models = dict(self._models)
             for number, wanted in self._late.items():
+                # A model that is tried waits for no other one.
                 if told.only not in (None, number):
                     continue
                 said, model = _opened(wanted)
@@ -142,33 +165,50 @@ class Template:
             execute(socket.socket(fileno=files[0]), files[1:], models)
 
         try:
-            pid = self._copied(work)
+            self._executors[told.executor] = self._copied(work, partial(self._executor_ended, told.executor))
         except OSError as error:
             # No memory or no processes left, for now: as if it had ended at once.
             self._say("ended", told.executor, f"could not be made: {error.strerror}", 0)
-            return
         finally:
             for file in files:
                 os.close(file)
-        watch = os.pidfd_open(pid)
-        self._executors[told.executor] = pid
-        self._watched[watch] = told.executor
-        self._selector.register(watch, selectors.EVENT_READ)
 
-    def _ended(self, watch: int) -> None:
-        executor = self._watched.pop(watch)
-        self._selector.unregister(watch)
-        os.close(watch)
-        _, status = os.waitpid(self._executors.pop(executor), 0)
-        self._say("ended", executor, how_it_ended(status), os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
+    def _executor_ended(self, executor: int, how: str, by: int) -> None:
+        del self._executors[executor]
+        self._say("ended", executor, how, by)
 
-    def _copied(self, work: Callable[[], None]) -> int:
-        """Have a copy of this process do some work, and end; returns its number."""
+    def _copied(self, work: Callable[[], None], ended: Callable[[str, int], None], within_s: float = math.inf) -> int:
+        """Have a copy of this process do some work, and end, by force after so long; returns its number.
+
+        `ended` is called after that: how it did, in words, and by which signal (0: by none).
+        """
         parent = os.getpid()
         pid = os.fork()
         if not pid:
             self._in_copy(parent, work)
+        watch = os.pidfd_open(pid)
+        self._copies[watch] = _Copy(pid, ended, monotonic() + within_s)
+        self._selector.register(watch, selectors.EVENT_READ)
         return pid
+
+    def _ended(self, watch: int) -> None:
+        copy = self._copies.pop(watch)
+        self._selector.unregister(watch)
+        os.close(watch)
+        _, status = os.waitpid(copy.pid, 0)
+        how = "hangs" if copy.is_late else how_it_ended(status)
+        copy.ended(how, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
+
+    def _until_late_s(self) -> float | None:
+        until_s = min((copy.until_s for copy in self._copies.values() if not copy.is_late), default=math.inf)
+        return None if until_s == math.inf else max(0.0, until_s - monotonic())
+
+    def _end_late_ones(self) -> None:
+        now_s = monotonic()
+        for copy in self._copies.values():
+            if copy.until_s <= now_s and not copy.is_late:
+                copy.is_late = True
+                os.kill(copy.pid, signal.SIGKILL)
 
     def _in_copy(self, parent: int, work: Callable[[], None]) -> Never:
         """Whatever happens, a copy never goes on as the template does."""
@@ -179,7 +219,7 @@ class Template:
                 Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
             self._selector.close()
             self._control.close()
-            for watch in self._watched:
+            for watch in self._copies:
                 os.close(watch)
             work()
             code = 0

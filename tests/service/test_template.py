@@ -1,0 +1,63 @@
+"""The process that opens models: it waits for none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import onnx
+import pytest
+
+from service.processes.host import End, Host
+from service.processes.messages import READY
+from tests.service.families import sign_model
+from variants.runtimes.table import ONNXRUNTIME
+from variants.session import ModelLoadError, SessionOptions
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes are watched by files")
+
+
+def hosted(does: Callable[[Host], Awaitable[None]]) -> None:
+    """Do something with a template, and end it."""
+
+    async def run() -> None:
+        host = Host()
+        host.start()
+        try:
+            await does(host)
+        finally:
+            host.stop()
+
+    asyncio.run(run())
+
+
+async def opened(host: Host, path: Path) -> int:
+    """The number of a model that was opened by now."""
+    return (await asyncio.to_thread(host.open, path, SessionOptions(), (), ONNXRUNTIME))[0]
+
+
+def test_a_model_that_hangs_when_it_is_opened_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Meanwhile other models are opened, and executors are made, end and are reported."""
+    hangs, sound = tmp_path / "hangs.onnx", tmp_path / "sound.onnx"
+    os.mkfifo(hangs)
+    onnx.save(sign_model(), sound)
+
+    async def does(host: Host) -> None:
+        hanging = asyncio.create_task(opened(host, hangs))
+        await opened(host, sound)
+        ended: Future[End] = Future()
+        link = host.fork(ended.set_result)
+        link.connection.settimeout(30.0)
+        assert READY == await asyncio.to_thread(link.connection.recv, 100)
+        host.kill(link.executor)
+        assert "was killed by SIGKILL" == (await asyncio.wait_for(asyncio.wrap_future(ended), 30.0)).said
+        link.close()
+        assert not hanging.done()
+        host.stop()
+        with pytest.raises(ModelLoadError, match="the gateway ends"):
+            await hanging
+
+    hosted(does)
