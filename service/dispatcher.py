@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from time import monotonic
 from typing import Protocol
 
@@ -83,6 +84,7 @@ class Dispatcher:
         self._clock = clock
         self._timer_step_s = timer_step_s
         self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         self._scheduler = scheduler
         self._runner = runner
         self._observers = observers
@@ -342,6 +344,10 @@ class Dispatcher:
 
     def restored(self, slot: int) -> None:
         """See `service.executors.SlotEvents`."""
+        if get_ident() == self._thread:
+            # At once: it may be lost again before the event loop's next iteration.
+            self._restore(slot)
+            return
         try:
             self._loop.call_soon_threadsafe(self._restore, slot)
         except RuntimeError:

@@ -281,18 +281,26 @@ class Host:
 
     def _ended(self, executor: int, end: End) -> None:
         told = self._ends.pop(executor, None)
-        if told is not None:
+        if told is None:
+            return
+        try:
             told(end)
+        except Exception:
+            # One slot's trouble keeps neither others from being told nor another template from being started.
+            logger.exception("who was told of the end of an executor failed on it")
 
     def _template_ended(self) -> None:
         logger.error("the process that opens models has ended; it is started again, and all executors with it")
         self._forget_template()
-        self._fail_waiting("the process that opened it ended")
-        for executor in list(self._ends):
-            self._ended(executor, End(TEMPLATE_ENDED, 0))
         if not self._stopped and self._restarting is None:
             self._settled.clear()
             self._restarting = self._loop.create_task(self._restart())
+        self._fail_waiting("the process that opened it ended")
+        self._end_all()
+
+    def _end_all(self) -> None:
+        for executor in list(self._ends):
+            self._ended(executor, End(TEMPLATE_ENDED, 0))
 
     def _forget_template(self) -> None:
         with self._sending:

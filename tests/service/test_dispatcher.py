@@ -402,6 +402,31 @@ class RaisesOnFaults:
         return self._rule.decide(state, view, now)
 
 
+def test_a_slot_may_be_lost_restored_and_lost_again_in_one_iteration() -> None:
+    """As when its template ends just after its next executor was ready: its request waits, and is answered."""
+
+    async def run() -> tuple[Outcome, int]:
+        slots: list[Stuck] = []
+
+        def make(events: SlotEvents) -> list[Stuck]:
+            slots.append(Stuck(events))
+            return slots
+
+        scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"))
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), make, [])
+        waiting = dispatcher.submit(request(1), [ROW])
+        events = slots[0].events
+        events.lost(0, Reason.EXECUTOR_LOST, "killed by SIGKILL")
+        events.restored(0)
+        events.lost(0, Reason.EXECUTOR_LOST, "ended with its template")
+        events.restored(0)
+        answer = await asyncio.wait_for(waiting, 10.0)
+        dispatcher.close()
+        return answer.record.outcome, scheduler.lost_slots
+
+    assert asyncio.run(run()) == (Outcome.SERVED, 0)
+
+
 @pytest.mark.parametrize("how", ["lost", "failed"])
 def test_a_policy_that_raises_on_a_fault_strands_nobody(how: str) -> None:
     """What was unfinished fails; the slot is back, and the other variant answers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from service.processes.host import End, Host
+from service.processes.host import TEMPLATE_ENDED, End, Host
 from service.processes.messages import READY
 from tests.service.families import sign_model
 from variants.runtimes.table import ONNXRUNTIME
@@ -59,5 +60,25 @@ def test_a_model_that_hangs_when_it_is_opened_keeps_nobody_waiting(tmp_path: Pat
         host.stop()
         with pytest.raises(ModelLoadError, match="the gateway ends"):
             await hanging
+
+    hosted(does)
+
+
+def test_another_template_comes_whatever_fails_by_the_end_of_the_first() -> None:
+    """Who raises when it is told of the end keeps nobody else from being told, and no template away."""
+
+    async def does(host: Host) -> None:
+        def fails(_: End) -> None:
+            raise KeyError("slot")
+
+        ended: Future[End] = Future()
+        links = [host.fork(fails), host.fork(ended.set_result)]
+        first = host.process
+        os.kill(first, signal.SIGKILL)
+        assert TEMPLATE_ENDED == (await asyncio.wait_for(asyncio.wrap_future(ended), 30.0)).said
+        assert await asyncio.to_thread(host.wait_until_up)
+        assert first != host.process
+        for link in links:
+            link.close()
 
     hosted(does)
