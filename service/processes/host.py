@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -33,8 +33,9 @@ BEGINS_WITHIN_S = 60.0
 """An executor that opens models itself and is not ready by then hangs, and is ended."""
 ANSWERS_WITHIN_S = 300.0
 """A template that opens a model for longer hangs, and is ended."""
-TAKEN_OVER_WITHIN_S = 5.0
-"""For so long a model that was opened or closed waits for the executors that have it, or have it no more."""
+GIVEN_UP_WITHIN_S = 5.0
+"""For so long a model that is closed waits for executors that have it no more. One that is opened waits for those that
+have it for as long as an executor may need to begin."""
 BACK_WITHIN_S = 60.0
 """For so long whoever needs a template waits for one that is started again."""
 ASKS_AGAIN_S = 0.02
@@ -148,12 +149,13 @@ class Host:
 
     def open(
         self, path: Path, options: SessionOptions, tables: Sequence[TableFile], runtime: str
-    ) -> tuple[int, dict[str, Any]]:
-        """Have a model opened; returns its number, and what the template says of it. Called on any other thread.
+    ) -> tuple[int, dict[str, Any], int]:
+        """Have a model opened; returns its number, what the template says of it, and the first generation that has it.
+
+        Called on any other thread.
 
         It is opened in a process of its own first: it may break the one that opens it, and others have theirs in there.
-        Raises `ModelLoadError` where that fails. Then all slots have executors that have it, but for those that need
-        longer than usual.
+        Raises `ModelLoadError` where that fails, or executors that have it do not come. Then all slots have such ones.
         """
         number = next(self._numbers)
         wanted = Open(number, path, options, tuple(tables), runtime, careful=True)
@@ -166,8 +168,11 @@ class Host:
         except ModelLoadError:
             self._open.pop(number, None)
             raise
-        self._taken_over()
-        return number, said
+        generation = self._taken_over(BEGINS_WITHIN_S)
+        if generation is None:
+            self.let_go_soon(number)
+            raise ModelLoadError(f"{path}: not all executors have it within {BEGINS_WITHIN_S:g} s")
+        return number, said, generation
 
     def let_go_soon(self, number: int) -> None:
         """As `let_go`, on any thread, at any moment."""
@@ -179,7 +184,7 @@ class Host:
         if self._open.pop(number, None) is not None:
             with suppress(ModelLoadError):
                 self._ask(number, Close(number))
-            self._taken_over()
+            self._taken_over(GIVEN_UP_WITHIN_S)
 
     def let_go(self, number: int) -> None:
         """Have a model closed that nobody needs any more."""
@@ -244,23 +249,24 @@ class Host:
                 raise ModelLoadError("there is no process that opens models")
             sleep(ASKS_AGAIN_S)
 
-    def _taken_over(self) -> None:
-        """Wait, on another thread, until the executors of all slots are of the generation that begins by this."""
-        renewed = asyncio.run_coroutine_threadsafe(self._renew_all(), self._loop)
-        with suppress(TimeoutError):
-            # Longer where the event loop is about to end, and nobody waits any more.
-            renewed.result(2 * TAKEN_OVER_WITHIN_S)
+    def _taken_over(self, within_s: float) -> int | None:
+        """Begin a generation; wait, on another thread, until all slots have executors of it. None where they do not."""
+        # Beyond its own limit it is not waited for: the event loop may have ended.
+        with suppress(TimeoutError, CancelledError, RuntimeError):
+            return asyncio.run_coroutine_threadsafe(self._renew_all(within_s), self._loop).result(2 * within_s)
+        return None
 
-    async def _renew_all(self) -> None:
+    async def _renew_all(self, within_s: float) -> int | None:
         self.generation += 1
         wanted = self.generation
         for slot in self.slots:
             slot.renew()
-        limit_s = monotonic() + TAKEN_OVER_WITHIN_S
+        limit_s = monotonic() + within_s
         while any(slot.generation < wanted for slot in self.slots):
-            if monotonic() > limit_s:
-                return
+            if self._stopped or monotonic() > limit_s:
+                return None
             await asyncio.sleep(LOOKS_EVERY_S)
+        return wanted
 
     def _read(self) -> None:
         while self._control is not None:

@@ -31,10 +31,11 @@ TRIED_WITHIN_S = 10.0
 class HostedModel:
     """See `variants.runtimes.contract.Model`. Each run is one in a new process, which may end by it."""
 
-    def __init__(self, host: Host, deaths: Deaths, number: int, said: dict[str, Any]) -> None:
+    def __init__(self, host: Host, deaths: Deaths, number: int, said: dict[str, Any], generation: int) -> None:
         self.input_names: tuple[str, ...] = tuple(said["input_names"])
         self.output_names: tuple[str, ...] = tuple(said["output_names"])
         self.number = number
+        self.generation = generation
         self._host = host
         self._deaths = deaths
         # A family that is replaced is forgotten, not closed.
@@ -93,13 +94,14 @@ class HostedModel:
 
 
 class HostedSession(Session):
-    """A session in other processes, which know it by its `number`."""
+    """A session in other processes, which know it by its `number` if they are of its `generation` or a later one."""
 
-    __slots__ = ("number",)
+    __slots__ = ("generation", "number")
 
     def __init__(self, path: Path, model: HostedModel, load_s: float, memory_bytes: int) -> None:
         super().__init__(path, model, load_s, memory_bytes)
         self.number = model.number
+        self.generation = model.generation
 
 
 class HostedOpener:
@@ -115,6 +117,6 @@ class HostedOpener:
         if lack := lack_of(file.runtime):
             raise ModelLoadError(f"{path}: {lack}")
         tables = folder.tables(file.path) if shares_tables(file.runtime) else ()
-        number, said = self._host.open(path, options, tables, file.runtime)
-        model = HostedModel(self._host, self._deaths, number, said)
+        number, said, generation = self._host.open(path, options, tables, file.runtime)
+        model = HostedModel(self._host, self._deaths, number, said, generation)
         return HostedSession(path, model, float(said["load_s"]), int(said["memory_bytes"]))

@@ -47,6 +47,8 @@ class _Executor:
         self.link = link
         self.generation = generation
         self.is_ready = False
+        self.is_gone = False
+        """It takes no more batches, and its end is about to be told."""
         self.sent: dict[int, _Sent] = {}
         self.limit: asyncio.TimerHandle | None = None
         """Ends it where it does not begin."""
@@ -143,6 +145,9 @@ class SlotProcess:
     def _go_on(self) -> None:
         """Change executors where that is due, and begin what is held back."""
         coming = self._next
+        if self._now is not None and self._now.is_gone:
+            # What is lost with it is told first.
+            return
         if coming is not None and coming.is_ready and (self._now is None or not self._now.sent):
             if self._now is not None:
                 self._leave(self._now)
@@ -153,12 +158,16 @@ class SlotProcess:
             self.renew()
             coming = self._next
         now = self._now
-        while self._held and now is not None and len(now.sent) < len(now.link.areas):
+        while self._held and now is not None and not now.is_gone and len(now.sent) < len(now.link.areas):
             if coming is not None and coming.is_ready:
                 return
-            self._send(now, *self._held.popleft())
+            if not self._send(now, *self._held[0]):
+                self.renew()
+                return
+            self._held.popleft()
 
-    def _send(self, executor: _Executor, dispatch: Dispatch, rows: Sequence[Row]) -> None:
+    def _send(self, executor: _Executor, dispatch: Dispatch, rows: Sequence[Row]) -> bool:
+        """Hand a batch over; false where the executor is too old for it: it has not got all its models."""
         at = 1 if any(sent.area == 0 for sent in executor.sent.values()) else 0
         try:
             loaded = self._families[dispatch.family]
@@ -167,17 +176,24 @@ class SlotProcess:
                 for stage in loaded.paths[dispatch.variant][dispatch.from_stage : dispatch.to_stage]
                 if isinstance(stage, HostedSession)
             ]
+            if any(stage.generation > executor.generation for stage in stages):
+                return False
             told = executor.link.areas[at].write(feeds_of(loaded, stages, rows, dispatch.from_stage))
             message = orjson.dumps([dispatch.batch_id, at, [stage.number for stage in stages], told])
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a batch is its outcome
             self._events.done(dispatch.batch_id, error, 0.0)
-            return
-        executor.sent[dispatch.batch_id] = _Sent(at, dispatch, rows, loaded, stages)
+            return True
         try:
             executor.link.connection.send(message)
-        except OSError:
-            # It has ended: that is told by the template in a moment.
-            return
+        except (BrokenPipeError, ConnectionResetError):
+            # It has ended, or else it does now: that is told by the template in a moment. The batch is no part of that.
+            executor.is_gone = True
+            self._host.kill(executor.link.executor)
+        except OSError as error:
+            self._events.done(dispatch.batch_id, error, 0.0)
+        else:
+            executor.sent[dispatch.batch_id] = _Sent(at, dispatch, rows, loaded, stages)
+        return True
 
     def _read(self, executor: _Executor) -> None:
         """Take in what an executor says, until it says nothing more."""
