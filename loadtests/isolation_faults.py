@@ -64,10 +64,11 @@ class Ended(NamedTuple):
 class Report(NamedTuple):
     """What was seen: answers by status and variant, and faults by reason, which are to be as many as were injected.
 
-    Of the rest there is to be none, but for the process.
+    Of the rest there is to be none, but for the process. `unanswered` are sound requests whose status is not 200.
     """
 
     statuses: dict[str, int]
+    unanswered: int
     faults: dict[str, int]
     injected: int
     without_outcome: int
@@ -77,8 +78,8 @@ class Report(NamedTuple):
 
     @property
     def is_sound(self) -> bool:
-        """Whether each request has its one outcome, nobody was answered from quarantine, and the gateway stayed."""
-        wrong = (self.without_outcome, self.records_missing, self.from_quarantine)
+        """Whether each request has its outcome, sound ones an answer, none from quarantine, and the gateway stayed."""
+        wrong = (self.unanswered, self.without_outcome, self.records_missing, self.from_quarantine)
         return not any(wrong) and self.same_process and sum(self.faults.values()) == self.injected
 
 
@@ -178,6 +179,11 @@ def from_quarantine(ended: Sequence[Ended]) -> int:
     return found
 
 
+def unanswered(ended: Sequence[Ended]) -> int:
+    """Requests that break nothing, and have no answer."""
+    return sum(one.asked.fault is None and one.status != HTTPStatus.OK for one in ended)
+
+
 def workers(server: servers.Server) -> list[int]:
     """The processes that serve."""
     return [one.pid for one in server.tree() if any(WORKER in argument for argument in one.cmdline())]
@@ -198,6 +204,7 @@ def run(server: servers.Server, asked: Plan) -> Report:
                 records += sample.value
     return Report(
         statuses=dict(Counter(f"{one.status} {one.variant}".strip() for one in ended)),
+        unanswered=unanswered(ended),
         faults=dict(faults),
         injected=sum(len(faults) for faults in asked.hurt.values()),
         without_outcome=sum(one.status == 0 for one in ended),

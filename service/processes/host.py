@@ -145,6 +145,8 @@ class Host:
             self._restarting.cancel()
         self._forget_template()
         self._fail_waiting("the gateway ends")
+        # Whoever tries a model waits on another thread, which is waited for when the event loop ends.
+        self._end_all()
         self._settled.set()
 
     def open(

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from loadtests import servers
-from loadtests.isolation_faults import BREAKS, Asked, Ended, from_quarantine, plan, run, settings, write_families
+from loadtests.isolation_faults import (
+    BREAKS,
+    Asked,
+    Ended,
+    from_quarantine,
+    plan,
+    run,
+    settings,
+    unanswered,
+    write_families,
+)
 from router.contract import Reason
 from variants.repository import Repository
 
@@ -22,6 +32,12 @@ def test_each_request_has_its_outcome_and_the_gateway_stays(tmp_path: Path) -> N
     with servers.running(servers.gateway(repository.root, settings())) as server:
         report = run(server, asked)
     assert (True, 8) == (report.is_sound, report.injected), report
+
+
+def test_sound_requests_without_an_answer_are_found() -> None:
+    """A status of 500 or 503, and none at all, are counted; a request that breaks its variants may fail."""
+    statuses = [(None, 200), (None, 503), (None, 500), (None, 0), (Reason.CRASHED, 500)]
+    assert 3 == unanswered([Ended(Asked(0.0, "f", fault), 0.0, 0.1, status, "") for fault, status in statuses])
 
 
 def test_answers_from_quarantine_are_found() -> None:

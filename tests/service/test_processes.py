@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -47,9 +48,23 @@ def client(repository: Repository) -> Iterator[httpx.Client]:
 
 
 def executors() -> list[psutil.Process]:
-    """The processes that executors run in; the template is their parent."""
-    template = [one for one in psutil.Process().children() if "service.processes.template" in one.cmdline()]
-    return [executor for one in template for executor in one.children()]
+    """The processes that executors run in, but for those that have ended; templates are their parents."""
+    templates = [one for one in psutil.Process().children() if is_there(one) and is_template(one)]
+    return [executor for one in templates for executor in one.children() if is_there(executor)]
+
+
+def is_template(process: psutil.Process) -> bool:
+    """Whether executors are made of it."""
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return "service.processes.template" in process.cmdline()
+    return False
+
+
+def is_there(process: psutil.Process) -> bool:
+    """Whether it is more than what is left of one that has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def ask(client: httpx.Client, path: str, *rows: tuple[float, ...]) -> httpx.Response:
@@ -124,15 +139,21 @@ def test_the_caller_who_pins_a_model_that_crashes_is_told(client: httpx.Client) 
 
 def test_executors_that_are_killed_are_replaced(client: httpx.Client) -> None:
     """Whether they are killed one by one or all, with the process that they are made of."""
-    for executor in executors():
+    killed = set(executors())
+    for executor in killed:
         executor.kill()
-    eventually(lambda: lost_slots(client) == 0.0 and len(executors()) == 2, "other executors are there")
+
+    def are_replaced() -> bool:
+        new = set(executors())
+        return lost_slots(client) == 0.0 and len(new) == 2 and new.isdisjoint(killed)
+
+    eventually(are_replaced, "other executors are there")
     assert 200 == ask(client, "pair", SOUND).status_code
-    template = executors()[0].parent()
+    killed = set(executors())
+    template = next(iter(killed)).parent()
     assert template is not None
     template.kill()
-    template.wait(10.0)
-    eventually(lambda: len(executors()) == 2 and lost_slots(client) == 0.0, "there is another template")
+    eventually(are_replaced, "there is another template, and its executors")
     assert 200 == ask(client, "chain", SOUND).status_code
 
 
@@ -152,8 +173,9 @@ def test_families_come_and_go(client: httpx.Client, repository: Repository) -> N
 
 def test_a_gateway_that_is_asked_to_end_answers_first(repository: Repository) -> None:
     """Executors heed no signal of the terminal's, and end with the gateway."""
+    before = set(executors())
     with serving(Settings(models=repository.root, slots=1, isolation="processes")) as client:
-        (executor,) = [one for one in executors() if one.ppid() != 1][-1:]
+        (executor,) = set(executors()) - before
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             executor.send_signal(number)
         assert 200 == ask(client, "pair", SOUND).status_code

@@ -64,6 +64,20 @@ def test_a_model_that_hangs_when_it_is_opened_keeps_nobody_waiting(tmp_path: Pat
     hosted(does)
 
 
+def test_who_tries_a_model_waits_no_longer_than_the_host_is_there() -> None:
+    """All that wait for the end of an executor are told by then; there is no other one."""
+
+    async def does(host: Host) -> None:
+        ended: Future[End] = Future()
+        link = host.fork(ended.set_result)
+        host.stop()
+        assert (True, TEMPLATE_ENDED) == (ended.done(), ended.result(0.0).said)
+        assert not host.wait_until_up()
+        link.close()
+
+    hosted(does)
+
+
 def test_another_template_comes_whatever_fails_by_the_end_of_the_first() -> None:
     """Who raises when it is told of the end keeps nobody else from being told, and no template away."""
 
