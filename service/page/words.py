@@ -43,7 +43,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         Reason.WRONG_OUTPUT.value: "the model gave something that is no answer",
         Reason.CRASHED.value: "the model ended its process",
         Reason.HUNG.value: "the model did not come to an end",
-        Reason.OUT_OF_MEMORY.value: "memory ended while the model ran",
+        Reason.OUT_OF_MEMORY.value: "memory ended while the model ran, or its process was killed",
         Reason.EXECUTOR_LOST.value: "another request broke the executor, and no time was left",
         Reason.INTERNAL_ERROR.value: "a rule of the gateway failed",
         Reason.CLIENT_GONE.value: "nobody is there to read it",

@@ -8,7 +8,6 @@ from time import monotonic
 
 from service.executors import MakeSlots, SlotEvents
 from service.loading import LoadedFamily
-from service.processes.deaths import Deaths
 from service.processes.host import BEGINS_WITHIN_S, Host
 from service.processes.models import HostedOpener
 from service.processes.slot import SlotProcess
@@ -21,18 +20,15 @@ class Processes:
 
     def __init__(self) -> None:
         self._host = Host()
-        self._deaths = Deaths()
         self._slots: list[SlotProcess] = []
-        self.open_one = HostedOpener(self._host, self._deaths)
+        self.open_one = HostedOpener(self._host)
         self._host.start()
 
     def slots(self, families: Mapping[str, LoadedFamily], cores: Sequence[int | None]) -> MakeSlots:
         """Slots that run batches in processes of their own, each on its core where it has one."""
 
         def make(events: SlotEvents) -> Sequence[SlotProcess]:
-            self._slots = [
-                SlotProcess(index, self._host, families, events, self._deaths, core) for index, core in enumerate(cores)
-            ]
+            self._slots = [SlotProcess(index, self._host, families, events, core) for index, core in enumerate(cores)]
             return self._slots
 
         return make

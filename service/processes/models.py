@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from router.contract import Reason
-from service.processes.deaths import Deaths
+from service.processes.deaths import reason_of
 from service.processes.host import BEGINS_WITHIN_S, NO_TEMPLATE, End, Host, Link
 from service.processes.messages import MOST_BYTES, READY
 from service.processes.tensors import TensorError
@@ -31,13 +31,12 @@ TRIED_WITHIN_S = 10.0
 class HostedModel:
     """See `variants.runtimes.contract.Model`. Each run is one in a new process, which may end by it."""
 
-    def __init__(self, host: Host, deaths: Deaths, number: int, said: dict[str, Any], generation: int) -> None:
+    def __init__(self, host: Host, number: int, said: dict[str, Any], generation: int) -> None:
         self.input_names: tuple[str, ...] = tuple(said["input_names"])
         self.output_names: tuple[str, ...] = tuple(said["output_names"])
         self.number = number
         self.generation = generation
         self._host = host
-        self._deaths = deaths
         # A family that is replaced is forgotten, not closed.
         self._forgotten = weakref.finalize(self, host.let_go_soon, number)
 
@@ -75,7 +74,7 @@ class HostedModel:
                 end = ended.result(TRIED_WITHIN_S)
             except TimeoutError:
                 raise ModelFaultError(Reason.HUNG, "its process answers no more, and does not end") from None
-            raise ModelFaultError(self._deaths.reason(end), f"its process {end.said}")
+            raise ModelFaultError(reason_of(end), f"its process {end.said}")
         try:
             *_, answer = orjson.loads(said)
             if isinstance(answer, dict):
@@ -107,9 +106,8 @@ class HostedSession(Session):
 class HostedOpener:
     """Opens models in other processes, as `variants.session.open_file` does in this one."""
 
-    def __init__(self, host: Host, deaths: Deaths) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._deaths = deaths
 
     def __call__(self, folder: RevisionFolder, file: ModelFile, options: SessionOptions) -> Session:
         """Raises `ModelLoadError`, and `RepositoryError` as `folder.file` does."""
@@ -118,5 +116,5 @@ class HostedOpener:
             raise ModelLoadError(f"{path}: {lack}")
         tables = folder.tables(file.path) if shares_tables(file.runtime) else ()
         number, said, generation = self._host.open(path, options, tables, file.runtime)
-        model = HostedModel(self._host, self._deaths, number, said, generation)
+        model = HostedModel(self._host, number, said, generation)
         return HostedSession(path, model, float(said["load_s"]), int(said["memory_bytes"]))

@@ -13,7 +13,7 @@ import orjson
 from router.contract import Dispatch, Reason
 from service.executors import SlotEvents
 from service.loading import LoadedFamily
-from service.processes.deaths import Deaths
+from service.processes.deaths import reason_of
 from service.processes.executor import LOGITS, STATE
 from service.processes.host import BEGINS_WITHIN_S, End, Host, Link
 from service.processes.messages import MOST_BYTES, READY
@@ -49,6 +49,8 @@ class _Executor:
         self.is_ready = False
         self.is_gone = False
         """It takes no more batches, and its end is about to be told."""
+        self.is_mad = False
+        """It has said what makes no sense, as one does whose model has written over its memory."""
         self.sent: dict[int, _Sent] = {}
         self.limit: asyncio.TimerHandle | None = None
         """Ends it where it does not begin."""
@@ -67,14 +69,12 @@ class SlotProcess:
         host: Host,
         families: Mapping[str, LoadedFamily],
         events: SlotEvents,
-        deaths: Deaths,
         core: int | None = None,
     ) -> None:
         self._index = index
         self._host = host
         self._families = families
         self._events = events
-        self._deaths = deaths
         self._core = core
         self._loop = asyncio.get_running_loop()
         self._now: _Executor | None = None
@@ -229,6 +229,7 @@ class SlotProcess:
         except (ValueError, TypeError, KeyError, TensorError) as error:
             said = " ".join(str(error).split())[:200]
             logger.error("slot %d: its executor says what makes no sense, and is ended: %s", self._index, said)
+            executor.is_mad = True
             self._host.kill(executor.link.executor)
             return
         del executor.sent[number]
@@ -245,7 +246,10 @@ class SlotProcess:
             if not self._is_lost:
                 self._is_lost = True
                 # What was held back has not been run by it.
-                reason = self._deaths.reason(end) if executor.sent else Reason.EXECUTOR_LOST
+                reason = reason_of(end) if executor.sent else Reason.EXECUTOR_LOST
+                if executor.is_mad:
+                    # It was ended for that.
+                    reason = Reason.CRASHED
                 self._events.lost(self._index, reason, f"it {end.said}")
             self._go_on()
             self.renew()

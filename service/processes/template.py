@@ -35,7 +35,10 @@ PR_SET_PDEATHSIG = 1
 OPENS_WITHIN_S = 120.0
 """A model that is opened in a process of its own hangs after so long."""
 FIRST_TO_GO = 500
-"""Added to how likely the kernel's out-of-memory killer is to choose an executor, of at most 1000."""
+"""Added to how likely the kernel's out-of-memory killer is to choose an executor."""
+MOST_LIKELY = 1000
+"""More is not taken by the kernel."""
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 def survives_a_fork(wanted: Open) -> bool:
@@ -215,8 +218,8 @@ class Template:
         code = 1
         try:
             end_with(parent)
-            with suppress(OSError):
-                Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
+            with suppress(OSError, ValueError):
+                OOM_SCORE.write_text(str(min(MOST_LIKELY, int(OOM_SCORE.read_text()) + FIRST_TO_GO)))
             self._selector.close()
             self._control.close()
             for watch in self._copies:

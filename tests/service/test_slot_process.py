@@ -16,7 +16,6 @@ import pytest
 
 from router.contract import Dispatch, Reason
 from service.loading import LoadedFamily
-from service.processes.deaths import Deaths
 from service.processes.host import End, Host, Link
 from service.processes.messages import MOST_BYTES, READY, pair
 from service.processes.models import HostedModel, HostedSession
@@ -86,13 +85,13 @@ BATCH = Dispatch(1, 0, "f", "1", "only", 0, 1, (), 0.0, 0.1, 0.1, Reason.ONLY_VA
 def made(host: Hosting, generation: int = 0) -> tuple[SlotProcess, Told]:
     """A slot of a family whose only model is of that generation; its first executor is ready soon."""
     said = {"input_names": ["x"], "output_names": ["logits"]}
-    model = HostedModel(cast(Host, host), Deaths(()), 7, said, generation)
+    model = HostedModel(cast(Host, host), 7, said, generation)
     loaded: Any = SimpleNamespace(
         paths={"only": (HostedSession(Path("only.onnx"), model, 0.0, 0),)},
         preparer=SimpleNamespace(collate=lambda _: {}),
     )
     told = Told()
-    slot = SlotProcess(0, cast(Host, host), {"f": cast(LoadedFamily, loaded)}, told, Deaths(()))
+    slot = SlotProcess(0, cast(Host, host), {"f": cast(LoadedFamily, loaded)}, told)
     host.made[0][0].send(READY)
     return slot, told
 
@@ -140,6 +139,24 @@ def test_a_batch_that_an_executor_had_is_blamed_for_its_end() -> None:
         return told.lost_by
 
     assert [Reason.CRASHED] == asyncio.run(run())
+
+
+def test_an_executor_that_says_nonsense_is_ended_for_its_batch() -> None:
+    """It is killed by us, which is no reason to doubt whose doing that is."""
+
+    async def run() -> tuple[list[Reason], list[int]]:
+        host = Hosting()
+        slot, told = made(host)
+        await until(lambda: slot.is_up)
+        slot.start(BATCH, ())
+        its, ended = host.made[0]
+        its.send(b"nonsense")
+        await until(lambda: bool(host.killed))
+        ended(End("was killed by SIGKILL", signal.SIGKILL))
+        slot.stop()
+        return told.lost_by, host.killed
+
+    assert ([Reason.CRASHED], [0]) == asyncio.run(run())
 
 
 def test_a_batch_waits_for_an_executor_that_has_its_model() -> None:
