@@ -178,7 +178,7 @@ class Gateway:
         """The families of the repository, read on a thread; the fault of each that cannot be is among the problems."""
         try:
             if self.settings.isolation == "processes":
-                self._processes = Processes()
+                self._processes = Processes(self.settings.slot_cores)
                 self.reader.open_one = self._processes.open_one
             # A thread of its own: the default pool's threads must start after the slots have got their cores.
             with ThreadPoolExecutor(1, "loading") as loading:

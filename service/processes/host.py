@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from pathlib import Path
@@ -84,11 +84,12 @@ class Host:
     """Keeps one template running; methods run on the event loop's thread but where they say otherwise.
 
     `generation` counts how often models were opened or closed: an executor has those of the generation that it was made
-    in.
+    in. Templates, and all that is forked without a core of its own, keep off the cores that are `left_to_slots`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left_to_slots: Collection[int] = ()) -> None:
         self.generation = 0
+        self._left_to_slots = frozenset(left_to_slots)
         self.slots: list[Slot] = []
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
@@ -133,6 +134,10 @@ class Host:
                 env=os.environ | own,
                 pass_fds=[its.fileno()],
             )
+        if kept := os.sched_getaffinity(0) - self._left_to_slots:
+            # It has no threads yet. It may have ended already, which is told by its socket.
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(self._process.pid, kept)
         self._started_s = monotonic()
         self._control = ours
         ours.setblocking(False)

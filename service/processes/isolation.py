@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 
 from service.executors import MakeSlots, SlotEvents
@@ -18,8 +18,8 @@ UP_WITHIN_S = BEGINS_WITHIN_S
 class Processes:
     """To be made on the event loop. Raises `OSError` where no process can be started."""
 
-    def __init__(self) -> None:
-        self._host = Host()
+    def __init__(self, slot_cores: Collection[int] = ()) -> None:
+        self._host = Host(slot_cores)
         self._slots: list[SlotProcess] = []
         self.open_one = HostedOpener(self._host)
         self._host.start()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
 
 import onnx
+import psutil
 import pytest
 
 from service.processes.host import TEMPLATE_ENDED, End, Host
@@ -21,11 +22,11 @@ from variants.session import ModelLoadError, SessionOptions
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes are watched by files")
 
 
-def hosted(does: Callable[[Host], Awaitable[None]]) -> None:
+def hosted(does: Callable[[Host], Awaitable[None]], left_to_slots: Collection[int] = ()) -> None:
     """Do something with a template, and end it."""
 
     async def run() -> None:
-        host = Host()
+        host = Host(left_to_slots)
         host.start()
         try:
             await does(host)
@@ -76,6 +77,26 @@ def test_who_tries_a_model_waits_no_longer_than_the_host_is_there() -> None:
         link.close()
 
     hosted(does)
+
+
+@pytest.mark.skipif(len(psutil.Process().cpu_affinity()) < 2, reason="one core is left to a slot, another one is not")
+def test_the_cores_of_slots_are_left_to_them() -> None:
+    """Models are opened and tried on the other ones; an executor with a core is there alone."""
+    core, *others = sorted(os.sched_getaffinity(0))
+
+    async def does(host: Host) -> None:
+        found = []
+        for wanted in (None, core):
+            link = host.fork(lambda _: None, wanted)
+            assert READY == await asyncio.to_thread(link.connection.recv, 100)
+            (executor,) = psutil.Process(host.process).children()
+            found.append(sorted(os.sched_getaffinity(executor.pid)))
+            host.stop()
+            host.start()
+            link.close()
+        assert [others, [core]] == found
+
+    hosted(does, [core])
 
 
 def test_another_template_comes_whatever_fails_by_the_end_of_the_first() -> None:
