@@ -172,7 +172,7 @@ def test_families_come_and_go(client: httpx.Client, repository: Repository) -> N
 
 
 def test_a_gateway_that_is_asked_to_end_answers_first(repository: Repository) -> None:
-    """Executors heed no signal of the terminal's, and end with the gateway."""
+    """Executors ignore what ends the gateway in order, and end with it."""
     before = set(executors())
     with serving(Settings(models=repository.root, slots=1, isolation="processes")) as client:
         (executor,) = set(executors()) - before
