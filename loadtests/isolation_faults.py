@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 import httpx
 import numpy as np
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests import servers
@@ -186,7 +188,13 @@ def unanswered(ended: Sequence[Ended]) -> int:
 
 def workers(server: servers.Server) -> list[int]:
     """The processes that serve."""
-    return [one.pid for one in server.tree() if any(WORKER in argument for argument in one.cmdline())]
+    found = []
+    for one in server.tree():
+        # Copies in which models are tried end at any moment.
+        with suppress(psutil.NoSuchProcess):
+            if any(WORKER in argument for argument in one.cmdline()):
+                found.append(one.pid)
+    return found
 
 
 def run(server: servers.Server, asked: Plan) -> Report:

@@ -36,8 +36,8 @@ ANSWERS_WITHIN_S = 300.0
 GIVEN_UP_WITHIN_S = 5.0
 """For so long a model that is closed waits for executors that have it no more. One that is opened waits for those that
 have it for as long as an executor may need to begin."""
-BACK_WITHIN_S = 60.0
-"""For so long whoever needs a template waits for one that is started again."""
+BACK_WITHIN_S = 30.0
+"""For so long whoever needs a template waits for one that is started again; less than a probe may take."""
 ASKS_AGAIN_S = 0.02
 LOOKS_EVERY_S = 0.002
 LEAST_PAUSE_S, MOST_PAUSE_S, STEADY_S = 0.05, 10.0, 10.0

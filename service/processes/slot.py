@@ -50,7 +50,7 @@ class _Executor:
         self.is_gone = False
         """It takes no more batches, and its end is about to be told."""
         self.is_mad = False
-        """It has said what makes no sense, as one does whose model has written over its memory."""
+        """It is killed because it said what makes no sense, as one does whose model has written over its memory."""
         self.sent: dict[int, _Sent] = {}
         self.limit: asyncio.TimerHandle | None = None
         """Ends it where it does not begin."""
@@ -246,10 +246,8 @@ class SlotProcess:
             if not self._is_lost:
                 self._is_lost = True
                 # What was held back has not been run by it.
-                reason = reason_of(end) if executor.sent else Reason.EXECUTOR_LOST
-                if executor.is_mad:
-                    # It was ended for that.
-                    reason = Reason.CRASHED
+                blamed = Reason.CRASHED if executor.is_mad else reason_of(end)
+                reason = blamed if executor.sent else Reason.EXECUTOR_LOST
                 self._events.lost(self._index, reason, f"it {end.said}")
             self._go_on()
             self.renew()

@@ -124,7 +124,11 @@ class Template:
 
     def _open_apart(self, wanted: Open) -> None:
         """Have a model opened by a process of its own, which ends at once; what it says outlives it."""
-        file = os.memfd_create("pareto-opened")
+        try:
+            file = os.memfd_create("pareto-opened")
+        except OSError as error:
+            self._not_opened(wanted, error)
+            return
 
         def work() -> None:
             os.write(file, orjson.dumps(_opened(wanted)[0]))
@@ -133,7 +137,10 @@ class Template:
             self._copied(work, partial(self._opened_apart, wanted, file), OPENS_WITHIN_S)
         except OSError as error:
             os.close(file)
-            self._say("opened", wanted.number, {"error": f"{wanted.path}: no process to open it: {error.strerror}"})
+            self._not_opened(wanted, error)
+
+    def _not_opened(self, wanted: Open, error: OSError) -> None:
+        self._say("opened", wanted.number, {"error": f"{wanted.path}: no process to open it: {error.strerror}"})
 
     def _opened_apart(self, wanted: Open, file: int, how: str, _: int) -> None:
         try:
@@ -189,7 +196,13 @@ class Template:
         pid = os.fork()
         if not pid:
             self._in_copy(parent, work)
-        watch = os.pidfd_open(pid)
+        try:
+            watch = os.pidfd_open(pid)
+        except OSError:
+            # No files left: nobody could be told of its end.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         self._copies[watch] = _Copy(pid, ended, monotonic() + within_s)
         self._selector.register(watch, selectors.EVENT_READ)
         return pid
