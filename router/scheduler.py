@@ -152,7 +152,7 @@ class Scheduler:
         self._ledger.ring(now)
         self._demand.known_s = now
         if now >= self._slots.watch_s or now >= self._quarantine.next_s:
-            self._look_after(self._slots.hung(now), self._quarantine.due(now), now)
+            self._look_after(self._slots.hung(now), now)
         self._gate.relieve(now)
         while self._backlog.rows:
             soon = None if self._slots.free else self._slots.soon(now)
@@ -470,22 +470,25 @@ class Scheduler:
         state, self._state = self._state, None
         self._state = self._roster.quarantine(family, state, now)
 
-    def _look_after(self, hung: Sequence[Dispatch], due: Sequence[Spell], now: float) -> None:
-        """Lose the slots that hang, and note what is to be probed; all of it, whatever a policy raises.
-
-        A variant that is not in memory is tried when it is loaded: its spell is over.
-        """
+    def _look_after(self, hung: Sequence[Dispatch], now: float) -> None:
+        """Lose the slots that hang, then note what is to be probed; all of it, whatever a policy raises."""
         self._hung += hung
         with ExitStack() as steps:
-            for spell in reversed(due):
+            # Last: what hangs may have others doubted, who are due by that.
+            steps.callback(self._note_due, now)
+            for dispatch in reversed(hung):
+                steps.callback(self.lose, dispatch.slot, Reason.HUNG, now)
+
+    def _note_due(self, now: float) -> None:
+        """A variant that is not in memory is tried when it is loaded: its spell is over."""
+        with ExitStack() as steps:
+            for spell in self._quarantine.due(now):
                 family = self._families[spell.family].family
                 index = family.index(spell.variant)
                 if index is not None and family.loaded is not None and index in family.loaded:
-                    self._probes.insert(0, spell)
+                    self._probes.append(spell)
                 else:
                     steps.callback(self.probed, spell, None, now)
-            for dispatch in reversed(hung):
-                steps.callback(self.lose, dispatch.slot, Reason.HUNG, now)
 
     def _ended(self, batch_id: int, now: float, fault: Reason | None, since_s: float) -> Dispatch:
         """The batch that has ended; the next one of its slot has begun."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from router.contract import Outcome, Reason
+from router.contract import NEVER, Outcome, Reason
 from tests.router.bench import FAMILY, Bench
 
 
@@ -103,3 +103,17 @@ def test_the_last_variant_is_not_held_for_long_by_what_may_be_another_doing(cert
         bench.scheduler.strike("f", variant, Reason.CRASHED, 9, 0.0, certain=certain)
     strikes = [spell.strikes for spell in bench.scheduler.quarantined("f").values()]
     assert sorted([9, 9, 9 if certain else 1]) == sorted(strikes)
+
+
+def test_what_hangs_with_a_doubted_row_is_probed_in_the_same_poll() -> None:
+    """A row on which a second variant hangs is doubted, so that one is probed at once: no wake-up for it is past."""
+    bench = Bench()
+    bench.submit(0, slo_s=NEVER)
+    again = bench.fail(0.0, Reason.CRASHED)
+    (retried,) = again.dispatches
+    at_s = again.wake_at
+    while not (poll := bench.poll(at_s)).hung:
+        at_s = poll.wake_at
+    assert [retried] == list(poll.hung)
+    assert [("middle", 1)] == [(spell.variant, spell.strikes) for spell in poll.probes]
+    assert poll.wake_at > at_s
