@@ -95,7 +95,7 @@ def test_warming_keeps_what_it_got_and_resolves_once(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     monkeypatch.setattr(socket.socket, "connect", connect)
-    with scripted([ANSWER] * 3, [ANSWER], [ANSWER]) as server:
+    with scripted(*[[ANSWER] * 3] * 3) as server:
         connections = Connections(server.url.replace("127.0.0.1", "localhost"))
         connections._resolve()
         connections._places = [place for place in connections._places if place[0] is socket.AF_INET]
