@@ -197,8 +197,8 @@ class Roster:
                 continue
             for item in items:
                 pending = self._pending(item)
-                if pending is None or (key.alone >= 0 and family.is_loaded(key.pinned)):
-                    # Ended, or given to that one because another broke.
+                if pending is None or (key.alone >= 0 and key.lowest >= 0 and family.is_loaded(key.pinned)):
+                    # Ended, or given to that one because another broke; one that waited for its load goes on below.
                     continue
                 broke = pending.broken_by(item.row)
                 left = family if broke is None else family.without(broke)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.contract import Outcome, Reason, Request, Slot, WhenLate
+from router.contract import NEVER, Outcome, Reason, Request, Slot, WhenLate
 from router.limits import Limits
 from router.policies import policy_named
 from router.quarantine import FAULTS, HARD
@@ -182,3 +182,15 @@ def test_what_waits_again_is_bounded_by_the_backlog() -> None:
     bench.submit(3)
     bench.fail(0.01)
     assert [(1, Outcome.FAILED, Reason.EXECUTOR_ERROR, "")] == bench.ends()
+
+
+def test_a_row_whose_other_variant_has_to_be_loaded_goes_on_once_it_is() -> None:
+    """The variant on suspicion answers others meanwhile; the row waits for the load, and then for nothing else."""
+    bench = Bench(FAMILY.with_loaded((2,)))
+    bench.submit(1, slo_s=NEVER)
+    assert () == bench.fail(0.01).dispatches
+    assert 1 == bench.scheduler.cold_rows
+    bench.scheduler.replace(bench.scheduler.prepare(FAMILY.with_loaded((0, 2))), 0.02)
+    assert ["small"] == [dispatch.variant for dispatch in bench.poll(0.02).dispatches]
+    bench.complete(0.03)
+    assert [(1, Outcome.SERVED, "small")] == [(number, outcome, by) for number, outcome, _, by in bench.ends()]
