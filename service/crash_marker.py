@@ -8,6 +8,7 @@ and is removed when the gateway ends as it should.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import logging
@@ -81,11 +82,21 @@ class CrashMarker:
 
     @classmethod
     def of_supervisor(cls, slots: int) -> CrashMarker | None:
-        """That of the process that started this one; `None` where there can be none, which is logged."""
+        """That of the process that started this one; `None` where there can be none, which is logged.
+
+        Where one process starts several gateways, as a node of Ray does, the first has it, and no other one.
+        """
         try:
             parent = psutil.Process(os.getppid())
-            name = f"pareto-running-{parent.pid}-{int(parent.create_time() * 1000)}"
-            return cls(Path(tempfile.gettempdir()) / name, slots)
+            path = Path(tempfile.gettempdir()) / f"pareto-running-{parent.pid}-{int(parent.create_time() * 1000)}"
+            # Open, and so locked, until this process ends, whatever ends it.
+            held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return cls(path, slots)
+            except BaseException:
+                os.close(held)
+                raise
         except (OSError, psutil.Error) as error:
             logger.warning("a variant that ends this process is not known to the next one: %s", error)
             return None

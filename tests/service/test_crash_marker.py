@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import httpx
@@ -80,6 +81,15 @@ def test_many_crashes_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the model breaks as it does on x86")
+def test_who_has_been_started_beside_another_blames_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other one runs just now did not end it: there is no marker for a second gateway of one parent."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first = CrashMarker.of_supervisor(slots=1)
+    assert first is not None
+    first.begin(0, "f", "1", "good")
+    assert CrashMarker.of_supervisor(slots=1) is None
+
+
 def test_the_process_is_started_again_and_the_variant_waits(tmp_path: Path) -> None:
     """The request fails with its connection; the next process begins with the variant in quarantine, and serves."""
     write_family(Repository(tmp_path), "pair", {"plain": (sign_model(), 0.8), "best": (breaking_model(), 0.9)})
