@@ -10,9 +10,10 @@ from pathlib import Path
 
 import orjson
 
+from loadtests.cpu_quotas import quotas
 from loadtests.haproxy import Balancer, balancer
 from loadtests.namespaces import Machine, NamespaceError, loopback, namespaced
-from loadtests.servers import Server, ServerError, free_port, gateway, start
+from loadtests.servers import Host, Server, ServerError, free_port, gateway, start
 
 LIMIT_S = 60.0
 STEP_S = 0.02
@@ -22,9 +23,12 @@ UP, DOWN = "UP", "DOWN"
 class Replica:
     """One of the gateways: it runs, or it has ended and may be started again at the same address."""
 
-    def __init__(self, name: str, models: Path, environment: Mapping[str, str], machine: Machine) -> None:
+    def __init__(
+        self, name: str, models: Path, environment: Mapping[str, str], machine: Machine, enter: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.machine = machine
+        self._host = Host(machine.host.address, (*enter, *machine.host.enter))
         self._command = gateway(models, environment)
         self._port = free_port()
         self.server = self._started()
@@ -47,7 +51,7 @@ class Replica:
         self.server = self._started()
 
     def _started(self) -> Server:
-        return start(self._command, host=self.machine.host, port=self._port)
+        return start(self._command, host=self._host, port=self._port)
 
 
 class Fleet:
@@ -90,13 +94,13 @@ def fleet(
     count: int,
     environment: Mapping[str, str],
     replaced: Mapping[str, str] | None = None,
-    own: Sequence[Mapping[str, str]] = (),
+    cores: float | None = None,
 ) -> Iterator[Fleet]:
     """So many replicas that the balancer has found ready; `replaced` as in `balancer`. All end with the block.
 
-    `own` has what the environment of each replica has on top.
+    Each has the time of `cores` processors and no more, where that is given.
 
-    Raises `ServerError` where HAProxy is not installed or something does not start.
+    Raises `ServerError` where HAProxy is not installed or something does not start, `QuotaError` without quotas.
     """
     with ExitStack() as stack:
         shared = ""
@@ -104,11 +108,11 @@ def fleet(
             machines = stack.enter_context(namespaced(count))
         except NamespaceError as error:
             machines, shared = stack.enter_context(loopback(count)), str(error)
+        enters = [()] * count if cores is None else stack.enter_context(quotas(count, cores))
         replicas: list[Replica] = []
         stack.callback(_stop_all, replicas)
-        for index, machine in enumerate(machines):
-            both = {**environment, **(own[index] if own else {})}
-            replicas.append(Replica(f"replica-{index + 1}", models, both, machine))
+        for number, (machine, enter) in enumerate(zip(machines, enters, strict=True), start=1):
+            replicas.append(Replica(f"replica-{number}", models, environment, machine, enter))
         for replica in replicas:
             replica.server.wait_until_ready()
         front = stack.enter_context(balancer({replica.name: replica.address for replica in replicas}, replaced))
