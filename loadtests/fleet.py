@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import orjson
@@ -24,11 +26,18 @@ class Replica:
     """One of the gateways: it runs, or it has ended and may be started again at the same address."""
 
     def __init__(
-        self, name: str, models: Path, environment: Mapping[str, str], machine: Machine, enter: Sequence[str] = ()
+        self,
+        name: str,
+        models: Path,
+        environment: Mapping[str, str],
+        machine: Machine,
+        enter: Sequence[str] = (),
+        cores: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.machine = machine
         self._host = Host(machine.host.address, (*enter, *machine.host.enter))
+        self._cores = cores
         self._command = gateway(models, environment)
         self._port = free_port()
         self.server = self._started()
@@ -51,7 +60,7 @@ class Replica:
         self.server = self._started()
 
     def _started(self) -> Server:
-        return start(self._command, host=self._host, port=self._port)
+        return start(self._command, self._cores, self._host, self._port)
 
 
 class Fleet:
@@ -94,11 +103,12 @@ def fleet(
     count: int,
     environment: Mapping[str, str],
     replaced: Mapping[str, str] | None = None,
-    cores: float | None = None,
+    share: float | None = None,
 ) -> Iterator[Fleet]:
     """So many replicas that the balancer has found ready; `replaced` as in `balancer`. All end with the block.
 
-    Each has the time of `cores` processors and no more, where that is given.
+    Each has that `share` (0.1 to 1) of one processor's time and no more, where it is given. A processor may be that of
+    several.
 
     Raises `ServerError` where HAProxy is not installed or something does not start, `QuotaError` without quotas.
     """
@@ -108,11 +118,17 @@ def fleet(
             machines = stack.enter_context(namespaced(count))
         except NamespaceError as error:
             machines, shared = stack.enter_context(loopback(count)), str(error)
-        enters = [()] * count if cores is None else stack.enter_context(quotas(count, cores))
         replicas: list[Replica] = []
+        enters: list[tuple[str, ...]] = [()] * count
+        cores: list[list[int]] = [[]] * count
+        if share is not None:
+            enters = stack.enter_context(quotas(count, share))
+            # The kernel hands out a quota to one processor at a time, in pieces that may be all of it.
+            cores = [[core] for core, _ in zip(cycle(sorted(os.sched_getaffinity(0))), range(count), strict=False)]
         stack.callback(_stop_all, replicas)
-        for number, (machine, enter) in enumerate(zip(machines, enters, strict=True), start=1):
-            replicas.append(Replica(f"replica-{number}", models, environment, machine, enter))
+        for index, machine in enumerate(machines):
+            place = machine, enters[index], cores[index]
+            replicas.append(Replica(f"replica-{index + 1}", models, environment, *place))
         for replica in replicas:
             replica.server.wait_until_ready()
         front = stack.enter_context(balancer({replica.name: replica.address for replica in replicas}, replaced))

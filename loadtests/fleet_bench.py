@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -48,6 +49,8 @@ SLO = 10.0
 """Rows of the best variant on a replica, one after the other, by default."""
 LOADS = (0.4, 0.7, 0.9)
 """Of the predicted capacity."""
+STEADY = 0.1
+"""By so much, as a share, batches may take more or less after the measurement than before it."""
 STEPS = (0.8, 0.9, 1.0, 1.1, 1.2)
 """Rates that are measured, over the predicted capacity."""
 
@@ -71,8 +74,8 @@ def _run(options: argparse.Namespace) -> None:
     folder = repository.open(options.family)
     names = _variants(options, repository)
     family, samples = profiled_family(folder, names, ()), read_samples(folder)
-    cores = options.cores or round(SHARE * len(os.sched_getaffinity(0)) / REPLICAS, 2)
-    best_s = 1.0 / capacity_per_s(family, samples, family.variants[family.ladder[-1]].name) / min(1.0, cores)
+    share = options.share or min(1.0, round(SHARE * len(os.sched_getaffinity(0)) / REPLICAS, 2))
+    best_s = 1.0 / capacity_per_s(family, samples, family.variants[family.ladder[-1]].name) / share
     environment: Mapping[str, str] = {
         "PARETO_CONFIG": "",
         "PARETO_LAME_DUCK_S": "2",
@@ -86,12 +89,13 @@ def _run(options: argparse.Namespace) -> None:
         "family": options.family,
         "variants": names,
         "policy": options.policy,
-        "cores_each": cores,
+        "share_each": share,
         "slo_s": options.slo_ms / 1e3 if options.slo_ms else SLO * best_s,
         "seconds": options.seconds,
     }
-    with Generator(samples) as generator, fleet(options.models, REPLICAS, environment, cores=cores) as running:
-        trial = Trial(running, generator, family, samples, cores=cores, seconds=options.seconds, slo_s=context["slo_s"])
+    with Generator(samples) as generator, fleet(options.models, REPLICAS, environment, share=share) as running:
+        trial = Trial(running, generator, family, samples, share=share, seconds=options.seconds, slo_s=context["slo_s"])
+        predictor, predicted = None, dict[int, float]()
         if {"balance", "capacity"} & set(options.parts):
             predictor = _predictor(trial, family, options)
             context["simulated_machine"] = asdict(predictor.machine)
@@ -107,8 +111,13 @@ def _run(options: argparse.Namespace) -> None:
             turns = _turns(trial, rates, options.rounds)
             context["turns"] = [asdict(turn) for turn in turns]
             _say(_balance(turns))
-        if "capacity" in options.parts:
+        if "capacity" in options.parts and predictor is not None:
             context["measured"] = _capacities(trial, predictor, predicted, options)
+        if predictor is not None:
+            moved = trial.calibrate().slowdown / predictor.machine.slowdown - 1.0
+            _say(f"batches take {moved:+.1%} after it, over before")
+            if abs(moved) > STEADY:
+                trial.faults.append("the machine was not as fast at the end as at the beginning")
         if "ends" in options.parts:
             context["ends"] = ended(running, samples, family.variants[family.ladder[0]].name)
             _say(told(context["ends"]))
@@ -197,7 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--family", default="sentiment")
     parser.add_argument("--variants", nargs="*", help="loaded; by default those that take two milliseconds or more")
     parser.add_argument("--policy", default="casc")
-    parser.add_argument("--cores", type=float, help=f"of each replica; default: {SHARE:g} of all for all together")
+    parser.add_argument(
+        "--share", type=float, help=f"of a processor, for each replica; default: {SHARE:g} of all for all together"
+    )
     parser.add_argument("--slo-ms", type=float, help=f"default: {SLO:g} times a row of the best variant on a replica")
     parser.add_argument("--rates", type=float, nargs="+", help="of the whole fleet, requests a second, for `balance`")
     parser.add_argument("--attainment", type=float, default=0.95, help="that defines capacity (default 0.95)")
@@ -207,6 +218,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=Path("loadtests/results"))
     options = parser.parse_args(arguments)
+    # Whoever ends this, replicas and their namespaces end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         _run(options)
     except (RepositoryError, ServerError, QuotaError, TraceError, OSError, KeyError, ValueError) as error:

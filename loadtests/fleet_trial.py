@@ -35,7 +35,7 @@ class Turn:
 
 
 class Trial:
-    """A fleet with one family, and a generator. Each replica has `cores` processors, each load takes `seconds`.
+    """A fleet with one family, and a generator. Each replica has a `share` of a processor, each load takes `seconds`.
 
     `faults` has what makes figures worthless.
     """
@@ -47,7 +47,7 @@ class Trial:
         family: Family,
         samples: Samples,
         *,
-        cores: float,
+        share: float,
         seconds: float,
         slo_s: float,
     ) -> None:
@@ -58,7 +58,7 @@ class Trial:
         self._generator = generator
         self._family = family
         self.samples = samples
-        self._cores = min(1.0, cores)
+        self._share = share
         self._seconds = seconds
         front, one = running.front.server, running.replicas[0].server
         self._places: list[Place] = [(front.address, front.port), (one.address, one.port)]
@@ -69,7 +69,7 @@ class Trial:
         ladder = self._family.ladder
         for rung in dict.fromkeys((ladder[-1], ladder[len(ladder) // 2], ladder[0])):
             variant = self._family.variants[rung].name
-            rate = CALIBRATION_LOAD * self._cores * capacity_per_s(self._family, self.samples, variant)
+            rate = CALIBRATION_LOAD * self._share * capacity_per_s(self._family, self.samples, variant)
             # What is late is answered all the same: this is about how long batches take.
             workload = poisson(rate, self._seconds, 1.0, self.samples, 0)
             server = self._fleet.replicas[0].server
