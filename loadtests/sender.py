@@ -59,8 +59,6 @@ class Sender:
         self._sockets: dict[int, socket.socket] = {}
         self._index: dict[int, int] = {}
         self._parts: dict[int, bytes] = {}
-        self._used: set[int] = set()
-        """Connections on which an answer has come."""
         self._epoll = select.epoll()
         self.seen: list[tuple[float, bytes] | None] = [None] * len(requests)
         self.started_s = math.inf
@@ -72,7 +70,7 @@ class Sender:
         self.sent = 0
         """So many of the requests have been sent, the first ones."""
         self.repeated = 0
-        """So many were sent again because their connection was closed when they came."""
+        """So many went on a new connection, because a kept one did not take them whole."""
 
     def run(self, workload: Workload, connections: int = 64) -> tuple[float, Sending]:
         """Send everything and wait for the answers; returns when it started, and how the sending went."""
@@ -115,14 +113,26 @@ class Sender:
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         return connection
 
-    def _send(self, index: int, *, fresh: bool = False) -> None:
+    def _send(self, index: int) -> None:
+        """Write a request once; a kept connection that does not take it whole has not brought it anywhere."""
         place = self._places[index]
-        connection = (None if fresh else self._idle(place)) or self._connect(place)
+        kept = self._idle(place)
+        if kept is not None and not self._takes(kept, index):
+            kept = None
+            self.repeated += 1
+        if kept is None:
+            self._takes(self._connect(place), index)
+
+    def _takes(self, connection: socket.socket, index: int) -> bool:
+        """Write a request; False where the connection is closed, so that the whole of it cannot have arrived."""
         self._index[connection.fileno()] = index
         try:
             connection.sendall(self._requests[index])
-        except OSError:
+        except OSError as error:
             self._lost(connection.fileno())
+            # Who does not read for so long has been asked all the same.
+            return isinstance(error, TimeoutError)
+        return True
 
     def _idle(self, place: Place) -> socket.socket | None:
         """The connection to that place that was used last and that the server has not closed since."""
@@ -159,28 +169,20 @@ class Sender:
                 index = self._index.pop(number, None)
                 if index is not None:
                     self.seen[index] = (seen_s, data)
-                self._used.add(number)
-                self._free[self._place_of[number]].append(self._sockets[number])
+                if _stays(data):
+                    self._free[self._place_of[number]].append(self._sockets[number])
+                else:
+                    self._lost(number)
             else:
                 self._parts[number] = data
 
     def _lost(self, number: int) -> None:
-        """The connection is gone, and with it the request that was on it: it stays without an answer.
-
-        But where the server closed a connection that it had kept open, as it may, just when a request came: that is
-        sent again, as clients do.
-        """
-        connection = self._sockets.pop(number, None)
-        index = self._index.pop(number, None)
-        again = index is not None and number in self._used and number not in self._parts
+        """The connection is gone, and with it the request that was on it: it stays without an answer."""
+        self._index.pop(number, None)
         self._parts.pop(number, None)
-        self._used.discard(number)
-        if connection is not None:
+        if (connection := self._sockets.pop(number, None)) is not None:
             self._epoll.unregister(number)
             connection.close()
-        if again and index is not None:
-            self.repeated += 1
-            self._send(index, fresh=True)
 
 
 def _is_whole(data: bytes) -> bool:
@@ -192,6 +194,11 @@ def _is_whole(data: bytes) -> bool:
         return True
     length = int(data[at + 16 : data.index(b"\r", at)])
     return len(data) >= head + len(_HEAD_END) + length
+
+
+def _stays(data: bytes) -> bool:
+    """Whether the server keeps the connection open behind this answer."""
+    return b"\nconnection: close\r" not in data[: data.find(_HEAD_END) + 1].lower()
 
 
 def prepared(

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ from loadtests.sender import Sender, prepared, read_answers
 from loadtests.workload import Workload
 from service.oip.decode import decode_infer
 from service.oip.request import Limits
+from tests.loadtests.scripted import scripted
 from tests.oip.specs import Spec, taking
 from tests.scripted import SAMPLES
 
 BODY = b'{"outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["positive"]}]}'
 ANSWER = b"HTTP/1.1 200 OK\r\nX-Variant: large\r\nx-route-path: small,large\r\nserver-timing: total;dur=2\r\n"
+REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
 REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\nno"
 
 
@@ -59,8 +62,8 @@ def workload(count: int) -> Workload:
     return Workload(np.linspace(0.0, 0.3, count), np.full(count, 0.05), np.arange(count) % 4)
 
 
-def whole(body: bytes) -> bytes:
-    return ANSWER + b"Content-Length: %d\r\n\r\n" % len(body) + body
+def whole(body: bytes, *, closes: bool = False) -> bytes:
+    return ANSWER + b"Connection: close\r\n" * closes + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 def test_requests_name_family_variant_and_slo() -> None:
@@ -87,16 +90,44 @@ def test_large_rows_are_sent_raw() -> None:
 
 @pytest.mark.parametrize("closes", [False, True])
 def test_every_request_has_its_answer(closes: bool) -> None:
-    """Also from a server that closes connections, which are not used again."""
+    """Also from a server that closes connections, and says so: they are not used again."""
     sent = workload(60)
-    with server(whole(BODY), closes=closes) as port:
-        sender = Sender("127.0.0.1", port, [b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"] * len(sent))
+    with server(whole(BODY, closes=closes), closes=closes) as port:
+        sender = Sender("127.0.0.1", port, [REQUEST] * len(sent))
         started_s, sending = sender.run(sent, connections=4)
     results = read_answers(sender.seen, started_s, sent, SAMPLES)
     assert {Fate.ANSWERED} == set(results.fate)
     assert ({"large"}, {1}, {True}) == (set(results.variant), set(results.label.tolist()), set(results.escalated))
     assert (results.latency_s > 0.0).all()
     assert len(sending.lag_s) == len(sent)
+
+
+def test_what_was_written_is_never_sent_again() -> None:
+    """A kept connection that ends when the request is on it takes that with it, as a new one does."""
+    with scripted([b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", None], [None]) as answering:
+        at = urlsplit(answering.url)
+        sender = Sender(at.hostname or "", at.port or 0, [REQUEST] * 3)
+        sender.run(workload(3), connections=1)
+    assert [True, False, False] == [seen is not None for seen in sender.seen]
+    assert ([0, 0, 1], 0) == (answering.requests, sender.repeated)
+
+
+def test_what_a_kept_connection_does_not_take_goes_on_a_new_one_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where writing itself fails; that is counted."""
+    true_sendall = socket.socket.sendall
+    refused = list[int]()
+
+    def sendall(self: socket.socket, data: bytes) -> None:
+        if data == REQUEST and not refused:
+            refused.append(self.fileno())
+            raise BrokenPipeError
+        true_sendall(self, data)
+
+    with server(whole(BODY)) as port:
+        sender = Sender("127.0.0.1", port, [REQUEST])
+        monkeypatch.setattr(socket.socket, "sendall", sendall)
+        sender.run(workload(1), connections=1)
+    assert (True, 1) == (sender.seen[0] is not None, sender.repeated)
 
 
 def test_refusals_and_nonsense_are_told_apart() -> None:
