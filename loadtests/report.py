@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -60,16 +59,6 @@ def score_table(title: str, score: Score, *, effective: str | None = None, attai
         f"{score.generator_cpu:.0%} of a core, at most {score.most_in_flight} open",
     )
     return table
-
-
-def print_score(console: Console, title: str, score: Score) -> None:
-    """Print the score, and loudly why it must not be used where the generator did not keep up."""
-    console.print(score_table(title, score))
-    if not score.valid:
-        console.print(f"[bold white on red] INVALID RUN [/] {'; '.join(score.faults)}.")
-        console.print(
-            "These numbers measure the generator, not the server: lower the rate or give it a core of its own."
-        )
 
 
 def score_json(score: Score) -> dict[str, Any]:

@@ -25,7 +25,6 @@ _FIXED_SHARE = 0.3
 _OWN_NOISE = 0.5
 """Standard deviation of a variant's own noise, in units of the rows' difficulty."""
 _BATCHES = (1, 2, 4, 8, 16, 32)
-_TAIL = 1.14
 
 
 def synthetic(

@@ -25,7 +25,6 @@ MOST_BINS, BIN_REQUESTS, LEAST_BIN_S = 120, 20, 0.1
 """Time is cut into so many bins at most, so long at least, with so many requests each on average."""
 MOST_BLOCKS, BLOCK_REQUESTS = 20, 25
 """For uncertainty, runs are cut into so many blocks at most, with so many requests each on average at least."""
-NOBODY = "(none)"
 _SHOWN_PERCENTS = (50.0, 90.0, 99.0)
 
 

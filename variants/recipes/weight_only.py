@@ -35,7 +35,7 @@ def weight_only(
     power of two, at least 16) share a scale. Raises `RecipeError` where the graph has no such matrix.
     """
     # Its import sets up the root logger, and needs a package that nothing else here does.
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415 - see above
 
     model = load_in_matrix_form(source.path, minimum_weights)
     known = {tensor.name: tensor for tensor in model.graph.initializer}

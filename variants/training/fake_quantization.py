@@ -89,7 +89,7 @@ class RoundedLayer(nn.Module):
             answer = nn.functional.linear(values, weight, self.layer.bias)
         else:
             layer: Any = self.layer
-            answer = layer._conv_forward(values, weight, layer.bias)  # noqa: SLF001  # the one place that pads by mode
+            answer = layer._conv_forward(values, weight, layer.bias)  # noqa: SLF001 - the one place that pads by mode
         rounded: Tensor = self.output_rounding(answer)
         return rounded
 
