@@ -19,7 +19,7 @@ def collector(endpoint: str) -> str:
         raise ValueError("expected a URL without a password: put credentials into OTEL_EXPORTER_OTLP_HEADERS")
     if not _is_there("opentelemetry.exporter.otlp.proto.http"):
         raise ValueError(
-            "needs the package opentelemetry-exporter-otlp-proto-http: pip install 'pareto-gateway[traces]'"
+            "needs the package opentelemetry-exporter-otlp-proto-http: in a checkout pip install -e '.[traces]'"
         )
     return endpoint
 

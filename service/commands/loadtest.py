@@ -177,8 +177,8 @@ def _loadtest_installed() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise CommandError(
-            f"{error.name} is not installed: in a checkout `make loadtest` installs what load tests take, elsewhere "
-            "pip install 'pareto-gateway[loadtest]'"
+            f"{error.name} is not installed: in a checkout `make loadtest` installs what load tests take, and so does "
+            "pip install -e '.[loadtest]'"
         ) from error
 
 

@@ -288,7 +288,7 @@ def test_what_is_no_collector_is_said_in_one_line(monkeypatch: pytest.MonkeyPatc
 def test_a_missing_exporter_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install."""
     monkeypatch.setattr(service.collector, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"pip install 'pareto-gateway\[traces\]'"):
+    with pytest.raises(ValueError, match=r"in a checkout pip install -e '\.\[traces\]'"):
         Settings(traces_endpoint="http://localhost:4318")
 
 

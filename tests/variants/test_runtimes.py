@@ -139,7 +139,7 @@ def test_a_runtime_that_is_not_installed_is_said(tmp_path: Path, runtime: str, m
     monkeypatch.setattr(table, "find_spec", lambda name: None)
     with pytest.raises(ModelLoadError) as caught:
         open_session(path, runtime=runtime)
-    remedy = f'pip install "pareto-gateway[{runtime}]" installs it'
+    remedy = f'pip install -e ".[{runtime}]" in a checkout installs it'
     assert f"{path}: the runtime {runtime} is not installed: {remedy}" == str(caught.value)
 
 

@@ -74,7 +74,7 @@ class Runtime:
 
 
 def _extra(name: str) -> str:
-    return f'pip install "pareto-gateway[{name}]" installs it'
+    return f'pip install -e ".[{name}]" in a checkout installs it'
 
 
 RUNTIMES: Mapping[str, Runtime] = {
