@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,12 @@ from variants.assessment import MadeVariant
 from variants.manifest import EXPORTS_FOLDER, MANIFEST_FILE, NAME_PATTERN, PROFILES_FOLDER
 from variants.preparation import LOGITS, Feeds, Preparer, Row
 from variants.recipes.artifact import EXPORT, Artifact
+from variants.room import raise_if_full
 from variants.session import Session, open_session
 from variants.shared_parts import GRAPHS_FOLDER
 from variants.spec import STAGES_FOLDER, BuildContext, BuildError, Candidate, Dataset
 
 PARITY_ROWS = 16
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TAKEN = frozenset({STAGES_FOLDER, GRAPHS_FOLDER, PROFILES_FOLDER, EXPORTS_FOLDER, MANIFEST_FILE})
 """Names in the revision's folder that no variant can have."""
 
@@ -51,7 +50,7 @@ class CandidateMaker:
 
         Parity is checked on the first `PARITY_ROWS` of the prepared rows. `yielded` is called with each candidate,
         before it is made. Raises `BuildError` where an essential one fails, or where what is yielded is no candidate
-        of its own name.
+        of its own name, and `OSError` where a disk is full: whatever came next would fail, too.
         """
         made: list[MadeVariant] = []
         for candidate in self._candidates(function, data):
@@ -59,8 +58,7 @@ class CandidateMaker:
             try:
                 made.append(self._make(candidate, preparer, rows[:PARITY_ROWS]))
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in _FULL:
-                    raise  # whatever comes next would fail, too
+                raise_if_full(error, self._context.staging, self._context.scratch)
                 reason = _reason(self._context, error)
                 if candidate.essential:
                     raise BuildError(f"{self._name}: variant {candidate.name} cannot be made: {reason}") from error

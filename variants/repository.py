@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from variants.atomic import sha256_of, sync_folder, write_atomically, write_durably
+from variants.atomic import sha256_of, sync_file, sync_folder, write_atomically, write_durably
 from variants.manifest import (
     ACTIVE_FILE,
     EXPORTS_FOLDER,
@@ -174,6 +174,7 @@ def _entries(staging: Path) -> list[FileEntry]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise RepositoryError(f"{path}: is not a regular file")
         if path.is_file() and relative.parts[0] not in _BESIDE and relative.as_posix() != MANIFEST_FILE:
+            sync_file(path)
             entry = {"path": relative.as_posix(), "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
             entries.append(FileEntry.model_validate(entry))
     return entries

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from variants.atomic import replacing
 from variants.training.cost import cost_of_training
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -54,8 +54,7 @@ def kept_weights(path: Path, key: str, train: Callable[[], Weights], labelled_ro
     with cost_of_training(labelled_rows) as facts:
         weights = train()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     about = {_KEY: key, _FACTS: json.dumps(facts)}
-    save_file({name: np.ascontiguousarray(values) for name, values in weights.items()}, temporary, about)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file({name: np.ascontiguousarray(values) for name, values in weights.items()}, temporary, about)
     return Trained(weights, facts)

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import resource
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -216,6 +217,35 @@ def test_a_full_disk_ends_the_build(sides: FamilySpec, repository: Repository, m
     with pytest.raises(BuildError, match=message):
         build(sides, repository)
     assert [] == list((repository.root / "sides").iterdir())
+
+
+def test_a_tool_that_does_not_notice_a_full_disk_ends_the_build(
+    sides: FamilySpec, repository: Repository, tmp_path: Path
+) -> None:
+    """What it wrote cannot be read, for want of room, which is what is said; with room the next build publishes."""
+    source = tmp_path / "large.onnx"
+    weights = numpy_helper.from_array(np.zeros((2, 1 << 18), np.float32), "weights")
+    onnx.save(helper.make_model(helper.make_graph([], "large", [], [], [weights])), source)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def truncated(path: Path) -> Artifact:
+        # As onnxruntime's quantizers do: written in C++, which stores what it can and says nothing.
+        onnx.shape_inference.infer_shapes_path(str(source), str(path))
+        onnx.load(path)
+        return Artifact(path, "inferred", (), 0)
+
+    def limited(context: BuildContext, data: Dataset) -> Iterator[Candidate]:
+        yield from sides.build(context, data)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, hard))
+        yield Candidate("truncated", truncated)
+
+    try:
+        with pytest.raises(BuildError, match=r"^sides: cannot be written: File too large; check the space left in "):
+            build(replace(sides, build=limited), repository)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [] == list((repository.root / "sides").iterdir())
+    assert ["exact", "blurred"] == [variant.name for variant in build(sides, repository).manifest.variants]
 
 
 def test_a_model_that_cannot_be_opened_is_left_out(sides: FamilySpec, repository: Repository) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from variants.architectures import image
 from variants.architectures.image import ImageArchitecture
+from variants.atomic import replacing
 from variants.training import batch, fit, image_augmentation, settings
 from variants.training import recipe as recipes
 from variants.training.model import Model, Step
@@ -142,6 +142,5 @@ def _save(path: Path, key: str, model: Model) -> None:
     }
     about = {_KEY: key, _LINEAGE: json.dumps([dataclasses.asdict(step) for step in model.lineage])}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    save_file(weights, temporary, about)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(weights, temporary, about)

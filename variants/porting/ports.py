@@ -7,8 +7,10 @@ LiteRT read files of their own, made from float graphs alone: their quantized op
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from variants.porting.shapes import signatures
 from variants.preparation import Preparer, Row
 from variants.recipes.artifact import EXPORT, Artifact
 from variants.revision import RevisionFolder
+from variants.room import raise_if_full
 from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, Runtime
 from variants.selection import not_competing
 from variants.session import Session, open_file
@@ -105,12 +108,16 @@ class Porter:
         self.left_out: dict[str, str] = {}
 
     def make_all(self, wanted: Sequence[tuple[VariantManifest, Runtime]]) -> Iterator[Port | None]:
-        """Make one port after the other; None for one that is left out, whose reason is then in `left_out`."""
+        """Make one port after the other; None for one that is left out, whose reason is then in `left_out`.
+
+        Raises `OSError` where a disk is full: whatever came next would fail, too.
+        """
         for variant, runtime in wanted:
             name = port_name(variant.name, runtime.name)
             try:
                 yield self._make(name, variant, runtime)
             except Exception as error:  # noqa: BLE001 - converters and runtimes raise what they like
+                raise_if_full(error, self._folder.path, Path(tempfile.gettempdir()))
                 self.leave_out(name, runtime, f"{type(error).__name__}: {' '.join(str(error).split())}")
                 yield None
 

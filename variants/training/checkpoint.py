@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+
+from variants.atomic import replacing
 
 
 class Stateful(Protocol):
@@ -63,6 +64,5 @@ class Checkpoint:
             "generator": self._generator.get_state(),
             "torch": torch.get_rng_state(),
         }
-        temporary = self._path.with_name(f".{self._path.name}-{os.getpid()}")
-        torch.save(state, temporary)
-        temporary.replace(self._path)
+        with replacing(self._path) as temporary:
+            torch.save(state, temporary)

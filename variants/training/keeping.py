@@ -5,7 +5,6 @@ Files are pickles: only read what this machine's own builds have written.
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from variants.atomic import replacing
 from variants.training.model import Model
 
 _UNREADABLE = (
@@ -35,7 +35,7 @@ def kept_model(path: Path, key: str, make: Callable[[], Model]) -> Model:
         pass
     model = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    torch.save({"key": key, "model": {entry.name: getattr(model, entry.name) for entry in fields(model)}}, temporary)
-    temporary.replace(path)
+    entries = {entry.name: getattr(model, entry.name) for entry in fields(model)}
+    with replacing(path) as temporary:
+        torch.save({"key": key, "model": entries}, temporary)
     return model
