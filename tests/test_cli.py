@@ -181,6 +181,7 @@ def test_frontier_prints_and_draws(capsys: pytest.CaptureFixture[str], sound: Pa
     assert 0 == cli.run([*arguments, "--watts-per-core", "7"])
     printed = capsys.readouterr()
     assert "measuring memory and processor seconds" in printed.err
+    assert "measuring sign: memory and processor seconds, 100% done" in printed.err
     table = printed.out
     assert "80.0 ± 1.0" in table
     assert "90.0 ± 1.0" in table

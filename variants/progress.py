@@ -11,8 +11,10 @@ from typing import NamedTuple, Protocol, Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-_LEAST_FRACTION = 0.05
-"""Below this share of a stage its own pace says nothing yet, and the plan is believed."""
+_PLAN_COUNTS = 0.25
+"""The plan counts as this share of it, done just as planned: one short stage that took long says little."""
+_KNOWN_AT = 0.5
+"""From this share of a stage on its own pace alone counts; before that, the less is done, the more the plan."""
 
 
 class Step(NamedTuple):
@@ -44,7 +46,8 @@ class BuildProgress:
     """Estimates a build's remaining time from the seconds its stages were planned to take and the pace so far.
 
     `plan` has the expected seconds of every stage, in order. Seconds are scaled by how the stages so far compared with
-    their plan; the current one, once it is under way, by its own pace. The clock is an argument.
+    their plan, the current one by its own pace as it gets known: the estimate does not jump where a stage ends. The
+    clock is an argument.
     """
 
     def __init__(
@@ -78,19 +81,21 @@ class BuildProgress:
         now_s = self._clock()
         stage_s = now_s - self._stage_started_s
         done_plan_s = sum(self._plan[stage] for stage in self.seconds)
-        pace = sum(self.seconds.values()) / done_plan_s if done_plan_s else 1.0
+        known_s = _PLAN_COUNTS * sum(self._plan.values())
+        spent_s, planned_s = known_s + sum(self.seconds.values()), known_s + done_plan_s
+        expected_s = max(self._plan[self._stage] * spent_s / planned_s, stage_s)
+        if fraction > 0.0:
+            own = min(1.0, fraction / _KNOWN_AT)
+            expected_s = own * stage_s / fraction + (1.0 - own) * expected_s
+        pace = (spent_s + expected_s) / (planned_s + self._plan[self._stage])
         to_come_s = sum(self._plan[stage] for stage in self._plan if stage not in self.seconds and stage != self._stage)
-        if fraction >= _LEAST_FRACTION:
-            stage_remaining_s = stage_s / fraction * (1 - fraction)
-        else:
-            stage_remaining_s = max(0.0, self._plan[self._stage] * pace - stage_s)
         done_s = done_plan_s + fraction * self._plan[self._stage]
         self._display.show(
             Step(
                 stage=self._stage,
                 fraction=done_s / sum(self._plan.values()),
                 elapsed_s=now_s - self._started_s,
-                remaining_s=stage_remaining_s + to_come_s * pace,
+                remaining_s=expected_s - stage_s + to_come_s * pace,
             )
         )
 

@@ -49,13 +49,20 @@ def export(
     from variants.repository import Repository
 
     with faults_of_the_repository(), faults_of_the_build(family):
-        from variants.ondevice.export import export_variant
         from variants.ondevice.records import TARGETS
-        from variants.porting.tools import ToolError
+        from variants.porting.tools import ToolError, check_tools
 
+        # Before torch is loaded, and before anything runs for long.
         if to not in TARGETS:
             raise CommandError(f"--to: no target {to!r}, known are {', '.join(TARGETS)}", _USAGE)
         folder = Repository(settings.models).open(family)
+        _check_named(folder, variant)
+        try:
+            check_tools()
+        except ToolError as error:
+            raise CommandError(f"{family}: cannot be exported: {error}") from error
+        from variants.ondevice.export import export_variant
+
         chosen = _variant(folder, variant)
         typer.echo(f"{family}: exporting {chosen.name} to {to}: some minutes", err=True)
         try:
@@ -65,14 +72,17 @@ def export(
     _say(done, folder)
 
 
+def _check_named(folder: RevisionFolder, name: str | None) -> None:
+    known = [one.name for one in folder.manifest.variants]
+    if name is not None and name not in known:
+        raise CommandError(f"{folder.manifest.name}: no variant {name!r}, known are {', '.join(known)}", _USAGE)
+
+
 def _variant(folder: RevisionFolder, name: str | None) -> VariantManifest:
     from variants.ondevice.export import exportable
 
-    known = {one.name: one for one in folder.manifest.variants}
-    if name is not None and name not in known:
-        raise CommandError(f"{folder.manifest.name}: no variant {name!r}, known are {', '.join(known)}", _USAGE)
     if name is not None:
-        return known[name]
+        return folder.manifest.variant(name)
     floats = exportable(folder.manifest)
     if not floats:
         raise CommandError(f"{folder.manifest.name}: has no float variant to export")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from variants.repository import RevisionFolder
     from variants.session import SessionOptions
 
+_PROFILE, _PROFILE_S = "latencies", 10.0
+_FOOTPRINTS, _FOOTPRINT_S = "memory and processor seconds", 2.5
+"""Seconds that these take about, the second for each variant."""
 PICTURES = (".png", ".svg")
 
 
@@ -68,7 +73,8 @@ def _profile(folder: RevisionFolder, options: SessionOptions) -> FamilyProfile:
     profile = load_profile(folder, options.threads)
     if profile is None or not set(names) <= set(profile.variants):
         typer.echo(f"{folder.manifest.name}: no profile of this machine yet, taking a quick one", err=True)
-        profile = _kept(folder, profile_family(folder, names, options=options))
+        with _shown(folder, _PROFILE, _PROFILE_S) as advance:
+            profile = _kept(folder, profile_family(folder, names, progress=advance, options=options))
     profile = _with_footprints(folder, profile, names, options)
     return profile.model_copy(update={"variants": {name: profile.variants[name] for name in names}})
 
@@ -84,12 +90,28 @@ def _with_footprints(
         return profile
     typer.echo(f"{folder.manifest.name}: measuring memory and processor seconds, a process for each variant", err=True)
     found = dict(profile.footprints)
-    for name in missing:
-        try:
-            found[name] = measure_footprint(folder, name, options)
-        except FootprintError as error:
-            typer.echo(f"{folder.manifest.name}: {error}", err=True)
+    faults = []
+    with _shown(folder, _FOOTPRINTS, _FOOTPRINT_S * len(missing)) as advance:
+        for done, name in enumerate(missing, start=1):
+            try:
+                found[name] = measure_footprint(folder, name, options)
+            except FootprintError as error:
+                faults.append(error)
+            advance(done / len(missing))
+    for fault in faults:
+        typer.echo(f"{folder.manifest.name}: {fault}", err=True)
     return _kept(folder, profile.model_copy(update={"footprints": found}))
+
+
+@contextmanager
+def _shown(folder: RevisionFolder, stage: str, expected_s: float) -> Iterator[Callable[[float], None]]:
+    """Show on the error output how far a measurement is, given the seconds that it takes about; yields what is told."""
+    from variants.progress import BuildProgress, open_display
+
+    with open_display(f"measuring {folder.manifest.name}") as display:
+        progress = BuildProgress({stage: expected_s}, display)
+        progress.begin(stage)
+        yield progress.advance
 
 
 def _kept(folder: RevisionFolder, profile: FamilyProfile) -> FamilyProfile:

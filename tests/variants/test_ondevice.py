@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from variants.ondevice import export
 from variants.ondevice.export import export_variant
 from variants.ondevice.records import TARGETS, Export, Target, read_exports
 from variants.porting import litert_file
+from variants.porting import tools as porting_tools
 from variants.porting.tools import PYTHON, ToolError
 from variants.preparation import ATTENTION_MASK, INPUT_IDS, LOGITS
 from variants.profiles import load_profile
@@ -66,6 +68,7 @@ def tools(folder: RevisionFolder, monkeypatch: pytest.MonkeyPatch) -> Tools:
     tools = Tools(folder.file(folder.manifest.variants[0].model_file))
     monkeypatch.setattr(export, "run_tool", tools.run)
     monkeypatch.setattr(litert_file, "run_tool", tools.run)
+    monkeypatch.setattr(porting_tools, "PYTHON", Path(sys.executable))
     return tools
 
 
@@ -168,6 +171,17 @@ def test_what_is_wrong_with_an_export_is_one_line(
     models = str(folder.path.parent.parent)
     assert code == cli.run(["export", "words", "--models", models, *arguments])
     assert capsys.readouterr().err.splitlines()[-1].startswith(said)
+
+
+def test_converters_that_are_missing_are_told_first(
+    folder: RevisionFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is opened or measured, and with what installs them."""
+    monkeypatch.setattr(porting_tools, "PYTHON", tmp_path / "python")
+    assert 1 == cli.run(["export", "words", "--models", str(folder.path.parent.parent), "--to", "executorch"])
+    said = "pareto: words: cannot be exported: the converters are not installed: `make export-tools` in a checkout"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
 
 
 def test_an_export_says_what_it_measured(

@@ -23,6 +23,12 @@ class ToolError(Exception):
     """A converter is missing or failed. The message is one line."""
 
 
+def check_tools() -> None:
+    """Raise `ToolError` where the converters are not there."""
+    if not PYTHON.is_file():
+        raise ToolError(NO_TOOLS)
+
+
 def run_tool(module: str, order: Mapping[str, Any], python: Path | None = None) -> Any:
     """Run `python -m module ORDER.json RESULT.json` in the converters' environment and return the result.
 
