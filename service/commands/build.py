@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
@@ -113,6 +115,18 @@ def build_one(
         display = LineDisplay(title) if plain else open_display(title)
         folder = build_family(spec, repository, display=display, counterparts=counterparts)
     say_what_was_built(folder.manifest, folder.path)
+
+
+def build_then_begin_anew(name: str, models: Path) -> Never:
+    """Build one family, and run this command line again: whoever serves for weeks gives back what building took.
+
+    That is hundreds of megabytes, of torch and others, which nothing but the end of a program gives back. Raises
+    `CommandError`.
+    """
+    build_one(name, models)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell has a say in this
 
 
 def say_what_was_built(manifest: FamilyManifest, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.build import DEFAULT_FAMILY, build_one
+from service.commands.build import DEFAULT_FAMILY, build_then_begin_anew
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Config, Models, settings_from
 
@@ -94,7 +94,7 @@ def _have(family: str, settings: Settings) -> None:
     with faults_of_the_repository():
         names = Repository(settings.models).families()
     if family not in names and family == DEFAULT_FAMILY:
-        build_one(family, settings.models)
+        build_then_begin_anew(family, settings.models)
     elif family not in names:
         raise CommandError(f"{settings.models}: has no family {family!r}, but {', '.join(names) or 'none at all'}")
 

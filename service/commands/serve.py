@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.build import build_one
+from service.commands.build import build_then_begin_anew
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Config, Models, settings_from
 
@@ -106,4 +106,4 @@ def _fill(settings: Settings, family: str | None) -> None:
             f"{settings.models}: holds no family to serve; build one with `pareto build` or name another "
             "repository with --models"
         )
-    build_one(family, settings.models)
+    build_then_begin_anew(family, settings.models)
