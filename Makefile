@@ -17,7 +17,7 @@ LOCK := $(UV) pyproject.toml --no-emit-package torch
 .PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-isolation bench-faults bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop bench-runtimes page-cost judge loadtest lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo 'Variables: PORT, MODELS, FAMILIES, ARGS, PYTHON; TORCH_INDEX=URL adds a package index to take torch from.'
 
 serve: $(STAMPS)/project ## serve on port 3000 (PORT, MODELS); builds the family `sentiment` first where there is none

@@ -62,7 +62,7 @@ def day(setup: Setup, duration_s: float, seed: int = 1, rate: float | None = Non
     burst_s = arrivals("poisson", noon * BURST / NOON - noon / 2.0, BURST_LASTS * duration_s, Shape(), rng)
     arrival_s = np.sort(np.concatenate((base_s, BURST_AT * duration_s + burst_s)))
     mix = slo_mix(setup.default_slo_s)
-    return Workload.draw(arrival_s, mix, len(setup.samples), rng, f"a day in {duration_s:g} s, SLO {mix} ms")
+    return Workload.draw(arrival_s, mix, len(setup.samples), rng, f"a day in {duration_s:g} s, SLO {mix.said}")
 
 
 @dataclass(frozen=True, slots=True)

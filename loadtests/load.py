@@ -32,7 +32,7 @@ class Load:
         """The workload of that seed over so many samples. Raises `TraceError` naming what is out of range."""
         rng = np.random.default_rng(seed)
         arrival_s, called = self.arrive(rng)
-        return Workload.draw(arrival_s, self.mix, samples, rng, f"{called}, SLO {self.mix} ms")
+        return Workload.draw(arrival_s, self.mix, samples, rng, f"{called}, SLO {self.mix.said}")
 
     def arrive(self, rng: np.random.Generator) -> tuple[Seconds, str]:
         """Arrival seconds alone, float64 [n], and what to call them. Raises `TraceError` as `draw` does."""

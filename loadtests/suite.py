@@ -148,7 +148,7 @@ def draw(trace: Trace, yardsticks: Yardsticks, duration_s: float, seed: int, sam
         arrival_s = arrivals(trace.process, rate, duration_s, trace.shape, rng)
     slo_ms = [f"{factor * yardsticks.slo_s * 1000.0:.3f}:{weight:.6f}" for factor, weight in trace.slos]
     mix = SloMix.parse(",".join(slo_ms))
-    return Workload.draw(arrival_s, mix, samples, rng, f"{trace.name}: {rate:.0f}/s, SLO {mix} ms, seed {seed}")
+    return Workload.draw(arrival_s, mix, samples, rng, f"{trace.name}: {rate:.0f}/s, SLO {mix.said}, seed {seed}")
 
 
 def _part(times_s: Seconds, duration_s: float, rng: np.random.Generator) -> Seconds:

@@ -38,7 +38,16 @@ class SloMix:
         ordered = sorted(weights)
         return cls(tuple(slo / 1000.0 for slo in ordered), tuple(weights[slo] / total for slo in ordered))
 
+    @property
+    def said(self) -> str:
+        """For people: `50 ms`, or `50 ms (70 %), 200 ms (30 %)`."""
+        if len(self.slo_s) == 1:
+            return f"{self.slo_s[0] * 1000.0:g} ms"
+        pairs = zip(self.slo_s, self.share, strict=True)
+        return ", ".join(f"{slo_s * 1000.0:g} ms ({share * 100.0:.3g} %)" for slo_s, share in pairs)
+
     def __str__(self) -> str:
+        """As `parse` reads it."""
         pairs = zip(self.slo_s, self.share, strict=True)
         return ",".join(f"{slo_s * 1000.0:g}:{share:.2g}" for slo_s, share in pairs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from service import __version__
 from service.addresses import base_url
+from service.configuration import KEYS
 from service.settings import Settings
 from variants.repository import Repository, RevisionFolder
 
@@ -51,13 +53,15 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
 def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:
     """A curl command with a sample of the family and the SLO that the family has anyway.
 
-    Where a row has more numbers than anybody would paste, the command asks what the family takes instead.
+    Where a row has more numbers than anybody would paste, the command asks what the family takes instead. Where callers
+    need an API key it is taken from the shell's `$KEY`.
     """
+    key = ' -H "authorization: Bearer $KEY"' if settings.keys_file is not None or KEYS in os.environ else ""
     manifest = folder.manifest
     slo_ms = settings.family(manifest.name).slo_ms or manifest.default_slo_s * 1e3
     samples = folder.samples()
     if any(np.size(samples[tensor.name][0]) > _MOST_NUMBERS for tensor in manifest.inputs):
-        return f"curl -s {url}/v2/models/{manifest.name}"
+        return f"curl -s {url}/v2/models/{manifest.name}{key}"
     inputs = []
     for tensor in manifest.inputs:
         rows = samples[tensor.name]
@@ -67,7 +71,7 @@ def try_line(url: str, folder: RevisionFolder, settings: Settings) -> str:
         inputs.append({"name": tensor.name, "shape": shape, "datatype": tensor.datatype, "data": flat})
     body = json.dumps({"inputs": inputs}, ensure_ascii=False, separators=(",", ":"))
     path = f"{url}/v2/models/{manifest.name}/infer"
-    return f"curl -s {path} -H 'x-slo-latency-ms: {slo_ms:g}' -d {shlex.quote(body)}"
+    return f"curl -s {path}{key} -H 'x-slo-latency-ms: {slo_ms:g}' -d {shlex.quote(body)}"
 
 
 def _short(value: Any) -> Any:

@@ -7,8 +7,10 @@ import socket
 
 import psutil
 
+OF_PORT = ("--host", "--port N, or PORT=N with make")
 
-def occupant(host: str, port: int, options: tuple[str, str] = ("--host", "--port")) -> str | None:
+
+def occupant(host: str, port: int, options: tuple[str, str] = OF_PORT) -> str | None:
     """Why nothing can listen there and what to do, in one line; None where something can.
 
     `options` are what sets host and port.

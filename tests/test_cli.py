@@ -255,10 +255,13 @@ def test_profile_is_stored_and_printed(capsys: pytest.CaptureFixture[str], tmp_p
 
 
 def test_doctor_finds_a_sound_place_sound(capsys: pytest.CaptureFixture[str], sound: Path) -> None:
-    """Exit code 0 and no broken thing where everything is in order."""
+    """Exit code 0, no broken thing where everything is in order, and what to do next."""
     assert 0 == cli.run(["doctor", "--models", str(sound), "--port", str(free_port())])
-    subjects = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    subjects = [line.split()[:2] for line in lines]
     assert ["ok", "port"] in subjects
+    assert lines[-1].startswith("nothing is broken")
+    assert lines[-1].endswith(": next `make serve` in a checkout, or `pareto serve`")
     assert [] == [subject for subject in subjects if subject[0] == "broken"]
 
 
@@ -311,7 +314,7 @@ def test_serve_names_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], so
         code, (line,) = failing(capsys, "serve", "--models", str(sound), "--port", str(port))
     assert 1 == code
     assert line.startswith(f"pareto: port {port} on 127.0.0.1 is in use by ")
-    assert line.endswith("choose another with --port")
+    assert line.endswith("choose another with --port N, or PORT=N with make")
 
 
 def test_serve_says_when_nothing_can_be_served(corrupt: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_recording_and_the_familys_own_slo(capsys: pytest.CaptureFixture[str],
     (tmp_path / "calls.csv").write_text("\n".join(str(number / 10) for number in range(10)))
     code, out, _ = simulated(capsys, models, "--trace", "calls.csv", "--variants", "better")
     assert 0 == code
-    assert "calls.csv, 10/s for 1 s, SLO 10000:1 ms" in out
+    assert "calls.csv, 10/s for 1 s, SLO 10000 ms" in out
     assert "better 100%" in out
     code, out, _ = simulated(capsys, models, "--trace", "calls.csv", "--variants", "better", "--trace-rate", "100")
     assert 0 == code

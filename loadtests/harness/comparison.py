@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from loadtests.harness.histogram import Histogram, quantile_of
 from loadtests.harness.uncertainty import Interval, Measure, difference
+from loadtests.workload import SloMix
 
 Record = Mapping[str, Any]
 PERCENTILES = (0.5, 0.9, 0.99, 0.999)
@@ -155,8 +156,8 @@ def _gateway(record: Record) -> str:
 
 def _families(record: Record) -> str:
     return "; ".join(
-        f"{family['name']} {family['revision'] or ''} ({family['rows']}; SLO {family['slo_mix_ms']} ms; "
-        f"{family['share']:.3g} of the requests; variants {', '.join(family['variants'])}"
-        + (f"; pinned to {family['pinned']})" if family["pinned"] else ")")
+        f"{family['name']} {family['revision'] or ''} ({family['rows']}; "
+        f"SLO {SloMix.parse(family['slo_mix_ms']).said}; {family['share']:.3g} of the requests; "
+        f"variants {', '.join(family['variants'])}" + (f"; pinned to {family['pinned']})" if family["pinned"] else ")")
         for family in record["families"]
     )

@@ -6,6 +6,8 @@ is being loaded.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +27,13 @@ ROUNDS, PAUSE_S = 3, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """How one way was answered: `reason` says why not, `variant` who did."""
+    """How one way was answered: `reason` says why not, `variant` who did, and `latency_s` after how long."""
 
     way: Way
     fate: Fate
     variant: str
     reason: str
+    latency_s: float = math.nan
 
 
 def smoke(session: Session, seed: int) -> Ended:
@@ -42,14 +45,27 @@ def smoke(session: Session, seed: int) -> Ended:
             break
         results = run.ran.results
         for place, way in enumerate(left[: len(run.ran.plan)]):
-            tried[way] = Tried(way, results.fate[place], results.variant[place], results.reason[place])
+            outcome = results.fate[place], results.variant[place], results.reason[place]
+            tried[way] = Tried(way, *outcome, float(results.latency_s[place]))
         left = [way for way in left if way not in tried or tried[way].fate is Fate.REFUSED]
         if not left or session.interrupted:
             break
         session.pause(PAUSE_S)
     checks = [check_of(tried[way]) for way in session.subject.ways() if way in tried]
     ended = verdict(checks, [], interrupted=session.interrupted or len(checks) < len(session.subject.ways()))
-    return Ended(ended, details={"asked": len(checks)})
+    return Ended(ended, (summary(tried),), {"asked": len(checks)})
+
+
+def summary(tried: Mapping[Way, Tried]) -> str:
+    """How many families and variants gave what was wanted of them."""
+    told = []
+    for one, many, chosen in (
+        ("family", "families", [one for way, one in tried.items() if not way.variant]),
+        ("variant asked for by name", "variants asked for by name", [one for way, one in tried.items() if way.variant]),
+    ):
+        answered = sum(check_of(each).passed is True for each in chosen)
+        told.append(f"{answered} of {len(chosen)} {one if len(chosen) == 1 else many} answered")
+    return ", ".join(told)
 
 
 def check_of(tried: Tried) -> Check:
@@ -58,7 +74,8 @@ def check_of(tried: Tried) -> Check:
     what, wanted = (f"{way.family}/{way.variant}", way.variant) if way.variant else (way.family, "an answer")
     if tried.fate is not Fate.ANSWERED:
         return Check(what, False, f"{tried.fate.replace('_', ' ')}: {tried.reason or 'no reason given'}", wanted)
-    return Check(what, not way.variant or tried.variant == way.variant, f"answered by {tried.variant}", wanted)
+    after = "" if math.isnan(tried.latency_s) else f" in {tried.latency_s * 1e3:.3g} ms"
+    return Check(what, not way.variant or tried.variant == way.variant, f"answered by {tried.variant}{after}", wanted)
 
 
 def plan_of(subject: Subject, ways: list[Way], seed: int) -> Plan:

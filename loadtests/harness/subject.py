@@ -123,8 +123,8 @@ class Subject:
         who = np.full(count, -1, np.int64)
         if self.tenants is not None:
             who = rng.choice(len(self.tenants.names), size=count, p=self.tenants.share)
-        mixes = {str(member.mix) for member in self.members}
-        slos = f", SLO {mixes.pop()} ms" if len(mixes) == 1 else ""
+        mixes = {member.mix.said for member in self.members}
+        slos = f", SLO {mixes.pop()}" if len(mixes) == 1 else ""
         return Plan(Workload(arrival_s, slo_s, sample, called + slos), place.astype(np.int64), who)
 
 

@@ -123,9 +123,16 @@ class Target:
 
     def _read(self, path: str, answer: Answer) -> Any:
         if answer.status != 200:
-            said = " ".join(answer.body.decode(errors="replace").split())[:_SHOWN]
-            raise TargetError(f"{self.url}{path} answers {answer.status}, expected 200: {said}")
+            raise TargetError(f"{self.url}{path} answers {answer.status}, expected 200{_said(answer.body)}")
         try:
             return orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             raise TargetError(f"{self.url}{path}: does not answer in JSON, so it is no such gateway") from None
+
+
+def _said(body: bytes) -> str:
+    """What an answer says that is none of a gateway's, as far as it is for people: not a page for browsers."""
+    text = " ".join(body.decode(errors="replace").split())
+    if text.startswith("<"):
+        return "; a page for browsers answers there, so it is no such gateway"
+    return f": {text[:_SHOWN]}" if text else ""

@@ -19,7 +19,10 @@ def doctor(
         int | None, typer.Option("--port", "-p", metavar="N", help="Port to look at.", show_default=False)
     ] = None,
 ) -> None:
-    """Look at packages, machine, settings, repository and port; exit code 1 where something is broken."""
+    """Look at packages, machine, settings, repository and port; exit code 1 where something is broken.
+
+    Where nothing is, the last line says how to serve.
+    """
     settings = settings_from(config, models=models, port=port)
     from rich.console import Console
     from rich.text import Text
@@ -27,10 +30,13 @@ def doctor(
     from service.doctor import Verdict, examine
 
     console = Console()
-    broken = 0
+    broken = noted = 0
     for finding in examine(settings):
         mark, style = _MARKS[finding.verdict]
         broken += finding.verdict is Verdict.BROKEN
+        noted += finding.verdict is Verdict.NOTE
         console.print(Text(f"{mark:<7}", style=style), Text(f"{finding.subject:<12}{finding.text}"), soft_wrap=True)
     if broken:
         raise CommandError(f"{broken} thing{'s are' if broken > 1 else ' is'} broken here, see above")
+    with_notes = f", {noted} note{'s' if noted > 1 else ''}" if noted else ""
+    console.print(f"nothing is broken{with_notes}: next `make serve` in a checkout, or `pareto serve`", highlight=False)

@@ -18,7 +18,9 @@ def check_out(out: Path) -> None:
     if _name(out) in ("", ".", ".."):
         raise CommandError(f"--out: expected a name for NAME.json and NAME.html, got {str(out)!r}", USAGE)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if not out.parent.is_dir():
+            out.parent.mkdir(parents=True)
+            typer.echo(f"--out: made the folder {out.parent.resolve()}", err=True)
         with tempfile.TemporaryFile(dir=out.parent):
             pass
     except OSError as error:

@@ -31,7 +31,7 @@ def conduct(profile: Profile, subject: Subject, about: Mapping[str, Any], ways: 
     from loadtests.harness.conductor import Conductor, ConductorError, InterruptedRunError
 
     for member in subject.members:
-        typer.echo(f"{member.served.family}: {member.stock.source}; SLO {member.mix} ms", err=True)
+        typer.echo(f"{member.served.family}: {member.stock.source}; SLO {member.mix.said}", err=True)
     if ways.web:
         ways = dataclasses.replace(ways, form=_form(profile, subject))
     try:

@@ -35,9 +35,14 @@ def faults_of_the_gateway() -> Iterator[None]:
 
 
 def target_of(url: str, headers: Sequence[str], *, insecure: bool) -> Target:
-    """The gateway at an address. Raises `CommandError` for one that is none, and for headers that are none."""
+    """The gateway at an address, by HTTP where that names no protocol.
+
+    Raises `CommandError` for an address that is none, and for headers that are none.
+    """
     from loadtests.harness.target import Target
 
+    if "://" not in url:
+        url = f"http://{url}"
     try:
         parts = urlsplit(url)
         whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)

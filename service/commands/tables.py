@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from service.commands.fitted import print_fitted
+
 if TYPE_CHECKING:
     from variants.manifest import FamilyManifest
     from variants.ondevice.records import Export
@@ -15,6 +17,19 @@ if TYPE_CHECKING:
     from variants.report.contents import Report
 
 _WIDTH_OF_A_FILE = 180
+_EXPENDABLE = ("tied with", "MMACs", "peak MB", "own MB", "loaded")
+"""Columns of the frontier that a narrow terminal goes without, the least needed first."""
+_EXPENDABLE_BESIDE = (
+    "training MB",
+    "labelled rows",
+    "training s",
+    "macro P, R, F1 %",
+    "parameters",
+    "logits off",
+    "load ms",
+    "J per 1,000",
+    "in any batch",
+)
 
 
 def output() -> Console:
@@ -108,10 +123,10 @@ def print_frontier(report: Report) -> None:
             style="" if point.name in report.found.on else "dim",
         )
     console = output()
-    console.print(table)
+    print_fitted(console, table, _EXPENDABLE)
     if report.compared_rows:
         console.print(f"tied: no evidence of a difference on the same {report.compared_rows}", highlight=False)
-    console.print(_beside(report))
+    print_fitted(console, _beside(report), _EXPENDABLE_BESIDE)
     if report.ports.lines:
         _print_ports(console, report)
     if report.exports:

@@ -6,6 +6,7 @@ Whether a run is valid depends on how busy the machine is, so nothing here asser
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,8 @@ def test_smoke_pins_every_variant(server: Server, conductor: Conductor) -> None:
     pinned = ["tiny/small", "tiny/large", "narrow/small", "narrow/large"]
     assert ["tiny", "narrow", *pinned] == [check.what for check in ended.verdict.checks]
     assert (0, 1) == (ended.verdict.exit_code, len(session.runs))
+    assert ("2 of 2 families answered, 4 of 4 variants asked for by name answered",) == ended.lines
+    assert all(re.fullmatch(r"answered by \S+ in [\d.]+ ms", check.found) for check in ended.verdict.checks)
 
 
 def test_a_soak_reads_memory_and_a_spike_recovers(server: Server, conductor: Conductor) -> None:
@@ -113,6 +116,7 @@ def test_a_whole_load_test(server: Server, models: Path, tmp_path: Path, capsys:
     assert "answered in time" in out
     assert "tenant gold" in out
     assert "tiny" in err
+    assert f"--out: made the folder {tmp_path / 'deep'}" in err
     text = (tmp_path / "deep" / "a.json").read_text()
     values = json.loads(text)
     assert (1, "steady", "abc1234") == (values["schema"], values["profile"], values["gateway"]["commit"])

@@ -20,6 +20,7 @@ from service import cli
 from service.commands import loadtest_options as options
 from service.commands.loadtest import loadtest
 from tests.loadtests.asking import command
+from tests.loadtests.scripted import scripted
 
 _OF_SPIKE = {"factor": "burst", "burst_s": "burst_duration", "recovery_s": "recovery"}
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -88,7 +89,8 @@ def test_what_cannot_be_tested_is_one_line(
         ("https://127.0.0.1:{port}", 1, "no gateway at https://127.0.0.1:{port}: "),
         ("http://127.0.0.1:{port}/elsewhere", 1, "answers 404, expected 200"),
         ("ftp://127.0.0.1", 2, "URL: expected http://HOST:PORT"),
-        ("127.0.0.1:3000", 2, "URL: expected http://HOST:PORT"),
+        ("127.0.0.1:{free}", 1, "no gateway at http://127.0.0.1:{free}: "),
+        ("127.0.0.1:http", 2, "URL: expected http://HOST:PORT"),
         ("http://me:secret@127.0.0.1", 2, "URL: takes no user and password"),
         ("http://127.0.0.1:99999", 2, "URL: expected http://HOST:PORT"),
     ],
@@ -102,6 +104,26 @@ def test_addresses_that_lead_nowhere_are_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert says.format(**ports) in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"<!doctype html>\n<html><title>404</title></html>", "answers 404, expected 200; a page for browsers answers"),
+        (b'{"error": "no such path"}', 'answers 404, expected 200: {"error": "no such path"}'),
+        (b"", "answers 404, expected 200"),
+    ],
+)
+def test_what_is_no_gateway_is_told_without_its_page(
+    capsys: pytest.CaptureFixture[str], body: bytes, says: str
+) -> None:
+    """One line says what answers there: words are repeated, HTML is not."""
+    answer = b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with scripted([answer]) as server:
+        assert 1 == cli.run(["loadtest", server.url, "--rate", "5"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert "<" not in line
 
 
 def test_memory_that_nobody_tells_cannot_be_judged(

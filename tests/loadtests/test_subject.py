@@ -35,6 +35,14 @@ def test_one_family_is_sent_what_is_simulated(process: str) -> None:
     assert work.description == plan.workload.description
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("50", "50 ms"), ("50:1", "50 ms"), ("200:0.3,50:0.7", "50 ms (70 %), 200 ms (30 %)")]
+)
+def test_slos_are_told_in_words(text: str, said: str) -> None:
+    """With their shares where there are several, and not as the flag has them."""
+    assert said == SloMix.parse(text).said
+
+
 def test_families_share_the_arrivals_by_weight_and_keep_their_own() -> None:
     """Each request is one family's, with an SLO and a row of that family; nothing is lost or doubled."""
     of = subject(*TWO, tenants=Names.parse(["gold:1", "free:3"], "--tenant"))

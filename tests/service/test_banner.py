@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from service.banner import try_line
+from service.configuration import KEYS
 from service.settings import Settings
 
 
@@ -22,6 +24,21 @@ def test_the_line_to_try_can_be_pasted(side: int, asks: str) -> None:
     line = try_line("http://h:1", folder, Settings())
     assert shlex.split(line)[2].endswith(asks)
     assert len(line) < 1000
+
+
+@pytest.mark.parametrize("side", [8, 260])
+def test_the_line_to_try_has_a_key_where_there_are_keys(
+    side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the shell's `KEY`, whether keys are in a file or in the environment."""
+    tensor = SimpleNamespace(name="image", datatype="UINT8", shape=(-1, side, side))
+    manifest = SimpleNamespace(name="pictures", inputs=(tensor,), default_slo_s=0.1)
+    folder: Any = SimpleNamespace(manifest=manifest, samples=lambda: {"image": np.zeros((2, side, side), np.uint8)})
+    wanted = '-H "authorization: Bearer $KEY"'
+    assert wanted not in try_line("http://h:1", folder, Settings())
+    assert wanted in try_line("http://h:1", folder, Settings(keys_file=tmp_path / "keys"))
+    monkeypatch.setenv(KEYS, "me 0123456789abcdef")
+    assert wanted in try_line("http://h:1", folder, Settings())
 
 
 @pytest.mark.parametrize(

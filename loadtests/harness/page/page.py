@@ -13,6 +13,7 @@ from jinja2 import Environment
 from loadtests.harness.page.pictures import run_pictures
 from loadtests.harness.page.profile_pictures import profile_pictures
 from loadtests.harness.verdict import percent
+from loadtests.workload import SloMix
 from variants.report.style import milliseconds, page_environment
 
 TEMPLATE = "report.html.jinja"
@@ -105,7 +106,8 @@ def facts(record: Record, run: Record) -> list[tuple[str, str]]:
         *(
             (
                 f"family {family['name']}",
-                f"{family['rows']}; SLO {family['slo_mix_ms']} ms; {family['share']:.0%} of the requests; variants "
+                f"{family['rows']}; SLO {SloMix.parse(family['slo_mix_ms']).said}; "
+                f"{family['share']:.0%} of the requests; variants "
                 + ", ".join(family["variants"])
                 + (f"; pinned to {family['pinned']}" if family["pinned"] else ""),
             )

@@ -1,0 +1,38 @@
+"""Tables that fit a narrow terminal: columns go, rather than that every cell breaks after a letter or two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+_WIDEST = 10_000
+"""Characters: tables are measured as if there were so many."""
+
+
+def print_fitted(console: Console, table: Table, expendable: Sequence[str]) -> None:
+    """Print a table; where the terminal is too narrow, without the first of the `expendable` columns, and say so."""
+    dropped = []
+    for header in expendable:
+        if console.measure(table, options=console.options.update_width(_WIDEST)).maximum <= console.width:
+            break
+        at = next((at for at, column in enumerate(table.columns) if column.header == header), None)
+        if at is not None:
+            table = _without(table, at)
+            dropped.append(header)
+    console.print(table)
+    if dropped:
+        console.print(f"too narrow for {', '.join(dropped)}: a wider terminal or a pipe shows all", highlight=False)
+
+
+def _without(table: Table, dropped: int) -> Table:
+    """The table without one of its columns."""
+    smaller = Table(title=table.title, title_justify=table.title_justify)
+    kept = [column for at, column in enumerate(table.columns) if at != dropped]
+    for column in kept:
+        smaller.add_column(column.header, justify=column.justify)
+    cells = [list(column.cells) for column in kept]
+    for number, row in enumerate(table.rows):
+        smaller.add_row(*(column[number] for column in cells), style=row.style)
+    return smaller
