@@ -37,6 +37,18 @@ def test_counters_follow_real_requests(watched: Watched, server: Server) -> None
     expect(page.locator("#variants tbody tr")).to_have_count(2)
 
 
+def test_a_family_that_nobody_asks_says_so(watched: Watched, server: Server) -> None:
+    """No heading stands over nothing: neither over a picture nor over a list."""
+    page = watched.page
+    page.goto(f"{server.url}/?family=family-63")
+    page.locator("#phase[data-phase=ready]").wait_for()
+    for picture in ("#mix", "#shares"):
+        expect(page.locator(f"{picture} svg")).to_contain_text("no requests in this time")
+    for words in ("#why", "#better"):
+        expect(page.locator(words)).to_have_text("Nothing was answered in the last seconds.")
+    expect(page.locator("#decisions")).to_have_text("No requests yet.")
+
+
 def matching(pattern: str) -> re.Pattern[str]:
     """A compiled pattern, as Playwright's assertions take it."""
     return re.compile(pattern)

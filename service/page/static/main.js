@@ -77,6 +77,8 @@ function welcome(said) {
     polling = setInterval(poll, 1000);
   }
   drawSeries(state);
+  // Before the first second is over, too, no heading stands alone.
+  showWhy(null, said.words, {});
   showDecisions(state, true);
 }
 

@@ -47,6 +47,7 @@ function mix(seconds, variants) {
     picture.plot.append(svg("path", { d: band(picture, below, above), fill: paintOf(name, variants) }));
     below = above;
   }
+  if (!seconds.some((second) => second !== null)) sayNothing(picture);
   legend(seconds, used, variants, of);
 }
 
@@ -95,6 +96,7 @@ export function lines(figure, label, height, most, written, series, ends = ["2 m
   const said = series.map(({ name, values }) => [name, values.findLast((value) => value !== null)]).filter(([, value]) => value !== undefined);
   const picture = frame(figure, height, most, written, `${label}. Last: ${said.map(([name, value]) => `${name} ${written(value)}`).join(", ")}.`, ends);
   const taken = [];
+  if (said.length === 0) sayNothing(picture);
   for (const { name, values, paint, filled, dashed } of series) {
     if (filled) picture.plot.append(svg("path", { d: band(picture, values.map(() => 0), values.map((value) => value ?? 0)), fill: paint, opacity: 0.3 }));
     else picture.plot.append(svg("path", { d: line(picture, values), fill: "none", stroke: paint, "stroke-width": 2, "stroke-dasharray": dashed ? "5 3" : "none" }));
@@ -125,7 +127,12 @@ function frame(figure, height, most, written, label, ends = ["2 min ago", "now"]
   }
   plot.append(svg("text", { class: "axis", x: LEFT, y: height - 3 }, ends[0]), svg("text", { class: "axis", x: width - RIGHT, y: height - 3, "text-anchor": "end" }, ends[1]));
   picture.replaceChildren(plot);
-  return { plot, x, y, width };
+  return { plot, x, y, width, height };
+}
+
+/** A picture without anything in it says why. */
+function sayNothing({ plot, width, height }) {
+  plot.append(svg("text", { class: "axis", x: (LEFT + width - RIGHT) / 2, y: TOP + (height - TOP - BOTTOM) * 0.4, "text-anchor": "middle" }, "no requests in this time"));
 }
 
 function line({ x, y }, values) {
