@@ -46,6 +46,8 @@ LEAST_PAUSE_S, MOST_PAUSE_S, STEADY_S = 0.05, 10.0, 10.0
 
 TEMPLATE_ENDED = "ended with the process that opens models"
 NO_TEMPLATE = "could not be made: there was no process that opens models"
+_AGAIN = "again"
+"""A key of what is said of a model that nobody has opened, though it may be sound: the next template may be asked."""
 
 
 class End(NamedTuple):
@@ -162,14 +164,17 @@ class Host:
         Called on any other thread.
 
         It is opened in a process of its own first: it may break the one that opens it, and others have theirs in there.
-        Raises `ModelLoadError` where that fails, or executors that have it do not come. Then all slots have such ones.
+        Where the template ends meanwhile, the next one is asked. Raises `ModelLoadError` where opening fails, or
+        executors that have it do not come. Then all slots have such ones.
         """
         number = next(self._numbers)
         wanted = Open(number, path, options, tuple(tables), runtime, careful=True)
-        # Before it is open: a template that is started meanwhile opens it as well.
         self._open[number] = wanted
         try:
             said = self._ask(number, wanted, BACK_WITHIN_S)
+            if _AGAIN in said and self.wait_until_up():
+                # Once more, for the template may have ended by anything; but only once, for it may have been this.
+                said = self._ask(number, wanted, BACK_WITHIN_S)
             if "error" in said:
                 raise ModelLoadError(said["error"])
         except ModelLoadError:
@@ -290,6 +295,9 @@ class Host:
             if what == "ended":
                 self._ended(number, End(*said))
             elif (answer := self._waiting.pop(number, None)) is not None:
+                if number in self._open and "error" not in said[0]:
+                    # From now on each template has it, and none needs care.
+                    self._open[number] = self._open[number]._replace(careful=False)
                 answer.set_result(said[0])
 
     def _ended(self, executor: int, end: End) -> None:
@@ -330,7 +338,7 @@ class Host:
     def _fail_waiting(self, why: str) -> None:
         waiting, self._waiting = self._waiting, {}
         for answer in waiting.values():
-            answer.set_result({"error": why})
+            answer.set_result({"error": why, _AGAIN: True})
 
     async def _restart(self) -> None:
         """Start another template, and others where those end as well, until one has all models."""
@@ -357,8 +365,11 @@ class Host:
     def _open_again(self) -> None:
         """What cannot be opened any more is an error of who asks for it, one by one."""
         for number, wanted in list(self._open.items()):
+            if wanted.careful:
+                # Not open yet: who wants it asks again.
+                continue
             try:
-                said = self._ask(number, wanted._replace(careful=False))
+                said = self._ask(number, wanted)
             except ModelLoadError as error:
                 said = {"error": str(error)}
             if "error" in said:

@@ -65,6 +65,40 @@ def test_a_model_that_hangs_when_it_is_opened_keeps_nobody_waiting(tmp_path: Pat
     hosted(does)
 
 
+async def is_opening(host: Host) -> None:
+    """Wait until the template has a process that opens a model."""
+    async with asyncio.timeout(30.0):
+        while not (host.process and psutil.Process(host.process).children()):  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.0)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_model_is_opened_by_the_next_template_where_the_first_ended_by_something_else(
+    tmp_path: Path, times: int
+) -> None:
+    """Once; where that one ends, too, it may be the model's doing, and it is refused."""
+    path, sound = tmp_path / "model.onnx", tmp_path / "sound.onnx"
+    os.mkfifo(path)
+    onnx.save(sign_model(), sound)
+
+    async def does(host: Host) -> None:
+        opening = asyncio.create_task(opened(host, path))
+        await is_opening(host)
+        if times == 1:
+            sound.replace(path)
+        os.kill(host.process, signal.SIGKILL)
+        if times == 1:
+            assert await opening
+            return
+        assert await asyncio.to_thread(host.wait_until_up)
+        await is_opening(host)
+        os.kill(host.process, signal.SIGKILL)
+        with pytest.raises(ModelLoadError, match="the process that opened it ended"):
+            await opening
+
+    hosted(does)
+
+
 def test_who_tries_a_model_waits_no_longer_than_the_host_is_there() -> None:
     """All that wait for the end of an executor are told by then; there is no other one."""
 
