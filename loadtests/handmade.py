@@ -134,11 +134,13 @@ def write_family(
     paths: Mapping[str, tuple[str, ...]] | None = None,
     revision: str = "1",
     labels: tuple[str, str] = ("no", "yes"),
+    runtimes: Mapping[str, str] | None = None,
 ) -> None:
     """Publish a family of (model, accuracy) by variant name; input `x` FP32 [-1, 4], labels `no` and `yes`.
 
     `evidence` has true labels, answers and confidences of the validation part by variant, `stages` the models of
-    stages and `paths` the stages of each variant that has a chain.
+    stages and `paths` the stages of each variant that has a chain. `runtimes` names the runtime of each variant that is
+    not onnxruntime's.
     """
     rows = np.random.default_rng(3).standard_normal((ROWS, 4)).astype(np.float32)
     label = (rows[:, 0] > 0).astype(np.int64)
@@ -165,7 +167,8 @@ def write_family(
                 sample_confidence=confident,
             )
             size_bytes = (folder / "model.onnx").stat().st_size
-            manifests.append(_variant(variant, accuracy, size_bytes, (paths or {}).get(variant, ())))
+            made = _variant(variant, accuracy, size_bytes, (paths or {}).get(variant, ()))
+            manifests.append(made.model_copy(update={"runtime": (runtimes or {}).get(variant, made.runtime)}))
         np.savez(staging / "samples.npz", x=rows, label=label)
         manifest = FamilyManifest(
             name=name,
