@@ -2,8 +2,9 @@
 
 Threads do not survive a native abort. The supervisor starts the process again, and the variants under which it ended
 begin in quarantine there, for longer each time that it happens soon after the last. Whoever ran may have been a
-bystander (another batch, a kill from outside); whoever was being probed hardly was. The file belongs to one supervisor,
-and is removed when the gateway ends as it should.
+bystander (another batch, a kill from outside); whoever was being probed or loaded hardly was. One that ended two
+processes is not loaded by the next. The file belongs to one supervisor, and is removed when the gateway ends as it
+should.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from enum import IntEnum
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -30,22 +32,42 @@ from router.quarantine import back_off, sound_s
 logger = logging.getLogger("pareto.quarantine")
 
 RECORD_BYTES = 256
+LEFT_OUT_AFTER = 2
+"""Ends, of which the last one was while it was loaded: before that somebody else may have ended the process."""
 COUNTS_BYTES = 16 * 1024
 """For the crashes of each variant so far; those that do not fit are forgotten, the oldest first."""
 MOST_KNOWN = 4096
 """Records that are kept ready to be written: revisions come and go."""
 PROBES = 8
-"""Probes that may run at a time; of more, the last ones are noted."""
+"""Probes and loads that may go on at a time; of more, the last ones are noted."""
+
+
+class Doing(IntEnum):
+    """What a process did with a variant, the more, the likelier its end was that one's doing."""
+
+    RUNNING = 0
+    PROBING = 1
+    LOADING = 2
 
 
 class Crashed(NamedTuple):
-    """A variant that ran when a process ended, and how often it has lately; `probed`: away from requests."""
+    """A variant that ran when a process ended, and how often it has lately."""
 
     family: str
     revision: str
     variant: str
     times: int
-    probed: bool = False
+    doing: Doing = Doing.RUNNING
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether nobody else is likely to have ended the process: it ran away from requests."""
+        return self.doing is not Doing.RUNNING
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether it is not to be loaded again."""
+        return self.doing is Doing.LOADING and self.times >= LEFT_OUT_AFTER
 
 
 class _Count(NamedTuple):
@@ -103,17 +125,31 @@ class CrashMarker:
 
     def begin(self, slot: int, family: str, revision: str, variant: str) -> None:
         """A batch of that variant begins in a slot."""
-        self._note(slot, (family, revision, variant, False))
+        self._note(slot, (family, revision, variant, Doing.RUNNING))
 
     def end(self, slot: int) -> None:
         """It has ended, one way or the other."""
         self._pages[COUNTS_BYTES + slot * RECORD_BYTES] = 0
 
-    @contextmanager
-    def probing(self, family: str, revision: str, variant: str) -> Iterator[None]:
+    def probing(self, family: str, revision: str, variant: str) -> AbstractContextManager[None]:
         """A variant is tried away from requests."""
+        return self._noted(family, revision, variant, Doing.PROBING)
+
+    def loading(self, family: str, revision: str, variant: str) -> AbstractContextManager[None]:
+        """A variant is opened and tried for the first time."""
+        return self._noted(family, revision, variant, Doing.LOADING)
+
+    def left_out(self, family: str, revision: str, variant: str) -> int:
+        """How many processes ended by it, the last one while it was loaded; 0 where it may be loaded."""
+        for crash in self.crashed:
+            if crash[:3] == (family, revision, variant) and crash.is_left_out:
+                return crash.times
+        return 0
+
+    @contextmanager
+    def _noted(self, family: str, revision: str, variant: str, doing: Doing) -> Iterator[None]:
         at = self._slots + next(self._probe) % PROBES
-        self._note(at, (family, revision, variant, True))
+        self._note(at, (family, revision, variant, doing))
         try:
             yield
         finally:
@@ -137,13 +173,13 @@ class CrashMarker:
     def _count(self, now: float) -> tuple[Crashed, ...]:
         """Read what was left behind, add it to the counts, and begin anew."""
         counts = _counts(self._pages[:COUNTS_BYTES])
-        crashed: dict[_Key, bool] = {}
+        crashed: dict[_Key, Doing] = {}
         for at in range(COUNTS_BYTES, len(self._pages) - RECORD_BYTES + 1, RECORD_BYTES):
             noted = _noted(self._pages[at : at + RECORD_BYTES])
             self._pages[at] = 0
             if noted is not None:
-                *_, probed = noted
-                crashed[noted[:3]] = probed or crashed.get(noted[:3], False)
+                *_, doing = noted
+                crashed[noted[:3]] = max(doing, crashed.get(noted[:3], Doing.RUNNING))
         for key in sorted(crashed):
             # Last again: the oldest are forgotten first.
             counts[key] = _Count(_before(counts.pop(key, None), now) + 1, now)
@@ -151,13 +187,13 @@ class CrashMarker:
         while len(said := json.dumps([[*key, *count] for key, count in counts.items()]).encode()) > COUNTS_BYTES:
             del counts[next(iter(counts))]
         self._pages[:COUNTS_BYTES] = said.ljust(COUNTS_BYTES, b"\0")
-        found = [Crashed(*key, counts[key].times, probed) for key, probed in crashed.items() if key in counts]
-        return tuple(sorted(found, key=lambda crash: (not crash.probed, -crash.times, crash)))
+        found = [Crashed(*key, counts[key].times, doing) for key, doing in crashed.items() if key in counts]
+        return tuple(sorted(found, key=lambda crash: (not crash.is_certain, -crash.times, crash)))
 
 
 _Key = tuple[str, str, str]
-_Noted = tuple[str, str, str, bool]
-"""Family, revision and variant; whether it is probed."""
+_Noted = tuple[str, str, str, Doing]
+"""Family, revision and variant; what was done with it."""
 
 
 def _before(count: _Count | None, now: float) -> int:
@@ -173,10 +209,10 @@ def _noted(record: bytes) -> _Noted | None:
     if not record[0]:
         return None
     try:
-        family, revision, variant, probed = json.loads(record.rstrip(b"\0"))
+        family, revision, variant, doing = json.loads(record.rstrip(b"\0"))
+        return str(family), str(revision), str(variant), Doing(doing)
     except (ValueError, TypeError):
         return None
-    return str(family), str(revision), str(variant), bool(probed)
 
 
 def _counts(said: bytes) -> dict[_Key, _Count]:

@@ -91,7 +91,7 @@ class Gateway:
         self.families: dict[str, LoadedFamily] = {}
         self.problems: dict[str, str] = {}
         cascades = isinstance(self._policy, CascadePolicy)
-        self.reader = FamilyReader(lambda: self.settings, cascades=cascades)
+        self.reader = FamilyReader(lambda: self.settings, cascades=cascades, marker=marker)
         self.tenants = Tenants(settings)
         self.access = Access(read_keys(settings.keys_file))
         ports = [settings.port, settings.admin_port, settings.grpc_port]
@@ -250,7 +250,7 @@ class Gateway:
             family = scheduler.families.get(crashed.family)
             if family is not None and family.revision == crashed.revision:
                 strike = partial(scheduler.strike, family.name, crashed.variant, Reason.CRASHED, crashed.times)
-                dispatcher.tell(partial(strike, certain=crashed.probed))
+                dispatcher.tell(partial(strike, certain=crashed.is_certain))
         return dispatcher
 
     async def _load_pinned(self, residency: Residency) -> None:

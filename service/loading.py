@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.contract import Family
+from service.crash_marker import CrashMarker
 from service.oip.signature import Signature
 from service.paths import OpenFile, PathOpener, VariantPath, one_line, serves_stages
 from service.scoped_settings import Stages
@@ -77,16 +78,18 @@ def load_family(
     cascades: bool = False,
     revision: str | None = None,
     open_one: OpenFile = open_file,
+    marker: CrashMarker | None = None,
 ) -> LoadedFamily:
     """Open a revision of a family, by default the active one: `wanted` variants, else those it loads by default.
 
     `stages` says whether chains are served as stages, `cascades` whether the policy may answer a row more than once;
-    `open_one` opens the models. Where no profile of this machine is stored, a quick one is taken (seconds) and kept.
+    `open_one` opens the models, which the `marker` is told of. Where no profile of this machine is stored, a quick one
+    is taken (seconds) and kept.
     Raises `RepositoryError`, and nothing else, where the family cannot be read, where a wanted variant does not exist
     or where no variant is left.
     """
     try:
-        loading = _Loading(repository.open(name, revision), options, report, open_one)
+        loading = _Loading(repository.open(name, revision), options, report, open_one, marker)
         return loading.load(wanted, stages, cascades=cascades)
     except RepositoryError:
         raise
@@ -173,7 +176,12 @@ class _Loading:
     """One family on its way into memory. `refused` collects the variants with a fault."""
 
     def __init__(
-        self, folder: RevisionFolder, options: SessionOptions, report: Callable[[str], None], open_one: OpenFile
+        self,
+        folder: RevisionFolder,
+        options: SessionOptions,
+        report: Callable[[str], None],
+        open_one: OpenFile,
+        marker: CrashMarker | None,
     ) -> None:
         self._folder = folder
         self._manifest = folder.manifest
@@ -181,6 +189,7 @@ class _Loading:
         self._options = options
         self._report = report
         self._open_one = open_one
+        self._marker = marker
         self._preparer = open_shared(folder)
         self._refused: dict[str, str] = {}
 
@@ -192,7 +201,15 @@ class _Loading:
         chosen = [variant for variant in chosen if variant.name not in self._refused]
         rows, no_rows = self._warm_up_rows()
         staged = serves_stages(stages, chosen, cascades=cascades)
-        opener = PathOpener(self._folder, self._preparer, self._options, rows, staged=staged, open_one=self._open_one)
+        opener = PathOpener(
+            self._folder,
+            self._preparer,
+            self._options,
+            rows,
+            staged=staged,
+            open_one=self._open_one,
+            marker=self._marker,
+        )
         paths: dict[str, VariantPath] = {}
         for variant in chosen:
             try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from service.crash_marker import CrashMarker
 from service.scoped_settings import Stages
 from variants.manifest import ModelFile, VariantManifest
 from variants.preparation import Preparer, Row
@@ -38,7 +39,7 @@ class PathOpener:
     """Opens variants of one revision; `rows` are prepared rows to try them with, or none.
 
     With `staged`, variants with a chain are opened as its stages and not as their whole graph. `opened` has sessions
-    that are there already, by `ModelFile.key`.
+    that are there already, by `ModelFile.key`. The `marker` is told of what is opened.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PathOpener:
         staged: bool,
         opened: Mapping[str, Session] | None = None,
         open_one: OpenFile = open_file,
+        marker: CrashMarker | None = None,
     ) -> None:
         self._folder = folder
         self._preparer = preparer
@@ -59,9 +61,22 @@ class PathOpener:
         self._staged = staged
         self._opened: dict[str, Session] = dict(opened or {})
         self._open_one = open_one
+        self._marker = marker
 
     def open(self, variant: VariantManifest) -> VariantPath:
         """Open a variant and try it. Raises `ModelLoadError`, `RepositoryError` where that fails."""
+        if self._marker is None:
+            return self._opened_and_tried(variant)
+        key = self._folder.manifest.name, self._folder.manifest.revision, variant.name
+        if times := self._marker.left_out(*key):
+            raise ModelLoadError(
+                f"{variant.name}: the process has ended {times} times by it, the last time while it was loaded; "
+                "it is tried again when the gateway is started anew"
+            )
+        with self._marker.loading(*key):
+            return self._opened_and_tried(variant)
+
+    def _opened_and_tried(self, variant: VariantManifest) -> VariantPath:
         path = tuple([self._session(file) for file in self._folder.manifest.path_of(variant, staged=self._staged)])
         # One row, then several: no request pays for lazy initialisation, and a model that cannot run is refused.
         for batch in (self._rows[:1], self._rows) if self._rows else ():

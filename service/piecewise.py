@@ -13,6 +13,7 @@ from router.agreement import corrected
 from router.contract import EVEN, Evidence, Family, Share, VariantProfile, WhenCold
 from router.placement import Loadable, gains
 from service.correction import Lost
+from service.crash_marker import CrashMarker
 from service.lazy_preparer import LazyPreparer
 from service.loading import describe_family, load_family, sample_rows
 from service.memory import resident_bytes
@@ -72,14 +73,25 @@ class PiecewiseFamily:
         share: Share = EVEN,
         revision: str | None = None,
         alias: str | None = None,
+        marker: CrashMarker | None = None,
     ) -> None:
         self._folder = repository.open(name, revision)
         self._options = options
+        self._marker = marker
         self.preparer = LazyPreparer(self._folder)
         profile = load_profile(self._folder, options.threads)
         described = describe_family(self._folder, profile, wanted, self.preparer, stages=stages, cascades=cascades)
         if described is None:
-            whole = load_family(repository, name, options, wanted, stages=stages, cascades=cascades, revision=revision)
+            whole = load_family(
+                repository,
+                name,
+                options,
+                wanted,
+                stages=stages,
+                cascades=cascades,
+                revision=revision,
+                marker=marker,
+            )
             described = replace(whole, paths={}, preparer=self.preparer)
         self.paths: dict[str, VariantPath] = {}
         family = replace(described.family, name=alias or name, when_cold=when_cold, share=share, evidence=None)
@@ -175,7 +187,13 @@ class PiecewiseFamily:
             if broken:
                 raise RepositoryError("; ".join(f"{path}: {fault}" for path, fault in broken.items()))
             opener = PathOpener(
-                self._folder, self.preparer, self._options, self._rows(), staged=self._staged, opened=self._sessions()
+                self._folder,
+                self.preparer,
+                self._options,
+                self._rows(),
+                staged=self._staged,
+                opened=self._sessions(),
+                marker=self._marker,
             )
             path = opener.open(manifest)
         except (ModelLoadError, RepositoryError) as error:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from service.crash_marker import CrashMarker
 from service.loading import LoadedFamily, load_family
 from service.paths import OpenFile
 from service.piecewise import PiecewiseFamily
@@ -19,13 +20,15 @@ logger = logging.getLogger("pareto.gateway")
 class FamilyReader:
     """Reads for a replica whose settings are what `settings` returns; its `repository` is the same all the time.
 
-    With `cascades`, families come with what a policy needs that answers rows again. Models are opened by `open_one`.
+    With `cascades`, families come with what a policy needs that answers rows again. Models are opened by `open_one`,
+    which the `marker` knows of, and which of them ended the process before.
     """
 
-    def __init__(self, settings: Callable[[], Settings], *, cascades: bool) -> None:
+    def __init__(self, settings: Callable[[], Settings], *, cascades: bool, marker: CrashMarker | None = None) -> None:
         self.repository = Repository(settings().models)
         self._settings = settings
         self._cascades = cascades
+        self._marker = marker
         self.open_one: OpenFile = open_file
 
     def read(
@@ -49,6 +52,7 @@ class FamilyReader:
                 cascades=cascades,
                 revision=revision,
                 open_one=self.open_one,
+                marker=self._marker,
             )
             return replace(loaded, family=replace(loaded.family, name=alias or name, share=share)), None
         piece = PiecewiseFamily(
@@ -62,6 +66,7 @@ class FamilyReader:
             share=share,
             revision=revision,
             alias=alias,
+            marker=self._marker,
         )
         return piece.loaded, piece
 

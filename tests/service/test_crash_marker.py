@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.handmade import CRASHES, breaking_model, write_family
+from loadtests.handmade import CRASHES, aborting_model, breaking_model, write_family
 from loadtests.isolation_faults import workers
 from loadtests.servers import gateway, running
-from service.crash_marker import Crashed, CrashMarker
+from service.crash_marker import Crashed, CrashMarker, Doing
 from tests.service.conftest import eventually, sign_body
 from tests.service.families import sign_model
 from variants.repository import Repository
@@ -34,7 +34,7 @@ def test_probes_are_noted_as_well(tmp_path: Path) -> None:
     """While they run."""
     marker = CrashMarker(tmp_path / "running", slots=1)
     with marker.probing("f", "1", "bad"):
-        assert (Crashed("f", "1", "bad", 1, probed=True),) == CrashMarker(tmp_path / "running", slots=1).crashed
+        assert (Crashed("f", "1", "bad", 1, Doing.PROBING),) == CrashMarker(tmp_path / "running", slots=1).crashed
     assert () == CrashMarker(tmp_path / "running", slots=1).crashed
 
 
@@ -58,7 +58,31 @@ def test_the_likeliest_culprits_come_first(tmp_path: Path) -> None:
         marker.begin(slot, "f", "1", variant)
     with marker.probing("f", "1", "tried"):
         crashed = CrashMarker(path, slots=2).crashed
-    assert [("tried", 1, True), ("often", 2, False), ("once", 1, False)] == [crash[2:] for crash in crashed]
+    assert [("tried", 1, True), ("often", 2, False), ("once", 1, False)] == [
+        (crash.variant, crash.times, crash.is_certain) for crash in crashed
+    ]
+
+
+def test_a_variant_that_ends_the_process_twice_while_it_is_loaded_is_left_out(tmp_path: Path) -> None:
+    """The first time somebody else may have ended it; another revision is not meant."""
+    told = []
+    for _ in range(3):
+        marker = CrashMarker(tmp_path / "running", slots=1)
+        told.append([marker.left_out("f", revision, "bad") for revision in ("1", "2")])
+        # Entered and not left: so the process ends.
+        marker.loading("f", "1", "bad").__enter__()
+    assert [[0, 0], [0, 0], [2, 0]] == told
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the model breaks as it does on x86")
+def test_a_model_that_aborts_when_it_is_opened_is_left_out_by_the_third_process(tmp_path: Path) -> None:
+    """Two have ended by it; then the other variants of its family serve, and the index says why."""
+    write_family(Repository(tmp_path), "abort", {"aborts": (aborting_model(), 0.9), "plain": (sign_model(), 0.8)})
+    settings = {"PARETO_SLOTS": "1"}
+    with running(gateway(tmp_path, settings)) as server, httpx.Client(base_url=server.url, timeout=30.0) as client:
+        answer = client.post("/v2/models/abort/infer", json=sign_body(1.0))
+        assert (200, "plain") == (answer.status_code, answer.headers["x-variant"])
+        assert "the process has ended 2 times by it" in client.post("/v2/repository/index", json={}).text
 
 
 def test_a_file_that_says_nonsense_blames_nobody(tmp_path: Path) -> None:
