@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from service.observability_settings import ObservabilitySettings
 from service.scoped_settings import FamilySettings, TenantSettings
 from service.security_settings import SecuritySettings
 from service.settings import PREFIX, Settings
@@ -32,8 +33,9 @@ def settings_reference() -> str:
 
 def _entries() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     top = Settings.model_json_schema()
-    # Those that a class of their own defines come last.
-    for key, schema in sorted(top["properties"].items(), key=lambda item: item[0] in SecuritySettings.model_fields):
+    # Those that classes of their own define come last.
+    apart = (ObservabilitySettings.model_fields, SecuritySettings.model_fields)
+    for key, schema in sorted(top["properties"].items(), key=lambda item: [item[0] in own for own in reversed(apart)]):
         if key != "families":
             yield key, PREFIX + key.upper(), _resolved(schema, top)
     for table, model in (("families", FamilySettings), ("tenants", TenantSettings)):
