@@ -6,54 +6,25 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import orjson
 
 from router.contract import Dispatch, Reason
 from service.executors import SlotEvents
 from service.loading import LoadedFamily
+from service.processes.batches import Executor, Sent, outcome_of
 from service.processes.deaths import reason_of
-from service.processes.executor import LOGITS, STATE
-from service.processes.host import BEGINS_WITHIN_S, End, Host, Link
+from service.processes.host import BEGINS_WITHIN_S, End, Host
 from service.processes.messages import MOST_BYTES, READY
 from service.processes.models import HostedSession
 from service.processes.tensors import TensorError
-from service.runner import ModelFaultError, answers_of, feeds_of
-from service.work import Ran
+from service.runner import feeds_of
 from variants.preparation import Row
-from variants.stages import StageAnswer
 
 logger = logging.getLogger("pareto.executors")
 
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.05, 10.0
 """Between two executors of which the first could not even begin; twice as long each time."""
-
-
-class _Sent(NamedTuple):
-    """A batch that the executor has: which area it is in, and what its answer is made with."""
-
-    area: int
-    dispatch: Dispatch
-    rows: Sequence[Row]
-    loaded: LoadedFamily
-    stages: Sequence[HostedSession]
-
-
-class _Executor:
-    """One process, made in a `generation` of models, and the batches that it has, oldest first."""
-
-    def __init__(self, link: Link, generation: int) -> None:
-        self.link = link
-        self.generation = generation
-        self.is_ready = False
-        self.is_gone = False
-        """It takes no more batches, and its end is about to be told."""
-        self.is_mad = False
-        """It is killed because it said what makes no sense, as one does whose model has written over its memory."""
-        self.sent: dict[int, _Sent] = {}
-        self.limit: asyncio.TimerHandle | None = None
-        """Ends it where it does not begin."""
 
 
 class SlotProcess:
@@ -77,8 +48,8 @@ class SlotProcess:
         self._events = events
         self._core = core
         self._loop = asyncio.get_running_loop()
-        self._now: _Executor | None = None
-        self._next: _Executor | None = None
+        self._now: Executor | None = None
+        self._next: Executor | None = None
         self._held: deque[tuple[Dispatch, Sequence[Row]]] = deque()
         self._is_lost = False
         self._is_stopped = False
@@ -137,7 +108,7 @@ class SlotProcess:
             # No files left, say: for now.
             self._failed_to_begin(f"could not be made: {error.strerror}")
             return
-        executor = self._next = _Executor(link, generation)
+        executor = self._next = Executor(link, generation)
         link.connection.setblocking(False)
         self._loop.add_reader(link.connection.fileno(), self._read, executor)
         executor.limit = self._loop.call_later(BEGINS_WITHIN_S, self._host.kill, link.executor)
@@ -166,7 +137,7 @@ class SlotProcess:
                 return
             self._held.popleft()
 
-    def _send(self, executor: _Executor, dispatch: Dispatch, rows: Sequence[Row]) -> bool:
+    def _send(self, executor: Executor, dispatch: Dispatch, rows: Sequence[Row]) -> bool:
         """Hand a batch over; false where the executor is too old for it: it has not got all its models."""
         at = 1 if any(sent.area == 0 for sent in executor.sent.values()) else 0
         try:
@@ -192,10 +163,10 @@ class SlotProcess:
         except OSError as error:
             self._events.done(dispatch.batch_id, error, 0.0)
         else:
-            executor.sent[dispatch.batch_id] = _Sent(at, dispatch, rows, loaded, stages)
+            executor.sent[dispatch.batch_id] = Sent(at, dispatch, rows, loaded, stages)
         return True
 
-    def _read(self, executor: _Executor) -> None:
+    def _read(self, executor: Executor) -> None:
         """Take in what an executor says, until it says nothing more."""
         while executor in (self._now, self._next):
             try:
@@ -220,11 +191,11 @@ class SlotProcess:
                 # It has nothing more to say, which asking for would tell by an exception.
                 return
 
-    def _answered(self, executor: _Executor, message: bytes) -> None:
+    def _answered(self, executor: Executor, message: bytes) -> None:
         try:
             number, ran_s, ended_s, said = orjson.loads(message)
             sent = executor.sent[number]
-            outcome = _outcome(executor, sent, said)
+            outcome = outcome_of(executor, sent, said)
             ran_s, ended_s = float(ran_s), float(ended_s)
         except (ValueError, TypeError, KeyError, TensorError) as error:
             said = " ".join(str(error).split())[:200]
@@ -235,7 +206,7 @@ class SlotProcess:
         del executor.sent[number]
         self._events.ended(number, outcome, ran_s, ended_s)
 
-    def _ended(self, executor: _Executor, end: End) -> None:
+    def _ended(self, executor: Executor, end: End) -> None:
         if executor is self._now:
             # What it said before that counts.
             self._read(executor)
@@ -268,25 +239,9 @@ class SlotProcess:
         self._later = None
         self.renew()
 
-    def _leave(self, executor: _Executor) -> None:
+    def _leave(self, executor: Executor) -> None:
         """Have no more to do with it; it ends by that once it has nothing left to run."""
         if executor.limit is not None:
             executor.limit.cancel()
         self._loop.remove_reader(executor.link.connection.fileno())
         executor.link.close()
-
-
-def _outcome(executor: _Executor, sent: _Sent, said: object) -> Ran | Exception:
-    """What came of a batch. Raises `TensorError` and others where what is said of it cannot be so."""
-    if isinstance(said, dict):
-        return ModelFaultError(Reason(said["fault"]), str(said["said"]))
-    if not isinstance(said, list):
-        raise TensorError(f"not an answer: {str(said)[:100]}")
-    arrays = executor.link.areas[sent.area].read(said)
-    if LOGITS not in arrays:
-        raise TensorError("an answer without logits")
-    answer = StageAnswer(arrays[LOGITS], arrays.get(STATE))
-    try:
-        return answers_of(sent.loaded, sent.dispatch.variant, sent.stages, sent.rows, answer)
-    except Exception as error:  # noqa: BLE001 - what is no answer is the batch's fault
-        return error
