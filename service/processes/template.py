@@ -6,62 +6,33 @@ threads of its own is opened by each executor anew, after it was copied, see `su
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import math
 import os
 import pickle
 import selectors
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from time import monotonic
-from typing import Any, Never
+from typing import Any
 
 import orjson
 
+from service.processes.copies import Copies, end_with
 from service.processes.executor import execute
 from service.processes.messages import MOST_BYTES, Close, Fork, Kill, Open, ToTemplate
 from variants.runtimes.table import ONNXRUNTIME
 from variants.session import Session, open_session
 
 FILES_OF_AN_EXECUTOR = 3
-PR_SET_PDEATHSIG = 1
 OPENS_WITHIN_S = 120.0
 """A model that is opened in a process of its own hangs after so long."""
-FIRST_TO_GO = 500
-"""Added to how likely the kernel's out-of-memory killer is to choose an executor."""
-MOST_LIKELY = 1000
-"""More is not taken by the kernel."""
-OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 def survives_a_fork(wanted: Open) -> bool:
     """Whether a model that is open works in a copy of the process: it has no threads of its own."""
     return wanted.runtime == ONNXRUNTIME and wanted.options.threads == 1
-
-
-def end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends; at once where it has."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-@dataclass(slots=True)
-class _Copy:
-    """A process that was made of this one: what is done after its end, and when it is ended by force."""
-
-    pid: int
-    ended: Callable[[str, int], None]
-    until_s: float
-    is_late: bool = False
 
 
 class Template:
@@ -75,21 +46,20 @@ class Template:
         self._late: dict[int, Open] = {}
         self._executors: dict[int, int] = {}
         """Process numbers, by executor. A process is not waited for before its executor is taken out of here."""
-        self._copies: dict[int, _Copy] = {}
-        """All processes that were made, by the file that tells of their end."""
+        self._copies = Copies(self._selector, control.close)
 
     def run(self) -> None:
         """Do as told until the gateway is gone. Nothing here waits for a process: it is told of the end of each."""
         while True:
-            for key, _ in self._selector.select(self._until_late_s()):
+            for key, _ in self._selector.select(self._copies.until_late_s()):
                 if key.fileobj is not self._control:
-                    self._ended(key.fd)
+                    self._copies.ended(key.fd)
                     continue
                 message, files, _, _ = socket.recv_fds(self._control, MOST_BYTES, FILES_OF_AN_EXECUTOR)
                 if not message:
                     return
                 self._obey(pickle.loads(message), files)  # noqa: S301 - the gateway started this process
-            self._end_late_ones()
+            self._copies.end_late_ones()
 
     def _obey(self, told: ToTemplate, files: list[int]) -> None:
         match told:
@@ -134,7 +104,7 @@ class Template:
             os.write(file, orjson.dumps(_opened(wanted)[0]))
 
         try:
-            self._copied(work, partial(self._opened_apart, wanted, file), OPENS_WITHIN_S)
+            self._copies.make(work, partial(self._opened_apart, wanted, file), OPENS_WITHIN_S)
         except OSError as error:
             os.close(file)
             self._not_opened(wanted, error)
@@ -175,7 +145,7 @@ class Template:
             execute(socket.socket(fileno=files[0]), files[1:], models)
 
         try:
-            self._executors[told.executor] = self._copied(work, partial(self._executor_ended, told.executor))
+            self._executors[told.executor] = self._copies.make(work, partial(self._executor_ended, told.executor))
         except OSError as error:
             # No memory or no processes left, for now: as if it had ended at once.
             self._say("ended", told.executor, f"could not be made: {error.strerror}", 0)
@@ -187,76 +157,9 @@ class Template:
         del self._executors[executor]
         self._say("ended", executor, how, by)
 
-    def _copied(self, work: Callable[[], None], ended: Callable[[str, int], None], within_s: float = math.inf) -> int:
-        """Have a copy of this process do some work, and end, by force after so long; returns its number.
-
-        `ended` is called after that: how it did, in words, and by which signal (0: by none).
-        """
-        parent = os.getpid()
-        pid = os.fork()
-        if not pid:
-            self._in_copy(parent, work)
-        try:
-            watch = os.pidfd_open(pid)
-        except OSError:
-            # No files left: nobody could be told of its end.
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-        self._copies[watch] = _Copy(pid, ended, monotonic() + within_s)
-        self._selector.register(watch, selectors.EVENT_READ)
-        return pid
-
-    def _ended(self, watch: int) -> None:
-        copy = self._copies.pop(watch)
-        self._selector.unregister(watch)
-        os.close(watch)
-        _, status = os.waitpid(copy.pid, 0)
-        how = "hangs" if copy.is_late else how_it_ended(status)
-        copy.ended(how, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
-
-    def _until_late_s(self) -> float | None:
-        until_s = min((copy.until_s for copy in self._copies.values() if not copy.is_late), default=math.inf)
-        return None if until_s == math.inf else max(0.0, until_s - monotonic())
-
-    def _end_late_ones(self) -> None:
-        now_s = monotonic()
-        for copy in self._copies.values():
-            if copy.until_s <= now_s and not copy.is_late:
-                copy.is_late = True
-                os.kill(copy.pid, signal.SIGKILL)
-
-    def _in_copy(self, parent: int, work: Callable[[], None]) -> Never:
-        """Whatever happens, a copy never goes on as the template does."""
-        code = 1
-        try:
-            end_with(parent)
-            with suppress(OSError, ValueError):
-                OOM_SCORE.write_text(str(min(MOST_LIKELY, int(OOM_SCORE.read_text()) + FIRST_TO_GO)))
-            self._selector.close()
-            self._control.close()
-            for watch in self._copies:
-                os.close(watch)
-            work()
-            code = 0
-        except BaseException as error:  # noqa: BLE001 - there is nobody above who could take it
-            sys.stderr.write(f"executor: {type(error).__name__}: {error}\n")
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-
     def _say(self, *what: object) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(orjson.dumps(what))
-
-
-def how_it_ended(status: int) -> str:
-    """What `os.waitpid` says, in words."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        known = number in set(signal.Signals)
-        return f"was killed by {signal.Signals(number).name if known else f'signal {number}'}"
-    return f"ended with exit code {os.WEXITSTATUS(status)}"
 
 
 def _opened(wanted: Open) -> tuple[dict[str, Any], Session | None]:
