@@ -9,7 +9,7 @@ from typing import NamedTuple
 from router.contract import Dispatch, Reason
 from service.loading import LoadedFamily
 from service.processes.executor import LOGITS, STATE
-from service.processes.host import Link
+from service.processes.links import Link
 from service.processes.models import HostedSession
 from service.processes.tensors import TensorError
 from service.runner import ModelFaultError, answers_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from router.contract import Reason
-from service.processes.host import NO_TEMPLATE, TEMPLATE_ENDED, End
+from service.processes.conversation import NO_TEMPLATE, TEMPLATE_ENDED, End
 
 
 def reason_of(end: End) -> Reason:

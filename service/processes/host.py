@@ -5,56 +5,34 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
-import pickle
-import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
-from typing import Any, NamedTuple, Protocol
+from time import monotonic
+from typing import Any, Protocol
 
-import orjson
-
-from service.processes.messages import MOST_BYTES, Close, Fork, Kill, Open, ToTemplate, pair
+from service.processes.conversation import AGAIN, ANSWERS_WITHIN_S, NO_TEMPLATE, Conversation, End
+from service.processes.links import Link, template_process
+from service.processes.messages import Close, Fork, Kill, Open, ToTemplate, pair
 from service.processes.tensors import Area
 from variants.session import ModelLoadError, SessionOptions
 from variants.shared_parts import TableFile
 
 logger = logging.getLogger("pareto.executors")
 
-ROOT = Path(__file__).resolve().parents[2]
-"""Where the package `service` lies."""
 BEGINS_WITHIN_S = 60.0
 """An executor that opens models itself and is not ready by then hangs, and is ended."""
-ANSWERS_WITHIN_S = 300.0
-"""A template that opens a model for longer hangs, and is ended."""
 GIVEN_UP_WITHIN_S = 5.0
 """For so long a model that is closed waits for executors that have it no more. One that is opened waits for those that
 have it for as long as an executor may need to begin."""
 BACK_WITHIN_S = 30.0
 """For so long whoever needs a template waits for one that is started again; less than a probe may take."""
-ASKS_AGAIN_S = 0.02
 LOOKS_EVERY_S = 0.002
 LEAST_PAUSE_S, MOST_PAUSE_S, STEADY_S = 0.05, 10.0, 10.0
 """Between two templates of which the first ended: twice as long each time, from the first one on after a steady one."""
-
-
-TEMPLATE_ENDED = "ended with the process that opens models"
-NO_TEMPLATE = "could not be made: there was no process that opens models"
-_AGAIN = "again"
-"""A key of what is said of a model that nobody has opened, though it may be sound: the next template may be asked."""
-
-
-class End(NamedTuple):
-    """How an executor ended: in words, and by which signal (0: by none)."""
-
-    said: str
-    signal: int
 
 
 class Slot(Protocol):
@@ -66,20 +44,6 @@ class Slot(Protocol):
     @property
     def generation(self) -> int:
         """That of the executor that runs batches; as new as can be where there is none."""
-
-
-class Link(NamedTuple):
-    """The gateway's end of an executor: its number, its socket, and the areas that it shares."""
-
-    executor: int
-    connection: socket.socket
-    areas: tuple[Area, Area]
-
-    def close(self) -> None:
-        """Let it end, if it lives, after what it runs."""
-        self.connection.close()
-        for area in self.areas:
-            area.close()
 
 
 class Host:
@@ -95,11 +59,8 @@ class Host:
         self.slots: list[Slot] = []
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
-        self._sending = threading.Lock()
         self._open: dict[int, Open] = {}
-        self._waiting: dict[int, Future[dict[str, Any]]] = {}
-        self._ends: dict[int, Callable[[End], None]] = {}
-        self._control: socket.socket | None = None
+        self._talk = Conversation(self._loop, self._is_open, self._template_ended)
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._pause_s = LEAST_PAUSE_S
@@ -112,12 +73,12 @@ class Host:
     @property
     def process(self) -> int:
         """The number of the template's process; 0 while there is none."""
-        return 0 if self._control is None or self._process is None else self._process.pid
+        return 0 if not self._talk.is_on or self._process is None else self._process.pid
 
     @property
     def is_up(self) -> bool:
         """Whether there is a template that has all models."""
-        return self._control is not None and self._restarting is None
+        return self._talk.is_on and self._restarting is None
 
     def wait_until_up(self) -> bool:
         """Wait for a template that is started again; false where there is none in time. Called on any other thread."""
@@ -127,33 +88,19 @@ class Host:
         """Start a template. Raises `OSError` where there can be none."""
         ours, its = pair()
         with its:
-            path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-            # Its numpy computes nothing that would be worth threads, which no copy of it would have.
-            own = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.processes.template", str(its.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                env=os.environ | own,
-                pass_fds=[its.fileno()],
-            )
-        if kept := os.sched_getaffinity(0) - self._left_to_slots:
-            # It has no threads yet. It may have ended already, which is told by its socket.
-            with suppress(ProcessLookupError):
-                os.sched_setaffinity(self._process.pid, kept)
+            self._process = template_process(its, self._left_to_slots)
         self._started_s = monotonic()
-        self._control = ours
-        ours.setblocking(False)
-        self._loop.add_reader(ours.fileno(), self._read)
+        self._talk.begin(ours)
 
     def stop(self) -> None:
         """End the template, and all executors that it has made."""
-        self._stopped = True
+        self._stopped = self._talk.is_over = True
         if self._restarting is not None:
             self._restarting.cancel()
         self._forget_template()
-        self._fail_waiting("the gateway ends")
+        self._talk.fail_waiting("the gateway ends")
         # Whoever tries a model waits on another thread, which is waited for when the event loop ends.
-        self._end_all()
+        self._talk.end_all()
         self._settled.set()
 
     def open(
@@ -172,7 +119,7 @@ class Host:
         self._open[number] = wanted
         try:
             said = self._ask(number, wanted, BACK_WITHIN_S)
-            if _AGAIN in said and self.wait_until_up():
+            if AGAIN in said and self.wait_until_up():
                 # Once more, for the template may have ended by anything; but only once, for it may have been this.
                 said = self._ask(number, wanted, BACK_WITHIN_S)
             if "error" in said:
@@ -201,7 +148,7 @@ class Host:
     def let_go(self, number: int) -> None:
         """Have a model closed that nobody needs any more."""
         if self._open.pop(number, None) is not None:
-            self._send(Close(number))
+            self._talk.send(Close(number))
             self.generation += 1
             for slot in self.slots:
                 slot.renew()
@@ -215,51 +162,31 @@ class Host:
         executor = next(self._numbers)
         ours, its = pair()
         areas = Area.make(), Area.make()
-        self._ends[executor] = ended
+        self._talk.expect_end(executor, ended)
         link = Link(executor, ours, areas)
         with its:
-            if not self._send(Fork(executor, core, only), [its.fileno(), *(area.file for area in areas)]):
-                self._loop.call_soon_threadsafe(self._ended, executor, End(NO_TEMPLATE, 0))
+            if not self._talk.send(Fork(executor, core, only), [its.fileno(), *(area.file for area in areas)]):
+                self._loop.call_soon_threadsafe(self._talk.ended, executor, End(NO_TEMPLATE, 0))
         return link
 
     def kill(self, executor: int) -> None:
         """End an executor at once; called on any thread."""
-        self._send(Kill(executor))
-
-    def _send(self, told: ToTemplate, files: list[int] | None = None) -> bool:
-        """Whether it has reached a template; on any thread."""
-        with self._sending:
-            control = self._control
-            if control is None:
-                return False
-            try:
-                socket.send_fds(control, [pickle.dumps(told)], files or [])
-            except OSError:
-                # It has ended, which is told by its socket, or it has hung for long: there is no room for more.
-                return False
-            return True
+        self._talk.send(Kill(executor))
 
     def _ask(self, number: int, told: ToTemplate, wait_s: float = 0.0) -> dict[str, Any]:
-        """What the template answers; where there is none, the next one that comes within `wait_s`."""
-        limit_s = monotonic() + wait_s
-        while True:
-            own: Future[dict[str, Any]] = Future()
-            # Two may ask for the same model: who wants it, and whoever has a new template open all that there are.
-            answer = self._waiting.setdefault(number, own)
-            try:
-                if self._send(told):
-                    return answer.result(ANSWERS_WITHIN_S)
-            except TimeoutError:
-                process = self._process
-                if process is not None:
-                    process.kill()
-                raise ModelLoadError(f"nothing came of it within {ANSWERS_WITHIN_S:g} s") from None
-            finally:
-                if self._waiting.get(number) is own:
-                    del self._waiting[number]
-            if self._stopped or monotonic() > limit_s:
-                raise ModelLoadError("there is no process that opens models")
-            sleep(ASKS_AGAIN_S)
+        """See `Conversation.ask`: a template of which nothing comes hangs, and is ended."""
+        try:
+            return self._talk.ask(number, told, wait_s)
+        except TimeoutError:
+            process = self._process
+            if process is not None:
+                process.kill()
+            raise ModelLoadError(f"nothing came of it within {ANSWERS_WITHIN_S:g} s") from None
+
+    def _is_open(self, number: int) -> None:
+        """A template has opened a model: from now on each one does, and none needs care."""
+        if number in self._open:
+            self._open[number] = self._open[number]._replace(careful=False)
 
     def _taken_over(self, within_s: float) -> int | None:
         """Begin a generation; wait, on another thread, until all slots have executors of it. None where they do not."""
@@ -280,65 +207,22 @@ class Host:
             await asyncio.sleep(LOOKS_EVERY_S)
         return wanted
 
-    def _read(self) -> None:
-        while self._control is not None:
-            try:
-                message = self._control.recv(MOST_BYTES)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                message = b""
-            if not message:
-                self._template_ended()
-                return
-            what, number, *said = orjson.loads(message)
-            if what == "ended":
-                self._ended(number, End(*said))
-            elif (answer := self._waiting.pop(number, None)) is not None:
-                if number in self._open and "error" not in said[0]:
-                    # From now on each template has it, and none needs care.
-                    self._open[number] = self._open[number]._replace(careful=False)
-                answer.set_result(said[0])
-
-    def _ended(self, executor: int, end: End) -> None:
-        told = self._ends.pop(executor, None)
-        if told is None:
-            return
-        try:
-            told(end)
-        except Exception:
-            # One slot's trouble keeps neither others from being told nor another template from being started.
-            logger.exception("who was told of the end of an executor failed on it")
-
     def _template_ended(self) -> None:
         logger.error("the process that opens models has ended; it is started again, and all executors with it")
         self._forget_template()
         if not self._stopped and self._restarting is None:
             self._settled.clear()
             self._restarting = self._loop.create_task(self._restart())
-        self._fail_waiting("the process that opened it ended")
-        self._end_all()
-
-    def _end_all(self) -> None:
-        for executor in list(self._ends):
-            self._ended(executor, End(TEMPLATE_ENDED, 0))
+        self._talk.fail_waiting("the process that opened it ended")
+        self._talk.end_all()
 
     def _forget_template(self) -> None:
-        with self._sending:
-            control, self._control = self._control, None
-        if control is not None:
-            self._loop.remove_reader(control.fileno())
-            control.close()
+        self._talk.end()
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             # Killed, it ends within a moment: nobody may be left who waits for it.
             process.wait()
-
-    def _fail_waiting(self, why: str) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for answer in waiting.values():
-            answer.set_result({"error": why, _AGAIN: True})
 
     async def _restart(self) -> None:
         """Start another template, and others where those end as well, until one has all models."""
@@ -353,7 +237,7 @@ class Host:
                 logger.error("the process that opens models cannot be started: %s", error.strerror)
                 continue
             await asyncio.to_thread(self._open_again)
-            if self._control is not None:
+            if self._talk.is_on:
                 break
         self._restarting = None
         self._settled.set()

@@ -13,8 +13,10 @@ import orjson
 from numpy.typing import NDArray
 
 from router.contract import Reason
+from service.processes.conversation import NO_TEMPLATE, End
 from service.processes.deaths import reason_of
-from service.processes.host import BEGINS_WITHIN_S, NO_TEMPLATE, End, Host, Link
+from service.processes.host import BEGINS_WITHIN_S, Host
+from service.processes.links import Link
 from service.processes.messages import MOST_BYTES, READY
 from service.processes.tensors import TensorError
 from service.runner import ModelFaultError

@@ -13,8 +13,9 @@ from router.contract import Dispatch, Reason
 from service.executors import SlotEvents
 from service.loading import LoadedFamily
 from service.processes.batches import Executor, Sent, outcome_of
+from service.processes.conversation import End
 from service.processes.deaths import reason_of
-from service.processes.host import BEGINS_WITHIN_S, End, Host
+from service.processes.host import BEGINS_WITHIN_S, Host
 from service.processes.messages import MOST_BYTES, READY
 from service.processes.models import HostedSession
 from service.processes.tensors import TensorError

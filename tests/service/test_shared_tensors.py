@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from router.contract import Reason
+from service.processes.conversation import NO_TEMPLATE, TEMPLATE_ENDED, End
 from service.processes.deaths import reason_of
-from service.processes.host import NO_TEMPLATE, TEMPLATE_ENDED, End
 from service.processes.tensors import Area, TensorError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there is shared memory without a name")

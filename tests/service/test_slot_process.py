@@ -16,7 +16,9 @@ import pytest
 
 from router.contract import Dispatch, Reason
 from service.loading import LoadedFamily
-from service.processes.host import End, Host, Link
+from service.processes.conversation import End
+from service.processes.host import Host
+from service.processes.links import Link
 from service.processes.messages import MOST_BYTES, READY, pair
 from service.processes.models import HostedModel, HostedSession
 from service.processes.slot import SlotProcess

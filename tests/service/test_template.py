@@ -13,7 +13,8 @@ import onnx
 import psutil
 import pytest
 
-from service.processes.host import TEMPLATE_ENDED, End, Host
+from service.processes.conversation import TEMPLATE_ENDED, End
+from service.processes.host import Host
 from service.processes.messages import READY
 from tests.service.families import sign_model
 from variants.runtimes.table import ONNXRUNTIME
