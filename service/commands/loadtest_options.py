@@ -25,7 +25,11 @@ OF_SEARCH, OF_SOAK, OF_SPIKE = "Profile search", "Profile soak", "Profile spike"
 
 Url = Annotated[
     str | None,
-    typer.Argument(metavar="URL", help="Where the gateway is; by HTTP where that names no protocol.", show_default="this machine, setting `port`"),
+    typer.Argument(
+        metavar="URL",
+        help="Where the gateway is; by HTTP where that names no protocol.",
+        show_default="this machine, setting `port`",
+    ),
 ]
 Profile = Annotated[str, typer.Option(metavar="NAME", help=f"What to find out: {', '.join(PROFILES)}.")]
 Duration = Annotated[
