@@ -65,12 +65,13 @@ def test_the_likeliest_culprits_come_first(tmp_path: Path) -> None:
 
 def test_a_variant_that_ends_the_process_twice_while_it_is_loaded_is_left_out(tmp_path: Path) -> None:
     """The first time somebody else may have ended it; another revision is not meant."""
-    told = []
+    told, entered = [], []
     for _ in range(3):
         marker = CrashMarker(tmp_path / "running", slots=1)
         told.append([marker.left_out("f", revision, "bad") for revision in ("1", "2")])
         # Entered and not left: so the process ends.
-        marker.loading("f", "1", "bad").__enter__()
+        entered.append(marker.loading("f", "1", "bad"))
+        entered[-1].__enter__()
     assert [[0, 0], [0, 0], [2, 0]] == told
 
 

@@ -73,7 +73,7 @@ def test_other_runtimes_are_opened_by_each_executor(tmp_path: Path) -> None:
     others = set(executors())
     with serving(Settings(models=tmp_path, slots=1, isolation="processes")) as client:
 
-        def answered() -> list[tuple[int, str]]:
+        def answered() -> list[tuple[int, list[str]]]:
             asked = [f"/v2/models/f/versions/{variant}/infer" for variant in variants]
             answers = [client.post(path, json=sign_body(1.0, -2.0)) for path in asked]
             return [(one.status_code, one.json()["outputs"][0]["data"]) for one in answers]
