@@ -11,8 +11,9 @@ import numpy as np
 
 from loadtests.breaking import Breaks
 from loadtests.scoring import Fate
-from router.contract import NEVER, Dispatch, Family, Outcome, Reason
+from router.contract import NEVER, Dispatch, Family, Outcome, Reason, Slot
 from router.latency import LatencyModel
+from router.view import Kinds
 
 FATES = {
     Outcome.SERVED: Fate.ANSWERED,
@@ -45,6 +46,10 @@ class Machine:
     is added to the batch that ends next, at most as much again as that takes: 1 where both share a core, less where the
     loop has one of its own and shares memory, or the other half of a core that runs two threads.
 
+    Where slots are of several `devices`, each slot has the name of its device and its threads; the profile of the
+    device says how long batches take there. A batch takes 1 + `contention` times as long while all threads of all other
+    slots are busy, and proportionally less while some are.
+
     A neighbour that comes and goes is there in the second half of every `hog_period_s` and makes everything that runs
     then take `hog_factor` times as long.
     """
@@ -64,6 +69,19 @@ class Machine:
     interference: float = 1.0
     hog_factor: float = 1.0
     hog_period_s: float = 2.0
+    devices: tuple[tuple[str, int], ...] = ()
+    contention: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.devices and len(self.devices) != self.slots:
+            raise ValueError(f"devices: {len(self.devices)} of {self.slots} slots")
+
+    @property
+    def places(self) -> tuple[Slot, ...]:
+        """The slots as a scheduler takes them."""
+        if not self.devices:
+            return tuple([Slot(index) for index in range(self.slots)])
+        return tuple([Slot(index, name, width) for index, (name, width) in enumerate(self.devices)])
 
     @property
     def arriving_s(self) -> float:
@@ -93,15 +111,16 @@ class Machine:
 class Batch:
     """A batch that runs since `began_s`, or from then on at the earliest; it may still be made longer by `spare_s`.
 
-    With a `fault` it ends without an answer, and never where it hangs.
+    With a `fault` it ends without an answer, and never where it hangs. By its neighbours it takes `pace` times as long.
     """
 
-    __slots__ = ("began_s", "dispatch", "fault", "run_s", "spare_s")
+    __slots__ = ("began_s", "dispatch", "fault", "pace", "run_s", "spare_s")
 
     def __init__(self, dispatch: Dispatch, run_s: float, began_s: float) -> None:
         self.dispatch = dispatch
         self.run_s = self.spare_s = run_s
         self.began_s = began_s
+        self.pace = 1.0
         self.fault: Reason | None = None
 
 
@@ -117,6 +136,7 @@ class Running:
         self._heap: list[tuple[float, int]] = []
         self._batches: dict[int, Batch] = {}
         self._next: dict[int, Batch] = {}
+        self._kinds = Kinds.of(machine.places, {}) if machine.contention else None
 
     def next_end_s(self) -> float:
         """When the next batch ends; never, where none runs."""
@@ -130,6 +150,7 @@ class Running:
         if following is not None:
             following.began_s = max(following.began_s, ended_s)
             self._begin(following)
+        self._repace(ended_s)
         return ended
 
     def start(self, dispatch: Dispatch, now: float) -> None:
@@ -140,7 +161,7 @@ class Running:
         else:
             self._begin(batch)
 
-    def lose(self, slot: int) -> None:
+    def lose(self, slot: int, now: float) -> None:
         """The slot's batches are gone."""
         self._next.pop(slot, None)
         gone = {number for number, batch in self._batches.items() if batch.dispatch.slot == slot}
@@ -148,6 +169,7 @@ class Running:
             self._batches = {number: batch for number, batch in self._batches.items() if number not in gone}
             self._heap = [entry for entry in self._heap if entry[1] not in gone]
             heapq.heapify(self._heap)
+            self._repace(now)
 
     def _begin(self, batch: Batch) -> None:
         batch_id = batch.dispatch.batch_id
@@ -156,6 +178,24 @@ class Running:
         ends_s = self._machine.ends_s(batch.began_s, batch.run_s)
         heapq.heappush(self._heap, (NEVER if batch.fault is Reason.HUNG else ends_s, batch_id))
         self._batches[batch_id] = batch
+        self._repace(batch.began_s)
+
+    def _repace(self, now: float) -> None:
+        """Others run from now on than before: what is left of each batch takes longer, or less long."""
+        kinds, contention = self._kinds, self._machine.contention
+        if kinds is None:
+            return
+        busy = [batch.dispatch.slot for batch in self._batches.values()]
+        for place, (ends_s, batch_id) in enumerate(self._heap):
+            batch = self._batches[batch_id]
+            pace = 1.0 + contention * kinds.crowd(batch.dispatch.slot, busy)
+            if ends_s != NEVER and pace != batch.pace:
+                # One that is decided already may begin a little later than now.
+                since_s = max(now, batch.began_s)
+                left_s = max(0.0, ends_s - since_s)
+                self._heap[place] = since_s + left_s * pace / batch.pace if left_s else ends_s, batch_id
+            batch.pace = pace
+        heapq.heapify(self._heap)
 
     def disturb(self, loop_s: float) -> None:
         """The event loop works for so many seconds."""
@@ -183,6 +223,8 @@ class _ServiceTimes:
         variant = family.index(dispatch.variant)
         assert variant is not None, "a dispatched variant belongs to its family"
         first = dispatch.items[0]
+        if machine.devices:
+            profile = profile.on(machine.devices[dispatch.slot][0])
         median_s = profile.median_s(variant, len(dispatch.items), first.size_class, dispatch.start)
         factor = machine.slowdown * math.exp(machine.noise * self._rng.standard_normal())
         if machine.stragglers > 0.0 and self._rng.random() < machine.stragglers:

@@ -21,7 +21,7 @@ from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
-from router.contract import NEVER, Dispatch, Family, Record, Request, Slot
+from router.contract import NEVER, Dispatch, Family, Record, Request
 from router.limits import Limits
 from router.quarantine import HARD
 from router.scheduler import Scheduler
@@ -80,7 +80,7 @@ def replica(
 ) -> Replica:
     """A replica that answers requests of this workload, as in `simulate`."""
     margins = None if margin is None else {family.name: margin}
-    scheduler = make([family], tuple(Slot(index) for index in range(machine.slots)), policy, limits, margins)
+    scheduler = make([family], machine.places, policy, limits, margins)
 
     def confidences(dispatch: Dispatch) -> list[float]:
         confidence = samples.confidence[dispatch.variant]
@@ -165,7 +165,7 @@ class Replica:
             batch = running.pop()
             if batch.fault in HARD:
                 scheduler.lose(batch.dispatch.slot, batch.fault, now)
-                running.lose(batch.dispatch.slot)
+                running.lose(batch.dispatch.slot, now)
                 self._repairs.restore(batch.dispatch.slot, now)
                 continue
             if batch.fault is not None:
@@ -184,7 +184,7 @@ class Replica:
             running.disturb(decided_s)
             self._free_at = max(self._free_at, now) + decided_s
         for dispatch in turn.hung:
-            running.lose(dispatch.slot)
+            running.lose(dispatch.slot, now)
         self._repairs.begin(turn, now)
         for dispatch in turn.dispatches:
             running.start(dispatch, now)

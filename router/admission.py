@@ -63,7 +63,7 @@ def why_nobody(family: Family, request: Request) -> Reason:
     return Reason.QUARANTINED if could else Reason.NOT_LOADED
 
 
-def cannot_finish(latency: LatencyModel, request: Request, lowest: int, slots: int, now: float) -> bool:
+def cannot_finish(latency: LatencyModel, request: Request, lowest: int, slots: float, now: float) -> bool:
     """Whether all slots together, doing nothing else, would be too late with the last row of this request.
 
     Its first rows would be answered in time and in vain: a request is answered whole or not at all. Requests of one
@@ -98,7 +98,7 @@ def work_ahead(
     go first nobody is crowded out.
     """
     left_s, first = by_s - now, 0
-    work_s = sum(min(max(0.0, end_s - now), left_s) for end_s in slots.busy_until_s(now))
+    work_s = sum(speed * min(max(0.0, end_s - now), left_s) for end_s, speed in slots.ends(now))
     after: list[tuple[float, float]] = []
     for key, items in islice(backlog.lanes(), MOST_LANES):
         if key.at >= 0 or key.background or key.urgency > urgency:
@@ -114,7 +114,7 @@ def work_ahead(
 
 
 def spares(
-    ahead: Ahead, own_s: float, by_s: float, now: float, slots: int, crowd: float, due_s: Callable[[float], float]
+    ahead: Ahead, own_s: float, by_s: float, now: float, slots: float, crowd: float, due_s: Callable[[float], float]
 ) -> bool:
     """Whether nobody who waits or is expected needs the time that a request takes which is due at `by_s`.
 

@@ -218,6 +218,8 @@ class VariantProfile:
     """What the router knows of a variant. `stages` is its path; a whole graph is a path of one stage.
 
     `quality` is what it is believed to be worth now: what was measured less `lost`, see `router.agreement.corrected`.
+    `latency` is that of the slots, or, where there are several devices, of the first of them; `elsewhere` has those of
+    the others, by the name of the device.
     """
 
     name: str
@@ -227,6 +229,11 @@ class VariantProfile:
     memory_bytes: int = 0
     batch_invariant: bool = True
     lost: float = 0.0
+    elsewhere: tuple[tuple[str, LatencyTable], ...] = ()
+
+    def on(self, device: str) -> LatencyTable:
+        """Its seconds on a device; on one that nothing is known of, those of the first."""
+        return next((table for name, table in self.elsewhere if name == device), self.latency)
 
     @property
     def measured(self) -> float:
@@ -322,6 +329,16 @@ class Family:
                 ladder.append(index)
         return tuple(ladder)
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices besides the first one that its variants have latencies of their own on."""
+        return tuple(dict.fromkeys(name for variant in self.variants for name, _ in variant.elsewhere))
+
+    def on(self, device: str) -> Family:
+        """The same family as it is on that device alone."""
+        variants = tuple([replace(one, latency=one.on(device), elsewhere=()) for one in self.variants])
+        return replace(self, variants=variants)
+
     def with_loaded(self, loaded: Iterable[int]) -> Family:
         """The same family with these variants loaded, and no others."""
         return replace(self, loaded=tuple(loaded))
@@ -375,10 +392,14 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place where one batch runs at a time. `device` names the hardware it belongs to."""
+    """A place where one batch runs at a time, with `width` threads. `device` names the hardware it belongs to.
+
+    The slots of one device are alike: a batch takes as long on each of them.
+    """
 
     index: int
     device: str = "cpu"
+    width: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +424,8 @@ class Dispatch(NamedTuple):
     Stages `from_stage` (inclusive) to `to_stage` (exclusive) of the variant's path are run; where `from_stage` is not
     0, they take up the state that an earlier batch left of each row. `predicted_s` is planned from start to answer,
     `predicted_run_s` the part of it in which the model runs. One that is `ahead` starts when the batch ends that its
-    slot still runs, expected at `started_s`. `decided_s` is when the policy chose it.
+    slot still runs, expected at `started_s`. `decided_s` is when the policy chose it. `device` is the slot's, `crowd`
+    the share of the other slots' threads that were busy when it began, in [0, 1].
     """
 
     batch_id: int
@@ -420,6 +442,8 @@ class Dispatch(NamedTuple):
     reason: Reason
     ahead: bool = False
     decided_s: float = 0.0
+    device: str = "cpu"
+    crowd: float = 0.0
 
     @property
     def start(self) -> int:
@@ -456,7 +480,7 @@ class Record(NamedTuple):
     would be taken in, as far as that is known, else 0.0. An `audit` is no user's request. `origin` is what others know
     it by; `steps` has the answers to the first row one by one where the request is traced, else nothing. `charged` says
     that its tenant's quota counted its rows, `retried` that a variant broke under a row of it, which then went on to
-    wait for another one.
+    wait for another one. `device` is where the last batch ran that answered a row of it, empty where none did.
     """
 
     request_id: int
@@ -489,6 +513,7 @@ class Record(NamedTuple):
     steps: tuple[Step, ...] = ()
     charged: bool = False
     retried: bool = False
+    device: str = ""
 
     @property
     def total_s(self) -> float:

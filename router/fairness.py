@@ -248,7 +248,7 @@ class Fairness:
 
     __slots__ = ("_families", "_shares", "_tenants")
 
-    def __init__(self, slots: int, tenants: Mapping[str, Share] | None = None) -> None:
+    def __init__(self, slots: float, tenants: Mapping[str, Share] | None = None) -> None:
         self._families, self._tenants = Flows(slots), Flows(slots)
         self._shares = None if tenants is None else {OTHERS: EVEN, **tenants}
 

@@ -100,13 +100,22 @@ class Budget:
     reserve: float = 0.8
     reserve_share: float = 0.5
 
-    def seconds(self, horizon_s: float, shortest_slo_s: float, others_busy_s: Sequence[float]) -> float:
-        """Seconds of all slots up to a horizon; `others_busy_s` is how long each other slot is still taken."""
+    def seconds(
+        self,
+        horizon_s: float,
+        shortest_slo_s: float,
+        others_busy_s: Sequence[float],
+        speeds: Sequence[float] | None = None,
+    ) -> float:
+        """Seconds of all slots up to a horizon; `others_busy_s` is how long each other slot is still taken.
+
+        `speeds` has how much each of those does while this one does 1, by default as much.
+        """
         left_s = horizon_s - min(self.reserve * shortest_slo_s, self.reserve_share * horizon_s)
         total_s = left_s
-        for busy_s in others_busy_s:
+        for busy_s, speed in zip(others_busy_s, speeds or [1.0] * len(others_busy_s), strict=True):
             if busy_s < left_s:
-                total_s += left_s - busy_s
+                total_s += speed * (left_s - busy_s)
         return self.usable * total_s
 
 

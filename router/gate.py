@@ -205,7 +205,7 @@ class Gate:
             return _LET_IN
         if all(dispatch.family != request.family for dispatch in self._parts.slots.running):
             # Views do so only for families whose rows wait: one that is always refused would never recover.
-            state.latency.relax(now)
+            state.latency.relax_idle(now)
         ahead = work_ahead(self._parts.families, self._parts.backlog, self._parts.slots, request.urgency, by_s, now)
         if not ahead.rows:
             # Whatever is believed of latencies: what is refused teaches nothing.

@@ -23,17 +23,23 @@ Either is multiplied by the caution that the outer loop advises: it sees over ho
 What a batch costs beside the model (handing it to its slot and back) does not grow with the model, so it is learnt
 apart, as seconds: multiplied into the factors it would make a 20 us model look ten times slower than it is. Its mean
 is part of every plan; its 95th percentile tells how punctual the driver is, and is kept clear before deadlines.
+
+Where slots belong to several devices, each device has a model of its own (`on`), with its own profile and beliefs, for
+what makes one of them slow need not touch another; what a batch costs beside the model is learnt by all of them
+together, because they have one driver. These models also tell how much slower batches are beside busy neighbours
+(`router.interference`); where all slots are alike, `shared` has that on average.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.contract import Family, LatencyTable
+from router.interference import Interference
 
 SHARED_STEP = 0.03
 OWN_STEP = 0.05
@@ -77,18 +83,21 @@ def _economical(dense: tuple[float, ...]) -> int:
 
 
 class LatencyModel:
-    """Planned seconds of every (variant, batch, size class) of one family.
+    """Planned seconds of every (variant, batch, size class) of one family, on its first device.
 
-    `margin` (at least 1.0) multiplies the corrected median; with None it is learnt.
+    `margin` (at least 1.0) multiplies the corrected median; with None it is learnt. `devices` has the models of the
+    others.
     """
 
     __slots__ = (
         "_arrays",
         "_calm",
         "_caution",
+        "_crowd",
         "_factors",
         "_faded_s",
         "_full_row_s",
+        "_interference",
         "_late_s",
         "_margin",
         "_median",
@@ -96,6 +105,8 @@ class LatencyModel:
         "_own",
         "_shared",
         "_spread",
+        "_together",
+        "devices",
         "economical_batch",
         "overhead_s",
     )
@@ -117,9 +128,43 @@ class LatencyModel:
         self._shared = 1.0
         self._own = [1.0] * len(family.variants)
         self._full_row_s: dict[tuple[int, int], float] = {}
+        self._crowd = 0.0
+        self._interference: Interference | None = None
+        self.devices = {name: LatencyModel(family.on(name), margin) for name in family.devices}
+        """The models of the other devices, by name."""
+        self._together: tuple[LatencyModel, ...] = (self, *self.devices.values())
+        for model in self._together if self.devices else ():
+            model.join(self._together)
         self._refactor()
         self._observed_s = [-math.inf] * len(family.variants)
         self._faded_s = -math.inf
+
+    def join(self, together: tuple[LatencyModel, ...]) -> None:
+        """Be one of the models of several devices, which have one driver and see which neighbours are busy."""
+        self._together = together
+        self._interference = Interference()
+
+    def on(self, device: str) -> LatencyModel:
+        """The model of a device; this one for the first, and for any of which nothing else is known."""
+        return self.devices.get(device, self)
+
+    def speed(self, device: str) -> float:
+        """How much of a batch is done there while one is done on the first device, as profiled; 1.0: as fast.
+
+        The geometric mean over variants, size classes, and batches of one and of as many rows as allowed.
+        """
+        other = self.devices.get(device)
+        if other is None:
+            return 1.0
+        classes, ends = range(len(self._median[0])), (1, -1)
+        ratios = [self.medians_s(c)[:, ends] / other.medians_s(c)[:, ends] for c in classes]
+        return float(np.exp(np.log(ratios).mean()))
+
+    def meet(self, crowd: float) -> None:
+        """Plan for batches that begin while that share of the other slots' threads is busy, in [0, 1]."""
+        if self._interference is not None and crowd != self._crowd:
+            self._crowd = crowd
+            self._refactor()
 
     def planned_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
         """Seconds to plan for a batch of 1..max_batch rows of that size class, from its start to its answer.
@@ -187,17 +232,27 @@ class LatencyModel:
         return batch
 
     def observe(
-        self, variant: int, batch: int, size_class: int, run_s: float, busy_s: float, now: float, start: int = -1
+        self,
+        variant: int,
+        batch: int,
+        size_class: int,
+        run_s: float,
+        busy_s: float,
+        now: float,
+        start: int = -1,
+        crowd: float = 0.0,
     ) -> None:
-        """Learn from a finished batch: seconds that its model ran, and seconds from its start to its answer."""
+        """Learn from a finished batch: seconds that its model ran, and seconds from its start to its answer.
+
+        `crowd` is the share of the other slots' threads that were busy when it began.
+        """
         self._observed_s[variant] = now
-        waited_s = max(0.0, busy_s - run_s)
-        self._late_s += LATE_STEP_S * (LATE_QUANTILE if waited_s > self._late_s else LATE_QUANTILE - 1.0)
-        self._late_s = min(max(self._late_s, 0.0), MOST_LATE_S)
-        extra_s = min(waited_s, self.overhead_s + OVERHEAD_CLIP_S)
-        self.overhead_s += OVERHEAD_STEP * (extra_s - self.overhead_s)
+        for model in self._together:
+            model.hear(max(0.0, busy_s - run_s))
         ratio = run_s / self.median_s(variant, batch, size_class, start)
         expected = self._shared * self._own[variant]
+        if self._interference is not None:
+            ratio = self._interference.observe(crowd, ratio, expected)
         clipped = min(max(ratio, expected / CLIP), expected * CLIP)
         passed = ratio > expected * self._spread
         spread = self._spread * math.exp(SPREAD_STEP * (QUANTILE if passed else QUANTILE - 1.0))
@@ -206,8 +261,22 @@ class LatencyModel:
         self._own[variant] += OWN_STEP * (clipped / self._shared - self._own[variant])
         self._refactor()
 
+    def hear(self, waited_s: float) -> None:
+        """Learn what a batch took beside its model."""
+        self._late_s += LATE_STEP_S * (LATE_QUANTILE if waited_s > self._late_s else LATE_QUANTILE - 1.0)
+        self._late_s = min(max(self._late_s, 0.0), MOST_LATE_S)
+        extra_s = min(waited_s, self.overhead_s + OVERHEAD_CLIP_S)
+        self.overhead_s += OVERHEAD_STEP * (extra_s - self.overhead_s)
+
+    def relax_idle(self, now: float, busy: Iterable[str] = ()) -> None:
+        """As `relax`, on all devices but those that are `busy` with this family."""
+        running = [self.on(device) for device in busy]
+        for model in self._together:
+            if model not in running:
+                model.relax(now)
+
     def relax(self, now: float) -> None:
-        """Let beliefs fade that nothing has confirmed for a while."""
+        """Let beliefs of this device fade that nothing has confirmed for a while."""
         before_s = self._faded_s
         if now - before_s < FADE_STEP_S:
             return
@@ -253,9 +322,13 @@ class LatencyModel:
         if (margin, caution) != (self._margin, self._caution):
             self._margin, self._caution = margin, caution
             self._refactor()
+            for model in self.devices.values():
+                model.set_margin(margin, caution)
 
     def _refactor(self) -> None:
         common = self.margin * self._shared
+        if self._interference is not None:
+            common *= self._interference.factor(self._crowd)
         self._factors = [common * own for own in self._own]
         self._calm = min(1.0, SPREAD / self.margin)
         self._full_row_s.clear()

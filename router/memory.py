@@ -200,7 +200,7 @@ class Memory:
         self.longest_s = max(waiting, default=0.1)
         self.rows_to_come = [(known.slo_s, self._row_s(known)) for known in classes if known.slo_s >= self.shortest_s]
         asked_s = [known.rate_per_s * self._row_s(known) for known in classes]
-        self.load = sum(asked_s) / (len(view.free_slots) + len(view.busy_until_s))
+        self.load = sum(asked_s) / view.slots
 
     def _row_s(self, known: DemandClass) -> float:
         """Likely seconds of an expected row at its cheapest."""

@@ -57,7 +57,7 @@ def _kind(key: LaneKey) -> DemandKey:
     return DemandKey(key.family, key.pinned, key.lowest, key.size_class)
 
 
-def points_of(lanes: tuple[Lane, ...], slots: int) -> list[Point]:
+def points_of(lanes: tuple[Lane, ...], slots: float) -> list[Point]:
     """All waiting rows by deadline. The head of a lane stands alone, the rows of a group are due with the last of them.
 
     The rows of a lane beyond the look-ahead are one group. Of many lanes, those of few rows are one group each, due
@@ -97,8 +97,10 @@ class Outlook:
     def __init__(
         self, ahead: Ahead, view: View, lanes: tuple[Lane, ...], lane: Lane | None, budget: Budget, now: float
     ) -> None:
-        slots = len(view.free_slots) + len(view.busy_until_s)
-        others_s = [0.0] * (len(view.free_slots) - 1) + [max(0.0, end_s - now) for end_s in view.busy_until_s]
+        slots, free = view.slots, len(view.free_slots) - 1
+        others_s = [0.0] * free + [max(0.0, end_s - now) for end_s in view.busy_until_s]
+        speeds = [1.0] * free + list(view.others or [1.0] * len(view.busy_until_s))
+        others = tuple(zip(others_s, speeds, strict=True))
         points = points_of(lanes, slots)
         mine = next((number for number, some in enumerate(lanes) if some is lane), -1)
         self._own_s = own_s = next((point.row_s for point in points if point.number == mine), 0.0)
@@ -124,15 +126,15 @@ class Outlook:
             # As `Budget.seconds`, which is looked up some dozens of times here.
             part_s = kept_share * left_s
             planned_s = seconds = left_s - (part_s if part_s < kept_s else kept_s)
-            for busy_s in others_s:
+            for busy_s, speed in others:
                 if busy_s < planned_s:
-                    seconds += planned_s - busy_s
+                    seconds += speed * (planned_s - busy_s)
             seconds *= usable
             each_s = seconds / (rows + forecast.due(left_s))
             if each_s < least_s:
                 least_s, tightest_s, tightest, budget_s = each_s, left_s, at, seconds
         far_s = max(FAR * ahead.longest_slo_s, points[-1].deadline_s - now if points else 0.0)
-        seconds = budget.seconds(far_s, ahead.shortest_slo_s, others_s)
+        seconds = budget.seconds(far_s, ahead.shortest_slo_s, others_s, speeds)
         to_come = rows + forecast.due(far_s)
         if to_come > 0.0 and seconds / to_come < least_s:
             tightest_s, tightest, budget_s = far_s, len(points) - 1, seconds

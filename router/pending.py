@@ -169,6 +169,7 @@ class Pending:
             steps=self.steps,
             charged=self.permit is not None,
             retried=self.fault is not None,
+            device=last.device if last else "",
         )
 
 

@@ -108,7 +108,7 @@ class Relief:
             return []
         parts, fairness, slots = self._parts, self._fairness, self._parts.slots.count
         lanes = (items for key, items in islice(parts.backlog.lanes(), MOST_LANES) if key.at < 0 and not key.background)
-        ends_s = parts.slots.busy_until_s(now)
+        ends = parts.slots.ends(now)
         guests, evicted, work_s = _Guests(), dict[int, Pending](), 0.0
         last = (inf,) if newcomer is None else (newcomer.request.urgency, newcomer.by_s, inf)
         for item in islice(heapq.merge(*lanes), MOST_ROWS):
@@ -124,7 +124,7 @@ class Relief:
                 if len(pending.queued) == pending.unanswered == len(pending.request.row_classes):
                     guests.add(pending, row_s)
             elif newcomer is None and guests and item.deadline_s > now:
-                left_s = _left_s(ends_s, slots, item.deadline_s, now)
+                left_s = _left_s(ends, slots, item.deadline_s, now)
                 kept_s = (1.0 - FILLED) * slots * (item.deadline_s - now)
                 if work_s + kept_s > left_s:
                     found, freed_s = guests.evict(
@@ -133,7 +133,7 @@ class Relief:
                     evicted.update((victim.request.id, victim) for victim in found)
                     work_s -= freed_s
         if newcomer is not None:
-            over_s = work_s + newcomer.work_s - _left_s(ends_s, slots, newcomer.by_s, now)
+            over_s = work_s + newcomer.work_s - _left_s(ends, slots, newcomer.by_s, now)
             return guests.evict(over_s, over_s, fairness.flows_of(newcomer.request), fairness, now)[0]
         return list(evicted.values())
 
@@ -150,6 +150,6 @@ class Relief:
                 self._parts.ledger.abandon(pending, Outcome.REJECTED_INFEASIBLE, Reason.OVER_SHARE, now)
 
 
-def _left_s(ends_s: tuple[float, ...], slots: int, by_s: float, now: float) -> float:
+def _left_s(ends: tuple[tuple[float, float], ...], slots: float, by_s: float, now: float) -> float:
     """Seconds that all slots have left until `by_s` after what they run."""
-    return slots * (by_s - now) - sum([min(max(0.0, end_s - now), by_s - now) for end_s in ends_s])
+    return slots * (by_s - now) - sum([speed * min(max(0.0, end_s - now), by_s - now) for end_s, speed in ends])

@@ -277,5 +277,5 @@ def _answers_alike(one: Family, other: Family) -> bool:
 
 
 def _outline(family: Family) -> tuple[object, ...]:
-    variants = [(variant.name, variant.stages, variant.latency) for variant in family.variants]
+    variants = [(variant.name, variant.stages, variant.latency, variant.elsewhere) for variant in family.variants]
     return family.revision, family.sizes, family.max_batch, variants

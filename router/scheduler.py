@@ -38,6 +38,7 @@ from router.contract import (
     WhenLate,
 )
 from router.demand import Demand
+from router.devices import across, speeds
 from router.fairness import Fairness
 from router.gate import Gate
 from router.latency import LatencyModel
@@ -63,7 +64,8 @@ class Scheduler:
 
     `families` may differ in margin: `margins` maps a family's name to its planning margin; without one
     it is learnt. `quotas` bound what each tenant may ask for. `tenants` has what some of them may count on where the
-    machine is crowded, see `Fairness`; without `fair`, whoever asks most gets most of it.
+    machine is crowded, see `Fairness`; without `fair`, whoever asks most gets most of it. Where slots are of several
+    devices (`router.devices`), requests are judged when they arrive by the one whose latencies families name first.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Scheduler:
         fair: bool = True,
     ) -> None:
         self.limits = limits or Limits()
-        self._policy = policy
+        self._policy = policy = across(policy, slots)
         self._cascades = policy if isinstance(policy, CascadePolicy) else None
         self._state: object = None
         by_name = {family.name: family for family in families}
@@ -88,7 +90,8 @@ class Scheduler:
         if isinstance(policy, PreparedPolicy):
             self._state = policy.prepare([known for known in self._families.values() if known.family.ladder])
         self._viewer = Viewer(self._families, own_margins, self.limits.look_ahead, self.limits.reply_margin_s)
-        self._slots = Slots(slots, self.limits.ahead, self.limits.hang_s)
+        speed = speeds(slots, [known.latency for known in self._families.values()])
+        self._slots = Slots(slots, self.limits.ahead, self.limits.hang_s, speed)
         self._backlog = Backlog()
         self._waiting = Waiting(self._backlog)
         self._ledger = Ledger(self._backlog)
@@ -154,19 +157,23 @@ class Scheduler:
         if now >= self._slots.watch_s or now >= self._quarantine.next_s:
             self._look_after(self._slots.hung(now), now)
         self._gate.relieve(now)
+        is_left = False
+        """Whether slots are left free: of several devices, another one may be given its next batch all the same."""
         while self._backlog.rows:
-            soon = None if self._slots.free else self._slots.soon(now)
-            if not self._slots.free and soon is None and now < self._wake_at:
+            soon = None if self._slots.free and not is_left else self._slots.soon(now)
+            if soon is None and (is_left or (not self._slots.free and now < self._wake_at)):
                 break
             at_s = now if soon is None else soon.at_s
             view = self._viewer.view(self._backlog, self._slots, self._demand, self._ledger, now, soon)
             self._state, decision = self._policy.decide(self._state, view, at_s)
-            self._wake_at = decision.wake_at
+            self._wake_at = min(self._wake_at, decision.wake_at) if is_left else decision.wake_at
             if decision.late or decision.settled:
                 self._set_late(decision, now)
                 self._settle(decision, now)
             elif decision.plan is not None:
                 self._dispatches.append(self._start(decision.plan, at_s, now))
+            elif soon is None and self._slots.kinds is not None and self._slots.busy:
+                is_left = True
             else:
                 break
         if not self._backlog.rows:
@@ -174,6 +181,8 @@ class Scheduler:
         elif self._slots.free:
             # Work without a deadline waits for others to stay away; nothing tells of that.
             self._wake_at = min(self._wake_at, now + RETRY_S)
+            opens_s = NEVER if self._slots.kinds is None else self._slots.opens_s(now)
+            self._wake_at = min(self._wake_at, opens_s) if opens_s > now else self._wake_at
         else:
             # Later than now, or a batch would have been decided on: but for a policy that lets a slot wait.
             opens_s = self._slots.opens_s(now)
@@ -212,7 +221,9 @@ class Scheduler:
         observed_s = now - dispatch.started_s
         first = dispatch.items[0]
         ran_s = observed_s if run_s is None else run_s
-        state.latency.observe(variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, dispatch.start)
+        state.latency.on(dispatch.device).observe(
+            variant, len(dispatch.items), first.size_class, ran_s, observed_s, now, dispatch.start, dispatch.crowd
+        )
         quality = state.family.variants[variant].measured
         kept: list[int] = []
         for place, item in enumerate(dispatch.items):

@@ -7,12 +7,12 @@ loop is busy. So the next batch may be decided ahead, while the slot still runs 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from router.contract import NEVER, BatchRecord, Dispatch, Reason, Slot
-from router.view import Plan
+from router.view import Kinds, Plan
 
 MOST_AHEAD_S = 0.006
 """However long a batch is, its successor is decided no earlier than this before its end: what is to be hidden, deciding
@@ -37,6 +37,7 @@ class Slots:
     service, from `lose` to `restore`: then it is neither free nor busy. A batch that runs for more than `HUNG_AFTER`
     times as long as planned, and for `hang_s`, hangs. For the last `ahead` (0 to 1) of the seconds that its batch is
     planned to take, `MOST_AHEAD_S` at most, the busy slot that is the first to be free may be given its next.
+    `speeds` has how fast each device is against the first one; without it all slots are alike.
     """
 
     __slots__ = (
@@ -51,16 +52,27 @@ class Slots:
         "_suspects",
         "count",
         "free",
+        "kinds",
         "watch_s",
     )
 
-    def __init__(self, slots: Sequence[Slot], ahead: float = 0.0, hang_s: float = NEVER) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        ahead: float = 0.0,
+        hang_s: float = NEVER,
+        speeds: Mapping[str, float] | None = None,
+    ) -> None:
         self.free = [slot.index for slot in slots]
         self.watch_s = NEVER
         """When `hung` looks next. It is rarely moved: drivers set a timer for it."""
-        self._slots = self.count = len(slots)
-        """`count` has how many are in service, at least 1: plans go on where there is none for a moment."""
+        self.kinds = None if speeds is None else Kinds.of(slots, speeds)
+        """The devices of the slots, none where they are all alike."""
+        self._slots = {slot.index: slot for slot in slots}
         self._lost: set[int] = set()
+        self.count = self._in_service()
+        """How many are in service, in slots of the first device, at least one: plans go on where there is none for a
+        moment."""
         self._hang_s = hang_s
         self._suspects: frozenset[int] = frozenset()
         self._ahead = ahead
@@ -78,6 +90,20 @@ class Slots:
     def running(self) -> Iterable[Dispatch]:
         """The batches that run, oldest first, and those that come next; live."""
         return chain(self._running.values(), self._next.values())
+
+    def busy_slots(self, but: int = -1) -> tuple[int, ...]:
+        """The slots that `busy_until_s` tells of, in its order."""
+        return tuple([batch.slot for batch in self._running.values() if batch.slot != but])
+
+    def ends(self, now: float) -> tuple[tuple[float, float], ...]:
+        """When each busy slot is expected to have nothing left to run, and how fast it is against the first device."""
+        kinds = self.kinds
+        return tuple(
+            [
+                (self._end_s(batch, now), 1.0 if kinds is None else kinds.speed[batch.slot])
+                for batch in self._running.values()
+            ]
+        )
 
     def busy_until_s(self, now: float, but: int = -1) -> tuple[float, ...]:
         """When each busy slot, `but` one, is expected to have nothing left to run."""
@@ -132,6 +158,8 @@ class Slots:
             plan.reason,
             ahead,
             now,
+            self._slots[plan.slot].device,
+            self._crowd(plan.slot),
         )
         if ahead:
             self._next[plan.slot] = dispatch
@@ -167,7 +195,7 @@ class Slots:
         if slot in self._lost:
             raise KeyError(slot)
         self._lost.add(slot)
-        self.count = max(1, self._slots - len(self._lost))
+        self.count = self._in_service()
         if slot in self.free:
             self.free.remove(slot)
         ran = next((dispatch for dispatch in self._running.values() if dispatch.slot == slot), None)
@@ -182,7 +210,7 @@ class Slots:
     def restore(self, slot: int) -> None:
         """A slot is in service again. Raises `KeyError` for one that is not out of it."""
         self._lost.remove(slot)
-        self.count = max(1, self._slots - len(self._lost))
+        self.count = self._in_service()
         insort(self.free, slot)
 
     def release(
@@ -204,7 +232,8 @@ class Slots:
         elif ended.slot in self._next:
             # It may have been handed over after that: the event loop learns late of what has ended.
             following = self._next.pop(ended.slot)
-            begun = following._replace(started_s=max(now - since_s, following.decided_s))
+            started_s = max(now - since_s, following.decided_s)
+            begun = following._replace(started_s=started_s, crowd=self._crowd(ended.slot))
             self._running[begun.batch_id] = begun
         else:
             insort(self.free, ended.slot)
@@ -215,6 +244,15 @@ class Slots:
         """The batches that ended since the last call."""
         ended, self._ended = self._ended, []
         return tuple(ended)
+
+    def _in_service(self) -> float:
+        if self.kinds is None:
+            return max(1, len(self._slots) - len(self._lost))
+        return sum(speed for slot, speed in self.kinds.speed.items() if slot not in self._lost) or 1.0
+
+    def _crowd(self, slot: int) -> float:
+        """The share of the other slots' threads that are busy; looked at only where slots are of several kinds."""
+        return 0.0 if self.kinds is None else self.kinds.crowd(slot, (d.slot for d in self._running.values()))
 
     def _first(self, now: float) -> Dispatch | None:
         """The batch of the slot that is the first to have nothing left to run; none where it has its next already."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from router.backlog import LaneKey
-from router.contract import Family, Hints, Item, Reason
+from router.contract import NEVER, Family, Hints, Item, Reason, Slot
 from router.demand import Demand
 from router.latency import LatencyModel
 
@@ -25,12 +25,42 @@ class Lane(NamedTuple):
     last_deadline_s: float
 
 
+class Kinds(NamedTuple):
+    """Slots of several devices: by slot its `device`, its threads (`width`), and its `speed` against the first device.
+
+    `names` has the devices, the fastest first.
+    """
+
+    names: tuple[str, ...]
+    device: Mapping[int, str]
+    width: Mapping[int, int]
+    speed: Mapping[int, float]
+
+    @classmethod
+    def of(cls, slots: Sequence[Slot], speeds: Mapping[str, float]) -> Kinds:
+        """The kinds of these slots; a device without a speed is as fast as the first."""
+        device = {slot.index: slot.device for slot in slots}
+        names = sorted(dict.fromkeys(device.values()), key=lambda name: -speeds.get(name, 1.0))
+        speed = {index: speeds.get(name, 1.0) for index, name in device.items()}
+        return cls(tuple(names), device, {slot.index: slot.width for slot in slots}, speed)
+
+    def crowd(self, slot: int, busy: Iterable[int]) -> float:
+        """The share of the threads of all slots but this one that are busy, in [0, 1]."""
+        others = sum(self.width.values()) - self.width[slot]
+        return sum(self.width[other] for other in busy if other != slot) / others if others else 0.0
+
+
 class View(NamedTuple):
     """The state of the machine at one moment.
 
     `lanes` hold rows with a deadline that can still be met; `background` rows without one and rows already late that
     are to be served all the same. `busy_until_s` has the expected end of each busy slot. `met` and `missed` count
     requests so far that were answered in time, and that were not though they could have been when they came.
+
+    Where slots are of several `kinds`, a policy is shown one device at a time (`router.devices`): `free_slots` are
+    those of the device that are free, the latencies of lanes are its own, and all other slots are among those of
+    `busy_until_s`, if only until now. `busy_slots` says which they are, `others` how much each of them does while one
+    of the device's slots does 1. All three are empty where slots are alike.
     """
 
     free_slots: tuple[int, ...]
@@ -43,6 +73,14 @@ class View(NamedTuple):
     reply_margin_s: float
     met: int = 0
     missed: int = 0
+    kinds: Kinds | None = None
+    busy_slots: tuple[int, ...] = ()
+    others: tuple[float, ...] = ()
+
+    @property
+    def slots(self) -> float:
+        """How many slots there are: where they are of several kinds, in slots of the device that is shown."""
+        return len(self.free_slots) + (sum(self.others) if self.others else len(self.busy_until_s))
 
 
 class Plan(NamedTuple):
@@ -59,13 +97,15 @@ class Decision(NamedTuple):
     """One step: rows that are hopeless or else at most one batch, and when to ask again though nothing happened.
 
     `settled` are kept rows whose answer may go out: a better one is no longer to be had. A plan beside late or settled
-    rows is not looked at: the policy is asked again once those are gone.
+    rows is not looked at: the policy is asked again once those are gone. `worth` is what the plan is worth, in quality,
+    beyond what its rows were allotted; below 0 it is less, and without end where nothing was weighed.
     """
 
     late: tuple[tuple[Lane, Item], ...]
     plan: Plan | None
     wake_at: float
     settled: tuple[tuple[Lane, Item], ...] = ()
+    worth: float = -NEVER
 
 
 class Policy(Protocol):

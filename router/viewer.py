@@ -91,6 +91,12 @@ class Viewer:
         if soon is not None:
             # Work without a deadline takes spare time, and whether there is some is not known yet.
             free, busy_until_s, background = (soon.slot,), slots.busy_until_s(now, but=soon.slot), []
+        busy_slots: tuple[int, ...] = ()
+        if slots.kinds is not None:
+            busy_slots = slots.busy_slots(-1 if soon is None else soon.slot)
+            if soon is not None:
+                # Slots of other devices may be free, though not for what waits.
+                busy_slots, busy_until_s = (*busy_slots, *slots.free), (*busy_until_s, *(now for _ in slots.free))
         return View(
             free,
             busy_until_s,
@@ -102,13 +108,14 @@ class Viewer:
             self._reply_margin_s,
             ledger.met,
             ledger.missed,
+            slots.kinds,
+            busy_slots,
         )
 
     def _relax(self, backlog: Backlog, slots: Slots, hints: Hints | None, now: float) -> None:
         """Set the margins of the families whose rows wait, and let those recover that do not run."""
-        running = {dispatch.family for dispatch in slots.running}
+        running = {(dispatch.family, dispatch.device) for dispatch in slots.running}
         for name in {key.family for key, _ in backlog.lanes()}:
             latency = self._families[name].latency
             latency.set_margin(self._margins[name], hints.caution.get(name, 1.0) if hints is not None else 1.0)
-            if name not in running:
-                latency.relax(now)
+            latency.relax_idle(now, [device for family, device in running if family == name])

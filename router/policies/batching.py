@@ -103,7 +103,7 @@ def tight_heads(
     for other in lanes:
         if other is not lane and other.key.family == lane.key.family:
             work_s += latency.clearing_s(other.key.lowest, other.depth, other.key.size_class)
-    if work_s <= (lane.last_deadline_s - now) * (len(view.free_slots) + len(view.busy_until_s)):
+    if work_s <= (lane.last_deadline_s - now) * view.slots:
         return ()
     tight = 0
     while len(lane.items) - tight > wanted and lane.items[tight].deadline_s - now < wanted_s:

@@ -101,7 +101,7 @@ class CascadeServe:
         rate = known.windows.per_slot(view, lane)
         step = rate_step(rate)
         held = known.steps.get(key.family, step)
-        if step < held and rate * len(view.free_slots + view.busy_until_s) < self.hold * lane.depth:
+        if step < held and rate * view.slots < self.hold * lane.depth:
             step = held
         known.steps[key.family] = step
         slo = slo_step(lane.items[0].slo_s)

@@ -82,7 +82,7 @@ class Infaas:
         return found
 
     def _follow(self, known: _State, view: View, lane: Lane, rung: int, rate: float, now: float) -> _Load:
-        head, latency, slots = lane.items[0], lane.latency, len(view.free_slots) + len(view.busy_until_s)
+        head, latency, slots = lane.items[0], lane.latency, view.slots
         key = (lane.key.family, lane.key.size_class, rung)
         load = known.loads.get(key)
         if load is None:

@@ -47,6 +47,13 @@ TURN = 0.6
 BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 
 
+class Better(NamedTuple):
+    """A batch of kept rows, and what it adds."""
+
+    plan: Plan
+    worth: float
+
+
 class Choice(NamedTuple):
     """A variant (index), a number of rows, and what such a batch is worth."""
 
@@ -107,14 +114,16 @@ class LookAhead:
             choice = self._best(memory, outlook, lane, unblocked_s, now)
             if choice is None:
                 return memory, self._simply(view, lanes, wake_at, now, memory.short_turn_s(TURN, lane.items[0].slo_s))
-            plan, worth = self._plan(view, lane, choice), max(choice.worth, 0.0)
-        better = self._better(memory, outlook, view, unblocked_s, worth, now)
+            plan, worth = self._plan(view, lane, choice), choice.worth
+        better = self._better(memory, outlook, view, unblocked_s, max(worth, 0.0), now)
         hidden = self._hiding(memory, view, now)
         if hidden:
             return memory, Decision((), None, wake_at, hidden)
         if better is None and plan is None:
             return memory, Decision((), background(view, now), min(wake_at, now + RETRY_S))
-        return memory, Decision((), better or plan, wake_at)
+        if better is not None:
+            return memory, Decision((), better.plan, wake_at, worth=better.worth)
+        return memory, Decision((), plan, wake_at, worth=worth)
 
     def _simply(
         self, view: View, lanes: tuple[Lane, ...], wake_at: float, now: float, turn_s: float = NEVER
@@ -204,9 +213,9 @@ class LookAhead:
 
     def _better(
         self, memory: Memory, outlook: Outlook, view: View, unblocked_s: float, beat: float, now: float
-    ) -> Plan | None:
+    ) -> Better | None:
         """Step 5: the batch of kept rows that adds more than `beat`, if there is one."""
-        best: Plan | None = None
+        best: Better | None = None
         latest_s = min(outlook.latest_start_s() - self.spare * memory.shortest_s, unblocked_s)
         for lane in view.kept:
             ladder, at = lane.family.ladder, lane.key.at
@@ -234,5 +243,6 @@ class LookAhead:
                 worth = weight * gained - memory.price * table.step_likely_s(at, ladder[other], size)
                 if worth > beat:
                     beat = worth
-                    best = Plan(view.free_slots[0], lane, ladder[other], tuple(items[:size]), Reason.ESCALATED)
+                    plan = Plan(view.free_slots[0], lane, ladder[other], tuple(items[:size]), Reason.ESCALATED)
+                    best = Better(plan, worth)
         return best

@@ -82,7 +82,7 @@ class Proteus:
         """See `router.view.Policy`."""
         known = state if isinstance(state, _State) else _State(self.period_s)
         if known.windows.roll(view, now):
-            self._assign(known, len(view.free_slots) + len(view.busy_until_s))
+            self._assign(known, view.slots)
         turn = next_turn(view, now, early_drop=self.early_drop)
         if isinstance(turn, Decision):
             return known, turn
@@ -113,7 +113,7 @@ class Proteus:
             routes.had[routed] += len(plan.items)
         return plan, NEVER
 
-    def _assign(self, known: _State, slots: int) -> None:
+    def _assign(self, known: _State, slots: float) -> None:
         work = 0.0
         segments: list[Segment] = []
         known.routes = {}

@@ -57,7 +57,7 @@ class SlackFraction:
         """Rule 3."""
         head = lane.items[0]
         free = len(view.free_slots)
-        slots = free + len(view.busy_until_s)
+        slots = view.slots
         largest = min(lane.family.max_batch, lane.depth)
         shared_out = min(largest, -(-lane.depth // free))
         latency, size_class, pinned = lane.latency, head.size_class, lane.key.pinned

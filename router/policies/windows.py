@@ -70,7 +70,7 @@ class Windows:
         So a rule made for one family sees less of the machine where others use it. Loads are compared by what rows
         cost on the cheapest variants.
         """
-        slots = len(view.free_slots) + len(view.busy_until_s)
+        slots = view.slots
         return self._load / (slots * row_s(lane.family, lane.latency, lane.key.size_class))
 
     def model(self, family: str) -> tuple[Family, LatencyModel] | None:

@@ -212,3 +212,35 @@ def test_a_variant_that_breaks_for_a_while_costs_its_family_nothing_but_quality(
     begun = [dispatch.started_s for dispatch in ended.dispatches if dispatch.variant == "large"]
     assert len([at_s for at_s in begun if 1.0 <= at_s < 2.0]) <= 2 * 2, "one of each slot, and one decided ahead"
     assert max(begun) > 6.0, "it is back"
+
+
+def test_batches_take_what_the_slots_device_takes() -> None:
+    """The second of two rows runs on the narrow device, which needs three times as long."""
+    slow = tuple(
+        replace(
+            one, elsewhere=(("narrow", table((1, 8), *(tuple(3 * s for s in row) for row in one.latency.median_s))),)
+        )
+        for one in FAMILY.variants
+    )
+    machine = Machine(2, noise=0.0, devices=(("wide", 2), ("narrow", 1)))
+    load = Workload(np.zeros(2), np.full(2, 0.5), np.zeros(2, dtype=np.int64))
+    rule, rng = policy_named("fixed:large"), np.random.default_rng(0)
+    ran = simulate(load, replace(FAMILY, variants=slow, max_batch=1), SAMPLES, rule, machine, rng)
+    assert ["wide", "narrow"] == [record.device for record in ran.records]
+    assert pytest.approx([0.008, 0.024]) == [record.compute_s for record in ran.records]
+
+
+def test_neighbours_slow_each_other_down_for_as_long_as_they_run() -> None:
+    """Two batches of 8 ms side by side, each half as fast beside the other, both take 16; one alone takes its 8."""
+    machine = Machine(2, noise=0.0, contention=1.0)
+    family = replace(FAMILY, max_batch=1)
+    for rows, expected_s in ((2, [0.016, 0.016]), (1, [0.008])):
+        load = Workload(np.zeros(rows), np.full(rows, 0.5), np.zeros(rows, dtype=np.int64))
+        ran = simulate(load, family, SAMPLES, policy_named("fixed:large"), machine, np.random.default_rng(0))
+        assert pytest.approx(expected_s) == [record.compute_s for record in ran.records]
+
+
+def test_a_machine_has_a_device_for_each_slot() -> None:
+    """Anything else is a slip of whoever describes it."""
+    with pytest.raises(ValueError, match="devices: 1 of 2 slots"):
+        Machine(2, devices=(("wide", 2),))

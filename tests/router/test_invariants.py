@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,18 @@ SETTLED = -2
 """In the place of a variant: the row has its last answer."""
 
 
-def family(name: str, *, staged: bool = False) -> Family:
+def family(name: str, *, staged: bool = False, narrow: bool = False) -> Family:
+    """With `narrow`, it takes two to three times as long on a device of that name."""
     medians = ((0.001, 0.004), (0.004, 0.03), (0.01, 0.08))
     paths = (("a",), ("a", "b"), ("a", "b", "c")) if staged else (("whole",),) * 3
     variants = tuple(
         VariantProfile(f"{name}{i}", 0.6 + i / 10, table((1, 8), row, tuple(3 * s for s in row)), paths[i])
         for i, row in enumerate(medians)
     )
+    if narrow:
+        slow = [tuple((2 + i / 2) * s for s in row) for i, row in enumerate(medians)]
+        tables = [table((1, 8), row, tuple(3 * s for s in row)) for row in slow]
+        variants = tuple(replace(v, elsewhere=(("narrow", t),)) for v, t in zip(variants, tables, strict=True))
     # The first variant is right on 60 of 100 rows and surest on these, the next on 70, the last on 80.
     right = np.arange(100) < np.array([[60], [70], [80]])
     confidence = np.tile(np.linspace(0.99, 0.4, 100, dtype=np.float32), (3, 1))
@@ -79,21 +85,22 @@ class SchedulerMachine(RuleBasedStateMachine):
         backlog=st.integers(1, 30),
         ahead=st.sampled_from([0.0, 0.5, 1.0]),
         hang_s=st.sampled_from([NEVER, 0.05]),
+        wide=st.integers(0, 3),
     )
-    def begin(self, policy: str, slots: int, backlog: int, ahead: float, hang_s: float) -> None:
-        """Start an empty scheduler of two families."""
+    def begin(self, policy: str, slots: int, backlog: int, ahead: float, hang_s: float, wide: int) -> None:
+        """Start an empty scheduler of two families; the first `wide` slots are of one device, others of another."""
         self.now = 0.0
         self.slots = slots
         self.backlog = backlog
         self.scheduler = Scheduler(
-            [family("f"), family("g", staged=True)],
-            [Slot(i) for i in range(slots)],
+            [family("f", narrow=True), family("g", staged=True, narrow=True)],
+            [Slot(i, "wide", 2) if i < wide else Slot(i, "narrow") for i in range(slots)],
             policy_named(policy),
             Limits(backlog, 4, ahead=ahead, hang_s=hang_s),
             quotas=Quotas({"limited": Quota(rate=100.0, burst=10.0, concurrency=3)}),
         )
         self.ahead = ahead
-        self.waits = policy in WAITING
+        self.waits = policy in WAITING or 0 < wide < slots
         self.submitted: dict[int, Request] = {}
         self.ended: Counter[int] = Counter()
         self.busy: dict[int, Dispatch] = {}

@@ -1,0 +1,177 @@
+"""Slots of several devices: any rule, asked for one device after the other, and which of its answers is taken.
+
+A policy decides for slots that are alike. Here it is shown one device at a time, as if the machine were made of that
+device: its free slots, its latencies, all other slots as so much or so little of one of its own. What the rule
+remembers it remembers for each device, in that device's seconds. So rule, price of time and objective are the same on
+all of them, and what plans are worth can be compared: the one that is worth most is taken, on the faster device where
+two are worth the same.
+
+- A row is late only when every device calls it late. One that is late for some device is out of that one's sight: a
+  slow device neither takes nor refuses what a faster one can still do.
+- Plans of rules that do not weigh are worth less than any: they fill the fastest free device first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+from router.contract import NEVER, Family, Item, Slot
+from router.latency import LatencyModel
+from router.view import CascadePolicy, Decision, Kinds, Lane, Plan, Policy, PreparedPolicy, View
+
+ALIKE = 0.005
+"""Quality by which a slower device has to be worth more: what is planned for each is not that exact."""
+
+Found = dict[int, tuple[Lane, Item]]
+"""Rows by their sequence."""
+States = dict[str, object]
+"""What the rule remembers, by device."""
+
+
+class Asked(NamedTuple):
+    """What the rule wants of one device, and the rows that it called late, or settled, before that."""
+
+    decision: Decision
+    late: Found
+    settled: Found
+    wake_at: float
+
+
+def across(policy: Policy, slots: Sequence[Slot]) -> Policy:
+    """The policy for these slots: itself where all are of one device."""
+    names = tuple(dict.fromkeys(slot.device for slot in slots))
+    if len(names) < 2:
+        return policy
+    return CascadesAcrossDevices(policy, names) if isinstance(policy, CascadePolicy) else AcrossDevices(policy, names)
+
+
+def speeds(slots: Sequence[Slot], latencies: Iterable[LatencyModel]) -> dict[str, float] | None:
+    """How fast each device is against the first one, over all families; none where there is one device alone."""
+    names = dict.fromkeys(slot.device for slot in slots)
+    if len(names) < 2:
+        return None
+    models = list(latencies)
+    return {name: sum(m.speed(name) for m in models) / len(models) if models else 1.0 for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class AcrossDevices:
+    """The `rule` on slots of several devices; `names` has these."""
+
+    rule: Policy
+    names: tuple[str, ...]
+
+    def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> States:
+        """See `router.view.PreparedPolicy`."""
+        if not isinstance(self.rule, PreparedPolicy):
+            return {}
+        return {name: self.rule.prepare([(f, latency.on(name)) for f, latency in families]) for name in self.names}
+
+    def adopt(self, state: object, family: str, prepared: object | None) -> States:
+        """See `router.view.PreparedPolicy`."""
+        if not isinstance(self.rule, PreparedPolicy):
+            # What other rules remember may name variants that are gone.
+            return {}
+        states, tables = _states(state), _states(prepared)
+        return {name: self.rule.adopt(states.get(name), family, tables.get(name)) for name in self.names}
+
+    def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+        """See `router.view.Policy`."""
+        states, kinds = _states(state), view.kinds
+        assert kinds is not None, "slots of several devices have kinds"
+        asked = {device: self._ask(states, of_device(view, kinds, device, now), device, now) for device in kinds.names}
+        wake_at = min(one.wake_at for one in asked.values())
+        late = _of_all([one.late for one in asked.values()])
+        settled = _of_all([one.settled for one in asked.values()])
+        if late or settled:
+            return states, Decision(late, None, wake_at, settled)
+        planned = [device for device in kinds.names if asked[device].decision.plan is not None]
+        # The first of several that are worth the same is the fastest of them.
+        worth = {name: asked[name].decision.worth - ALIKE * kinds.names.index(name) for name in planned}
+        best = max(planned, key=lambda name: worth[name], default=None)
+        plan = None if best is None else asked[best].decision.plan
+        if plan is None:
+            return states, Decision((), None, wake_at)
+        return states, Decision((), _whole(view, plan), wake_at)
+
+    def _ask(self, states: States, own: View, device: str, now: float) -> Asked:
+        """Ask the rule for one device, until it calls no row late that it sees."""
+        late: Found = {}
+        settled: Found = {}
+        wake_at = NEVER
+        while True:
+            states[device], decision = self.rule.decide(states.get(device), own, now)
+            wake_at = min(wake_at, decision.wake_at)
+            if not decision.late and not decision.settled:
+                return Asked(decision, late, settled, wake_at)
+            late |= {item.sequence: (lane, item) for lane, item in decision.late}
+            settled |= {item.sequence: (lane, item) for lane, item in decision.settled}
+            own = without(own, late.keys() | settled.keys())
+
+
+@dataclass(frozen=True, slots=True)
+class CascadesAcrossDevices(AcrossDevices):
+    """The same for a rule that may answer a row more than once."""
+
+    def keeps(self, state: object, family: Family, latency: LatencyModel, item: Item, now: float) -> bool:
+        """See `router.view.CascadePolicy`. Asked is the rule of the first device."""
+        rule = cast(CascadePolicy, self.rule)
+        name = self.names[0]
+        return rule.keeps(_states(state).get(name), family, latency.on(name), item, now)
+
+
+def of_device(view: View, kinds: Kinds, device: str, now: float) -> View:
+    """The view as a rule for that device sees it; all its slots that are not free are among the others."""
+    slots = [slot for slot, name in kinds.device.items() if name == device]
+    free = tuple(slot for slot in view.free_slots if kinds.device[slot] == device)
+    ends = [(slot, end_s) for slot, end_s in zip(view.busy_slots, view.busy_until_s, strict=True) if slot not in free]
+    crowd = kinds.crowd(slots[0], [slot for slot, end_s in ends if end_s >= now])
+    ends += [(slot, now) for slot in view.free_slots if slot not in free]
+
+    def seen(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+        for lane in lanes:
+            lane.latency.on(device).meet(crowd)
+        return tuple([lane._replace(latency=lane.latency.on(device)) for lane in lanes])
+
+    return view._replace(
+        free_slots=free,
+        busy_slots=tuple([slot for slot, _ in ends]),
+        busy_until_s=tuple([end_s for _, end_s in ends]),
+        others=tuple([kinds.speed[slot] / kinds.speed[slots[0]] for slot, _ in ends]),
+        lanes=seen(view.lanes),
+        background=seen(view.background),
+        kept=seen(view.kept),
+    )
+
+
+def without(view: View, gone: Iterable[int]) -> View:
+    """The view without these rows, by sequence, and without lanes of which nothing is seen then."""
+    hidden = frozenset(gone)
+
+    def rest(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+        found: list[Lane] = []
+        for lane in lanes:
+            items = tuple([item for item in lane.items if item.sequence not in hidden])
+            if items:
+                found.append(lane._replace(items=items, depth=lane.depth - len(lane.items) + len(items)))
+        return tuple(found)
+
+    return view._replace(lanes=rest(view.lanes), background=rest(view.background), kept=rest(view.kept))
+
+
+def _whole(view: View, plan: Plan) -> Plan:
+    """The plan with its lane as it waits, rows that its device does not see included."""
+    known = (lane for lanes in (view.lanes, view.kept, view.background) for lane in lanes)
+    whole = next(lane for lane in known if lane.key == plan.lane.key)
+    return plan._replace(lane=whole._replace(latency=plan.lane.latency))
+
+
+def _of_all(found: Sequence[Found]) -> tuple[tuple[Lane, Item], ...]:
+    """The rows that all have found, as the first one did."""
+    return tuple([row for number, row in found[0].items() if all(number in other for other in found[1:])])
+
+
+def _states(state: object) -> States:
+    return cast(States, state) if isinstance(state, dict) else {}
