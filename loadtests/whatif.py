@@ -99,8 +99,8 @@ def read_machine(path: Path, slots: int) -> Machine:
     try:
         found = orjson.loads(path.read_bytes())
         values = found.get("context", found)["simulated_machine"]
-        ways_s = tuple(values.get("ways_s", ()))
-        return dataclasses.replace(Machine(**{**values, "ways_s": ways_s}), slots=slots)
+        known = {**values, "ways_s": tuple(values.get("ways_s", ())), "devices": (), "slots": slots}
+        return Machine(**known)
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise TraceError(f"{path}: cannot be read as results with a simulated_machine: {error}") from None
 

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from service.device_settings import DeviceSettings
 from service.scoped_settings import FamilySettings, TenantSettings
 from service.settings import PATHS, PREFIX, Settings
 
@@ -34,7 +35,11 @@ OTHER_VARIABLES = frozenset({"PARETO_CONFIG", "PARETO_CACHE", "PARETO_DEBUG", SO
 # Kubernetes gives every container such variables for each Service, one named `pareto` among them.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT(_\d+_(TCP|UDP)\w*)?$|^PARETO_SERVICE_|^PARETO_PORT_\d+_")
 
-_TABLES: Mapping[str, type[BaseModel]] = {"families": FamilySettings, "tenants": TenantSettings}
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "families": FamilySettings,
+    "tenants": TenantSettings,
+    "devices": DeviceSettings,
+}
 """Settings that are tables of tables."""
 
 _EXPECTED = {

@@ -13,7 +13,7 @@ _MAX_AGE_S = 600
 _ASKED_WITH = ("authorization", "x-api-key", "content-type", *(name.decode() for name in REQUEST_HEADERS))
 _SHOWN = (
     *("x-variant", "x-route-reason", "x-slo-met", "x-route-path", "x-escalation", "x-first-confidence", "x-cold"),
-    *("x-revision", "x-request-id", "x-request-dropped-reason", "retry-after", "server-timing"),
+    *("x-device", "x-revision", "x-request-id", "x-request-dropped-reason", "retry-after", "server-timing"),
     *("inference-header-content-length", "endpoint-load-metrics"),
 )
 

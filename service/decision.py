@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from router.contract import Escalation, Reason, Record
+from router.contract import Escalation, Reason, Record, Slot
 from service.exchange import RawHeaders
+
+_ONE = ("", Slot(0).device)
+"""The device of slots that are all alike is not spoken of."""
 
 
 def decision(record: Record) -> Mapping[str, str | float | bool]:
@@ -20,6 +23,8 @@ def decision(record: Record) -> Mapping[str, str | float | bool]:
     }
     if record.escalation is not Escalation.NONE:
         said["first_confidence"] = record.confidence
+    if record.device not in _ONE:
+        said["device"] = record.device
     if record.variant == "mixed":
         said["row_variants"] = ",".join(record.row_variants)
     return said
@@ -35,6 +40,8 @@ def decision_headers(record: Record) -> RawHeaders:
     ]
     if record.cold:
         said.append((b"x-cold", b"true"))
+    if record.device not in _ONE:
+        said.append((b"x-device", record.device.encode()))
     if record.escalation is not Escalation.NONE:
         said.append((b"x-first-confidence", b"%.4f" % record.confidence))
     return said

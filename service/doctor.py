@@ -71,7 +71,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
-    fingerprint = machine_fingerprint(settings.threads_per_slot)
+    fingerprint = machine_fingerprint(settings.threads)
     yield Finding("machine", Verdict.FINE, f"{fingerprint.description} (fingerprint {fingerprint.digest})")
     flags = set(fingerprint.description.replace(";", " ").split())
     if found := [name for name in _INT8_INSTRUCTIONS if name in flags]:
@@ -79,10 +79,12 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding("int8", Verdict.NOTE, "no int8 instructions: int8 variants save memory but little time here")
     cores, slots = available_cores(), settings.slot_count
-    used = slots * settings.threads_per_slot
+    used = sum(slot.width for slot in settings.places)
     verdict = Verdict.FINE if used <= max(1.0, cores) else Verdict.NOTE
     more = "" if verdict is Verdict.FINE else ": more threads than cores make latencies unpredictable"
-    text = f"{cores:g} usable, {_count(slots, 'slot')} of {_count(settings.threads_per_slot, 'thread')}{more}"
+    each = ", ".join(_count(own.threads, f"thread ({name})") for name, own in settings.devices.items())
+    each = each or _count(settings.threads, "thread")
+    text = f"{cores:g} usable, {_count(slots, 'slot')} of {each}{more}"
     yield Finding("cores", verdict, text)
     yield _isolation(settings)
 
@@ -139,7 +141,7 @@ def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
         if variant in known and (lack := lack_of(manifest.variant(variant).runtime)):
             yield Finding(manifest.name, Verdict.NOTE, f"families.{manifest.name}.load: {variant} is refused: {lack}")
     sound = f"revision {manifest.revision}, {len(known) - len(refused)} of {len(known)} variants sound"
-    profile = load_profile(folder, settings.threads_per_slot)
+    profile = load_profile(folder, settings.threads)
     if profile is None:
         text = f"{sound}; no profile of this machine: a quick one is taken at the start"
         yield Finding(manifest.name, Verdict.NOTE, text)
@@ -164,7 +166,7 @@ def _runtimes(folders: Sequence[RevisionFolder], settings: Settings) -> Iterator
     measured = [
         (folder.manifest, profile)
         for folder in folders
-        if (profile := load_profile(folder, settings.threads_per_slot)) is not None
+        if (profile := load_profile(folder, settings.threads)) is not None
     ]
     for name, runtime in RUNTIMES.items():
         if name == ONNXRUNTIME:

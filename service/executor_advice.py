@@ -13,7 +13,7 @@ logger = logging.getLogger("pareto.gateway")
 
 def tell_executors(settings: Settings, families: Mapping[str, LoadedFamily]) -> None:
     """Log it for each family where the settings leave slots and threads open."""
-    if not settings.model_fields_set.isdisjoint(("slots", "threads_per_slot")):
+    if not settings.model_fields_set.isdisjoint(("slots", "threads_per_slot", "devices")):
         return
     for name, family in families.items():
         if (measured := family.profile.executors) is not None:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from router.agreement import Rules
-from router.contract import Family, Hints, Reason, Slot
+from router.contract import Family, Hints, Reason
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
@@ -43,7 +43,7 @@ from service.oip.terms import TermDefaults
 from service.outer_loop import OuterLoopReader, outer_loop_of
 from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
-from service.pinning import PinningError, core_of_slots, leave_to_slots
+from service.pinning import PinningError, check_cores, core_of_slots, leave_to_slots
 from service.probing import ThreadProbe
 from service.processes.isolation import Processes
 from service.reading import FamilyReader
@@ -128,10 +128,9 @@ class Gateway:
             self.phase = Phase.BROKEN
             logger.error("nothing to serve: %s", "; ".join(self.problems.values()) or f"{settings.models} is empty")
             return
-        slots = settings.slot_count
         try:
             self._check_policy(loaded)
-            slot_cores = core_of_slots(settings.slot_cores, slots)
+            slot_cores = self._core_of_slots()
         except (PinningError, _UnservableError) as error:
             self._nothing_is_served(str(error))
             return
@@ -140,7 +139,7 @@ class Gateway:
         self.scheduler = await asyncio.to_thread(
             Scheduler,
             [self._pieces[name].family() if name in self._pieces else loaded[name].family for name in loaded],
-            [Slot(index) for index in range(slots)],
+            settings.places,
             self._policy,
             settings.limits,
             {name: settings.margin_of(name) for name in loaded},
@@ -189,6 +188,13 @@ class Gateway:
             self.problems["repository"] = str(error)
             return {}
 
+    def _core_of_slots(self) -> list[int | None]:
+        """See `service.pinning`; the cores of devices are only looked at. Raises `PinningError`."""
+        settings = self.settings
+        for device, own in settings.devices.items():
+            check_cores(device, own.cores)
+        return core_of_slots(settings.slot_cores, settings.slot_count)
+
     def _check_policy(self, loaded: Mapping[str, LoadedFamily]) -> None:
         policy = self.settings.policy
         named = policy.partition("fixed:")[2].removesuffix(LAZY)
@@ -206,6 +212,9 @@ class Gateway:
         # As `self.families`, and the revisions on trial under their hidden names; both change in place.
         settings, families = self.settings, ChainMap(loaded, self.canaries.families)
         runner, processes = BatchRunner(families, self._marker), self._processes
+        cores: list[tuple[int, ...]] = [() if core is None else (core,) for core in slot_cores]
+        if settings.devices:
+            cores = [settings.devices[slot.device].cores for slot in settings.places]
         observers: list[Observer] = [Unmasked(self.metrics), Unmasked(self.statistics), Unmasked(self._access_log)]
         observers.append(Unmasked(self.breakages))
         if settings.memory_budget is not None:
@@ -223,7 +232,7 @@ class Gateway:
         dispatcher = Dispatcher(
             scheduler,
             runner,
-            slots_of_threads(runner, slot_cores) if processes is None else processes.slots(families, slot_cores),
+            slots_of_threads(runner, cores) if processes is None else processes.slots(families, slot_cores),
             observers,
             inline_below_s=settings.inline_below_s if processes is None else 0.0,
             probe=ThreadProbe(families, self.reader.repository, self._marker),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from router.contract import Family
 from service.crash_marker import CrashMarker
 from service.oip.signature import Signature
 from service.paths import OpenFile, PathOpener, VariantPath, one_line, serves_stages
+from service.pinning import kept_to
 from service.scoped_settings import Stages
 from service.shared_tokenizers import open_shared
 from variants.evidence import read_evidence
@@ -29,6 +31,15 @@ logger = logging.getLogger("pareto.loading")
 
 WARM_UP_ROWS = 8
 
+
+class Device(NamedTuple):
+    """Where models are opened for some of the slots: with these options, on these processor cores (none: on any)."""
+
+    name: str
+    options: SessionOptions
+    cores: tuple[int, ...] = ()
+
+
 _FORESEEN = (ModelLoadError, ValueError, KeyError, OSError)
 """What a damaged or foreign family makes the readers of its files raise; anything else is logged with a traceback."""
 
@@ -42,7 +53,7 @@ class LoadedFamily:
     `beginnings` names the variants whose state lets another one go on. `label_names` has the labels as bytes, [k].
     `refused` maps each variant that has a fault to the fault, in which files are named relative to the revision's
     folder, so that it may be shown to callers. `profile` has what was measured on this machine, even where it could not
-    be stored.
+    be stored. `elsewhere` has the sessions of further devices by their names.
     """
 
     manifest: FamilyManifest
@@ -55,6 +66,11 @@ class LoadedFamily:
     label_names: NDArray[np.object_]
     profile: FamilyProfile
     refused: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, Mapping[str, VariantPath]] = field(default_factory=dict)
+
+    def paths_on(self, device: str) -> Mapping[str, VariantPath]:
+        """The sessions of a device; those of the first one where it has none of its own."""
+        return self.elsewhere.get(device, self.paths)
 
     @property
     def name(self) -> str:
@@ -79,17 +95,18 @@ def load_family(
     revision: str | None = None,
     open_one: OpenFile = open_file,
     marker: CrashMarker | None = None,
+    devices: Sequence[Device] = (),
 ) -> LoadedFamily:
     """Open a revision of a family, by default the active one: `wanted` variants, else those it loads by default.
 
-    `stages` says whether chains are served as stages, `cascades` whether the policy may answer a row more than once;
-    `open_one` opens the models, which the `marker` is told of. Where no profile of this machine is stored, a quick one
-    is taken (seconds) and kept.
+    It is opened with `options`, or on each of the `devices` with its own. `stages` says whether chains are served as
+    stages, `cascades` whether the policy may answer a row more than once; `open_one` opens the models, which the
+    `marker` is told of. Where no profile of this machine is stored, a quick one is taken (seconds) and kept.
     Raises `RepositoryError`, and nothing else, where the family cannot be read, where a wanted variant does not exist
     or where no variant is left.
     """
     try:
-        loading = _Loading(repository.open(name, revision), options, report, open_one, marker)
+        loading = _Loading(repository.open(name, revision), options, report, open_one, marker, devices)
         return loading.load(wanted, stages, cascades=cascades)
     except RepositoryError:
         raise
@@ -182,14 +199,15 @@ class _Loading:
         report: Callable[[str], None],
         open_one: OpenFile,
         marker: CrashMarker | None,
+        devices: Sequence[Device],
     ) -> None:
         self._folder = folder
         self._manifest = folder.manifest
         self._name = folder.manifest.name
-        self._options = options
         self._report = report
         self._open_one = open_one
         self._marker = marker
+        self._devices = devices or (Device("", options),)
         self._preparer = open_shared(folder)
         self._refused: dict[str, str] = {}
 
@@ -201,30 +219,46 @@ class _Loading:
         chosen = [variant for variant in chosen if variant.name not in self._refused]
         rows, no_rows = self._warm_up_rows()
         staged = serves_stages(stages, chosen, cascades=cascades)
+        opened = {device.name: self._opened(device, chosen, rows, staged=staged) for device in self._devices}
+        profiles: dict[str, FamilyProfile] = {}
+        for device in self._devices:
+            profile = self._profile(opened, device.options, no_rows, staged=staged) if any(opened.values()) else None
+            if profile is None:
+                raise RepositoryError(
+                    f"family {self._name}: none of its variants can be loaded ({'; '.join(self._refused.values())})"
+                )
+            profiles[device.name] = profile
+        first, *others = opened
+        evidence, elsewhere = partial(read_evidence, self._folder), {name: profiles[name] for name in others}
+        family = to_router_family(
+            manifest, profiles[first], tuple(opened[first]), staged=staged, evidence=evidence, elsewhere=elsewhere
+        )
+        self._tell(family, cascades=cascades)
+        loaded = _assembled(manifest, family, self._preparer, opened[first], self._refused, profiles[first])
+        return replace(loaded, elsewhere={name: opened[name] for name in others})
+
+    def _opened(
+        self, device: Device, chosen: Sequence[VariantManifest], rows: Sequence[Row], *, staged: bool
+    ) -> dict[str, VariantPath]:
+        """The variants as they run on a device; one that is refused there, or was before, is none of them."""
         opener = PathOpener(
             self._folder,
             self._preparer,
-            self._options,
+            device.options,
             rows,
             staged=staged,
             open_one=self._open_one,
             marker=self._marker,
         )
         paths: dict[str, VariantPath] = {}
-        for variant in chosen:
-            try:
-                paths[variant.name] = opener.open(variant)
-            except (ModelLoadError, RepositoryError) as error:
-                self._refuse(variant.name, str(error))
-        profile = self._profile(paths, no_rows, staged=staged) if paths else None
-        if profile is None:
-            raise RepositoryError(
-                f"family {self._name}: none of its variants can be loaded ({'; '.join(self._refused.values())})"
-            )
-        evidence = partial(read_evidence, self._folder)
-        family = to_router_family(manifest, profile, tuple(paths), staged=staged, evidence=evidence)
-        self._tell(family, cascades=cascades)
-        return _assembled(manifest, family, self._preparer, paths, self._refused, profile)
+        with kept_to(device.cores):
+            for variant in chosen:
+                if variant.name not in self._refused:
+                    try:
+                        paths[variant.name] = opener.open(variant)
+                    except (ModelLoadError, RepositoryError) as error:
+                        self._refuse(variant.name, str(error))
+        return paths
 
     def _tell(self, family: Family, *, cascades: bool) -> None:
         """What became of cascades and stages, for who reads the log."""
@@ -245,15 +279,20 @@ class _Loading:
         except RepositoryError as error:
             return (), one_line(error)
 
-    def _profile(self, paths: dict[str, VariantPath], no_rows: str, *, staged: bool) -> FamilyProfile | None:
+    def _profile(
+        self, opened: Mapping[str, dict[str, VariantPath]], options: SessionOptions, no_rows: str, *, staged: bool
+    ) -> FamilyProfile | None:
         """A profile of all variants, measured where none is stored; without rows to measure on, what is stored counts.
 
-        Then variants without a profile are refused and leave `paths`; None where none is left.
+        Then variants without a profile are refused and leave what is `opened` on each device, as do those that another
+        device refuses; None where none is left.
         """
-        profile = load_profile(self._folder, self._options.threads)
+        profile = load_profile(self._folder, options.threads)
+        self._leave_refused(opened)
+        names = tuple(next(iter(opened.values())))
         unprofiled = [
             name
-            for name in paths
+            for name in names
             if profile is None or not _is_profiled(self._manifest.variant(name), profile, staged=staged)
         ]
         if no_rows:
@@ -261,17 +300,22 @@ class _Loading:
                 raise RepositoryError(f"family {self._name}: has no latency profile of this machine, and {no_rows}")
             logger.warning("family %s: is not warmed up: %s", self._name, no_rows)
             for variant in sorted(unprofiled):
-                del paths[variant]
                 self._refuse(variant, f"has no latency profile of this machine, and {no_rows}")
-            return profile if paths else None
+            self._leave_refused(opened)
+            return profile if len(unprofiled) < len(names) else None
         if unprofiled:
             self._report(f"family {self._name}: no latency profile of this machine yet, taking a quick one")
-            profile = profile_family(self._folder, tuple(paths), mode="quick", options=self._options)
+            profile = profile_family(self._folder, names, mode="quick", options=options)
             try:
                 save_profile(self._folder, profile)
             except RepositoryError as error:
                 logger.warning("the profile is not kept and will be taken anew at the next start: %s", error)
         return profile
+
+    def _leave_refused(self, opened: Mapping[str, dict[str, VariantPath]]) -> None:
+        for paths in opened.values():
+            for name in paths.keys() & self._refused.keys():
+                del paths[name]
 
 
 def _beginnings(family: Family) -> frozenset[str]:

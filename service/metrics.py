@@ -43,6 +43,7 @@ class Metrics(Collector):
         self._failed: dict[tuple[str, str], int] = {}
         self._rejected: dict[str, int] = {}
         self._busy_s: dict[int, float] = {}
+        self._on_device: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         self._judged: dict[tuple[str, str], int] = {}
         self._evenness = Evenness()
@@ -111,6 +112,7 @@ class Metrics(Collector):
         key = (dispatch.family, dispatch.variant)
         busy_s = batch.finished_s - dispatch.started_s
         self._busy_s[dispatch.slot] = self._busy_s.get(dispatch.slot, 0.0) + busy_s
+        self._on_device[dispatch.device] = self._on_device.get(dispatch.device, 0) + 1
         if batch.failed:
             self._failed[key] = self._failed.get(key, 0) + 1
             return
@@ -241,6 +243,14 @@ class Metrics(Collector):
         for slot in range(self._gateway.settings.slot_count):
             busy.add_metric((str(slot),), self._busy_s.get(slot, 0.0))
         yield busy
+        devices = self._gateway.settings.devices
+        if devices:
+            ran = CounterMetricFamily("pareto_device_batches", "Batches that ran on a device.", labels=("device",))
+            slots = GaugeMetricFamily("pareto_device_slots", "Executor slots of a device.", labels=("device",))
+            for device, own in devices.items():
+                ran.add_metric((device,), self._on_device.get(device, 0))
+                slots.add_metric((device,), own.slots)
+            yield from (ran, slots)
 
     def _collect_state(self) -> Iterator[Metric]:
         gateway, scheduler = self._gateway, self._gateway.scheduler

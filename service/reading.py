@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from service.crash_marker import CrashMarker
-from service.loading import LoadedFamily, load_family
+from service.loading import Device, LoadedFamily, load_family
 from service.paths import OpenFile
 from service.piecewise import PiecewiseFamily
 from service.settings import Settings
@@ -41,6 +41,11 @@ class FamilyReader:
         """
         settings, cascades = self._settings(), self._cascades
         options = SessionOptions(threads=settings.threads_per_slot, slots=settings.slot_count)
+        devices = [
+            Device(device, SessionOptions(threads=own.threads, slots=own.slots), own.cores)
+            for device in settings.widths
+            if (own := settings.devices.get(device)) is not None
+        ]
         wanted, stages, share = settings.load_of(name), settings.stages_of(name), settings.share_of(name)
         if settings.memory_budget is None:
             loaded = load_family(
@@ -53,6 +58,7 @@ class FamilyReader:
                 revision=revision,
                 open_one=self.open_one,
                 marker=self._marker,
+                devices=devices,
             )
             return replace(loaded, family=replace(loaded.family, name=alias or name, share=share)), None
         piece = PiecewiseFamily(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from service.device_settings import DeviceSettings
 from service.observability_settings import ObservabilitySettings
 from service.scoped_settings import FamilySettings, TenantSettings
 from service.security_settings import SecuritySettings
@@ -38,7 +39,11 @@ def _entries() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     for key, schema in sorted(top["properties"].items(), key=lambda item: [item[0] in own for own in reversed(apart)]):
         if key != "families":
             yield key, PREFIX + key.upper(), _resolved(schema, top)
-    for table, model in (("families", FamilySettings), ("tenants", TenantSettings)):
+    for table, model in (
+        ("families", FamilySettings),
+        ("tenants", TenantSettings),
+        ("devices", DeviceSettings),
+    ):
         own = model.model_json_schema()
         for key, schema in own["properties"].items():
             yield f"{table}.NAME.{key}", f"{PREFIX}{table.upper()}__NAME__{key.upper()}", _resolved(schema, own)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from time import perf_counter
 
@@ -47,13 +47,19 @@ def fault_of(error: Exception) -> Reason:
 
 
 def run_variant(
-    loaded: LoadedFamily, variant: str, rows: Sequence[Row], from_stage: int = 0, to_stage: int | None = None
+    loaded: LoadedFamily,
+    variant: str,
+    rows: Sequence[Row],
+    from_stage: int = 0,
+    to_stage: int | None = None,
+    device: str = "",
 ) -> Ran:
     """Run a variant, by default from its beginning to its end; `rows` are states where it goes on from a later stage.
 
-    Raises `RunnerError` where the logits have a wrong shape or are not finite, and whatever its runtime raises.
+    It runs in the sessions of that `device`, by default those of the first. Raises `RunnerError` where the logits have
+    a wrong shape or are not finite, and whatever its runtime raises.
     """
-    stages = loaded.paths[variant][from_stage:to_stage]
+    stages = loaded.paths_on(device)[variant][from_stage:to_stage]
     return answers_of(loaded, variant, stages, rows, run_stages(stages, feeds_of(loaded, stages, rows, from_stage)))
 
 
@@ -110,7 +116,7 @@ class BatchRunner:
         as `run_variant` does.
         """
         loaded = self._families[dispatch.family]
-        return run_variant(loaded, dispatch.variant, rows, dispatch.from_stage, dispatch.to_stage)
+        return run_variant(loaded, dispatch.variant, rows, dispatch.from_stage, dispatch.to_stage, dispatch.device)
 
 
 class _Word(Enum):
@@ -121,17 +127,17 @@ class _Word(Enum):
 
 
 class SlotThread:
-    """The thread of one slot; with a `core`, it runs on that processor core alone. See `service.executors`.
+    """The thread of one slot; with `cores`, it runs on those processor cores alone. See `service.executors`.
 
     A thread cannot be ended from outside: one that hangs is out of service until what it runs comes back by itself.
     """
 
-    def __init__(self, index: int, runner: BatchRunner, events: SlotEvents, core: int | None = None) -> None:
+    def __init__(self, index: int, runner: BatchRunner, events: SlotEvents, cores: Collection[int] = ()) -> None:
         self._queue: queue.SimpleQueue[tuple[Dispatch, Sequence[Row]] | _Word] = queue.SimpleQueue()
         self._index = index
         self._runner = runner
         self._events = events
-        self._core = core
+        self._cores = cores
         self._thread = threading.Thread(target=self._work, name=f"slot-{index}", daemon=True)
         self._thread.start()
 
@@ -148,8 +154,8 @@ class SlotThread:
         self._queue.put(_Word.STOP)
 
     def _work(self) -> None:
-        if self._core is not None:
-            os.sched_setaffinity(0, {self._core})
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)
         while (job := self._queue.get()) is not _Word.STOP:
             if isinstance(job, _Word):
                 self._events.restored(self._index)
@@ -158,6 +164,6 @@ class SlotThread:
             self._events.done(dispatch.batch_id, *self._runner.attempt(dispatch, rows))
 
 
-def slots_of_threads(runner: BatchRunner, cores: Sequence[int | None]) -> MakeSlots:
-    """Slots that run batches on threads of their own, each on its core where it has one."""
-    return lambda events: [SlotThread(index, runner, events, core) for index, core in enumerate(cores)]
+def slots_of_threads(runner: BatchRunner, cores: Sequence[Collection[int]]) -> MakeSlots:
+    """Slots that run batches on threads of their own, each on its cores where it has some."""
+    return lambda events: [SlotThread(index, runner, events, own) for index, own in enumerate(cores)]

@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from router.contract import NEVER, Share
+from router.contract import NEVER, Share, Slot
 from router.limits import Limits
 from router.policies import policy_named
+from service.device_settings import Devices, slots_of
 from service.memory import parse_budget
 from service.observability_settings import ObservabilitySettings
 from service.scoped_settings import Cores, FamilySettings, Margin, Names, Positive, Stages, Tenants
@@ -80,6 +81,11 @@ class Settings(ObservabilitySettings, SecuritySettings, BaseSettings):
         description="Processor cores that batches run on (a list; `0,1` in a variable): the slots take them in turn, "
         "and everything else of the process keeps to the other cores that it may use, batches below `inline_below_s` "
         "too. Linux only, with `threads_per_slot` of 1. Default: batches and the event loop share all cores.",
+    )
+    devices: Devices = Field(
+        default_factory=dict,
+        description="Slots of several kinds (a table for each, see below), in place of `slots`, `threads_per_slot` and "
+        "`slot_cores`: each batch goes where it is worth most (docs/devices.md). Default: all slots are alike.",
     )
     policy: str = Field(
         default="casc",
@@ -248,6 +254,17 @@ class Settings(ObservabilitySettings, SecuritySettings, BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _devices_have_all_slots(self) -> Self:
+        if self.devices:
+            if also := sorted({"slots", "threads_per_slot", "slot_cores"} & self.model_fields_set):
+                raise ValueError(f"devices: they say how many slots there are and of what; leave {also[0]} out")
+            if self.isolation == "processes":
+                raise ValueError("devices: executors in `processes` are all alike; leave one of the two out")
+            if self.memory_budget is not None:
+                raise ValueError("devices: their models keep no memory_budget yet; leave one of the two out")
+        return self
+
+    @model_validator(mode="after")
     def _a_key_has_a_certificate(self) -> Self:
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise ValueError("ssl_keyfile: there is no ssl_certfile that it belongs to")
@@ -301,8 +318,27 @@ class Settings(ObservabilitySettings, SecuritySettings, BaseSettings):
         )
 
     @property
+    def places(self) -> tuple[Slot, ...]:
+        """The slots as the router has them; the first one's device is the one of the most threads."""
+        return slots_of(self.devices) or tuple([Slot(index) for index in range(self.slot_count)])
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Threads of a batch by device, the first slot's first; `cpu` where no devices are set."""
+        if not self.devices:
+            return {"cpu": self.threads_per_slot}
+        return {slot.device: slot.width for slot in self.places}
+
+    @property
+    def threads(self) -> int:
+        """Threads of a batch of the first slot."""
+        return next(iter(self.widths.values()))
+
+    @property
     def slot_count(self) -> int:
         """Batches that run at a time on this machine."""
+        if self.devices:
+            return sum(device.slots for device in self.devices.values())
         # Here, because it loads onnxruntime, which reading settings does not need.
         from variants.fingerprint import available_cores  # noqa: PLC0415 - see above
 
@@ -347,7 +383,7 @@ class Settings(ObservabilitySettings, SecuritySettings, BaseSettings):
         for name in _LISTS:
             if name in dumped:
                 dumped[name] = ",".join(map(str, dumped[name]))
-        for name in ("families", "tenants"):
+        for name in ("families", "tenants", "devices"):
             if name in dumped:
                 dumped[name] = json.dumps(dumped[name])
         return {PREFIX + name.upper(): str(value) for name, value in dumped.items()} | {f"{PREFIX}CONFIG": NO_FILE}

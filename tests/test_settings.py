@@ -18,6 +18,7 @@ from router.contract import Share, WhenLate
 from router.limits import SERVING
 from router.policies import POLICIES
 from service.configuration import SOURCES, SettingsError, load_settings, reload_settings, sources
+from service.device_settings import DeviceSettings
 from service.observability_settings import ObservabilitySettings
 from service.reference import settings_reference
 from service.scoped_settings import FamilySettings, TenantSettings
@@ -320,7 +321,8 @@ def test_the_example_file_shows_every_default() -> None:
     text = (ROOT / "pareto.toml").read_text(encoding="utf-8")
     shown: dict[str, str] = dict(re.findall(r"^#? ?(\w+) =[ \t]*([^#\n]*)", text, flags=re.MULTILINE))
     tables = set(FamilySettings.model_fields) | set(TenantSettings.model_fields)
-    assert set(Settings.model_fields) - {"families", "tenants"} | tables == set(shown)
+    tables |= set(DeviceSettings.model_fields)
+    assert set(Settings.model_fields) - {"families", "tenants", "devices"} | tables == set(shown)
     defaults: dict[str, Any] = Settings().model_dump(mode="json")
     commented = {key: tomllib.loads(f"x = {value}")["x"] for key, value in shown.items() if value.strip()}
     top = {key: value for key, value in commented.items() if key not in tables - {"margin"}}
@@ -340,6 +342,7 @@ def test_the_reference_describes_every_setting() -> None:
     own = [f"`{key}`" for key in keys if key != "families"]
     own += [f"`families.NAME.{key}`" for key in FamilySettings.model_fields]
     own += [f"`tenants.NAME.{key}`" for key in TenantSettings.model_fields]
+    own += [f"`devices.NAME.{key}`" for key in DeviceSettings.model_fields]
     assert own == [row[0] for row in rows]
     assert [] == [row for row in rows if len(row) != 5 or not row[4].endswith(".")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -158,15 +158,17 @@ def to_router_family(
     *,
     staged: bool = False,
     evidence: Callable[[Sequence[str]], Evidence | None] | None = None,
+    elsewhere: Mapping[str, FamilyProfile] | None = None,
 ) -> Family:
     """Return what the router needs of the named variants, cheapest first for a single row of the middle size class.
 
     With `staged`, a variant whose whole chain is profiled is its chain, and takes as long as its stages together.
     `evidence` is called with the names in the family's order (`variants.evidence.read_evidence`); without it the
-    family has none. Raises `KeyError` where the manifest or the profile lacks a variant.
+    family has none. `elsewhere` has the profiles of further devices by their names. Raises `KeyError` where the
+    manifest or a profile lacks a variant.
     """
     middle = len(manifest.sizes) // 2
-    variants = [_variant_profile(manifest, profile, name, staged=staged) for name in names]
+    variants = [_variant_profile(manifest, profile, name, elsewhere or {}, staged=staged) for name in names]
     variants.sort(key=lambda variant: (variant.latency.median_s[middle][0], variant.name))
     return Family(
         name=manifest.name,
@@ -178,11 +180,15 @@ def to_router_family(
     )
 
 
-def _variant_profile(manifest: FamilyManifest, profile: FamilyProfile, name: str, *, staged: bool) -> VariantProfile:
+def _variant_profile(
+    manifest: FamilyManifest, profile: FamilyProfile, name: str, elsewhere: Mapping[str, FamilyProfile], *, staged: bool
+) -> VariantProfile:
     variant = manifest.variant(name)
     whole = profile.variants[name]
-    chain = variant.stages if staged and profile.stages.keys() >= set(variant.stages) else ()
+    every = (profile, *elsewhere.values())
+    chain = variant.stages if staged and all(one.stages.keys() >= set(variant.stages) for one in every) else ()
     tables = [profile.stages[stage] for stage in chain] or [whole]
+    others = {d: [o.stages[stage] for stage in chain] or [o.variants[name]] for d, o in elsewhere.items()}
     return VariantProfile(
         name=name,
         quality=variant.quality.value,
@@ -190,6 +196,7 @@ def _variant_profile(manifest: FamilyManifest, profile: FamilyProfile, name: str
         stages=chain or ("whole",),
         memory_bytes=sum(table.memory_bytes for table in tables),
         batch_invariant=variant.invariance.invariant,
+        elsewhere=tuple((device, _one_after_another(of_device)) for device, of_device in others.items()),
     )
 
 

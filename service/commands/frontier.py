@@ -50,7 +50,7 @@ def frontier(
     names = (family,) if family else repository.families()
     if not names:
         raise CommandError(f"{settings.models}: holds no family; `pareto build` builds one")
-    options = SessionOptions(threads=settings.threads_per_slot)
+    options = SessionOptions(threads=settings.threads)
     for name in names:
         with faults_of_the_repository():
             folder = repository.open(name)

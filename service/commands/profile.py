@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.commands.failure import faults_of_the_repository
 from service.commands.options import Config, Models, settings_from
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 def profile(
@@ -18,7 +22,8 @@ def profile(
 ) -> None:
     """Measure a family's latency and memory on this machine, with the options that serve.
 
-    Then compare one slot for each core with one slot for all of them, and say which serves more rows.
+    Then compare one slot for each core with one slot for all of them, and say which serves more rows. Where the
+    settings have several devices, it is measured with the threads of each.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -37,18 +42,26 @@ def profile(
             typer.echo(f"{family}: {name} is left out: {lack}", err=True)
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(f"profiling {family}", total=1.0)
-            measured = profile_family(
-                folder,
-                mode="full" if full else "quick",
-                options=SessionOptions(threads=settings.threads_per_slot),
-                progress=lambda fraction: bar.update(task, completed=fraction),
-            )
+            by_threads = {}
+            for threads in dict.fromkeys(settings.widths.values()):
+                task = bar.add_task(f"profiling {family}, {threads} thread{'s' if threads > 1 else ''}", total=1.0)
+                by_threads[threads] = profile_family(
+                    folder,
+                    mode="full" if full else "quick",
+                    options=SessionOptions(threads=threads),
+                    progress=partial(_complete, bar, task),
+                )
+            measured = by_threads[settings.threads]
             comparing = bar.add_task("comparing slots with threads", total=1.0)
             executors = compare_executors(
                 folder, measured, progress=lambda fraction: bar.update(comparing, completed=fraction)
             )
-            measured = measured.model_copy(update={"executors": executors})
+            by_threads[settings.threads] = measured.model_copy(update={"executors": executors})
         # Before it is kept: where that fails, what took minutes is at least seen.
-        print_profile(folder.manifest, measured)
-        save_profile(folder, measured)
+        for one in by_threads.values():
+            print_profile(folder.manifest, one)
+            save_profile(folder, one)
+
+
+def _complete(bar: Progress, task: TaskID, fraction: float) -> None:
+    bar.update(task, completed=fraction)

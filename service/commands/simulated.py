@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,15 +46,20 @@ def setup_of(settings: Settings, name: str, variants: Sequence[str] | None, mach
         raise CommandError(f"--policy: {fixed!r} is not loaded; loaded are {', '.join(names)}", _USAGE)
     cascades = isinstance(policy_named(settings.policy), CascadePolicy)
     staged = serves_stages(settings.stages_of(name), chosen, cascades=cascades)
-    profile = _profile(folder, chosen, settings.threads_per_slot, staged=staged)
-    evidence = partial(read_evidence, folder)
-    family = to_router_family(folder.manifest, profile, names, staged=staged, evidence=evidence)
+    first, *others = [
+        (device, _profile(folder, chosen, threads, staged=staged)) for device, threads in settings.widths.items()
+    ]
+    profile, evidence = first[1], partial(read_evidence, folder)
+    family = to_router_family(folder.manifest, profile, names, staged=staged, evidence=evidence, elsewhere=dict(others))
     slots, slo_ms = settings.slot_count, settings.family(name).slo_ms
+    simulated = read_machine(machine, slots) if machine else usual_machine(family, slots)
+    if settings.devices:
+        simulated = replace(simulated, devices=tuple((slot.device, slot.width) for slot in settings.places))
     setup = Setup(
         family=family,
         samples=read_samples(folder),
         policy=settings.policy,
-        machine=read_machine(machine, slots) if machine else usual_machine(family, slots),
+        machine=simulated,
         margin=settings.margin_of(name),
         limits=settings.limits,
         default_slo_s=slo_ms / 1e3 if slo_ms else folder.manifest.default_slo_s,

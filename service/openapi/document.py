@@ -207,6 +207,7 @@ def _inferred() -> dict[str, Any]:
         "x-variant": ("The variant that answered.", text),
         "x-route-reason": ("Why: docs/reasons.md.", text),
         "x-route-path": ("Who answered the first row, one after the other.", text),
+        "x-device": ("Where there are several devices, the one that answered.", text),
         "x-slo-met": ("Whether the answer was in time.", {"type": "string", "enum": ["true", "false"]}),
         "server-timing": ("Milliseconds waiting, computing and in all.", text),
     }

@@ -54,7 +54,7 @@ def test_a_slot_runs_on_its_core_and_nothing_else_does() -> None:
         leave_to_slots(USABLE[:1])
         seen.update(os.sched_getaffinity(0))
 
-    slot = SlotThread(0, _Affinity({}), cast("SlotEvents", Told()), USABLE[0])
+    slot = SlotThread(0, _Affinity({}), cast("SlotEvents", Told()), [USABLE[0]])
     slot.start(cast("Dispatch", type("Batch", (), {"batch_id": 1})), [])
     assert ran.wait(10.0)
     slot.stop()
