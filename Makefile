@@ -14,7 +14,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-isolation bench-faults bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop bench-runtimes page-cost judge loadtest lock clean
+.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-isolation bench-faults bench-devices bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop bench-runtimes page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -83,6 +83,9 @@ bench-faults: $(STAMPS)/dev ## 200 crashes and hangs under load: each request ha
 
 bench-decisions: $(STAMPS)/dev ## what a decision of the router costs, against what waits (ARGS)
 	@$(BIN)/python -m loadtests.decisions $(ARGS)
+
+bench-devices: $(STAMPS)/dev ## a wide and a narrow slot against slots that are alike, simulated or with ARGS="--live" live (MODELS, ARGS)
+	@$(BIN)/python -m loadtests.devices_bench $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-sim: $(STAMPS)/dev ## the same workloads live and simulated, side by side (MODELS, ARGS)
 	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
