@@ -13,6 +13,7 @@ from service.exchange import SMALL_BYTES, RawHeaders
 from service.gateway import Gateway
 from service.oip.headers import RequestHeaders
 from service.origins import echoes
+from service.rpc.bursts import Bursts
 from service.rpc.calls import Context, admitted, as_metadata, read_call
 from service.rpc.decode import check_weight, decode_message
 from service.rpc.encode import encode_message
@@ -31,11 +32,13 @@ class RpcInference:
         self._gateway = gateway
         self._answering = answering
         self._reader = reader
+        self._bursts = Bursts()
         self._limit_typed_bytes = settings.max_json_bytes
         self._threads = ThreadPoolExecutor(thread_name_prefix="grpc-decode")
 
     async def infer(self, context: Context, echoed: RawHeaders) -> ModelInferResponse:
         """Answer one request; its ids are `echoed`. Raises `ProtocolError`, and `ClientGone` where it was cancelled."""
+        self._bursts.begin()
         answering = self._answering
         arrival_s = answering.arrivals.arrival_s()
         _, metadata = admitted(self._gateway.access, context, Role.INFER)
@@ -47,6 +50,7 @@ class RpcInference:
         message = await self._reader.read(context)
         held_bytes = answering.inflight.hold(len(message))
         try:
+            await self._bursts.gathered()
             response, said = await self._answer(message, headers, arrival_s, origin)
         finally:
             answering.inflight.release(held_bytes)
