@@ -18,8 +18,10 @@ NEAR_S = 0.002
 QUIET_S = 0.002
 """Where no call has begun for this long, none is on its way. uvloop counts whole milliseconds from the last one that it
 has seen: this is one at the least."""
-MOST_S = 0.003
+MOST_S = 0.005
 """Calls that go on coming are waited for no longer, from the first one that waits to the look that finds it so."""
+PATIENT_S = 0.05
+"""Calls with a shorter SLO do not wait: what they would wait for is too large a part of it."""
 WATCHED = 8
 """Of so many bursts one is waited for to its end, which tells how many calls come together now."""
 
@@ -72,9 +74,9 @@ class Bursts:
         self._begun_s = now_s
         self._open += 1
 
-    async def gathered(self) -> None:
-        """Wait for the calls that come with this one, where calls come together."""
-        if self._expected == 1:
+    async def gathered(self, slo_s: float) -> None:
+        """Wait for the calls that come with this one, where calls come together; `slo_s` is its SLO, `inf` if none."""
+        if self._expected == 1 or slo_s < PATIENT_S:
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)

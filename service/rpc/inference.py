@@ -5,13 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from router.contract import Origin
+from router.contract import NEVER, Origin
 from service.access import Role
 from service.answering import LOOSENING, Answering, outputs_of
 from service.decision import decision
 from service.exchange import SMALL_BYTES, RawHeaders
 from service.gateway import Gateway
 from service.oip.headers import RequestHeaders
+from service.oip.request import InferRequest
 from service.origins import echoes
 from service.rpc.bursts import Bursts
 from service.rpc.calls import Context, admitted, as_metadata, read_call
@@ -50,7 +51,6 @@ class RpcInference:
         message = await self._reader.read(context)
         held_bytes = answering.inflight.hold(len(message))
         try:
-            await self._bursts.gathered()
             response, said = await self._answer(message, headers, arrival_s, origin)
         finally:
             answering.inflight.release(held_bytes)
@@ -71,6 +71,7 @@ class RpcInference:
             raise refusal
         decode = partial(decode_message, asked, loaded.signature, answering.limits)
         request = await in_thread(self._threads, decode) if off_loop else decode()
+        await self._bursts.gathered(self._least_slo_s(family, headers, request))
         answer, loaded = await answering.answer(family, variant, headers, request, arrival_s, origin)
         record = answer.record
         response = encode_message(
@@ -84,6 +85,12 @@ class RpcInference:
             decision(record),
         )
         return response, answering.headers_of(record, loaded, headers)
+
+    def _least_slo_s(self, family: str, headers: RequestHeaders, request: InferRequest) -> float:
+        """No more than the SLO that the request will have, whatever its parameters say; `NEVER` where it has none."""
+        if "slo_ms" in request.parameters:
+            return 0.0
+        return headers.slo_s if headers.slo_s != NEVER else self._gateway.defaults(family).slo_s or NEVER
 
     def _parse(self, message: bytes) -> ModelInferRequest:
         check_weight(message, self._limit_typed_bytes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from math import inf
 
-from service.rpc.bursts import MOST_S, NEAR_S, WATCHED, Bursts
+from service.rpc.bursts import MOST_S, NEAR_S, PATIENT_S, WATCHED, Bursts
 from tests.rpc.test_reading import settled
 
 
@@ -19,11 +20,11 @@ class Scene:
         self._bursts = Bursts(lambda: self.now_s, self._later)
         self._calls: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
 
-    async def come(self, names: str) -> None:
+    async def come(self, names: str, slo_s: float = inf) -> None:
         """One call after the other begins and has come."""
         for name in names:
             answered = asyncio.Event()
-            self._calls[name] = asyncio.create_task(self._call(name, answered)), answered
+            self._calls[name] = asyncio.create_task(self._call(name, slo_s, answered)), answered
             await settled()
 
     async def end(self, names: str) -> None:
@@ -57,9 +58,9 @@ class Scene:
         self.put_off.append(then)
         return self
 
-    async def _call(self, name: str, answered: asyncio.Event) -> None:
+    async def _call(self, name: str, slo_s: float, answered: asyncio.Event) -> None:
         self._bursts.begin()
-        await self._bursts.gathered()
+        await self._bursts.gathered(slo_s)
         self.gone_on.append(name)
         await answered.wait()
 
@@ -186,5 +187,20 @@ def test_calls_that_go_on_coming_are_not_waited_for_for_ever() -> None:
         await scene.come("f")
         await scene.quiet()
         assert scene.took() == "bcdef"
+
+    played(play)
+
+
+def test_who_is_in_a_hurry_does_not_wait() -> None:
+    """A call with a short SLO goes on at once, and the others wait as they would without it."""
+
+    async def play(scene: Scene) -> None:
+        await scene.come("ab")
+        await scene.come("c", 0.9 * PATIENT_S)
+        assert scene.took() == "ac"
+        await scene.come("d", PATIENT_S)
+        await scene.quiet()
+        await scene.quiet()
+        assert scene.took() == "bd"
 
     played(play)

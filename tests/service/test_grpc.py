@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from service.rpc.decode import parameters_of
-from service.rpc.open_inference_pb2 import (
-    ModelInferRequest,
-)
+from service.rpc.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from tests.service.conftest import eventually
 from tests.service.grpc_caller import Caller, labels, sign_request
 from variants.repository import Repository
 
@@ -91,3 +90,27 @@ def test_many_rows_come_back_in_order(caller: Caller) -> None:
     signs = [(-1.0) ** index for index in range(30)]
     answer, _ = caller.infer(sign_request(*signs, variant="quick"))
     assert labels(answer) == ["yes" if sign > 0 else "no" for sign in signs]
+
+
+def test_calls_that_come_together_share_a_batch(caller: Caller, client: httpx.Client) -> None:
+    """Many at a time on one connection, a row each, are answered by fewer batches than there are calls."""
+    request, patient = sign_request(1.0, variant="quick"), [("x-slo-latency-ms", "20000")]
+
+    def ran() -> tuple[float, float]:
+        lines = client.get("/metrics").text.splitlines()
+        of_variant = [line for line in lines if 'model="sign"' in line and 'variant="quick"' in line]
+        batches, rows = (
+            sum(float(line.split()[-1]) for line in of_variant if line.startswith(f"pareto_batch_rows_{what}{{"))
+            for what in ("count", "sum")
+        )
+        return batches, rows
+
+    batches_before, rows_before = ran()
+
+    def shared() -> bool:
+        for call in [caller.start("ModelInfer", request, ModelInferResponse, patient) for _ in range(32)]:
+            call.result()
+        batches, rows = ran()
+        return rows - rows_before > batches - batches_before
+
+    eventually(shared, "a batch has more than one row")
