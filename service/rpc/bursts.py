@@ -19,7 +19,7 @@ QUIET_S = 0.002
 """Where no call has begun for this long, none is on its way. uvloop counts whole milliseconds from the last one that it
 has seen: this is one at the least."""
 MOST_S = 0.005
-"""Calls that go on coming are waited for no longer, from the first one that waits to the look that finds it so."""
+"""Calls that go on coming are waited for no longer; that is looked at each `QUIET_S`."""
 PATIENT_S = 0.05
 """Calls with a shorter SLO do not wait: what they would wait for is too large a part of it."""
 WATCHED = 8
