@@ -21,12 +21,12 @@ from typing import NamedTuple
 from router.contract import NEVER, Reason, Spell
 from router.suspicion import PAUSE_S, Suspicion
 
-HARD = frozenset({Reason.CRASHED, Reason.HUNG, Reason.OUT_OF_MEMORY})
+HARD = frozenset({Reason.CRASHED, Reason.HUNG, Reason.OUT_OF_MEMORY, Reason.KILLED})
 """Faults that cost an executor."""
 FAULTS = HARD | {Reason.EXECUTOR_ERROR, Reason.WRONG_OUTPUT}
 """Faults of a variant. A batch may also fail by no fault of its own."""
 
-DOUBTED = frozenset({Reason.OUT_OF_MEMORY})
+DOUBTED = frozenset({Reason.OUT_OF_MEMORY, Reason.KILLED})
 """Those of them that say nothing of whose doing they are."""
 
 FORGIVEN_AFTER = 10.0

@@ -98,7 +98,8 @@ BY_REASON: Mapping[Reason, Drop] = MappingProxyType(
         Reason.WRONG_OUTPUT: Drop(500, DroppedReason.EXECUTOR_ERROR, "the model gave something that is no answer"),
         Reason.CRASHED: Drop(500, DroppedReason.EXECUTOR_ERROR, "the model ended its process on this request"),
         Reason.HUNG: Drop(500, DroppedReason.EXECUTOR_ERROR, "the model did not come to an end on this request"),
-        Reason.OUT_OF_MEMORY: Drop(500, DroppedReason.EXECUTOR_ERROR, "memory ended or the process was killed"),
+        Reason.OUT_OF_MEMORY: Drop(500, DroppedReason.EXECUTOR_ERROR, "memory ended"),
+        Reason.KILLED: Drop(500, DroppedReason.EXECUTOR_ERROR, "the process was killed that the model ran in"),
         Reason.EXECUTOR_LOST: Drop(
             503, DroppedReason.EXECUTOR_ERROR, "another request broke the executor, and no time was left", True
         ),

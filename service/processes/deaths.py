@@ -3,12 +3,61 @@
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from router.contract import Reason
 from service.processes.conversation import NO_TEMPLATE, TEMPLATE_ENDED, End
 
+_COUNTS = Path("/proc/vmstat")
+_COUNT = "oom_kill "
+RECENT_S = 5.0
+"""Of several processes that the kernel killed at once, the last one's end may be heard so much later."""
 
-def reason_of(end: End) -> Reason:
+
+def kills_for_memory() -> int | None:
+    """How many processes the kernel has killed because memory ended, of the machine or of a control group.
+
+    Since it started; `None` where it does not say.
+    """
+    with suppress(OSError, ValueError):
+        for line in _COUNTS.read_text(encoding="ascii").splitlines():
+            if line.startswith(_COUNT):
+                return int(line.removeprefix(_COUNT))
+    return None
+
+
+class MemoryKills:
+    """Tells whether the kernel has killed processes lately because memory ended."""
+
+    def __init__(
+        self, count: Callable[[], int | None] = kills_for_memory, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._count = count
+        self._clock = clock
+        self._seen = count()
+        self._rose_s = -RECENT_S
+
+    def lately(self) -> bool:
+        """Whether there were any since this was asked last, or in the last seconds; true where nobody says.
+
+        Some other process may have been killed, too: then one that was not is taken for one.
+        """
+        count, now_s = self._count(), self._clock()
+        if count is None or self._seen is None:
+            return True
+        if count > self._seen:
+            self._seen, self._rose_s = count, now_s
+        return now_s - self._rose_s < RECENT_S
+
+
+_KILLS = MemoryKills()
+"""The kernel counts for all, so this process does, too."""
+
+
+def reason_of(end: End, kills: MemoryKills = _KILLS) -> Reason:
     """What the batch failed by that the executor ran.
 
     A model does not send SIGKILL. The kernel does where memory ends, and so do others who look after memory or
@@ -16,4 +65,6 @@ def reason_of(end: End) -> Reason:
     """
     if end.said in (TEMPLATE_ENDED, NO_TEMPLATE):
         return Reason.EXECUTOR_LOST
-    return Reason.OUT_OF_MEMORY if end.signal == signal.SIGKILL else Reason.CRASHED
+    if end.signal != signal.SIGKILL:
+        return Reason.CRASHED
+    return Reason.OUT_OF_MEMORY if kills.lately() else Reason.KILLED

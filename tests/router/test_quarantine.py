@@ -53,7 +53,7 @@ def test_each_failed_probe_doubles_the_spell_up_to_a_bound(reason: Reason) -> No
     for _ in range(60):
         now = probe(quarantine, reason)
         lengths.append(quarantine.next_s - now)
-    expected = {Reason.OUT_OF_MEMORY: [0.0, 2.0, 4.0]}.get(
+    expected = {Reason.OUT_OF_MEMORY: [0.0, 2.0, 4.0], Reason.KILLED: [0.0, 2.0, 4.0]}.get(
         reason, [1.0, 2.0, 4.0] if reason in HARD else [0.0, 0.1, 0.2]
     )
     assert expected == pytest.approx(lengths[:3])

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from router.contract import Reason
 from service.processes.conversation import NO_TEMPLATE, TEMPLATE_ENDED, End
-from service.processes.deaths import reason_of
+from service.processes.deaths import MemoryKills, reason_of
 from service.processes.tensors import Area, TensorError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there is shared memory without a name")
@@ -88,11 +88,29 @@ def test_nobody_makes_it_smaller() -> None:
     [
         (End("was killed by SIGABRT", signal.SIGABRT), Reason.CRASHED),
         (End("ended with exit code 1", 0), Reason.CRASHED),
-        (End("was killed by SIGKILL", signal.SIGKILL), Reason.OUT_OF_MEMORY),
         (End(TEMPLATE_ENDED, 0), Reason.EXECUTOR_LOST),
         (End(NO_TEMPLATE, 0), Reason.EXECUTOR_LOST),
     ],
 )
 def test_what_a_model_cannot_have_done_is_not_its_crash(end: End, reason: Reason) -> None:
-    """SIGKILL comes from elsewhere, most of all where memory ends: the variant is doubted, and probed at once."""
+    """A signal that models send themselves, an exit; and the end of what executors come from."""
     assert reason == reason_of(end)
+
+
+@pytest.mark.parametrize(
+    ("counts", "moments", "reasons"),
+    [
+        ([0, 0], [9.0], [Reason.KILLED]),
+        ([3, 4, 4, 4], [9.0, 13.0, 14.0], [Reason.OUT_OF_MEMORY, Reason.OUT_OF_MEMORY, Reason.KILLED]),
+        ([None, None], [9.0], [Reason.OUT_OF_MEMORY]),
+        ([None, 7], [9.0], [Reason.OUT_OF_MEMORY]),
+        ([7, None], [9.0], [Reason.OUT_OF_MEMORY]),
+    ],
+)
+def test_who_is_killed_ran_out_of_memory_if_the_kernel_counts_that(
+    counts: list[int | None], moments: list[float], reasons: list[Reason]
+) -> None:
+    """SIGKILL comes from elsewhere: the kernel says how often it killed for want of memory, or nobody knows."""
+    kills = MemoryKills(iter(counts).__next__, iter(moments).__next__)
+    killed = End("was killed by SIGKILL", signal.SIGKILL)
+    assert reasons == [reason_of(killed, kills) for _ in reasons]
