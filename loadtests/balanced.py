@@ -16,8 +16,9 @@ from loadtests.samples import Samples
 from loadtests.scoring import Results
 from loadtests.simulator import Replica, outbound, replica, requests_of, results_of
 from loadtests.workload import Workload
-from router.contract import Family, Request
+from router.family import Family
 from router.limits import Limits
+from router.request import Request
 from router.view import Policy
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from loadtests.samples import Samples
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
-from router.contract import Family
+from router.family import Family
 from router.latency import LatencyModel
 
 STEP_S = 0.005

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from router.contract import NEVER, Poll, Reason
+from router.contract import Poll
+from router.request import NEVER
 from router.scheduler import Scheduler
+from router.words import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from loadtests.scoring import Fate, Score, score
 from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
-from router.contract import Family
+from router.family import Family
 from router.policies.fixed import Fixed
 
 _TAIL_SCORE = 1.645

@@ -33,7 +33,7 @@ from loadtests.samples import Samples, read_samples
 from loadtests.sender import Sender
 from loadtests.servers import Server, gateway, running
 from loadtests.workload import Workload
-from router.contract import Family
+from router.family import Family
 from router.placement import Placement
 from variants.fingerprint import machine_fingerprint
 from variants.preparation import open_preparation

@@ -14,12 +14,14 @@ from functools import partial
 import numpy as np
 
 from loadtests.cold_workload import Visits
-from router.contract import NEVER, Dispatch, Family, Record, Request, Slot
+from router.contract import Dispatch, Record, Slot
+from router.family import Family
 from router.latency import LatencyModel
 from router.limits import Limits
 from router.placement import Load, Loadable, Placement, Spot, Step, Wanted, gains
 from router.policies import policy_named
 from router.popularity import Popularity
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
 
 TIMEOUT_S = 30.0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from loadtests.samples import Samples
 from loadtests.synthetic import ACCURACY, synthetic
 from loadtests.traces import Seconds, Shape, arrivals
-from router.contract import Family
+from router.family import Family
 from router.latency import LatencyModel
 
 SLOS_S = (0.03, 0.06, 0.15, 0.4)

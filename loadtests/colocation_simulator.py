@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from loadtests.colocation_families import Arrivals, Member
 from loadtests.machine import Machine
 from loadtests.simulator import replay
-from router.contract import Dispatch, Family, Outcome, Record, Request, Slot
+from router.contract import Dispatch, Record, Slot
+from router.family import Family
 from router.limits import Limits
+from router.request import Request
 from router.scheduler import Scheduler
 from router.view import Policy
+from router.words import Outcome
 
 LIMITS = Limits(transit_s=0.0, ahead=0.7)
 LEAST_SHARE = 0.02

@@ -33,7 +33,7 @@ from loadtests.sim_plot import draw_side_by_side
 from loadtests.simulator import simulate
 from loadtests.traces import Shape, TraceError, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Family
+from router.family import Family
 from router.policies import policy_named
 from variants.evidence import read_evidence
 from variants.fingerprint import machine_fingerprint

@@ -22,8 +22,10 @@ from rich.table import Table
 
 from loadtests.report import write_json
 from loadtests.synthetic import synthetic
-from router.contract import Family, Request, Slot, VariantProfile
+from router.contract import Slot
+from router.family import Family, VariantProfile
 from router.policies import policy_named
+from router.request import Request
 from router.scheduler import Scheduler
 from router.view import Decision, Policy, View
 from variants.fingerprint import machine_fingerprint

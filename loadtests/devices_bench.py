@@ -37,7 +37,8 @@ from loadtests.simulator import simulate
 from loadtests.synthetic import synthetic
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Family, LatencyTable, Slot
+from router.contract import Slot
+from router.family import Family, LatencyTable
 from router.limits import SERVING
 from router.policies import policy_named
 from router.scheduler import Scheduler

@@ -26,7 +26,7 @@ from loadtests.synthetic import synthetic
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.agreement import corrected
-from router.contract import Family
+from router.family import Family
 from router.policies import policy_named
 
 LOST = 0.2

@@ -34,7 +34,7 @@ from loadtests.revision import commit_of
 from loadtests.samples import read_samples
 from loadtests.servers import ServerError
 from loadtests.traces import TraceError
-from router.contract import Family
+from router.family import Family
 from variants.fingerprint import machine_fingerprint
 from variants.repository import Repository, RepositoryError
 

@@ -13,7 +13,7 @@ from loadtests.fleet_load import poisson
 from loadtests.machine import Machine
 from loadtests.samples import Samples
 from loadtests.scoring import score
-from router.contract import Family
+from router.family import Family
 from router.limits import Limits
 from router.policies import policy_named
 

@@ -15,7 +15,7 @@ from loadtests.samples import Samples
 from loadtests.scoring import Results, Score, Sending, generator_faults, score
 from loadtests.sender import Place
 from loadtests.workload import Workload
-from router.contract import Family
+from router.family import Family
 
 CALIBRATION_LOAD = 0.6
 """Of what a slot answers one by one."""

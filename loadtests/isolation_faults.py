@@ -29,8 +29,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtests import servers
 from loadtests.handmade import CRASHES, HANGS, breaking_model, sound_model, write_family
 from loadtests.report import write_json
-from router.contract import Reason
 from router.quarantine import SLOW
+from router.words import Reason
 from variants.fingerprint import machine_fingerprint
 from variants.repository import Repository
 

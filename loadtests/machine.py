@@ -11,9 +11,12 @@ import numpy as np
 
 from loadtests.breaking import Breaks
 from loadtests.scoring import Fate
-from router.contract import NEVER, Dispatch, Family, Outcome, Reason, Slot
+from router.contract import Dispatch, Slot
+from router.family import Family
 from router.latency import LatencyModel
+from router.request import NEVER
 from router.view import Kinds
+from router.words import Outcome, Reason
 
 FATES = {
     Outcome.SERVED: Fate.ANSWERED,

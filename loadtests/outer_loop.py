@@ -38,7 +38,7 @@ from loadtests.suite import Trace, Yardsticks, draw, measure
 from loadtests.synthetic import NAME as SYNTHETIC
 from loadtests.synthetic import synthetic
 from loadtests.traces import Shape, TraceError
-from router.contract import Family
+from router.family import Family
 from router.limits import SERVING
 from router.policies import policy_named
 from router.scheduler import Scheduler

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from router.contract import NEVER, Hints, Outcome, Poll, Record
+from router.contract import Hints, Poll, Record
 from router.outer_loop import FamilyReading, OuterLoop, Readings, Rule
+from router.request import NEVER
 from router.scheduler import Scheduler
+from router.words import Outcome
 
 
 class Truth(StrEnum):

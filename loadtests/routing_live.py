@@ -36,7 +36,7 @@ from loadtests.scoring import Results, Score
 from loadtests.suite import Trace
 from loadtests.traces import Shape, TraceError, poisson
 from loadtests.workload import SloMix, Workload
-from router.contract import Family
+from router.family import Family
 
 STATICS = 2
 """Static policies that are run live on a trace: the best ones of its simulation."""

@@ -21,7 +21,7 @@ from loadtests.routing_runs import Run
 from loadtests.routing_simulated import LATER, Bench, Task
 from loadtests.suite import Trace
 from loadtests.traces import Shape
-from router.contract import Family
+from router.family import Family
 
 SETTLING_S = 5.0
 PROFILE_ERROR = 0.3

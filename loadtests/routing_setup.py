@@ -21,7 +21,7 @@ from loadtests.samples import Samples, read_samples
 from loadtests.suite import Trace, measure, recorded_trace, traces_named
 from loadtests.synthetic import NAME as SYNTHETIC
 from loadtests.synthetic import synthetic
-from router.contract import Family
+from router.family import Family
 from router.policies import POLICIES, policy_named
 from variants.fingerprint import machine_fingerprint
 from variants.repository import Repository, RepositoryError, RevisionFolder

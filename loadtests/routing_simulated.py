@@ -18,10 +18,11 @@ from loadtests.scoring import Results, score
 from loadtests.simulator import simulate
 from loadtests.suite import Trace, Yardsticks, draw
 from loadtests.workload import Workload
-from router.contract import Family, Item
+from router.family import Family
 from router.latency import LatencyModel
 from router.limits import SERVING, Limits
 from router.policies import policy_named
+from router.request import Item
 from router.view import CascadePolicy, Decision, Policy, PreparedPolicy, View
 
 LATER = ", later"

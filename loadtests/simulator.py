@@ -21,9 +21,11 @@ from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
-from router.contract import NEVER, Dispatch, Family, Record, Request
+from router.contract import Dispatch, Record
+from router.family import Family
 from router.limits import Limits
 from router.quarantine import HARD
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
 from router.view import Policy
 

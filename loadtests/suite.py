@@ -17,7 +17,7 @@ from loadtests.machine import Machine
 from loadtests.samples import Samples
 from loadtests.traces import Seconds, Shape, TraceError, arrivals, recorded
 from loadtests.workload import SloMix, Workload
-from router.contract import Family
+from router.family import Family
 from router.latency import LatencyModel
 
 Yardstick = Literal["fastest", "middle", "best"]

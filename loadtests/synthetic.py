@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.samples import Samples
-from router.contract import Evidence, Family, VariantProfile
+from router.family import Evidence, Family, VariantProfile
 from router.latency import table
 
 NAME = "synthetic"

@@ -25,7 +25,7 @@ from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results, Score, score
 from loadtests.traces import TraceError
 from loadtests.workload import Workload
-from router.contract import Family
+from router.family import Family
 from router.limits import Limits
 from router.policies import policy_named
 

@@ -10,11 +10,14 @@ from math import inf
 from typing import NamedTuple
 
 from router.backlog import Backlog
-from router.contract import Family, Hints, Reason, Request
+from router.contract import Hints
+from router.family import Family
 from router.latency import LatencyModel
+from router.request import Request
 from router.slots import Slots
 from router.stickiness import PATIENCE
 from router.viewer import Known
+from router.words import Reason
 
 MOST_LANES = 64
 """Rows in more lanes than that are not counted: the cost of a request must not be the callers' to choose."""

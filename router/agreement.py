@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from router.contract import Evidence, Family, VariantProfile
+from router.family import Evidence, Family, VariantProfile
 
 Z = 2.576
 """Standard errors of a two-sided interval of 99 %."""

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from router.contract import Item
+from router.request import Item
 
 
 class LaneKey(NamedTuple):

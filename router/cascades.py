@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.contract import Evidence, Family
+from router.family import Evidence, Family
 
 BINS = 20
 PRICES = 33

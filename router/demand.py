@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from router.contract import Family, Request
+from router.family import Family
+from router.request import Request
 
 QUICK_S = 0.05
 SLOW_S = 2.0

@@ -17,8 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from router.contract import NEVER, Family, Item, Slot
+from router.contract import Slot
+from router.family import Family
 from router.latency import LatencyModel
+from router.request import NEVER, Item
 from router.view import CascadePolicy, Decision, Kinds, Lane, Plan, Policy, PreparedPolicy, View
 
 ALIKE = 0.005

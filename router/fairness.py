@@ -19,7 +19,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from router.contract import EVEN, Request, Share
+from router.family import EVEN, Share
+from router.request import Request
 
 WINDOW_S = 1.0
 """Demand is remembered for about so long."""

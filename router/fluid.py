@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from router.contract import NEVER
 from router.demand import DemandClass, DemandKey
+from router.request import NEVER
 
 
 class Hull(NamedTuple):

@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 from router.admission import Ahead, cannot_finish, has_time_for, lowest_variant, spares, why_nobody, work_ahead
 from router.backlog import LaneKey
-from router.contract import NEVER, Item, Outcome, Reason, Request, Share, WhenLate
 from router.fairness import Fairness, FlowKey
+from router.family import Share
 from router.limits import Limits
 from router.parts import Parts
 from router.pending import Pending
 from router.quotas import Account, Quotas
 from router.relief import Newcomer, Relief
+from router.request import NEVER, Item, Request
 from router.roster import Roster
 from router.viewer import Known
+from router.words import Outcome, Reason, WhenLate
 
 
 class _Verdict(NamedTuple):

@@ -38,7 +38,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from router.contract import Family, LatencyTable
+from router.family import Family, LatencyTable
 from router.interference import Interference
 
 SHARED_STEP = 0.03

@@ -7,10 +7,12 @@ the answers it has must go out to be in time.
 from __future__ import annotations
 
 from router.backlog import Backlog
-from router.contract import NEVER, Outcome, Reason, Record, Request
+from router.contract import Record
 from router.pending import Pending
+from router.request import NEVER, Request
 from router.stickiness import Stickiness
 from router.timeouts import Timeouts
+from router.words import Outcome, Reason
 
 _MISSED = frozenset({Outcome.SERVED_LATE, Outcome.REJECTED_INFEASIBLE, Outcome.EXPIRED})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.contract import NEVER
+from router.request import NEVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from router.cascades import Cascades
-from router.contract import NEVER, Family
 from router.demand import DemandClass, DemandKey
+from router.family import Family
 from router.fluid import Budget, Forecast, Hull, Hulls
 from router.latency import LatencyModel
 from router.outlook import Ahead, Outlook, kind_of
+from router.request import NEVER
 from router.slots import MOST_AHEAD_S
 from router.view import Lane, View
 from router.worth import Table

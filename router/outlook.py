@@ -10,9 +10,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from router.backlog import LaneKey
-from router.contract import NEVER
 from router.demand import DemandKey
 from router.fluid import Budget, Forecast, Hulls
+from router.request import NEVER
 from router.view import Lane, View
 
 FAR = 1.5

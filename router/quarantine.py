@@ -18,8 +18,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from router.contract import NEVER, Reason, Spell
+from router.contract import Spell
+from router.request import NEVER
 from router.suspicion import PAUSE_S, Suspicion
+from router.words import Reason
 
 HARD = frozenset({Reason.CRASHED, Reason.HUNG, Reason.OUT_OF_MEMORY, Reason.KILLED})
 """Faults that cost an executor."""

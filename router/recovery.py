@@ -10,13 +10,16 @@ among the others. What cannot be tried again fails, with the reason why.
 from __future__ import annotations
 
 from router.admission import lowest_variant
-from router.contract import NEVER, Dispatch, Family, Item, Outcome, Reason, WhenLate
+from router.contract import Dispatch
+from router.family import Family
 from router.latency import LatencyModel
 from router.limits import Limits
 from router.parts import Parts
 from router.pending import Pending
 from router.quarantine import FAULTS
+from router.request import NEVER, Item
 from router.roster import Roster
+from router.words import Outcome, Reason, WhenLate
 
 INNOCENT = frozenset({Reason.QUARANTINED, Reason.EXECUTOR_LOST})
 """Why a batch may have no answer though neither its rows nor its variant have done anything."""

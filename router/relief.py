@@ -16,10 +16,11 @@ from math import inf
 from typing import NamedTuple
 
 from router.admission import MOST_LANES
-from router.contract import Outcome, Reason, Request, WhenLate
 from router.fairness import Fairness, FlowKey
 from router.parts import Parts
 from router.pending import Pending
+from router.request import Request
+from router.words import Outcome, Reason, WhenLate
 
 FILLED = 0.6
 """What goes before a row within its share fills so much of its time at most, or who is beyond theirs makes room."""

@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 from router.admission import lowest_variant, missing_variant, why_nobody
 from router.backlog import LaneKey
-from router.contract import NEVER, Family, Item, Outcome, Reason, Request, WhenCold
+from router.family import Family
 from router.latency import LatencyModel
 from router.parts import Parts
 from router.pending import Pending
+from router.request import NEVER, Item, Request
 from router.view import Policy, PreparedPolicy
 from router.viewer import Known
+from router.words import Outcome, Reason, WhenCold
 
 COLD_SHARE = 0.5
 """Cold rows take no more than this share of the backlog: they must not shut out those that can be answered."""

@@ -22,24 +22,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 from router.backlog import Backlog
-from router.contract import (
-    NEVER,
-    Dispatch,
-    Family,
-    Hints,
-    Item,
-    Outcome,
-    Poll,
-    Reason,
-    Request,
-    Share,
-    Slot,
-    Spell,
-    WhenLate,
-)
+from router.contract import Dispatch, Hints, Poll, Slot, Spell
 from router.demand import Demand
 from router.devices import across, speeds
 from router.fairness import Fairness
+from router.family import Family, Share
 from router.gate import Gate
 from router.latency import LatencyModel
 from router.ledger import Ledger
@@ -49,11 +36,13 @@ from router.pending import Pending
 from router.quarantine import Quarantine
 from router.quotas import Quota, Quotas
 from router.recovery import Recovery
+from router.request import NEVER, Item, Request
 from router.roster import Cold, Missing, Prepared, Roster
 from router.slots import Slots
 from router.view import CascadePolicy, Decision, Plan, Policy, PreparedPolicy
 from router.viewer import Known, Viewer
 from router.waiting import Waiting
+from router.words import Outcome, Reason, WhenLate
 
 RETRY_S = 0.05
 """A policy that lets a slot wait is asked again after this long at most."""

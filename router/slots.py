@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from router.contract import NEVER, BatchRecord, Dispatch, Reason, Slot
+from router.contract import BatchRecord, Dispatch, Slot
+from router.request import NEVER
 from router.view import Kinds, Plan
+from router.words import Reason
 
 MOST_AHEAD_S = 0.006
 """However long a batch is, its successor is decided no earlier than this before its end: what is to be hidden, deciding

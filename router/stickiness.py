@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import NamedTuple
 
-from router.contract import Request
+from router.request import Request
 
 MOST_HOLDS = 4096
 """The oldest hold is forgotten for a new one beyond that."""

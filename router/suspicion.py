@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from router.contract import NEVER, Reason, Spell
+from router.contract import Spell
+from router.request import NEVER
+from router.words import Reason
 
 PAUSE_S = 1.0
 """A variant is tried no sooner than so long after it was sound, or could not be tried, however often it is doubted."""

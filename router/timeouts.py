@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Container, Sized
 from typing import Protocol
 
-from router.contract import NEVER
+from router.request import NEVER
 
 
 class Live(Container[int], Sized, Protocol):

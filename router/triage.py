@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from router.contract import NEVER, Item
+from router.request import NEVER, Item
 from router.view import Lane
 
 Choose = Callable[[Lane, Item], int]

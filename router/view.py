@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from router.backlog import LaneKey
-from router.contract import NEVER, Family, Hints, Item, Reason, Slot
+from router.contract import Hints, Slot
 from router.demand import Demand
+from router.family import Family
 from router.latency import LatencyModel
+from router.request import NEVER, Item
+from router.words import Reason
 
 
 class Lane(NamedTuple):

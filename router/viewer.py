@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from router.backlog import Backlog, LaneKey
-from router.contract import NEVER, Family, Hints
+from router.contract import Hints
 from router.demand import Demand
+from router.family import Family
 from router.latency import LatencyModel
 from router.ledger import Ledger
+from router.request import NEVER
 from router.slots import Slots, Soon
 from router.view import Lane, View
 

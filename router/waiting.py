@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from router.backlog import Backlog, LaneKey
-from router.contract import Item
 from router.pending import Pending
+from router.request import Item
 from router.view import Plan
 
 

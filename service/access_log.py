@@ -11,8 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import Full, Queue
 
-from router.contract import NEVER, BatchRecord, Outcome, Record
+from router.contract import BatchRecord, Record
+from router.request import NEVER
 from router.sampling import fraction
+from router.words import Outcome
 from service.oip.errors import status_of
 from service.origins import PURPOSE
 from service.settings import Settings

@@ -6,7 +6,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from router.contract import Origin, Outcome, Reason, Record
+from router.contract import Record
+from router.request import Origin
+from router.words import Outcome, Reason
 from service.decision import decision_headers
 from service.exchange import ClientGone, RawHeaders, Receive
 from service.gateway import Gateway

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from router.contract import NEVER, Origin, Request
+from router.request import NEVER, Origin, Request
 from service.exchange import Receive
 from service.loading import LoadedFamily
 from service.oip.terms import Terms

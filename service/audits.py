@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
-from router.contract import Family, Request
+from router.family import Family
+from router.request import Request
 from router.sampling import fraction
 from service.live_quality import LiveQuality
 from service.spare_time import SpareTime, Submit

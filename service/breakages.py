@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from router.contract import BatchRecord, Reason, Record, Spell
+from router.contract import BatchRecord, Record, Spell
 from router.quarantine import FAULTS, HARD
+from router.words import Reason
 from service.hidden_families import is_hidden, model_of
 
 if TYPE_CHECKING:

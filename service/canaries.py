@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from router.canary import Trial, Verdict
-from router.contract import Family, Outcome, Reason, Record, Spell, VariantProfile
+from router.contract import Record, Spell
+from router.family import Family, VariantProfile
+from router.words import Outcome, Reason
 from service.canary_trial import ROLLED_BACK, Report, State, Tryout, counterpart
 from service.eligibility import can_answer, has_in_memory
 from service.hidden_families import falls_back, model_of

@@ -10,7 +10,7 @@ from dataclasses import replace
 import orjson
 
 from router.canary import Trial, Verdict
-from router.contract import Share
+from router.family import Share
 from service.canary_trial import State, Tryout
 from service.gateway import Gateway, Phase
 from service.hidden_families import hidden_name

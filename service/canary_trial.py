@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from router.canary import Canary, Trial, Verdict
-from router.contract import Family, VariantProfile
+from router.family import Family, VariantProfile
 from service.loading import LoadedFamily
 
 

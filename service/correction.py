@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 
 from router.agreement import corrected
-from router.contract import Family
+from router.family import Family
 from router.scheduler import Scheduler
 from service.live_quality import LiveQuality
 

@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 import psutil
 
-from router.contract import Reason
 from router.quarantine import back_off, sound_s
+from router.words import Reason
 
 logger = logging.getLogger("pareto.quarantine")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from router.contract import Escalation, Reason, Record, Slot
+from router.contract import Record, Slot
+from router.words import Escalation, Reason
 from service.exchange import RawHeaders
 
 _ONE = ("", Slot(0).device)

@@ -15,8 +15,10 @@ from threading import get_ident
 from time import monotonic
 from typing import Protocol
 
-from router.contract import NEVER, BatchRecord, Dispatch, Outcome, Poll, Reason, Record, Request, Spell
+from router.contract import BatchRecord, Dispatch, Poll, Record, Spell
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason
 from service.exchange import Receive
 from service.executors import MakeSlots
 from service.runner import BatchRunner, fault_of

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from router.agreement import Share
-from router.contract import NEVER, Outcome, Record
+from router.contract import Record
 from router.fairness import jain
+from router.request import NEVER
+from router.words import Outcome
 
 WINDOW_S = 60.0
 """A request counts for about so long."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from router.contract import Dispatch, Reason
+from router.contract import Dispatch
+from router.words import Reason
 from service.work import Ran
 from variants.preparation import Row
 

@@ -14,11 +14,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from router.agreement import Rules
-from router.contract import Family, Hints, Reason
+from router.contract import Hints
+from router.family import Family
 from router.policies import LAZY, policy_named
 from router.quotas import Quotas
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
+from router.words import Reason
 from service.access import Access
 from service.access_log import AccessLog
 from service.audits import Audits

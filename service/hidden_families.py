@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from router.contract import BatchRecord, Hints, Outcome, Reason, Record
+from router.contract import BatchRecord, Hints, Record
+from router.words import Outcome, Reason
 
 MARK = "@"
 

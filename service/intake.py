@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from router.contract import UNKNOWN, Origin, Outcome, Reason, Request, WhenLate
+from router.request import UNKNOWN, Origin, Request
+from router.words import Outcome, Reason, WhenLate
 from service.asked import Asked, new_request
 from service.canary_trial import Tryout
 from service.eligibility import check_request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from router.agreement import Agreement, Reading, Rules, Share, expected_agreement
-from router.contract import Family
+from router.family import Family
 
 
 class LiveQuality:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router.contract import Family
+from router.family import Family
 from service.crash_marker import CrashMarker
 from service.oip.signature import Signature
 from service.paths import OpenFile, PathOpener, VariantPath, one_line, serves_stages

@@ -16,7 +16,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from router.contract import NEVER, BatchRecord, Outcome, Record
+from router.contract import BatchRecord, Record
+from router.request import NEVER
+from router.words import Outcome
 from service.canary_metrics import collect_canaries
 from service.evenness import Evenness
 from service.hidden_families import is_hidden, model_of

@@ -15,7 +15,7 @@ import numpy as np
 from bentoml.exceptions import BentoMLException, InternalServerError, InvalidArgument, NotFound, ServiceUnavailable
 from numpy.typing import NDArray
 
-from router.contract import Escalation, Outcome
+from router.words import Escalation, Outcome
 from service.added_headers import add
 from service.exchange import refusal_headers
 from service.gateway import Gateway

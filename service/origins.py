@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable
 from secrets import token_hex
 
-from router.contract import Origin
+from router.request import Origin
 from router.sampling import fraction
 from service.exchange import RawHeaders
 from service.oip.headers import SAMPLED, RequestHeaders

@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from router.agreement import corrected
-from router.contract import EVEN, Evidence, Family, Share, VariantProfile, WhenCold
+from router.family import EVEN, Evidence, Family, Share, VariantProfile
 from router.placement import Loadable, gains
+from router.words import WhenCold
 from service.correction import Lost
 from service.crash_marker import CrashMarker
 from service.lazy_preparer import LazyPreparer

@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from threading import Thread
 
-from router.contract import Reason, Spell
+from router.contract import Spell
 from router.quarantine import FAULTS
+from router.words import Reason
 from service.crash_marker import CrashMarker
 from service.hidden_families import model_of
 from service.loading import LoadedFamily, sample_rows

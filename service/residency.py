@@ -18,7 +18,8 @@ from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
 
-from router.contract import BatchRecord, Family, Record
+from router.contract import BatchRecord, Record
+from router.family import Family
 from router.placement import Load, Spot, Step
 from router.roster import Cold, Missing
 from router.scheduler import Scheduler

@@ -15,7 +15,8 @@ from time import perf_counter
 
 import numpy as np
 
-from router.contract import Dispatch, Reason
+from router.contract import Dispatch
+from router.words import Reason
 from service.crash_marker import CrashMarker
 from service.executors import MakeSlots, SlotEvents
 from service.loading import LoadedFamily

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-from router.contract import Share, WhenCold, WhenLate
+from router.family import Share
+from router.words import WhenCold, WhenLate
 
 
 def comma_separated(value: object) -> object:

@@ -17,9 +17,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from router.contract import NEVER, Share, Slot
+from router.contract import Slot
+from router.family import Share
 from router.limits import Limits
 from router.policies import policy_named
+from router.request import NEVER
 from service.device_settings import Devices, slots_of
 from service.memory import parse_budget
 from service.observability_settings import ObservabilitySettings

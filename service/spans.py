@@ -20,7 +20,9 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from router.contract import NEVER, Escalation, Outcome, Record, Step
+from router.contract import Record, Step
+from router.request import NEVER
+from router.words import Escalation, Outcome
 from service import __version__
 from service.oip.errors import GRPC_STATUS, status_of
 

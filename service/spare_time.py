@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 
-from router.contract import NEVER, Family, Request
+from router.family import Family
+from router.request import NEVER, Request
 from service.work import Answer
 from variants.preparation import Row
 

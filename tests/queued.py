@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from router.backlog import LaneKey
-from router.contract import NEVER, Evidence, Family, Item, Request, VariantProfile
 from router.demand import Demand
+from router.family import Evidence, Family, VariantProfile
 from router.latency import LatencyModel, table
+from router.request import NEVER, Item, Request
 from router.view import Decision, Lane, View
 
 FAMILY = Family(

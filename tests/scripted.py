@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loadtests.samples import Samples
-from router.contract import NEVER, Evidence, Family, Item, Reason, VariantProfile
+from router.family import Evidence, Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.policies.batching import background, earliest
+from router.request import NEVER, Item
 from router.triage import triage
 from router.view import Decision, Lane, Plan, View
+from router.words import Reason
 
 SAMPLES = Samples(
     family="scripted",

@@ -74,7 +74,7 @@ def test_the_table_names_every_package() -> None:
     """The rules are read from the document, so the document has a row for each package."""
     assert {*PACKAGES, "deploy"} == set(table())
     assert permitted("router") == ()
-    assert "router.contract" in permitted("variants")
+    assert "router.family" in permitted("variants")
     assert "variants.session" in permitted("service")
 
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from router.contract import Share, WhenLate
+from router.family import Share
 from router.limits import SERVING
 from router.policies import POLICIES
+from router.words import WhenLate
 from service.configuration import SOURCES, SettingsError, load_settings, reload_settings, sources
 from service.device_settings import DeviceSettings
 from service.observability_settings import ObservabilitySettings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from router.contract import Evidence
+from router.family import Evidence
 from variants.revision import RepositoryError, RevisionFolder
 
 

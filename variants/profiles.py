@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from router.contract import Evidence, Family, LatencyTable, VariantProfile
+from router.family import Evidence, Family, LatencyTable, VariantProfile
 from variants.atomic import write_atomically
 from variants.fingerprint import machine_fingerprint
 from variants.manifest import PROFILES_FOLDER, FamilyManifest

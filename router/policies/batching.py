@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from router.contract import NEVER, Item, Reason
+from router.request import NEVER, Item
 from router.triage import Choose, Triage, lowest, triage
 from router.view import Decision, Lane, Plan, View
+from router.words import Reason
 
 BACKGROUND_BATCH_S = 0.02
 """Work without a deadline never holds a slot longer than this (unless one row takes longer)."""

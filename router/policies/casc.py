@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from router.contract import Family, Item
+from router.family import Family
 from router.latency import LatencyModel
 from router.memory import Memory
 from router.policies.look_ahead import LookAhead
+from router.request import Item
 from router.view import Decision, View
 
 

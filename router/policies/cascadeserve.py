@@ -27,12 +27,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from router.contract import Evidence, Family, Item
+from router.family import Evidence, Family
 from router.latency import LatencyModel
 from router.policies.batching import allowed, in_time
 from router.policies.kept import next_of_all
 from router.policies.tables import Tables, pace, slo_of, slo_step
 from router.policies.windows import Windows, rate_of, rate_step
+from router.request import Item
 from router.view import Decision, Lane, View
 
 QUANTILES = 20

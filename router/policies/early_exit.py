@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.contract import Family, Item
+from router.family import Family
 from router.latency import LatencyModel
 from router.policies.kept import next_of_all
+from router.request import Item
 from router.view import Decision, Lane, View
 
 

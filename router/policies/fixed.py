@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.contract import Item, Reason
 from router.policies.batching import best_rung, next_turn, reason_for
+from router.request import Item
 from router.view import Decision, Lane, Plan, View
+from router.words import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.contract import Reason
 from router.policies.batching import allowed, batch, in_time, next_turn
 from router.policies.windows import Windows
 from router.view import Decision, Lane, View
+from router.words import Reason
 
 
 @dataclass(frozen=True, slots=True)

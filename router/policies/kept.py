@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from router.contract import NEVER, Item, Reason
 from router.policies.batching import batch, earliest, next_turn
+from router.request import NEVER, Item
 from router.view import Decision, Lane, Plan, View
+from router.words import Reason
 
 Better = Callable[[Lane], int]
 """The variant that is to answer the kept rows of a lane, -1 for none."""

@@ -26,15 +26,17 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import NamedTuple
 
-from router.contract import NEVER, Family, Item, Reason
+from router.family import Family
 from router.fluid import Budget
 from router.latency import LatencyModel
 from router.memory import Memory
 from router.outlook import Outlook, kind_of
 from router.policies.batching import background, best_rung, earliest, reason_for
 from router.policies.slack_fraction import SlackFraction
+from router.request import NEVER, Item
 from router.triage import triage, triage_kept
 from router.view import Decision, Lane, Plan, View
+from router.words import Reason
 
 RETRY_S = 0.002
 """Kept rows that are not worth their time now may be a little later, when the demand has faded."""

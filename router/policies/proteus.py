@@ -26,11 +26,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from router.contract import NEVER, Family, Reason
+from router.family import Family
 from router.latency import LatencyModel
 from router.policies.batching import allowed, batch, in_time, next_turn
 from router.policies.windows import Kind, Measured, Windows
+from router.request import NEVER
 from router.view import Decision, Lane, Plan, View
+from router.words import Reason
 
 MEMORY = 0.5
 ROUNDING = 1.0 + 1e-9

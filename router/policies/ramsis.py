@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.contract import Reason
 from router.policies.batching import allowed, batch, chosen, in_time, next_turn
 from router.policies.queueing import poisson
 from router.policies.tables import RateTables, pace, slo_of, slo_step
 from router.policies.windows import rate_of, rate_step
 from router.view import Decision, Lane, Plan, View
+from router.words import Reason
 
 Floats = NDArray[np.float64]
 Choices = NDArray[np.int64]

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.contract import Item, Reason
 from router.policies.batching import background, chosen, earliest, overdue, reason_for
+from router.request import Item
 from router.triage import triage
 from router.view import Decision, Lane, Plan, View
+from router.words import Reason
 
 
 @dataclass(frozen=True, slots=True)

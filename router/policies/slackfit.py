@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.contract import Reason
 from router.policies.batching import allowed, batch, next_turn
 from router.view import Decision, Lane, View
+from router.words import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from router.contract import Family
+from router.family import Family
 from router.latency import LatencyModel
 from router.view import Lane, View
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from router.contract import Outcome, Reason, Record
+from router.contract import Record
+from router.words import Outcome, Reason
 
 ECHO_CHARACTERS = 80
 """A message repeats at most this much of a caller's value."""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from router.contract import NEVER, WhenLate
+from router.request import NEVER
+from router.words import WhenLate
 from service.oip.errors import ProtocolError, malformed, shown
 
 TENANT_HEADER = b"x-gateway-inference-fairness-id"

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from router.contract import NEVER, WhenLate
+from router.request import NEVER
+from router.words import WhenLate
 from service.oip.errors import malformed, shown
 from service.oip.headers import BATCH_CLASS, LEAST, WHEN_LATE, RequestHeaders, tighter
 

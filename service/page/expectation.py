@@ -6,7 +6,8 @@ from bisect import bisect_right
 
 import numpy as np
 
-from router.contract import Family, Record
+from router.contract import Record
+from router.family import Family
 
 BINS = 20
 LEAST_ROWS = 25

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from router.contract import NEVER, Spell
+from router.contract import Spell
+from router.request import NEVER
 from service.canary_trial import Report, State
 from service.loading import LoadedFamily
 from service.page.tally import Decision, Second, Tally, quantile_s

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from router.contract import NEVER, Escalation, Outcome, Reason, Record
+from router.contract import Record
+from router.request import NEVER
+from router.words import Escalation, Outcome, Reason
 from service.page.expectation import Expectation
 
 HISTORY_S = 120

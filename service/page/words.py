@@ -1,11 +1,11 @@
-"""What the page says for the closed sets of words of `router.contract`: the sentences of docs/reasons.md."""
+"""What the page says for the closed sets of words of `router.words`: the sentences of docs/reasons.md."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from router.contract import Escalation, Reason
+from router.words import Escalation, Reason
 
 CHOSEN: Mapping[str, str] = MappingProxyType(
     {

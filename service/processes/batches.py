@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from router.contract import Dispatch, Reason
+from router.contract import Dispatch
+from router.words import Reason
 from service.loading import LoadedFamily
 from service.processes.executor import LOGITS, STATE
 from service.processes.links import Link

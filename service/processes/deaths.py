@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from router.contract import Reason
+from router.words import Reason
 from service.processes.conversation import NO_TEMPLATE, TEMPLATE_ENDED, End
 
 _COUNTS = Path("/proc/vmstat")

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from router.contract import Reason
+from router.words import Reason
 from service.processes.messages import MOST_BYTES, READY
 from service.processes.tensors import Area
 from variants.session import Session

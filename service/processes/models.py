@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from router.contract import Reason
+from router.words import Reason
 from service.processes.conversation import NO_TEMPLATE, End
 from service.processes.deaths import reason_of
 from service.processes.host import BEGINS_WITHIN_S, Host

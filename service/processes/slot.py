@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from router.contract import Dispatch, Reason
+from router.contract import Dispatch
+from router.words import Reason
 from service.executors import SlotEvents
 from service.loading import LoadedFamily
 from service.processes.batches import Executor, Sent, outcome_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from router.contract import NEVER, Origin
+from router.request import NEVER, Origin
 from service.access import Role
 from service.answering import LOOSENING, Answering, outputs_of
 from service.decision import decision

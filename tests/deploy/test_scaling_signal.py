@@ -12,8 +12,8 @@ from loadtests.simulator import simulate
 from loadtests.synthetic import synthetic
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Escalation
 from router.policies import policy_named
+from router.words import Escalation
 
 CAPACITY = 100.0
 """Rows a second that one slot answers with the best variant, one by one."""

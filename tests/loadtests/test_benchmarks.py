@@ -27,7 +27,7 @@ from loadtests.servers import ServerError, bare, bento_batchable, running
 from loadtests.simulator import simulate
 from loadtests.synthetic import synthetic
 from loadtests.workload import Workload
-from router.contract import Family, VariantProfile
+from router.family import Family, VariantProfile
 from router.latency import table
 from router.policies.fixed import Fixed
 from variants.repository import Repository

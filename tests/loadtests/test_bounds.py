@@ -15,7 +15,7 @@ from loadtests.scoring import Fate
 from loadtests.simulator import simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Family
+from router.family import Family
 from router.policies import policy_named
 from tests.scripted import FAMILY, SAMPLES
 

@@ -12,7 +12,7 @@ from loadtests.churn import Held, slope_bytes
 from loadtests.cold import score_simulated
 from loadtests.cold_simulated import ColdSimulation, Memory, Simulated
 from loadtests.cold_workload import Visits, family_names, write_copies, zipf_visits
-from router.contract import Family, VariantProfile
+from router.family import Family, VariantProfile
 from router.latency import table
 from router.placement import Placement
 from tests.service.families import looking_up, share_family, sign_model, write_family

@@ -19,7 +19,7 @@ from loadtests.isolation_faults import (
     unanswered,
     write_families,
 )
-from router.contract import Reason
+from router.words import Reason
 from variants.repository import Repository
 
 

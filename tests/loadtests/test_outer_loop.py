@@ -12,8 +12,9 @@ from loadtests.outer_loop import ARMS, OFF, Arm, Bench, Day, Run, simulated, tab
 from loadtests.outer_loop_played import Cadence, PlayedPrometheus, Truth
 from loadtests.suite import Trace, measure
 from loadtests.synthetic import synthetic
-from router.contract import Outcome, Reason, Record
+from router.contract import Record
 from router.outer_loop import FamilyReading, Rule
+from router.words import Outcome, Reason
 
 STRAGGLING = Day("stragglers", Trace("stragglers", "poisson", 0.8, "middle"), 0.05)
 

@@ -15,12 +15,12 @@ from loadtests.scoring import Fate, score
 from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Escalation, Outcome, Reason
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
 from router.policies.fixed import Fixed
 from router.quarantine import FAULTS
+from router.words import Escalation, Outcome, Reason
 from tests.scripted import FAMILY, SAMPLES
 
 EXACT = Machine(noise=0.0)

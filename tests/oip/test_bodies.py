@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from router.contract import Outcome, Reason
+from router.words import Outcome, Reason
 from service.oip.errors import DroppedReason, ProtocolError, body, dropped
 from service.oip.metadata import (
     EXTENSIONS,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import NEVER, WhenLate
+from router.request import NEVER
+from router.words import WhenLate
 from service.oip.errors import ProtocolError
 from service.oip.headers import NO_HEADERS, read_headers
 from service.oip.request import NO_PARAMETERS

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from router.contract import NEVER, Dispatch, Family, Outcome, Poll, Reason, Record, Request, Slot, Spell, VariantProfile
+from router.contract import Dispatch, Poll, Record, Slot, Spell
+from router.family import Family, VariantProfile
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
 from router.view import Policy
+from router.words import Outcome, Reason
 
 FAMILY = Family(
     "f",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from router.contract import NEVER, Dispatch, Family, Record, Request, Slot
+from router.contract import Dispatch, Record, Slot
+from router.family import Family
 from router.latency import LatencyModel
 from router.limits import Limits
 from router.policies import policy_named
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
 
 MARGIN_S = 0.002

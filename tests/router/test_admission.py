@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import NEVER, Family, Outcome, Reason, Request, Slot, VariantProfile, WhenLate
+from router.contract import Slot
+from router.family import Family, VariantProfile
 from router.latency import table
 from router.limits import Limits
 from router.policies.slack_fraction import SlackFraction
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason, WhenLate
 
 SHORT = Family("short", (VariantProfile("only", 0.7, table((1, 8), (0.002, 0.008))),), max_batch=8)
 """A row takes 1 ms in a full batch."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.agreement import Agreement, Expected, Rules, Share, corrected, expected_agreement, wilson
-from router.contract import Evidence, Family, VariantProfile
+from router.family import Evidence, Family, VariantProfile
 from router.latency import table
 from router.sampling import fraction
 

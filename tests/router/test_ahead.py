@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from router.contract import NEVER, Dispatch, Family, Outcome, Reason, Request, Slot, VariantProfile
+from router.contract import Dispatch, Slot
+from router.family import Family, VariantProfile
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
 from router.view import Decision, Plan, View
+from router.words import Outcome, Reason
 
 QUICK = Family("quick", (VariantProfile("only", 0.9, table((1, 8), (0.010, 0.080))),), max_batch=8)
 BRISK = Family("brisk", (VariantProfile("only", 0.9, table((1, 8), (0.002, 0.016))),), max_batch=8)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.contract import NEVER, Family, Reason, Request
+from router.family import Family
+from router.request import NEVER, Request
+from router.words import Reason
 from tests.queued import FAMILY
 from tests.router.served import serve
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from router.contract import Family, Item, Reason
+from router.family import Family
 from router.latency import LatencyModel
 from router.policies.cascadeserve import CascadeServe, Gear, best_gear, candidates
 from router.policies.early_exit import EarlyExit
+from router.request import Item
+from router.words import Reason
 from tests.queued import FAMILY, chosen, demand, lane, view
 
 LATENCY = LatencyModel(FAMILY, 1.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.contract import Reason
 from router.demand import Demand
 from router.policies.infaas import Infaas
 from router.policies.jellyfish import Jellyfish
@@ -14,6 +13,7 @@ from router.policies.proteus import Proteus, Routes, Segment, assign, hull
 from router.policies.queueing import late_share, poisson
 from router.policies.ramsis import choices
 from router.policies.windows import Kind, Windows, rate_of, rate_step
+from router.words import Reason
 from tests.queued import FAMILY, chosen, demand, lane, view
 
 KIND = Kind("f", 0)

@@ -9,10 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from router.contract import NEVER, Escalation, Evidence, Family, Item, Outcome, Record, Request, VariantProfile
+from router.contract import Record
+from router.family import Evidence, Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.memory import Memory
 from router.policies.casc import Casc
+from router.request import NEVER, Item, Request
+from router.words import Escalation, Outcome
 from tests import queued
 from tests.queued import demand, lane, view
 from tests.router.served import serve

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from router.cascades import PRICES, WORTH_KEEPING, Cascades, Prices, decreasing, upper_hull
-from router.contract import Evidence, Family, VariantProfile
+from router.family import Evidence, Family, VariantProfile
 from router.latency import table
 
 Floats = NDArray[np.float64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.contract import NEVER, Request
 from router.demand import MOST_CLASSES, QUICK_S, SLOW_S, Demand, DemandKey
+from router.request import NEVER, Request
 
 KEY = DemandKey("f", -1, 0, 0)
 

@@ -13,14 +13,17 @@ from loadtests.machine import Machine
 from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Dispatch, Family, Outcome, Request, Slot
+from router.contract import Dispatch, Slot
 from router.devices import of_device, speeds, without
+from router.family import Family
 from router.latency import LatencyModel, table
 from router.limits import Limits
 from router.policies import POLICIES, policy_named
+from router.request import Request
 from router.scheduler import Scheduler
 from router.slots import Slots
 from router.view import Kinds, Lane
+from router.words import Outcome
 from tests import scripted
 from tests.queued import FAMILY, lane, view
 

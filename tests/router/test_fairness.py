@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import EVEN, Family, Outcome, Reason, Record, Request, Share, Slot, VariantProfile, WhenLate
+from router.contract import Record, Slot
 from router.fairness import MOST_FLOWS, WINDOW_S, Fairness, Flows, allotment, jain, water_level
+from router.family import EVEN, Family, Share, VariantProfile
 from router.latency import LatencyModel, table
 from router.policies import policy_named
+from router.request import Request
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason, WhenLate
 
 ASKS = st.lists(
     st.tuples(st.floats(0.0, 3.0), st.builds(Share, st.floats(0.1, 5.0), st.floats(0.0, 0.1))), min_size=1, max_size=10

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from router.cascades import upper_hull
-from router.contract import NEVER
 from router.demand import DemandClass, DemandKey
 from router.fluid import Budget, Forecast, Hull, Hulls
+from router.request import NEVER
 
 KINDS = [DemandKey("f", -1, 0, size_class) for size_class in range(4)]
 SHORT_FIRST = [Hull((0.0, 1.0, 3.0), (0.0, 0.6, 0.8)), Hull((0.0, 2.0, 4.0), (0.0, 0.9, 1.5))]

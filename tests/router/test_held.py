@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from router.contract import NEVER, Outcome, Reason
+from router.request import NEVER
+from router.words import Outcome, Reason
 from tests.router.bench import FAMILY, Bench
 
 

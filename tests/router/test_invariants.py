@@ -13,25 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from router.admission import lowest_variant
-from router.contract import (
-    NEVER,
-    Dispatch,
-    Evidence,
-    Family,
-    Outcome,
-    Reason,
-    Request,
-    Slot,
-    Spell,
-    VariantProfile,
-    WhenLate,
-)
+from router.contract import Dispatch, Slot, Spell
+from router.family import Evidence, Family, VariantProfile
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
 from router.quarantine import FAULTS, HARD
 from router.quotas import Quota, Quotas
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason, WhenLate
 
 BASELINES = (
     "slack-fraction",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import Family, VariantProfile
+from router.family import Family, VariantProfile
 from router.latency import FADE_AFTER_S, LatencyModel, table
 
 

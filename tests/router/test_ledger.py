@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from router.contract import NEVER, Dispatch, Escalation, Outcome, Poll, Reason, Record, Request, Slot, WhenLate
+from router.contract import Dispatch, Poll, Record, Slot
 from router.limits import Limits
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
+from router.words import Escalation, Outcome, Reason, WhenLate
 from tests.scripted import FAMILY, STAGED, TwoSteps
 
 MARGIN_S = 0.002

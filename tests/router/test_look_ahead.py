@@ -9,14 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.backlog import LaneKey
-from router.contract import NEVER, Family, Item, Reason, Request, VariantProfile
 from router.demand import Demand
+from router.family import Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.memory import Memory
 from router.outlook import MOST_POINTS, kind_of
 from router.policies.look_ahead import MOST_LANES, RETRY_S, LookAhead
 from router.policies.slack_fraction import SlackFraction
+from router.request import NEVER, Item, Request
 from router.view import Decision, Lane, View
+from router.words import Reason
 from tests.queued import FAMILY, chosen, demand, lane, view
 
 FLUID = LookAhead()

@@ -6,12 +6,14 @@ import math
 
 import pytest
 
-from router.contract import NEVER, Family, Hints, Request, VariantProfile
+from router.contract import Hints
 from router.demand import Demand
+from router.family import Family, VariantProfile
 from router.fluid import Budget
 from router.latency import LatencyModel, table
 from router.memory import FORECAST_S, LEAST_TRUST, MERGE_S, MET_GAIN, MISS_COST, Memory
 from router.outlook import kind_of
+from router.request import NEVER, Request
 from router.view import Lane, View
 from router.worth import RECHECK_S
 from tests.queued import demand, lane, sized, view

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.contract import NEVER
 from router.demand import DemandClass
 from router.fluid import Budget, Forecast, Hull, Hulls
 from router.outlook import FAR, MANY_LANES, MOST_POINTS, Ahead, Outlook, kind_of, points_of
+from router.request import NEVER
 from router.view import Lane, View
 from tests.queued import sized, view
 

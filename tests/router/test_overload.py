@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from router.contract import NEVER, Evidence, Family, Request, VariantProfile
+from router.family import Evidence, Family, VariantProfile
 from router.latency import table
+from router.request import NEVER, Request
 from tests.router.served import serve
 
 SLO_S = 0.1

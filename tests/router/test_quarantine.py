@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import NEVER, Reason, Spell
+from router.contract import Spell
 from router.quarantine import FAULTS, FORGIVEN_AFTER, FORGIVEN_S, HARD, QUICK, SLOW, Quarantine, back_off
+from router.request import NEVER
+from router.words import Reason
 
 
 def strike(quarantine: Quarantine, reason: Reason = Reason.CRASHED, now: float = 0.0, variant: str = "v") -> bool:

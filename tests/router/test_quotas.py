@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import NEVER, Family, Outcome, Reason, Request, Slot, VariantProfile
+from router.contract import Slot
+from router.family import Family, VariantProfile
 from router.latency import table
 from router.policies.fixed import Fixed
 from router.quotas import MOST_OTHERS, Account, Quota, Quotas
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason
 
 FAMILY = Family("f", (VariantProfile("only", 0.9, table((1, 8), (0.002, 0.008))),), max_batch=8)
 ASKS = st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(1, 8)), min_size=1, max_size=60)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.contract import Family, Outcome, Reason
+from router.family import Family
 from router.latency import LatencyModel
 from router.policies import policy_named
 from router.view import Decision, View
+from router.words import Outcome, Reason
 from tests.router.bench import Bench
 
 

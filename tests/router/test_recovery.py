@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from router.contract import NEVER, Outcome, Reason, Request, Slot, WhenLate
+from router.contract import Slot
 from router.limits import Limits
 from router.policies import policy_named
 from router.quarantine import FAULTS, HARD
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason, WhenLate
 from tests.router.bench import FAMILY, Bench
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.contract import Dispatch, Family, Outcome, Reason, Record, Request, Slot, VariantProfile, WhenLate
+from router.contract import Dispatch, Record, Slot
+from router.family import Family, VariantProfile
 from router.latency import table
 from router.limits import SERVING
 from router.policies import policy_named
+from router.request import Request
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason, WhenLate
 
 ROW_S = 0.001
 SLO_S = 0.1004

@@ -7,25 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.contract import (
-    NEVER,
-    Evidence,
-    Family,
-    Outcome,
-    Poll,
-    Reason,
-    Record,
-    Request,
-    Slot,
-    VariantProfile,
-    WhenCold,
-    WhenLate,
-)
+from router.contract import Poll, Record, Slot
+from router.family import Evidence, Family, VariantProfile
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
+from router.request import NEVER, Request
 from router.roster import COLD_SHARE, Missing
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason, WhenCold, WhenLate
 
 FAMILY = Family(
     "f",

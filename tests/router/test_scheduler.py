@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from router.contract import (
-    NEVER,
-    Family,
-    Hints,
-    Outcome,
-    Poll,
-    Reason,
-    Record,
-    Request,
-    Slot,
-    VariantProfile,
-    WhenLate,
-)
+from router.contract import Hints, Poll, Record, Slot
+from router.family import Family, VariantProfile
 from router.latency import table
 from router.limits import Limits
 from router.policies import policy_named
 from router.policies.slack_fraction import SlackFraction
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
 from router.view import Policy
+from router.words import Outcome, Reason, WhenLate
 
 FAMILY = Family(
     "f",

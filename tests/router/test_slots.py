@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from router.contract import NEVER, Dispatch, Reason, Slot
+from router.contract import Dispatch, Slot
+from router.request import NEVER
 from router.slots import Slots
 from router.view import Plan
+from router.words import Reason
 from tests.queued import lane
 
 

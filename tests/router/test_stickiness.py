@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.contract import NEVER, Outcome, Reason, Record, Request, Slot
+from router.contract import Record, Slot
 from router.policies import policy_named
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
 from router.stickiness import MOST_HOLDS, Stickiness
+from router.words import Outcome, Reason
 from tests.queued import FAMILY
 from tests.router.served import serve
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.contract import NEVER
+from router.request import NEVER
 from router.timeouts import Timeouts
 
 

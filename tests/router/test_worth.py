@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.cascades import PRICES, Cascades
-from router.contract import Evidence, Family, VariantProfile
 from router.demand import DemandKey
+from router.family import Evidence, Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.worth import DRIFT, RECHECK_S, TIMES_ABOVE, Offer, Table
 from tests.queued import FAMILY

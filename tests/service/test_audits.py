@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from router.agreement import Rules
-from router.contract import Request
 from router.policies import policy_named
+from router.request import Request
 from router.sampling import fraction
 from router.view import Policy
 from service.audits import Audits

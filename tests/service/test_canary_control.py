@@ -14,8 +14,10 @@ import pytest
 
 from router.agreement import corrected
 from router.canary import Trial, Verdict
-from router.contract import Origin, Outcome, Reason, Record
+from router.contract import Record
+from router.request import Origin
 from router.scheduler import Scheduler
+from router.words import Outcome, Reason
 from service.canary_control import CanaryControl
 from service.canary_trial import State, counterpart
 from service.gateway import Gateway, Phase

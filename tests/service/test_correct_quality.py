@@ -14,8 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 import service.correction
-from router.contract import Request, Slot
+from router.contract import Slot
 from router.policies import policy_named
+from router.request import Request
 from router.scheduler import Scheduler
 from service.piecewise import PiecewiseFamily
 from service.residency import Residency

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from router.agreement import Rules, corrected
-from router.contract import Evidence, Family
+from router.family import Evidence, Family
 from service.correction import Correction
 from service.live_quality import LiveQuality
 from tests.queued import FAMILY

@@ -12,26 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.contract import (
-    NEVER,
-    BatchRecord,
-    Dispatch,
-    Escalation,
-    Family,
-    Item,
-    Outcome,
-    Reason,
-    Record,
-    Request,
-    Slot,
-    Spell,
-    VariantProfile,
-)
+from router.contract import BatchRecord, Dispatch, Record, Slot, Spell
+from router.family import Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.limits import Limits
 from router.policies import policy_named
+from router.request import NEVER, Item, Request
 from router.scheduler import Scheduler
 from router.view import Decision, Plan, Policy, View
+from router.words import Escalation, Outcome, Reason
 from service.dispatcher import Dispatcher, Observer, Probe
 from service.executors import SlotEvents
 from service.runner import BatchRunner

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.servers import Server, gateway, running
-from router.contract import Outcome, Reason
+from router.words import Outcome, Reason
 from service.oip.errors import dropped
 from tests.service.conftest import sign_body
 from tests.service.families import sign_model, write_family

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.contract import Escalation, Outcome, Reason, Record
+from router.contract import Record
+from router.words import Escalation, Outcome, Reason
 from service.feedback import ENTRY_BYTES, ROW_BYTES, Feedback
 from service.oip.errors import ProtocolError
 from service.work import Answer

@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from router.contract import Outcome, Reason
+from router.words import Outcome, Reason
 from service.oip.errors import dropped
 from service.rpc.calls import code_of, refusal_metadata
 from service.rpc.health import SERVICE as HEALTH

@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from loadtests.servers import ROOT, free_port
-from router.contract import Origin, Outcome, Reason, Record
+from router.contract import Record
+from router.request import Origin
 from router.sampling import fraction
+from router.words import Outcome, Reason
 from service.access_log import UNANSWERED_PER_S, AccessLog, fields_of
 from service.logs import json_formatter
 from service.origins import PURPOSE

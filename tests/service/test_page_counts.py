@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.canary import Trial
-from router.contract import NEVER, Escalation, Evidence, Family, Outcome, Reason, Record, VariantProfile
+from router.contract import Record
+from router.family import Evidence, Family, VariantProfile
 from router.latency import table
+from router.request import NEVER
+from router.words import Escalation, Outcome, Reason
 from service.canary_trial import Report, State
 from service.page.expectation import Expectation
 from service.page.messages import TOLD_S, trial_line

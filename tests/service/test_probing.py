@@ -8,7 +8,8 @@ from threading import Event
 
 import pytest
 
-from router.contract import Reason, Spell
+from router.contract import Spell
+from router.words import Reason
 from service.probing import ThreadProbe
 from variants.repository import Repository
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from router.contract import Reason
+from router.words import Reason
 from service.processes.conversation import NO_TEMPLATE, TEMPLATE_ENDED, End
 from service.processes.deaths import MemoryKills, reason_of
 from service.processes.tensors import Area, TensorError

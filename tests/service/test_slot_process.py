@@ -14,7 +14,8 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from router.contract import Dispatch, Reason
+from router.contract import Dispatch
+from router.words import Reason
 from service.loading import LoadedFamily
 from service.processes.conversation import End
 from service.processes.host import Host

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from router.canary import Trial, Verdict
-from router.contract import Hints, Origin, Outcome, Record
+from router.contract import Hints, Record
+from router.request import Origin
 from router.sampling import fraction
+from router.words import Outcome
 from service.canary_control import CanaryControl
 from service.canary_trial import State
 from service.gateway import Gateway, Phase

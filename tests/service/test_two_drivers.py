@@ -16,12 +16,15 @@ from loadtests.machine import Machine
 from loadtests.simulator import simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import BatchRecord, Dispatch, Escalation, Family, Record, Request, Slot
+from router.contract import BatchRecord, Dispatch, Record, Slot
+from router.family import Family
 from router.latency import LatencyModel
 from router.limits import Limits
 from router.policies import policy_named
+from router.request import Request
 from router.scheduler import Scheduler
 from router.view import Policy
+from router.words import Escalation
 from service.dispatcher import Dispatcher
 from service.executors import SlotEvents
 from service.runner import BatchRunner

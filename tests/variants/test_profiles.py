@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.contract import Evidence
+from router.family import Evidence
 from variants.evidence import read_evidence
 from variants.fingerprint import machine_fingerprint
 from variants.measurements import ServingFootprint

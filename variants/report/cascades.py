@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.cascades import Cascades, Prices
-from router.contract import Family
+from router.family import Family
 from router.latency import LatencyModel
 from variants.evidence import read_evidence
 from variants.frontier import steps
