@@ -13,11 +13,11 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import orjson
 
 from loadtests.calibration import capacity_per_s
@@ -50,7 +50,7 @@ SLO = 10.0
 LOADS = (0.4, 0.7, 0.9)
 """Of the predicted capacity."""
 STEADY = 0.1
-"""By so much, as a share, batches may take more or less after the measurement than before it."""
+"""By so much, as a share, batches may take more or less after a measurement than before it."""
 STEPS = (0.8, 0.9, 1.0, 1.1, 1.2)
 """Rates that are measured, over the predicted capacity."""
 
@@ -95,29 +95,17 @@ def _run(options: argparse.Namespace) -> None:
     }
     with Generator(samples) as generator, fleet(options.models, REPLICAS, environment, share=share) as running:
         trial = Trial(running, generator, family, samples, share=share, seconds=options.seconds, slo_s=context["slo_s"])
-        predictor, predicted = None, dict[int, float]()
-        if {"balance", "capacity"} & set(options.parts):
-            predictor = _predictor(trial, family, options)
-            context["simulated_machine"] = asdict(predictor.machine)
-            fastest = max(capacity_per_s(family, samples, variant.name) for variant in family.variants)
-            predicted = {
-                count: predictor.capacity(count, options.attainment, 4.0 * count * fastest)
-                for count in range(1, REPLICAS + 1)
-            }
-            context["predicted"] = {str(count): rate for count, rate in predicted.items()}
-            _say("predicted: " + ", ".join(f"{count}: {rate:.0f}/s" for count, rate in predicted.items()))
+        _say(f"SLO {trial.slo_s * 1e3:.0f} ms")
         if "balance" in options.parts:
-            rates = options.rates or [share * predicted[REPLICAS] for share in LOADS]
+            rates = options.rates
+            if not rates:
+                whole = _capacity(_predictor(trial, family, options), family, REPLICAS, options)
+                rates = [share_of * whole for share_of in LOADS]
             turns = _turns(trial, rates, options.rounds)
             context["turns"] = [asdict(turn) for turn in turns]
             _say(_balance(turns))
-        if "capacity" in options.parts and predictor is not None:
-            context["measured"] = _capacities(trial, predictor, predicted, options)
-        if predictor is not None:
-            moved = trial.calibrate().slowdown / predictor.machine.slowdown - 1.0
-            _say(f"batches take {moved:+.1%} after it, over before")
-            if abs(moved) > STEADY:
-                trial.faults.append("the machine was not as fast at the end as at the beginning")
+        if "capacity" in options.parts:
+            context["capacities"] = _capacities(trial, family, options)
         if "ends" in options.parts:
             context["ends"] = ended(running, samples, family.variants[family.ladder[0]].name)
             _say(told(context["ends"]))
@@ -128,11 +116,17 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _predictor(trial: Trial, family: Family, options: argparse.Namespace) -> Predictor:
+    """What is predicted of the machine as it is now: what a shared one has to give changes within minutes."""
     machine = trial.calibrate()
     measured = ", ".join(f"{name} {getattr(machine, name):.3g}" for name in MEASURED)
-    _say(f"SLO {trial.slo_s * 1e3:.0f} ms; a replica: {measured}")
+    _say(f"a replica: {measured}")
     samples = trial.samples
     return Predictor(family, samples, options.policy, machine, trial.slo_s, options.seconds, options.seeds)
+
+
+def _capacity(predictor: Predictor, family: Family, replicas: int, options: argparse.Namespace) -> float:
+    fastest = max(capacity_per_s(family, predictor.samples, variant.name) for variant in family.variants)
+    return predictor.capacity(replicas, options.attainment, 4.0 * replicas * fastest)
 
 
 def _turns(trial: Trial, rates: Sequence[float], rounds: int) -> list[Turn]:
@@ -148,33 +142,42 @@ def _turns(trial: Trial, rates: Sequence[float], rounds: int) -> list[Turn]:
     return found
 
 
-def _capacities(
-    trial: Trial, predictor: Predictor, predicted: Mapping[int, float], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """What was measured around each prediction, in turns."""
+def _capacities(trial: Trial, family: Family, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What was predicted of a calibration just before, and what was measured around it, in turns."""
     found: list[dict[str, Any]] = []
-    for number in range(options.rounds):
-        for count, capacity in predicted.items():
-            rates = [step * capacity for step in STEPS]
-            live = trial.attained(count, rates, 200 + number)
-            simulated = [predictor.attainment(count, rate) for rate in rates] if number == 0 else []
-            measured = crossing(rates, live, options.attainment)
-            found.append({"replicas": count, "rates": rates, "live": live, "simulated": simulated, "holds": measured})
-            _say(
-                f"round {number + 1}, {count} replicas: holds to {measured:.0f}/s, predicted {capacity:.0f}/s, "
-                f"{capacity / measured - 1.0:+.0%}; live {_percent(live)} at {_percent(STEPS)}"
-                + (f"; simulated {_percent(simulated)}" if simulated else "")
-            )
-    for count, capacity in predicted.items():
-        mine = [one for one in found if one["replicas"] == count]
-        own = [one["holds"] for one in mine]
-        held = crossing(mine[0]["rates"], np.mean([one["live"] for one in mine], axis=0).tolist(), options.attainment)
-        # Where not even the lowest rate was attained, capacity lies somewhere below it.
-        up_to = "up to" if min(own) > STEPS[0] * capacity else "not even at, or just up to,"
-        _say(
-            f"{count} replicas: {options.attainment:.0%} in time {up_to} {held:.0f}/s "
-            f"({min(own):.0f}-{max(own):.0f}), predicted {capacity:.0f}/s: {capacity / held - 1.0:+.1%}"
+    predictor = _predictor(trial, family, options)
+    for number, replicas in product(range(options.rounds), range(1, REPLICAS + 1)):
+        capacity = _capacity(predictor, family, replicas, options)
+        rates = [step * capacity for step in STEPS]
+        live = trial.attained(replicas, rates, 200 + number)
+        simulated = [predictor.attainment(replicas, rate) for rate in rates]
+        holds, slowdown = crossing(rates, live, options.attainment), predictor.machine.slowdown
+        predictor = _predictor(trial, family, options)
+        change = predictor.machine.slowdown / slowdown - 1.0
+        found.append(
+            {
+                "replicas": replicas,
+                "predicted": capacity,
+                "holds": holds,
+                "rates": rates,
+                "live": live,
+                "simulated": simulated,
+                "change": change,
+            }
         )
+        _say(
+            f"round {number + 1}, {replicas} replicas: {options.attainment:.0%} in time up to {holds:.0f}/s, predicted "
+            f"{capacity:.0f}/s, {capacity / holds - 1.0:+.1%}; live {_percent(live)}, simulated {_percent(simulated)} "
+            f"at {_percent(STEPS)}"
+            + ("" if abs(change) <= STEADY else f"; NOT A MEASUREMENT: batches took {change:+.0%}")
+        )
+    for replicas in range(1, REPLICAS + 1):
+        off = [
+            one["predicted"] / one["holds"] - 1.0
+            for one in found
+            if one["replicas"] == replicas and abs(one["change"]) <= STEADY
+        ]
+        _say(f"{replicas} replicas: predicted is off by {', '.join(f'{each:+.1%}' for each in off) or 'nobody knows'}")
     return found
 
 

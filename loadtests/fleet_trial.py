@@ -35,7 +35,9 @@ class Turn:
 
 
 class Trial:
-    """A fleet with one family, and a generator. Each replica has a `share` of a processor, each load takes `seconds`.
+    """A fleet with one family, and a generator. Each replica has a `share` of a processor.
+
+    Each load takes `seconds`, those of a calibration half as long.
 
     `faults` has what makes figures worthless.
     """
@@ -71,7 +73,7 @@ class Trial:
             variant = self._family.variants[rung].name
             rate = CALIBRATION_LOAD * self._share * capacity_per_s(self._family, self.samples, variant)
             # What is late is answered all the same: this is about how long batches take.
-            workload = poisson(rate, self._seconds, 1.0, self.samples, 0)
+            workload = poisson(rate, self._seconds / 2.0, 1.0, self.samples, 0)
             server = self._fleet.replicas[0].server
             loop_s = server.loop_s()
             results, sending = self._send(workload, FIRST, variant)
