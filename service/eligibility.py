@@ -13,7 +13,8 @@ def check_variant(loaded: LoadedFamily, variant: str) -> None:
     known = {v.name for v in loaded.manifest.variants}
     served = f"served are {', '.join(v.name for v in loaded.family.variants if v.name not in loaded.refused)}"
     if variant in loaded.refused:
-        raise ProtocolError(404, f"version {variant!r} of {loaded.name} is refused: its files are broken; {served}")
+        fault = loaded.refused[variant]
+        raise ProtocolError(404, f"version {variant!r} of {loaded.name} is refused: {fault}; {served}")
     if variant in known:
         raise ProtocolError(404, f"version {variant!r} of {loaded.name} is not loaded; {served}")
     raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")

@@ -13,7 +13,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from service import loading
+from service.eligibility import check_variant
 from service.loading import LoadedFamily, load_family
+from service.oip.errors import ProtocolError
 from service.piecewise import PiecewiseFamily
 from service.scoped_settings import Stages
 from tests.service.families import chain_models, sign_model, write_chain, write_family
@@ -57,6 +59,10 @@ def test_a_model_with_strange_logits_is_refused_alone(repository: Repository, mo
     loaded = load(repository)
     assert ["sound"] == list(loaded.paths)
     assert loaded.refused["strange"].startswith("strange/model.onnx: expected finite logits (1, 2)")
+    with pytest.raises(
+        ProtocolError, match=r"is refused: strange/model.onnx: expected finite logits .*; served are sound"
+    ):
+        check_variant(loaded, "strange")
 
 
 def test_a_file_that_is_no_model_is_refused_alone(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
