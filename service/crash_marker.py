@@ -2,15 +2,14 @@
 
 Threads do not survive a native abort. The supervisor starts the process again, and the variants under which it ended
 begin in quarantine there, for longer each time that it happens soon after the last. Whoever ran may have been a
-bystander (another batch, a kill from outside); whoever was being probed or loaded hardly was. One that ended two
-processes is not loaded by the next. The file belongs to one supervisor, and is removed when the gateway ends as it
-should.
+bystander (another batch, a kill from outside); whoever was being probed hardly was, nor who was being loaded while
+nothing else went on. One by which two processes ended so is not loaded again, for as long as there is the file
+(`service.crash_counts`). It belongs to one supervisor, and is removed when the gateway ends as it should.
 """
 
 from __future__ import annotations
 
 import fcntl
-import itertools
 import json
 import logging
 import mmap
@@ -21,25 +20,23 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
 import psutil
 
-from router.quarantine import back_off, sound_s
-from router.words import Reason
+from service.crash_counts import CrashCounts, Key
 
 logger = logging.getLogger("pareto.quarantine")
 
 RECORD_BYTES = 256
-LEFT_OUT_AFTER = 2
-"""Ends, of which the last one was while it was loaded: before that somebody else may have ended the process."""
 COUNTS_BYTES = 16 * 1024
-"""For the crashes of each variant so far; those that do not fit are forgotten, the oldest first."""
+"""For the crashes of each variant so far."""
 MOST_KNOWN = 4096
 """Records that are kept ready to be written: revisions come and go."""
-PROBES = 8
-"""Probes and loads that may go on at a time; of more, the last ones are noted."""
+PROBES = LOADS = 8
+"""Probes, and loads, that may go on at a time; of more, the last ones are not noted."""
 
 
 class Doing(IntEnum):
@@ -51,7 +48,7 @@ class Doing(IntEnum):
 
 
 class Crashed(NamedTuple):
-    """A variant that ran when a process ended, and how often it has lately."""
+    """A variant that ran when a process ended, what that is blamed on, and how often that has been lately."""
 
     family: str
     revision: str
@@ -64,18 +61,6 @@ class Crashed(NamedTuple):
         """Whether nobody else is likely to have ended the process: it ran away from requests."""
         return self.doing is not Doing.RUNNING
 
-    @property
-    def is_left_out(self) -> bool:
-        """Whether it is not to be loaded again."""
-        return self.doing is Doing.LOADING and self.times >= LEFT_OUT_AFTER
-
-
-class _Count(NamedTuple):
-    """How often a variant ran at an end, and when that was last, on the machine's steady clock."""
-
-    times: int
-    last_s: float
-
 
 class CrashMarker:
     """The file of one supervisor. Raises `OSError` where it cannot be had.
@@ -86,10 +71,11 @@ class CrashMarker:
 
     def __init__(self, path: Path, slots: int, *, clock: Callable[[], float] = monotonic) -> None:
         self._path = path
-        self._slots = slots
-        self._probe = itertools.count()
+        # Taken and given back from several threads: one operation of a list is never seen half done.
+        probes = slots + PROBES
+        self._free = {Doing.PROBING: [*range(slots, probes)], Doing.LOADING: [*range(probes, probes + LOADS)]}
         self._records: dict[_Noted, bytes] = {}
-        size = COUNTS_BYTES + (slots + PROBES) * RECORD_BYTES
+        size = COUNTS_BYTES + (probes + LOADS) * RECORD_BYTES
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             found = os.fstat(file)
@@ -100,6 +86,8 @@ class CrashMarker:
             self._pages = mmap.mmap(file, max(size, found.st_size))
         finally:
             os.close(file)
+        self._counts = CrashCounts(self._pages[:COUNTS_BYTES])
+        self._counting = Lock()
         self.crashed = self._count(clock())
 
     @classmethod
@@ -133,27 +121,37 @@ class CrashMarker:
 
     def probing(self, family: str, revision: str, variant: str) -> AbstractContextManager[None]:
         """A variant is tried away from requests."""
-        return self._noted(family, revision, variant, Doing.PROBING)
+        return self._noted((family, revision, variant), Doing.PROBING)
 
     def loading(self, family: str, revision: str, variant: str) -> AbstractContextManager[None]:
-        """A variant is opened and tried for the first time."""
-        return self._noted(family, revision, variant, Doing.LOADING)
+        """A variant is opened, tried for the first time, or measured; `loaded` says that all of this went well."""
+        return self._noted((family, revision, variant), Doing.LOADING)
+
+    def loaded(self, family: str, revision: str, variant: str) -> None:
+        """A variant was loaded, wholly: earlier ends while it was are not held against it."""
+        with self._counting:
+            if self._counts.loaded((family, revision, variant)):
+                self._write_counts()
 
     def left_out(self, family: str, revision: str, variant: str) -> int:
-        """How many processes ended by it, the last one while it was loaded; 0 where it may be loaded."""
-        for crash in self.crashed:
-            if crash[:3] == (family, revision, variant) and crash.is_left_out:
-                return crash.times
-        return 0
+        """How many processes ended by it while it was loaded; 0 where it may be loaded."""
+        with self._counting:
+            return self._counts.left_out((family, revision, variant))
 
     @contextmanager
-    def _noted(self, family: str, revision: str, variant: str, doing: Doing) -> Iterator[None]:
-        at = self._slots + next(self._probe) % PROBES
-        self._note(at, (family, revision, variant, doing))
+    def _noted(self, key: Key, doing: Doing) -> Iterator[None]:
+        free, place = self._free[doing], None
+        with suppress(IndexError):
+            place = free.pop()
+        if place is None:
+            yield
+            return
+        self._note(place, (*key, doing))
         try:
             yield
         finally:
-            self.end(at)
+            self.end(place)
+            free.append(place)
 
     def remove(self) -> None:
         """The gateway ends as it should."""
@@ -172,36 +170,32 @@ class CrashMarker:
 
     def _count(self, now: float) -> tuple[Crashed, ...]:
         """Read what was left behind, add it to the counts, and begin anew."""
-        counts = _counts(self._pages[:COUNTS_BYTES])
-        crashed: dict[_Key, Doing] = {}
+        noted: set[_Noted] = set()
         for at in range(COUNTS_BYTES, len(self._pages) - RECORD_BYTES + 1, RECORD_BYTES):
-            noted = _noted(self._pages[at : at + RECORD_BYTES])
+            found = _noted(self._pages[at : at + RECORD_BYTES])
             self._pages[at] = 0
-            if noted is not None:
-                *_, doing = noted
-                crashed[noted[:3]] = max(doing, crashed.get(noted[:3], Doing.RUNNING))
-        for key in sorted(crashed):
-            # Last again: the oldest are forgotten first.
-            counts[key] = _Count(_before(counts.pop(key, None), now) + 1, now)
-        said = b""
-        while len(said := json.dumps([[*key, *count] for key, count in counts.items()]).encode()) > COUNTS_BYTES:
-            del counts[next(iter(counts))]
-        self._pages[:COUNTS_BYTES] = said.ljust(COUNTS_BYTES, b"\0")
-        found = [Crashed(*key, counts[key].times, doing) for key, doing in crashed.items() if key in counts]
-        return tuple(sorted(found, key=lambda crash: (not crash.is_certain, -crash.times, crash)))
+            if found is not None:
+                noted.add(found)
+        crashed: dict[Key, Doing] = {}
+        for family, revision, variant, doing in sorted(noted):
+            # While anything else went on, a load may be as much of a bystander as a batch.
+            blamed = Doing.RUNNING if doing is Doing.LOADING and len(noted) > 1 else doing
+            key = family, revision, variant
+            crashed[key] = max(blamed, crashed.get(key, blamed))
+        times = {key: self._ended(key, doing, now) for key, doing in crashed.items()}
+        self._write_counts()
+        blames = [Crashed(*key, times[key], doing) for key, doing in crashed.items()]
+        return tuple(sorted(blames, key=lambda crash: (not crash.is_certain, -crash.times, crash)))
+
+    def _ended(self, key: Key, doing: Doing, now: float) -> int:
+        return self._counts.ended_loading(key) if doing is Doing.LOADING else self._counts.ended_running(key, now)
+
+    def _write_counts(self) -> None:
+        self._pages[:COUNTS_BYTES] = self._counts.said(COUNTS_BYTES).ljust(COUNTS_BYTES, b"\0")
 
 
-_Key = tuple[str, str, str]
 _Noted = tuple[str, str, str, Doing]
 """Family, revision and variant; what was done with it."""
-
-
-def _before(count: _Count | None, now: float) -> int:
-    """How many crashes count besides a new one: none where it has been sound since for as long as forgives them."""
-    if count is None:
-        return 0
-    away_s = back_off(Reason.CRASHED).seconds(count.times)
-    return 0 if now - count.last_s >= away_s + sound_s(Reason.CRASHED, count.times) else count.times
 
 
 def _noted(record: bytes) -> _Noted | None:
@@ -213,11 +207,3 @@ def _noted(record: bytes) -> _Noted | None:
         return str(family), str(revision), str(variant), Doing(doing)
     except (ValueError, TypeError):
         return None
-
-
-def _counts(said: bytes) -> dict[_Key, _Count]:
-    try:
-        rows = json.loads(said.rstrip(b"\0") or b"[]")
-        return {(str(f), str(r), str(v)): _Count(max(1, int(times)), float(last_s)) for f, r, v, times, last_s in rows}
-    except (ValueError, TypeError, OverflowError):
-        return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -228,6 +229,10 @@ class _Loading:
                     f"family {self._name}: none of its variants can be loaded ({'; '.join(self._refused.values())})"
                 )
             profiles[device.name] = profile
+        if self._marker is not None:
+            # Not before all devices have it and its profile is there: what ends the process then would be forgiven.
+            for variant in next(iter(opened.values())):
+                self._marker.loaded(*self._key(variant))
         first, *others = opened
         evidence, elsewhere = partial(read_evidence, self._folder), {name: profiles[name] for name in others}
         family = to_router_family(
@@ -305,12 +310,19 @@ class _Loading:
             return profile if len(unprofiled) < len(names) else None
         if unprofiled:
             self._report(f"family {self._name}: no latency profile of this machine yet, taking a quick one")
-            profile = profile_family(self._folder, names, mode="quick", options=options)
+            profile = profile_family(self._folder, names, mode="quick", options=options, noting=self._noting)
             try:
                 save_profile(self._folder, profile)
             except RepositoryError as error:
                 logger.warning("the profile is not kept and will be taken anew at the next start: %s", error)
         return profile
+
+    def _noting(self, variant: str) -> AbstractContextManager[None]:
+        """While a variant is measured, which is with larger batches than it was tried with."""
+        return nullcontext() if self._marker is None else self._marker.loading(*self._key(variant))
+
+    def _key(self, variant: str) -> tuple[str, str, str]:
+        return self._name, self._manifest.revision, variant
 
     def _leave_refused(self, opened: Mapping[str, dict[str, VariantPath]]) -> None:
         for paths in opened.values():

@@ -70,7 +70,7 @@ class PathOpener:
         key = self._folder.manifest.name, self._folder.manifest.revision, variant.name
         if times := self._marker.left_out(*key):
             raise ModelLoadError(
-                f"{variant.name}: the process has ended {times} times by it, the last time while it was loaded; "
+                f"{variant.name}: the process has ended {times} times while it was loaded; "
                 "it is tried again when the gateway is started anew"
             )
         with self._marker.loading(*key):

@@ -197,6 +197,8 @@ class PiecewiseFamily:
                 marker=self._marker,
             )
             path = opener.open(manifest)
+            if self._marker is not None:
+                self._marker.loaded(self.loaded.manifest.name, self.loaded.manifest.revision, variant)
         except (ModelLoadError, RepositoryError) as error:
             logger.error("family %s: variant %s is refused: %s", self.name, variant, error)
             self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")

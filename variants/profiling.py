@@ -31,6 +31,7 @@ from variants.timing import (
     FULL,
     QUICK,
     Cell,
+    Noting,
     Progress,
     Work,
     elapsed_s,
@@ -39,6 +40,7 @@ from variants.timing import (
     quantiles,
     rows_for_class,
     running_s,
+    unnoted,
     usual_spread,
 )
 
@@ -66,10 +68,11 @@ def profile_family(
     mode: ProfileMode = "quick",
     progress: Progress | None = None,
     options: SessionOptions | None = None,
+    noting: Noting = unnoted,
 ) -> FamilyProfile:
     """Measure variants of a revision, by default all that can be opened here, and the stages of their chains.
 
-    Nothing is stored.
+    Nothing is stored. `noting` is entered with the name of a variant while it, or a stage of its chain, opens or runs.
     Quick takes a few seconds, full up to some minutes. Raises `RepositoryError` where the samples or the tokenizer
     cannot be read, `ModelLoadError` where a model cannot be opened, `KeyError` where there is no such variant.
     """
@@ -91,15 +94,30 @@ def profile_family(
     works: dict[str, Work] = {}
     grown_bytes: dict[str, int] = {}
     for name, file in files.items():
-        wholes[name] = open_file(folder, file, options)
-        works[name] = batch_work(wholes[name], preparer, _temperature(manifest, name))
-        if RUNTIMES[file.runtime].grows:
-            grown_bytes[name] = _growth_bytes(works[name], rows, plan.batches)
-    stages = {name: open_file(folder, file, options) for name, file in stage_files.items()}
+        with noting(name):
+            wholes[name] = open_file(folder, file, options)
+            works[name] = batch_work(wholes[name], preparer, _temperature(manifest, name))
+            if RUNTIMES[file.runtime].grows:
+                grown_bytes[name] = _growth_bytes(works[name], rows, plan.batches)
+    # The first variant stands for those that share a stage: without it the next one would.
+    of_stage = {stage: name for name in reversed(names) for stage in manifest.variant(name).stages}
+    stages: dict[str, Session] = {}
+    for name, file in stage_files.items():
+        with noting(of_stage[name]):
+            stages[name] = open_file(folder, file, options)
+    noting_of = {_STAGE + stage: name for stage, name in of_stage.items()}
     paths: list[Mapping[str, Work]] = [{name: work} for name, work in works.items()]
     paths += [_chain_works({name: stages[name] for name in chain}, preparer) for chain in chains]
     stopwatch = running_s if options.threads == 1 else elapsed_s
-    measured = measure(paths, rows, manifest.sizes, plan, progress or _silent, stopwatch)
+    measured = measure(
+        paths,
+        rows,
+        manifest.sizes,
+        plan,
+        progress or _silent,
+        stopwatch,
+        noting=lambda work: noting(noting_of.get(work, work)),
+    )
     fingerprint = machine_fingerprint(options.threads)
     spreads = [usual_spread([s for cell, s in measured.items() if cell.batch == batch]) for batch in plan.batches]
 

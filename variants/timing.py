@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -36,6 +37,9 @@ Path = Mapping[str, Work]
 """What is run one after another, by name: a whole graph alone, or the stages of a chain."""
 Stopwatch = Callable[[Work, Any], tuple[float, Any]]
 """Runs a batch and returns how many seconds that took, and what came of it."""
+
+Noting = Callable[[str], AbstractContextManager[None]]
+"""Is entered, with the name of a work, while that runs; what it takes itself is not measured."""
 
 
 class Cell(NamedTuple):
@@ -88,6 +92,12 @@ def running_s(work: Work, given: Any) -> tuple[float, Any]:
     return min(passed_s, time.thread_time() - begun_s), made
 
 
+def unnoted(name: str) -> AbstractContextManager[None]:
+    """Note nothing."""
+    del name
+    return nullcontext()
+
+
 def measure(
     paths: Sequence[Path],
     rows_by_class: Sequence[Sequence[Row]],
@@ -96,6 +106,7 @@ def measure(
     progress: Progress,
     stopwatch: Stopwatch = running_s,
     clock: Callable[[], float] = time.monotonic,
+    noting: Noting = unnoted,
 ) -> dict[Cell, list[float]]:
     """Return the seconds measured of each cell. Batches are drawn anew each time from the rows of their size class."""
     random = np.random.default_rng(0)
@@ -105,7 +116,7 @@ def measure(
     weights = [math.sqrt(sizes[size_class] * batch) for size_class, batch in groups]
     for path in paths:
         # The first run of a session is slower than any later one, and nobody is served by it.
-        _run(path, rows_by_class[0][:1], elapsed_s)
+        _run(path, rows_by_class[0][:1], elapsed_s, noting)
     started_s = clock()
     seconds: dict[Cell, list[float]] = {}
     for index, (size_class, batch) in enumerate(groups):
@@ -118,7 +129,7 @@ def measure(
                 break
             rows = [rows_by_class[size_class][row] for row in random.integers(0, len(rows_by_class[size_class]), batch)]
             for number in random.permutation(due).tolist():
-                steps_s = _run(paths[number], rows, stopwatch)
+                steps_s = _run(paths[number], rows, stopwatch, noting)
                 for name, step_s in steps_s.items():
                     seconds.setdefault(Cell(name, size_class, batch), []).append(step_s)
                 if turn == 0:
@@ -129,12 +140,13 @@ def measure(
     return seconds
 
 
-def _run(path: Path, rows: Sequence[Row], stopwatch: Stopwatch) -> dict[str, float]:
+def _run(path: Path, rows: Sequence[Row], stopwatch: Stopwatch, noting: Noting) -> dict[str, float]:
     """Run a path; return the seconds of each work in it."""
     taken_s: dict[str, float] = {}
     given: Any = rows
     for name, work in path.items():
-        taken_s[name], given = stopwatch(work, given)
+        with noting(name):
+            taken_s[name], given = stopwatch(work, given)
     return taken_s
 
 

@@ -22,6 +22,32 @@ SMALL, LARGE = (1.7, 0.0, 0.0, 0.0), (8.0, 4.0, 0.0, 0.0)
 """The weights of the two exits: how sure the first one is says how often it is right about the second one's sign."""
 
 
+def aborting_at_four_rows() -> onnx.ModelProto:
+    """Logits [-x0, x0] of x FP32 [n, 4]; a batch of four rows ends the process (SIGFPE; x86 alone)."""
+    initial = [
+        numpy_helper.from_array(np.array([[-1, 1], [0, 0], [0, 0], [0, 0]], np.float32), "w"),
+        numpy_helper.from_array(np.array([-5, 0], np.int64), "less"),
+        numpy_helper.from_array(np.array([-(2**63), 0], np.int64), "least"),
+    ]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Add", ["shape", "less"], ["divisor"]),
+        helper.make_node("Div", ["least", "divisor"], ["divided"]),
+        helper.make_node("Cast", ["divided"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["cast", "cast"], ["zero"]),
+        helper.make_node("MatMul", ["x", "w"], ["sign"]),
+        helper.make_node("Add", ["sign", "zero"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "four",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 2])],
+        initial,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
 def sign_model(matrix_products: int = 0, limit: float = 1e6, *, opposite: bool = False) -> onnx.ModelProto:
     """Logits [-x0, x0] of x FP32 [n, 4], or the `opposite`, after that many products of large matrices for each row.
 

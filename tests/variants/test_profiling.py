@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +96,21 @@ def test_quotas_of_control_groups_are_read(tmp_path: Path, files: dict[str, str]
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     assert cores == _quota_cores(tmp_path)
+
+
+def test_what_is_opened_and_measured_is_noted(chained_words: RevisionFolder) -> None:
+    """One variant at a time, and stages under the name of one whose chain has them."""
+    noted: list[str] = []
+    now: set[str] = set()
+
+    @contextmanager
+    def noting(variant: str) -> Iterator[None]:
+        assert not now
+        now.add(variant)
+        noted.append(variant)
+        yield
+        now.clear()
+
+    profile = profile_family(chained_words, ["sum", "half", "other"], noting=noting)
+    assert {"sum", "half", "other"} >= set(noted) >= {"sum", "other"}
+    assert len(noted) > len(profile.variants) + len(profile.stages)
