@@ -20,11 +20,15 @@ Key = tuple[str, str, str]
 
 
 class _Ends(NamedTuple):
-    """`running_s` is when it ran at the last of its `running` ends, on the machine's steady clock."""
+    """`running_s` is when it ran at the last of its `running` ends, on the machine's steady clock.
+
+    It is `doubted` where others may have ended the process while it was loaded, and it was not loaded since.
+    """
 
     running: int = 0
     loading: int = 0
     running_s: float = 0.0
+    doubted: bool = False
 
 
 class CrashCounts:
@@ -33,18 +37,22 @@ class CrashCounts:
     def __init__(self, said: bytes) -> None:
         self._ends: dict[Key, _Ends] = {}
         try:
-            for family, revision, variant, running, loading, running_s in json.loads(said.rstrip(b"\0") or b"[]"):
-                ends = _Ends(max(0, int(running)), max(0, int(loading)), float(running_s))
+            for row in json.loads(said.rstrip(b"\0") or b"[]"):
+                family, revision, variant, running, loading, running_s, doubted = row
+                ends = _Ends(max(0, int(running)), max(0, int(loading)), float(running_s), bool(doubted))
                 self._ends[str(family), str(revision), str(variant)] = ends
         except (ValueError, TypeError, OverflowError):
             self._ends.clear()
 
-    def ended_running(self, key: Key, now: float) -> int:
-        """A process ended while the variant ran, or was probed; how often by now, as far as it is not forgiven."""
+    def ended_running(self, key: Key, now: float, *, doubted: bool = False) -> int:
+        """A process ended while the variant ran, or was probed; how often by now, as far as it is not forgiven.
+
+        Or, `doubted`, while it was loaded beside others.
+        """
         ends = self._ends.pop(key, _Ends())
         before = 0 if _is_forgiven(ends, now) else ends.running
         # Last again: the oldest are forgotten first.
-        self._ends[key] = ends._replace(running=before + 1, running_s=now)
+        self._ends[key] = ends._replace(running=before + 1, running_s=now, doubted=ends.doubted or doubted)
         return before + 1
 
     def ended_loading(self, key: Key) -> int:
@@ -56,10 +64,14 @@ class CrashCounts:
     def loaded(self, key: Key) -> bool:
         """The variant was loaded: what ended while it was is forgiven. Whether there was anything to forgive."""
         ends = self._ends.get(key)
-        if ends is None or not ends.loading:
+        if ends is None or not (ends.loading or ends.doubted):
             return False
-        self._ends[key] = ends._replace(loading=0)
+        self._ends[key] = ends._replace(loading=0, doubted=False)
         return True
+
+    def is_doubted(self, key: Key) -> bool:
+        """Whether a process ended while the variant was loaded beside others, and it was not loaded since."""
+        return self._ends.get(key, _Ends()).doubted
 
     def left_out(self, key: Key) -> int:
         """How many processes ended while the variant was loaded, where that is too many; else 0."""

@@ -138,6 +138,11 @@ class CrashMarker:
         with self._counting:
             return self._counts.left_out((family, revision, variant))
 
+    def is_doubted(self, family: str, revision: str, variant: str) -> bool:
+        """Whether a process ended while it was loaded beside others: who it was shows where it is loaded alone."""
+        with self._counting:
+            return self._counts.is_doubted((family, revision, variant))
+
     @contextmanager
     def _noted(self, key: Key, doing: Doing) -> Iterator[None]:
         free, place = self._free[doing], None
@@ -182,13 +187,16 @@ class CrashMarker:
             blamed = Doing.RUNNING if doing is Doing.LOADING and len(noted) > 1 else doing
             key = family, revision, variant
             crashed[key] = max(blamed, crashed.get(key, blamed))
-        times = {key: self._ended(key, doing, now) for key, doing in crashed.items()}
+        loads = {(family, revision, variant) for family, revision, variant, doing in noted if doing is Doing.LOADING}
+        times = {
+            key: self._counts.ended_loading(key)
+            if doing is Doing.LOADING
+            else self._counts.ended_running(key, now, doubted=key in loads)
+            for key, doing in crashed.items()
+        }
         self._write_counts()
         blames = [Crashed(*key, times[key], doing) for key, doing in crashed.items()]
         return tuple(sorted(blames, key=lambda crash: (not crash.is_certain, -crash.times, crash)))
-
-    def _ended(self, key: Key, doing: Doing, now: float) -> int:
-        return self._counts.ended_loading(key) if doing is Doing.LOADING else self._counts.ended_running(key, now)
 
     def _write_counts(self) -> None:
         self._pages[:COUNTS_BYTES] = self._counts.said(COUNTS_BYTES).ljust(COUNTS_BYTES, b"\0")

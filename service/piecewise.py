@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -121,6 +122,9 @@ class PiecewiseFamily:
         self._tokenizer = tokenizer_name(self._folder)
         if self._tokenizer is not None:
             self.bytes[self._tokenizer] = tokenizer_bytes(self._folder)
+        for variant in family.variants:
+            if marker is not None and marker.is_doubted(*self._marked(variant.name)):
+                self._try(variant.name)
 
     @property
     def name(self) -> str:
@@ -198,7 +202,7 @@ class PiecewiseFamily:
             )
             path = opener.open(manifest)
             if self._marker is not None:
-                self._marker.loaded(self.loaded.manifest.name, self.loaded.manifest.revision, variant)
+                self._marker.loaded(*self._marked(variant))
         except (ModelLoadError, RepositoryError) as error:
             logger.error("family %s: variant %s is refused: %s", self.name, variant, error)
             self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")
@@ -216,6 +220,17 @@ class PiecewiseFamily:
         if not self.paths:
             self.preparer.close()
             self.__dict__.pop("_evidence", None)
+
+    def _try(self, variant: str) -> None:
+        """Load a variant and drop it: nothing else goes on at a start, so that an end by it is no one else's."""
+        # It is refused by name then.
+        with suppress(ModelLoadError, RepositoryError):
+            self.paths[variant] = self.open(variant).path
+            self.drop(variant)
+
+    def _marked(self, variant: str) -> tuple[str, str, str]:
+        """What the marker calls a variant."""
+        return self.loaded.manifest.name, self.loaded.manifest.revision, variant
 
     def _took(self, variant: str, gained: int) -> None:
         """Memory grew by so many bytes as the models of a variant were loaded that others in memory do not have.

@@ -20,7 +20,7 @@ from loadtests.isolation_faults import workers
 from loadtests.servers import ROOT, gateway, running
 from service.crash_marker import PROBES, Crashed, CrashMarker, Doing
 from service.loading import load_family
-from service.piecewise import PiecewiseFamily
+from service.piecewise import Opened, PiecewiseFamily
 from tests.service.conftest import eventually, sign_body
 from tests.service.families import aborting_at_four_rows, sign_model
 from variants.repository import Repository
@@ -146,6 +146,29 @@ def test_who_is_loaded_beside_others_may_be_a_bystander(tmp_path: Path, also: Do
         after = CrashMarker(path, slots=1)
         assert Crashed("f", "1", "sound", times, Doing.RUNNING) in after.crashed
         assert not after.left_out("f", "1", "sound")
+
+
+def test_who_was_loaded_beside_others_is_tried_alone_by_the_next_process(tmp_path: Path) -> None:
+    """Before requests come, and once: so the end by a model that aborts is nobody else's the next time."""
+    models, path = tmp_path / "models", tmp_path / "running"
+    write_family(Repository(models), "f", {"a": (sign_model(), 0.8), "b": (sign_model(), 0.9)})
+    load_family(Repository(models), "f", SessionOptions())
+    marker = CrashMarker(path, slots=1)
+    marker.begin(0, "f", "1", "b")
+    with ends() as stack:
+        stack.enter_context(marker.loading("f", "1", "a"))
+    opened: list[str] = []
+    marker = CrashMarker(path, slots=1)
+
+    class Watched(PiecewiseFamily):
+        def open(self, variant: str) -> Opened:
+            opened.append(variant)
+            return super().open(variant)
+
+    for _ in range(2):
+        family = Watched(Repository(models), "f", SessionOptions(), None, stages="off", cascades=False, marker=marker)
+        assert {} == family.paths
+    assert ["a"] == opened
 
 
 def test_ends_while_it_ran_do_not_count_as_ends_while_it_was_loaded(tmp_path: Path) -> None:
