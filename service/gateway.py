@@ -259,7 +259,10 @@ class Gateway:
         self.canaries.begin(SpareTime(dispatcher.submit, dispatcher.cancel, self.next_id))
         for crashed in () if self._marker is None else self._marker.crashed:
             family = scheduler.families.get(crashed.family)
-            if family is not None and family.revision == crashed.revision:
+            if family is None or family.revision != crashed.revision:
+                continue
+            # What is refused answers nobody anyway, and there is nothing of it to probe.
+            if crashed.variant not in loaded[family.name].refused:
                 strike = partial(scheduler.strike, family.name, crashed.variant, Reason.CRASHED, crashed.times)
                 dispatcher.tell(partial(strike, certain=crashed.is_certain))
         return dispatcher

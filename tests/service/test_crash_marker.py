@@ -243,7 +243,7 @@ def test_a_family_that_is_loaded_says_so(tmp_path: Path, *, piecewise: bool) -> 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the model breaks as it does on x86")
 def test_models_that_abort_when_they_are_opened_are_left_out_after_two_ends_each(tmp_path: Path) -> None:
-    """Then the other variants of their family serve; the index, and who pins one of them, is told why."""
+    """Then the others of their family serve; who asks is told why, and what is refused is in no quarantine."""
     bad = {name: (aborting_model(), 0.9) for name in ("aborts", "too")}
     write_family(Repository(tmp_path), "abort", {**bad, "plain": (sign_model(), 0.8)})
     settings = {"PARETO_SLOTS": "1"}
@@ -255,6 +255,7 @@ def test_models_that_abort_when_they_are_opened_are_left_out_after_two_ends_each
             said = f"{name}: the process has ended 2 times while it was loaded"
             pinned = client.post(f"/v2/models/abort/versions/{name}/infer", json=sign_body(1.0))
             assert (404, True, True) == (pinned.status_code, said in pinned.text, said in index)
+        assert "is in quarantine" not in server.log_text()
 
 
 def test_a_file_that_says_nonsense_blames_nobody(tmp_path: Path) -> None:
