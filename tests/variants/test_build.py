@@ -240,7 +240,8 @@ def test_a_tool_that_does_not_notice_a_full_disk_ends_the_build(
         yield Candidate("truncated", truncated)
 
     try:
-        with pytest.raises(BuildError, match=r"^sides: cannot be written: File too large; check the space left in "):
+        message = r"^sides: cannot be written: File too large \(DecodeError: .*\); check the space left in "
+        with pytest.raises(BuildError, match=message):
             build(replace(sides, build=limited), repository)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
