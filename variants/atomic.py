@@ -44,6 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         yield temporary
+        # A name may reach the disk before what it names: after a crash there would be a file that is not whole.
+        sync_file(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

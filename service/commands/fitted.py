@@ -12,9 +12,12 @@ _WIDEST = 10_000
 
 
 def print_fitted(console: Console, table: Table, expendable: Sequence[str]) -> None:
-    """Print a table; where the terminal is too narrow, without the first of the `expendable` columns, and say so."""
+    """Print a table; where a terminal is too narrow, without the first of the `expendable` columns, and say so.
+
+    What is no terminal gets them all: cells that are too long for it go on in a line below.
+    """
     dropped = []
-    for header in expendable:
+    for header in expendable if console.is_terminal else ():
         if console.measure(table, options=console.options.update_width(_WIDEST)).maximum <= console.width:
             break
         at = next((at for at, column in enumerate(table.columns) if column.header == header), None)
