@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from service import __version__
+from service.commands.anew import heed_signals
 from service.commands.build import build
 from service.commands.demo import demo
 from service.commands.doctor import doctor
@@ -79,7 +80,12 @@ def main() -> None:
     """Run what the command line says, then end the process with its exit code."""
     # So that a build that is told to end removes what it has not finished.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    sys.exit(run(sys.argv[1:]))
+    try:
+        heed_signals()
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = _failed("interrupted", INTERRUPTED)
+    sys.exit(code)
 
 
 def _failed(message: str, exit_code: int) -> int:

@@ -328,29 +328,6 @@ def test_serve_says_when_nothing_can_be_served(corrupt: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_what_was_built_first_is_served_by_a_program_that_built_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The same command line runs anew, and finds the family there."""
-    built: list[tuple[str, Path]] = []
-    ran: list[list[str]] = []
-
-    class Replaced(BaseException):
-        pass
-
-    def execv(path: str, arguments: list[str]) -> None:
-        ran.append([path, *arguments])
-        raise Replaced
-
-    monkeypatch.setattr("service.commands.build.build_one", lambda *given: built.append(given))
-    monkeypatch.setattr("os.execv", execv)
-    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "service.cli", "serve"])
-    with pytest.raises(Replaced):
-        cli.run(["serve", "--build-if-empty", "sign", "--models", str(tmp_path), "--port", str(free_port())])
-    assert [("sign", tmp_path)] == built
-    assert [[sys.executable, sys.executable, "-m", "service.cli", "serve"]] == ran
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_until_a_signal(sound: Path, number: int) -> None:
     """The banner's command gets an answer, a signal ends everything, and the exit code is 0."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
+from service.commands.anew import begin_anew
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Models, settings_from
 
@@ -124,9 +123,7 @@ def build_then_begin_anew(name: str, models: Path) -> Never:
     `CommandError`.
     """
     build_one(name, models)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell has a say in this
+    begin_anew()
 
 
 def say_what_was_built(manifest: FamilyManifest, path: Path) -> None:
