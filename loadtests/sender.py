@@ -59,6 +59,7 @@ class Sender:
         self._sockets: dict[int, socket.socket] = {}
         self._index: dict[int, int] = {}
         self._parts: dict[int, bytes] = {}
+        self._spent: set[int] = set()
         self._epoll = select.epoll()
         self.seen: list[tuple[float, bytes] | None] = [None] * len(requests)
         self.started_s = math.inf
@@ -70,7 +71,7 @@ class Sender:
         self.sent = 0
         """So many of the requests have been sent, the first ones."""
         self.repeated = 0
-        """So many went on a new connection, because a kept one did not take them whole."""
+        """So many went on a new connection, because a kept one took nothing of them."""
 
     def run(self, workload: Workload, connections: int = 64) -> tuple[float, Sending]:
         """Send everything and wait for the answers; returns when it started, and how the sending went."""
@@ -114,7 +115,7 @@ class Sender:
         return connection
 
     def _send(self, index: int) -> None:
-        """Write a request once; a kept connection that does not take it whole has not brought it anywhere."""
+        """Write a request once; a kept connection that takes nothing of it has not brought it anywhere."""
         place = self._places[index]
         kept = self._idle(place)
         if kept is not None and not self._takes(kept, index):
@@ -124,14 +125,23 @@ class Sender:
             self._takes(self._connect(place), index)
 
     def _takes(self, connection: socket.socket, index: int) -> bool:
-        """Write a request; False where the connection is closed, so that the whole of it cannot have arrived."""
-        self._index[connection.fileno()] = index
+        """Write a request; False where the connection is closed and took nothing of it.
+
+        What it took a part of may have arrived, and may have been answered by who refuses it unread: `_receive` finds
+        that answer, or the end.
+        """
+        number = connection.fileno()
+        self._index[number] = index
+        whole = left = memoryview(self._requests[index])
         try:
-            connection.sendall(self._requests[index])
+            while left:
+                left = left[connection.send(left) :]
         except OSError as error:
-            self._lost(connection.fileno())
             # Who does not read for so long has been asked all the same.
-            return isinstance(error, TimeoutError)
+            if len(left) == len(whole) and not isinstance(error, TimeoutError):
+                self._lost(number)
+                return False
+            self._spent.add(number)
         return True
 
     def _idle(self, place: Place) -> socket.socket | None:
@@ -169,7 +179,7 @@ class Sender:
                 index = self._index.pop(number, None)
                 if index is not None:
                     self.seen[index] = (seen_s, data)
-                if _stays(data):
+                if _stays(data) and number not in self._spent:
                     self._free[self._place_of[number]].append(self._sockets[number])
                 else:
                     self._lost(number)
@@ -180,6 +190,7 @@ class Sender:
         """The connection is gone, and with it the request that was on it: it stays without an answer."""
         self._index.pop(number, None)
         self._parts.pop(number, None)
+        self._spent.discard(number)
         if (connection := self._sockets.pop(number, None)) is not None:
             self._epoll.unregister(number)
             connection.close()

@@ -27,6 +27,8 @@ from tests.scripted import SAMPLES
 BODY = b'{"outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["positive"]}]}'
 ANSWER = b"HTTP/1.1 200 OK\r\nX-Variant: large\r\nx-route-path: small,large\r\nserver-timing: total;dur=2\r\n"
 REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
+ANSWERED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\nno"
 
 
@@ -104,7 +106,7 @@ def test_every_request_has_its_answer(closes: bool) -> None:
 
 def test_what_was_written_is_never_sent_again() -> None:
     """A kept connection that ends when the request is on it takes that with it, as a new one does."""
-    with scripted([b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", None], [None]) as answering:
+    with scripted([ANSWERED, None], [None]) as answering:
         at = urlsplit(answering.url)
         sender = Sender(at.hostname or "", at.port or 0, [REQUEST] * 3)
         sender.run(workload(3), connections=1)
@@ -113,21 +115,33 @@ def test_what_was_written_is_never_sent_again() -> None:
 
 
 def test_what_a_kept_connection_does_not_take_goes_on_a_new_one_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where writing itself fails; that is counted."""
-    true_sendall = socket.socket.sendall
+    """Only where nothing of it was written; that is counted."""
+    true_send = socket.socket.send
     refused = list[int]()
 
-    def sendall(self: socket.socket, data: bytes) -> None:
+    def send(self: socket.socket, data: bytes) -> int:
         if data == REQUEST and not refused:
             refused.append(self.fileno())
             raise BrokenPipeError
-        true_sendall(self, data)
+        return true_send(self, data)
 
     with server(whole(BODY)) as port:
         sender = Sender("127.0.0.1", port, [REQUEST])
-        monkeypatch.setattr(socket.socket, "sendall", sendall)
+        monkeypatch.setattr(socket.socket, "send", send)
         sender.run(workload(1), connections=1)
     assert (True, 1) == (sender.seen[0] is not None, sender.repeated)
+
+
+@pytest.mark.parametrize("answer", [TOO_LARGE, REFUSAL, None])
+def test_who_answers_before_the_body_is_written_has_answered(answer: bytes | None) -> None:
+    """And closes: the answer counts, or the request is lost where there is none; it goes out once in any case."""
+    large = b"POST / HTTP/1.1\r\ncontent-length: 50000000\r\n\r\n" + bytes(50_000_000)
+    with scripted([answer], [answer], [ANSWERED]) as answering:
+        at = urlsplit(answering.url)
+        sender = Sender(at.hostname or "", at.port or 0, [large, large, REQUEST])
+        sender.run(Workload(np.array([0.0, 0.1, 0.2]), np.full(3, 0.05), np.arange(3)), connections=1)
+    assert [answer, answer, ANSWERED] == [seen and seen[1] for seen in sender.seen]
+    assert ([0, 1, 2], 0) == (answering.requests, sender.repeated)
 
 
 def test_refusals_and_nonsense_are_told_apart() -> None:
