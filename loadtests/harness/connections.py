@@ -65,7 +65,7 @@ class Connections:
         """Send one whole request and wait for its answer. Raises `NoAnswerError`.
 
         Once it is written it is never sent again: whatever becomes of it then is the server's doing. A kept connection
-        that does not take it whole has not brought it anywhere, so it goes on a new one, once.
+        that takes nothing of it has not brought it anywhere, so it goes on a new one, once.
         """
         connection = self._kept()
         if connection is not None and not self._takes(connection, request):
@@ -110,9 +110,9 @@ class Connections:
             return
 
     def _takes(self, connection: _Connection, request: bytes) -> bool:
-        """Write a request; whether the whole of it is on its way, else the connection is closed."""
+        """Write a request; whether something of it is on its way, else the connection is closed."""
         try:
-            connection.write(request)
+            connection.write(request, self._patience_s)
         except TimeoutError:
             connection.close()
             raise NoAnswerError(self._too_long()) from None
@@ -204,6 +204,7 @@ class _Connection:
         self._asked.register(opened.fileno(), _HUNG_UP | (select.POLLIN if silent else 0))
         self.stays = False
         """Whether the server keeps it open after the last answer."""
+        self._cut = False
         self._whole = False
         self._headers: dict[str, str] = {}
         self._body = b""
@@ -216,9 +217,26 @@ class _Connection:
         self.close()
         return False
 
-    def write(self, request: bytes) -> None:
-        """Write the whole of a request. Raises `OSError` and `TimeoutError`."""
-        self._socket.sendall(request)
+    def write(self, request: bytes, patience_s: float) -> None:
+        """Write a request, or what the server takes of it: who refuses it unread may have answered. Then the connection
+        is good for that answer alone.
+
+        Raises `OSError` where the server takes nothing, `TimeoutError` where it does not take all of it in that time.
+        """
+        left = memoryview(request)
+        until_s = time.perf_counter() + patience_s
+        try:
+            left = left[self._socket.send(left) :]
+            while left:
+                self._socket.settimeout(max(1e-3, until_s - time.perf_counter()))
+                left = left[self._socket.send(left) :]
+                self._socket.settimeout(patience_s)
+        except TimeoutError:
+            raise
+        except OSError:
+            if len(left) == len(request):
+                raise
+            self._cut = True
 
     def answer(self, patience_s: float) -> Answer:
         """The answer to what was written. Raises `OSError`, `TimeoutError` and `HttpParserError`."""
@@ -255,4 +273,4 @@ class _Connection:
     def on_message_complete(self) -> None:
         self._whole = True
         # Behind the message the parser no longer knows.
-        self.stays = self._parser.should_keep_alive()
+        self.stays = self._parser.should_keep_alive() and not self._cut

@@ -50,23 +50,34 @@ def test_a_connection_that_the_server_closed_while_idle_loses_nothing() -> None:
 
 
 def test_what_a_kept_connection_does_not_take_goes_on_a_new_one_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where writing itself fails; that is counted, and a second failure is the end of it."""
+    """Only where nothing of it was written; that is counted, and a second failure is the end of it."""
     refusing = set[int]()
-    true_sendall = socket.socket.sendall
+    true_send = socket.socket.send
 
-    def sendall(self: socket.socket, data: bytes) -> None:
+    def send(self: socket.socket, data: bytes) -> int:
         if self.getsockname()[1] in refusing:
             raise BrokenPipeError
-        true_sendall(self, data)
+        return true_send(self, data)
 
     with scripted([ANSWER], [ANSWER]) as server:
         connections = Connections(server.url)
         connections.warm(1, WAIT_S)
         (kept,) = connections._idle
         refusing.add(kept._socket.getsockname()[1])
-        monkeypatch.setattr(socket.socket, "sendall", sendall)
+        monkeypatch.setattr(socket.socket, "send", send)
         assert ["answer"] == outcomes(lambda: connections.exchange(REQUEST), 1)
         assert ([1], 1) == (server.requests, connections.repeated)
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(ANSWER, "answer"), (None, LOST)])
+def test_who_answers_before_the_body_is_written_has_answered(answer: Step, expected: str) -> None:
+    """And closes: the answer counts, or the request is lost where there is none; it is not sent again."""
+    large = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 50000000\r\n\r\n" + bytes(50_000_000)
+    with scripted([answer], [answer]) as server:
+        connections = Connections(server.url)
+        connections.warm(1, WAIT_S)
+        assert [expected] == outcomes(lambda: connections.exchange(large), 1)
+        assert ([0], 0, []) == (server.requests, connections.repeated, connections._idle)
 
 
 def test_a_server_that_reads_no_further_is_not_asked_again() -> None:
