@@ -6,7 +6,11 @@ something over for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
@@ -14,6 +18,8 @@ from random import SystemRandom
 ROOT = Path("/sys/fs/cgroup")
 PERIOD_S = 0.01
 """A group that has had its share waits for the next period: short against what is asked of it (kubelet: 0.1 s)."""
+END_LIMIT_S = 10.0
+STEP_S = 0.01
 
 
 class QuotaError(Exception):
@@ -22,7 +28,7 @@ class QuotaError(Exception):
 
 @contextmanager
 def quotas(count: int, cores: float) -> Iterator[list[tuple[str, ...]]]:
-    """So many groups of `cores` processors (0.1 or more) each, until the block ends and everything in them has ended.
+    """So many groups of `cores` processors (0.1 or more) each, until the block ends; what still runs in them is killed.
 
     Yields for each the command that starts its arguments in it. Raises `QuotaError` where that needs another system,
     another user or other rights.
@@ -39,9 +45,31 @@ def quotas(count: int, cores: float) -> Iterator[list[tuple[str, ...]]]:
                 raise QuotaError(f"{group}: {error.strerror}") from error
         yield [("sh", "-c", f'echo $$ > {group / "cgroup.procs"} && exec "$@"', "sh") for group in groups]
     finally:
-        for group in groups:
-            with suppress(OSError):
+        _remove(groups)
+
+
+def _remove(groups: Sequence[Path]) -> None:
+    """Remove them all; one that something runs in, or is still ending in, cannot be."""
+    until_s = time.monotonic() + END_LIMIT_S
+    for group in groups:
+        while group.exists():
+            try:
                 group.rmdir()
+            except OSError as error:
+                if time.monotonic() > until_s:
+                    sys.stderr.write(f"{group}: stays behind: {error.strerror}\n")
+                    break
+                _kill_members(group)
+                time.sleep(STEP_S)
+
+
+def _kill_members(group: Path) -> None:
+    with suppress(OSError):
+        members = [int(line) for line in (group / "cgroup.procs").read_text().split()]
+        # 0 stands for a process that cannot be seen from here; to signal it would be to signal this one and its like.
+        for member in filter(None, members):
+            with suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
 
 
 def _controller() -> Path:
