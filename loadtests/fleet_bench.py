@@ -24,7 +24,7 @@ from loadtests.calibration import capacity_per_s
 from loadtests.compare import profiled_family
 from loadtests.cpu_quotas import QuotaError
 from loadtests.fleet import fleet
-from loadtests.fleet_capacity import Predictor, crossing
+from loadtests.fleet_capacity import Predictor, crossing, deviation
 from loadtests.fleet_ends import ended, told
 from loadtests.fleet_load import Generator
 from loadtests.fleet_trial import Trial, Turn
@@ -90,6 +90,7 @@ def _run(options: argparse.Namespace) -> None:
         "variants": names,
         "policy": options.policy,
         "share_each": share,
+        "attainment": options.attainment,
         "slo_s": options.slo_ms / 1e3 if options.slo_ms else SLO * best_s,
         "seconds": options.seconds,
     }
@@ -151,7 +152,8 @@ def _capacities(trial: Trial, family: Family, options: argparse.Namespace) -> li
         rates = [step * capacity for step in STEPS]
         live = trial.attained(replicas, rates, 200 + number)
         simulated = [predictor.attainment(replicas, rate) for rate in rates]
-        holds, slowdown = crossing(rates, live, options.attainment), predictor.machine.slowdown
+        holds, off = crossing(rates, live, options.attainment), deviation(capacity, rates, live, options.attainment)
+        slowdown = predictor.machine.slowdown
         predictor = _predictor(trial, family, options)
         change = predictor.machine.slowdown / slowdown - 1.0
         found.append(
@@ -159,6 +161,7 @@ def _capacities(trial: Trial, family: Family, options: argparse.Namespace) -> li
                 "replicas": replicas,
                 "predicted": capacity,
                 "holds": holds,
+                "off": off,
                 "rates": rates,
                 "live": live,
                 "simulated": simulated,
@@ -167,17 +170,13 @@ def _capacities(trial: Trial, family: Family, options: argparse.Namespace) -> li
         )
         _say(
             f"round {number + 1}, {replicas} replicas: {options.attainment:.0%} in time up to {holds:.0f}/s, predicted "
-            f"{capacity:.0f}/s, {capacity / holds - 1.0:+.1%}; live {_percent(live)}, simulated {_percent(simulated)} "
+            f"{capacity:.0f}/s, {off}; live {_percent(live)}, simulated {_percent(simulated)} "
             f"at {_percent(STEPS)}"
             + ("" if abs(change) <= STEADY else f"; NOT A MEASUREMENT: batches took {change:+.0%}")
         )
     for replicas in range(1, REPLICAS + 1):
-        off = [
-            one["predicted"] / one["holds"] - 1.0
-            for one in found
-            if one["replicas"] == replicas and abs(one["change"]) <= STEADY
-        ]
-        _say(f"{replicas} replicas: predicted is off by {', '.join(f'{each:+.1%}' for each in off) or 'nobody knows'}")
+        offs = [one["off"] for one in found if one["replicas"] == replicas and abs(one["change"]) <= STEADY]
+        _say(f"{replicas} replicas: predicted is off by {', '.join(offs) or 'nobody knows'}")
     return found
 
 

@@ -19,7 +19,7 @@ from router.policies import policy_named
 
 LIMITS = Limits(reply_margin_s=0.002, ahead=0.7)
 """As the gateway's settings have them by default."""
-_HALVINGS = 8
+_HALVINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Predictor:
         return fmean(self._attainment(replicas, rate, seed) for seed in range(self.seeds))
 
     def capacity(self, replicas: int, attainment: float, at_most: float) -> float:
-        """The highest rate that is attained so, by bisection to a 256th of `at_most`, which is taken for too much.
+        """The highest rate that is attained so, by bisection to a 1024th of `at_most`, which is taken for too much.
 
         Raises `ValueError` where there is none.
         """
@@ -75,3 +75,13 @@ def crossing(rates: Sequence[float], attained: Sequence[float], target: float) -
             part = (attained[index - 1] - target) / (attained[index - 1] - share)
             return rates[index - 1] + part * (rates[index] - rates[index - 1])
     return rates[-1]
+
+
+def deviation(predicted: float, rates: Sequence[float], attained: Sequence[float], target: float) -> str:
+    """By how much a predicted capacity is off the one that was measured; where all rates are on one side of that, by
+    more or less than what is known. Raises `ValueError` without rates.
+    """
+    off = f"{predicted / crossing(rates, attained, target) - 1.0:+.1%}"
+    if attained[0] < target:
+        return f"more than {off}"
+    return off if min(attained) < target else f"less than {off}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.fleet_capacity import Predictor, crossing
+from loadtests.fleet_capacity import Predictor, crossing, deviation
 from loadtests.machine import Machine
 from tests.scripted import FAMILY, SAMPLES
 
@@ -23,6 +23,19 @@ def test_a_line_between_two_rates_says_where_the_target_is_missed(
 ) -> None:
     """The first fall counts; where there is none, or nothing before it, the nearest measured rate."""
     assert pytest.approx(expected) == crossing([100.0, 200.0, 300.0], attained, target)
+
+
+@pytest.mark.parametrize(
+    ("attained", "expected"),
+    [
+        ([1.0, 0.98, 0.92], "-20.0%"),
+        ([1.0, 1.0, 1.0], "less than -33.3%"),
+        ([0.9, 0.8, 0.7], "more than +100.0%"),
+    ],
+)
+def test_a_capacity_beyond_the_measured_rates_is_a_bound(attained: list[float], expected: str) -> None:
+    """Whoever never misses the target, or always does, has not been measured there: it is not told as if."""
+    assert expected == deviation(200.0, [100.0, 200.0, 300.0], attained, 0.95)
 
 
 def test_without_rates_there_is_no_capacity() -> None:
