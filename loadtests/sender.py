@@ -38,6 +38,8 @@ LEAD_S = 0.3
 PATIENCE_S = 20.0
 """After the last request was sent, answers are waited for this long."""
 MOST_OPEN = 1024
+_TIMEOUT_S = 5.0
+"""For connecting, and for writing one request."""
 
 _HEAD_END = b"\r\n\r\n"
 
@@ -107,7 +109,7 @@ class Sender:
         return started_s, Sending(lag_s, cpu_share, most)
 
     def _connect(self, place: Place) -> socket.socket:
-        connection = socket.create_connection(place, timeout=5.0)
+        connection = socket.create_connection(place, timeout=_TIMEOUT_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets[connection.fileno()] = connection
         self._place_of[connection.fileno()] = place
@@ -133,8 +135,12 @@ class Sender:
         number = connection.fileno()
         self._index[number] = index
         whole = left = memoryview(self._requests[index])
+        until_s = time.perf_counter() + _TIMEOUT_S
         try:
+            left = left[connection.send(left) :]
             while left:
+                if time.perf_counter() > until_s:
+                    raise TimeoutError
                 left = left[connection.send(left) :]
         except OSError as error:
             # Who does not read for so long has been asked all the same.

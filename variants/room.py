@@ -26,7 +26,7 @@ def raise_if_full(error: BaseException, written: Path, scratch: Path) -> None:
 
     The folder that was `written` to has to take as much again as its largest file, for what did not fit may have been
     removed since; `scratch`, where no model needs to fit, `LEAST_BYTES`, as does the other at least. What is raised
-    quotes `error` where that says something else.
+    quotes `error` where that says something else, or names a file.
     """
     for cause, meant in _causes(error):
         # A cache that is read-only, or unreadable, may have been tried in passing; room stays wanting.
@@ -44,7 +44,7 @@ def raise_if_full(error: BaseException, written: Path, scratch: Path) -> None:
 def _full(fault: OSError, error: BaseException) -> OSError:
     number = fault.errno or 0
     said = os.strerror(number)
-    if fault is not error:
+    if fault is not error or fault.filename is not None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         said = f"{said} ({reason[:_LONGEST_REASON]})"
     return OSError(number, said)

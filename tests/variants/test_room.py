@@ -34,6 +34,13 @@ def test_a_fault_of_a_disk_in_passing_is_not_the_reason(number: int, tmp_path: P
     assert number == full.value.errno
 
 
+def test_the_file_that_could_not_be_written_is_named(tmp_path: Path) -> None:
+    """It may be one of the family's own, elsewhere."""
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS), "/cache/words")
+    with pytest.raises(OSError, match=r"Read-only file system \(OSError: .*'/cache/words'\)"):
+        raise_if_full(error, tmp_path, tmp_path)
+
+
 def test_what_an_error_hides_is_not_its_reason(tmp_path: Path) -> None:
     """`raise ... from None` is heeded; without it, want of room is looked for behind the error."""
     raise_if_full(raised(ValueError("unknown operator"), of(errno.ENOSPC), hidden=True), tmp_path, tmp_path)
