@@ -6,21 +6,24 @@ remembers it remembers for each device, in that device's seconds. So rule, price
 all of them, and what plans are worth can be compared: the one that is worth most is taken, on the faster device where
 two are worth the same.
 
-- A row is late only when every device calls it late. One that is late for some device is out of that one's sight: a
-  slow device neither takes nor refuses what a faster one can still do.
+- A row is late only when every device calls it late. One that is late for some device is out of that one's sight, and
+  the next ones of its lane come into it: a slow device neither takes nor refuses what a faster one can still do.
 - Plans of rules that do not weigh are worth less than any: they fill the fastest free device first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, cast
 
+from router.backlog import LaneKey
 from router.contract import Slot
 from router.family import Family
 from router.latency import LatencyModel
-from router.request import NEVER, Item
+from router.request import Item
+from router.triage import first_in_time
 from router.view import CascadePolicy, Decision, Kinds, Lane, Plan, Policy, PreparedPolicy, View
 
 ALIKE = 0.005
@@ -38,7 +41,6 @@ class Asked(NamedTuple):
     decision: Decision
     late: Found
     settled: Found
-    wake_at: float
 
 
 def across(policy: Policy, slots: Sequence[Slot]) -> Policy:
@@ -84,7 +86,7 @@ class AcrossDevices:
         states, kinds = _states(state), view.kinds
         assert kinds is not None, "slots of several devices have kinds"
         asked = {device: self._ask(states, of_device(view, kinds, device, now), device, now) for device in kinds.names}
-        wake_at = min(one.wake_at for one in asked.values())
+        wake_at = min(one.decision.wake_at for one in asked.values())
         late = _of_all([one.late for one in asked.values()])
         settled = _of_all([one.settled for one in asked.values()])
         if late or settled:
@@ -102,15 +104,22 @@ class AcrossDevices:
         """Ask the rule for one device, until it calls no row late that it sees."""
         late: Found = {}
         settled: Found = {}
-        wake_at = NEVER
+        passed: dict[LaneKey, int] = {}
+        seen = own
         while True:
-            states[device], decision = self.rule.decide(states.get(device), own, now)
-            wake_at = min(wake_at, decision.wake_at)
+            states[device], decision = self.rule.decide(states.get(device), seen, now)
             if not decision.late and not decision.settled:
-                return Asked(decision, late, settled, wake_at)
+                # Earlier answers may have wanted to be asked at once, for what is in sight now.
+                return Asked(decision, late, settled)
             late |= {item.sequence: (lane, item) for lane, item in decision.late}
             settled |= {item.sequence: (lane, item) for lane, item in decision.settled}
-            own = without(own, late.keys() | settled.keys())
+            gone = late.keys() | settled.keys()
+            for lane in (*seen.lanes, *seen.kept):
+                last = lane.items[-1]
+                # A rule with a lazy drop may want rows that cannot be in time; it calls none late before its deadline.
+                if last.sequence in gone and last.deadline_s > now and lane.depth > len(lane.items):
+                    passed[lane.key] = first_in_time(lane, now, own.reply_margin_s)
+            seen = without(own, gone, passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +157,28 @@ def of_device(view: View, kinds: Kinds, device: str, now: float) -> View:
     )
 
 
-def without(view: View, gone: Iterable[int]) -> View:
-    """The view without these rows, by sequence, and without lanes of which nothing is seen then."""
+def without(view: View, gone: Iterable[int], passed: Mapping[LaneKey, int] | None = None) -> View:
+    """The view without these rows, by sequence, and without as many of the first of a lane as are `passed`.
+
+    As many of a lane are in sight as before, if so many are left; lanes without any are not there.
+    """
     hidden = frozenset(gone)
 
     def rest(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
         found: list[Lane] = []
         for lane in lanes:
-            items = tuple([item for item in lane.items if item.sequence not in hidden])
+            rows, at = lane.rows or lane.items, (passed or {}).get(lane.key, 0)
+            items: list[Item] = []
+            out = min(at, len(rows))
+            for item in islice(rows, at, None):
+                if len(items) == len(lane.items):
+                    break
+                if item.sequence in hidden:
+                    out += 1
+                else:
+                    items.append(item)
             if items:
-                found.append(lane._replace(items=items, depth=lane.depth - len(lane.items) + len(items)))
+                found.append(lane._replace(items=tuple(items), depth=lane.depth - out) if out else lane)
         return tuple(found)
 
     return view._replace(lanes=rest(view.lanes), background=rest(view.background), kept=rest(view.kept))

@@ -156,6 +156,9 @@ class Scheduler:
             view = self._viewer.view(self._backlog, self._slots, self._demand, self._ledger, now, soon)
             self._state, decision = self._policy.decide(self._state, view, at_s)
             self._wake_at = min(self._wake_at, decision.wake_at) if is_left else decision.wake_at
+            if is_left and decision.plan is None:
+                # What would be late by then may be started on the slots that are left free meanwhile.
+                break
             if decision.late or decision.settled:
                 self._set_late(decision, now)
                 self._settle(decision, now)

@@ -6,6 +6,7 @@ that means refusal or an answer after all others is each request's own choice (`
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,14 @@ Choose = Callable[[Lane, Item], int]
 def lowest(lane: Lane, item: Item) -> int:
     """The cheapest variant that may answer the row."""
     return item.lowest
+
+
+def allowed(lane: Lane) -> tuple[int, ...]:
+    """The variants that may answer the lane's rows, cheapest first: the pinned one, or the rungs from the lowest on."""
+    if lane.key.pinned >= 0:
+        return (lane.key.pinned,)
+    ladder, cheapest = lane.family.ladder, lane.key.lowest
+    return ladder if ladder[0] == cheapest else tuple([rung for rung in ladder if rung >= cheapest])
 
 
 class Triage(NamedTuple):
@@ -57,6 +66,15 @@ def triage(lanes: tuple[Lane, ...], now: float, quickest: Choose = lowest) -> Tr
     return Triage(tuple(kept), tuple(late), wake_at)
 
 
+def first_in_time(lane: Lane, now: float, reply_margin_s: float) -> int:
+    """The index among all rows of the lane of the first one that some variant can answer in time, or better in time.
+
+    Found by bisection: a lane may be long, and its rows come by deadline.
+    """
+    needed_s = _better_s(lane, reply_margin_s) if lane.key.at >= 0 else _alone_s(lane)
+    return bisect_left(lane.rows, True, key=lambda item: item.deadline_s - needed_s > now)
+
+
 class KeptTriage(NamedTuple):
     """Kept rows whose answer cannot be bettered in time any more, and when the next one gets there."""
 
@@ -72,14 +90,24 @@ def triage_kept(kept: tuple[Lane, ...], now: float, reply_margin_s: float) -> Ke
     settled: list[tuple[Lane, Item]] = []
     wake_at = NEVER
     for lane in kept:
-        family, at = lane.family, lane.key.at
-        better = [variant for variant in family.ladder if variant > at]
-        size_class, planned_s = lane.key.size_class, lane.latency.planned_s
-        quickest_s = min((planned_s(v, 1, size_class, family.start(at, v)) for v in better), default=NEVER)
-        needed_s = reply_margin_s + lane.latency.slip_s + quickest_s
+        needed_s = _better_s(lane, reply_margin_s)
         for item in lane.items:
             if item.deadline_s - needed_s > now:
                 wake_at = min(wake_at, item.deadline_s - needed_s)
                 break
             settled.append((lane, item))
     return KeptTriage(tuple(settled), wake_at)
+
+
+def _alone_s(lane: Lane) -> float:
+    """Seconds of the quickest allowed variant for one fresh row of the lane."""
+    return min((lane.latency.planned_s(v, 1, lane.key.size_class) for v in allowed(lane)), default=0.0)
+
+
+def _better_s(lane: Lane, reply_margin_s: float) -> float:
+    """Seconds before its deadline at which a kept row of the lane must start on the quickest better variant."""
+    family, at = lane.family, lane.key.at
+    better = [variant for variant in family.ladder if variant > at]
+    size_class, planned_s = lane.key.size_class, lane.latency.planned_s
+    quickest_s = min((planned_s(v, 1, size_class, family.start(at, v)) for v in better), default=NEVER)
+    return reply_margin_s + lane.latency.slip_s + quickest_s

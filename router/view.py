@@ -17,7 +17,7 @@ from router.words import Reason
 class Lane(NamedTuple):
     """Rows that may share a batch: the first `items` (bounded look-ahead, earliest deadline first) of `depth`.
 
-    `last_deadline_s` is the deadline of the last of all.
+    `last_deadline_s` is the deadline of the last of all. Where slots are of several kinds, `rows` has all, live.
     """
 
     key: LaneKey
@@ -26,6 +26,7 @@ class Lane(NamedTuple):
     depth: int
     items: tuple[Item, ...]
     last_deadline_s: float
+    rows: Sequence[Item] = ()
 
 
 class Kinds(NamedTuple):

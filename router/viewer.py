@@ -84,7 +84,8 @@ class Viewer:
             family, latency = self._families[key.family]
             if lane is None or lane.family is not family or lane.latency is not latency or key in changed:
                 ahead = tuple(items[:look_ahead])
-                lane = known[key] = Lane(key, family, latency, len(items), ahead, items[-1].deadline_s)
+                rows = () if slots.kinds is None else items
+                lane = known[key] = Lane(key, family, latency, len(items), ahead, items[-1].deadline_s, rows)
             (kept if key.at >= 0 else background if key.background else lanes).append(lane)
         changed.clear()
         if len(known) > 2 * (len(lanes) + len(background) + len(kept)) + SPARE_LANES:

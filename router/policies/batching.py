@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from router.request import NEVER, Item
-from router.triage import Choose, Triage, lowest, triage
+from router.triage import Choose, Triage, allowed, lowest, triage
 from router.view import Decision, Lane, Plan, View
 from router.words import Reason
 
@@ -36,14 +36,6 @@ def earliest(lanes: Iterable[Lane]) -> Lane | None:
 def best_rung(lane: Lane) -> int:
     """The most accurate variant that may answer the lane's head."""
     return lane.key.pinned if lane.key.pinned >= 0 else lane.family.ladder[-1]
-
-
-def allowed(lane: Lane) -> tuple[int, ...]:
-    """The variants that may answer the lane's rows, cheapest first: the pinned one, or the rungs from the lowest on."""
-    if lane.key.pinned >= 0:
-        return (lane.key.pinned,)
-    ladder, cheapest = lane.family.ladder, lane.key.lowest
-    return ladder if ladder[0] == cheapest else tuple([rung for rung in ladder if rung >= cheapest])
 
 
 def next_turn(view: View, now: float, *, early_drop: bool, quickest: Choose = lowest) -> Turn | Decision:

@@ -29,11 +29,12 @@ import numpy as np
 
 from router.family import Evidence, Family
 from router.latency import LatencyModel
-from router.policies.batching import allowed, in_time
+from router.policies.batching import in_time
 from router.policies.kept import next_of_all
 from router.policies.tables import Tables, pace, slo_of, slo_step
 from router.policies.windows import Windows, rate_of, rate_step
 from router.request import Item
+from router.triage import allowed
 from router.view import Decision, Lane, View
 
 QUANTILES = 20

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.policies.batching import allowed, batch, in_time, next_turn
+from router.policies.batching import batch, in_time, next_turn
 from router.policies.windows import Windows
+from router.triage import allowed
 from router.view import Decision, Lane, View
 from router.words import Reason
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.policies.batching import allowed, batch, in_time, next_turn
+from router.policies.batching import batch, in_time, next_turn
+from router.triage import allowed
 from router.view import Decision, View
 from router.words import Reason
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.policies.batching import allowed, batch, in_time, next_turn
+from router.policies.batching import batch, in_time, next_turn
 from router.policies.queueing import late_share
 from router.policies.tables import RateTables, pace, slo_of, slo_step
 from router.policies.windows import rate_of, rate_step
+from router.triage import allowed
 from router.view import Decision, Lane, View
 from router.words import Reason
 

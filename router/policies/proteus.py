@@ -28,9 +28,10 @@ from typing import NamedTuple
 
 from router.family import Family
 from router.latency import LatencyModel
-from router.policies.batching import allowed, batch, in_time, next_turn
+from router.policies.batching import batch, in_time, next_turn
 from router.policies.windows import Kind, Measured, Windows
 from router.request import NEVER
+from router.triage import allowed
 from router.view import Decision, Lane, Plan, View
 from router.words import Reason
 

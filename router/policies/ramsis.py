@@ -25,10 +25,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.policies.batching import allowed, batch, chosen, in_time, next_turn
+from router.policies.batching import batch, chosen, in_time, next_turn
 from router.policies.queueing import poisson
 from router.policies.tables import RateTables, pace, slo_of, slo_step
 from router.policies.windows import rate_of, rate_step
+from router.triage import allowed
 from router.view import Decision, Lane, Plan, View
 from router.words import Reason
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.policies.batching import allowed, batch, next_turn
+from router.policies.batching import batch, next_turn
+from router.triage import allowed
 from router.view import Decision, Lane, View
 from router.words import Reason
 

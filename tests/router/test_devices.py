@@ -13,15 +13,16 @@ from loadtests.machine import Machine
 from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
-from router.contract import Dispatch, Slot
+from router.contract import Dispatch, Poll, Slot
 from router.devices import of_device, speeds, without
-from router.family import Family
+from router.family import Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.limits import Limits
 from router.policies import POLICIES, policy_named
 from router.request import Request
 from router.scheduler import Scheduler
 from router.slots import Slots
+from router.triage import first_in_time
 from router.view import Kinds, Lane
 from router.words import Outcome
 from tests import scripted
@@ -100,6 +101,71 @@ def test_a_narrow_device_takes_what_it_can_do(policy: str) -> None:
     assert variant is not None
     expected_s = 2.0 * LatencyModel(FAMILY, 1.0).median_s(variant, 1, 0)
     assert expected_s == pytest.approx(second.predicted_run_s)
+
+
+def flat(slower: float, seconds: dict[str, tuple[float, float]], max_batch: int) -> Family:
+    """Variants by their seconds for one row and for the largest batch, and a device `narrow` that is so much slower."""
+    ends = (1, max_batch)
+    variants = [
+        VariantProfile(name, 0.6 + number / 10, table(ends, row)) for number, (name, row) in enumerate(seconds.items())
+    ]
+    return two(Family("f", tuple(variants), max_batch=max_batch), slower)
+
+
+@pytest.mark.parametrize("policy", ["casc", "fluid", "slack-fraction", "fastest"])
+def test_a_slow_device_reaches_past_all_rows_that_are_too_late_for_it(policy: str) -> None:
+    """Longer than what policies see of a lane is the crowd that only the busy device can do; nothing is asked anew."""
+    family = flat(4.0, {"small": (0.0101, 0.0164), "large": (0.0202, 0.0328)}, max_batch=64)
+    scheduler = Scheduler([family], SLOTS, policy_named(policy), Limits(), {"f": 1.0})
+    scheduler.submit(Request(1, "f", (0,) * 32, 0.0, 1.0, pinned="small"), 0.0)
+    assert ["wide"] == [dispatch.device for dispatch in scheduler.poll(0.0).dispatches]
+    scheduler.submit(Request(2, "f", (0,) * 40, 0.0005, 0.0385), 0.0005)
+    scheduler.submit(Request(3, "f", (0,) * 8, 0.0005, 0.2), 0.0005)
+    poll = scheduler.poll(0.0005)
+    assert [("narrow", {3})] == [(d.device, {item.request_id for item in d.items}) for d in poll.dispatches]
+    assert poll.wake_at > 0.0005
+    assert 40 <= scheduler.queued_rows
+
+
+def test_rows_that_a_device_is_past_make_room_for_those_behind() -> None:
+    """A device sees as many rows of a lane as another, whichever are too late for it."""
+    rows = replace_latency(lane([0.01 * n for n in range(1, 11)]))
+    whole = view(rows._replace(items=rows.items[:3], rows=rows.items))
+    (seen,) = without(whole, {0, 1, 5}, {rows.key: 4}).lanes
+    assert ([4, 6, 7], 5) == ([item.sequence for item in seen.items], seen.depth)
+
+
+def test_the_first_row_that_a_device_can_do_is_found_among_all() -> None:
+    """By the quickest allowed variant, or the quickest better one of kept rows, whose answers go out 2 ms early."""
+    rows = lane([0.001 * n for n in range(1, 11)])
+    kept = lane([0.001 * n for n in range(1, 11)], at=0)
+    assert 2 == first_in_time(rows._replace(rows=rows.items), 0.0, 0.002)
+    assert 5 == first_in_time(kept._replace(rows=kept.items), 0.0, 0.002)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.7])
+def test_a_row_that_a_rule_lets_wait_for_company_is_not_refused_for_the_busy_device(ahead: float) -> None:
+    """By the end of the wide one's batch it would be late; the narrow one is free and starts it when it must."""
+    family = two(Family("f", (FAMILY.variants[0], FAMILY.variants[2]), max_batch=8), 1.5)
+    served = Served("proteus", family, ahead=ahead)
+    served.scheduler.submit(Request(9, "f", (0,), 0.0, 0.02, pinned="large"), 0.0)
+    (first,) = until_something(served.scheduler, 0.0).dispatches
+    ends_s = first.started_s + first.predicted_s
+    now = ends_s - 0.012
+    served.scheduler.submit(Request(10, "f", (0,), now, ends_s + 0.0015, pinned="small"), now)
+    poll = until_something(served.scheduler, now)
+    assert ["narrow"] == [dispatch.device for dispatch in poll.dispatches]
+    assert () == poll.records
+
+
+def until_something(scheduler: Scheduler, now: float) -> Poll:
+    """The first poll from then on, each when the one before wanted it, that starts or ends something."""
+    for _ in range(100):
+        poll = scheduler.poll(now)
+        if poll.dispatches or poll.records:
+            return poll
+        now = poll.wake_at
+    raise AssertionError("nothing happens")
 
 
 def test_a_row_is_refused_when_no_device_can_do_it() -> None:
