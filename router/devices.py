@@ -22,7 +22,7 @@ from router.backlog import LaneKey
 from router.contract import Slot
 from router.family import Family
 from router.latency import LatencyModel
-from router.request import Item
+from router.request import NEVER, Item
 from router.triage import first_in_time
 from router.view import CascadePolicy, Decision, Kinds, Lane, Plan, Policy, PreparedPolicy, View
 
@@ -95,6 +95,9 @@ class AcrossDevices:
         # The first of several that are worth the same is the fastest of them.
         worth = {name: asked[name].decision.worth - ALIKE * kinds.names.index(name) for name in planned}
         best = max(planned, key=lambda name: worth[name], default=None)
+        if planned and worth[planned[0]] == -NEVER:
+            # The rule did not weigh what it wants there, so nothing says that a slower device would do better.
+            best = planned[0]
         plan = None if best is None else asked[best].decision.plan
         if plan is None:
             return states, Decision((), None, wake_at)
@@ -138,8 +141,11 @@ def of_device(view: View, kinds: Kinds, device: str, now: float) -> View:
     slots = [slot for slot, name in kinds.device.items() if name == device]
     free = tuple(slot for slot in view.free_slots if kinds.device[slot] == device)
     ends = [(slot, end_s) for slot, end_s in zip(view.busy_slots, view.busy_until_s, strict=True) if slot not in free]
-    crowd = kinds.crowd(slots[0], [slot for slot, end_s in ends if end_s >= now])
-    ends += [(slot, now) for slot in view.free_slots if slot not in free]
+    # As whoever starts a batch on the next of its free slots finds the others, which is what the cost is learnt with.
+    crowd = kinds.crowd(free[0] if free else slots[0], [slot for slot, _ in ends if slot not in view.left])
+    own = kinds.speed[slots[0]]
+    elsewhere = [slot for slot in view.free_slots if slot not in free]
+    ends += [(slot, now) for slot in elsewhere]
 
     def seen(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
         for lane in lanes:
@@ -150,7 +156,8 @@ def of_device(view: View, kinds: Kinds, device: str, now: float) -> View:
         free_slots=free,
         busy_slots=tuple([slot for slot, _ in ends]),
         busy_until_s=tuple([end_s for _, end_s in ends]),
-        others=tuple([kinds.speed[slot] / kinds.speed[slots[0]] for slot, _ in ends]),
+        others=tuple([kinds.speed[slot] / own for slot, _ in ends]),
+        idle=tuple([kinds.speed[slot] / own for slot in elsewhere]),
         lanes=seen(view.lanes),
         background=seen(view.background),
         kept=seen(view.kept),

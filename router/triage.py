@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from router.request import NEVER, Item
-from router.view import Lane
+from router.view import Lane, View
 
 Choose = Callable[[Lane, Item], int]
 """Index of the quickest variant that the policy would use for a row."""
@@ -20,6 +20,16 @@ Choose = Callable[[Lane, Item], int]
 def lowest(lane: Lane, item: Item) -> int:
     """The cheapest variant that may answer the row."""
     return item.lowest
+
+
+def quickest(lane: Lane, item: Item) -> int:
+    """The variant that takes least for one row, of all that may answer it."""
+    return min(allowed(lane), key=lambda rung: lane.latency.planned_s(rung, 1, item.size_class), default=item.lowest)
+
+
+def quickest_of(view: View) -> Choose:
+    """`lowest` where slots are alike. Which variant is cheapest on one device need not be the quickest on another."""
+    return lowest if view.kinds is None else quickest
 
 
 def allowed(lane: Lane) -> tuple[int, ...]:
@@ -38,12 +48,12 @@ class Triage(NamedTuple):
     wake_at: float
 
 
-def triage(lanes: tuple[Lane, ...], now: float, quickest: Choose = lowest) -> Triage:
+def triage(lanes: tuple[Lane, ...], now: float, choose: Choose = lowest) -> Triage:
     """Sort out rows whose deadline lies before now plus a batch of one.
 
     Looks at the head of each lane and past every hopeless row, so a step costs as much as it sheds. Rows of a lane
     share their cheapest variant and come by deadline, so there is none hopeless behind a feasible one, unless
-    `quickest` tells rows of one lane apart; such a row is found when it gets to the head.
+    `choose` tells rows of one lane apart; such a row is found when it gets to the head.
     """
     kept: list[Lane] = []
     late: list[tuple[Lane, Item]] = []
@@ -51,7 +61,7 @@ def triage(lanes: tuple[Lane, ...], now: float, quickest: Choose = lowest) -> Tr
     for lane in lanes:
         dropped = 0
         for item in lane.items:
-            latest_start = item.deadline_s - lane.latency.planned_s(quickest(lane, item), 1, item.size_class)
+            latest_start = item.deadline_s - lane.latency.planned_s(choose(lane, item), 1, item.size_class)
             if latest_start > now:
                 wake_at = min(wake_at, latest_start)
                 break

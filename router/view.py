@@ -64,7 +64,9 @@ class View(NamedTuple):
     Where slots are of several `kinds`, a policy is shown one device at a time (`router.devices`): `free_slots` are
     those of the device that are free, the latencies of lanes are its own, and all other slots are among those of
     `busy_until_s`, if only until now. `busy_slots` says which they are, `others` how much each of them does while one
-    of the device's slots does 1. All three are empty where slots are alike.
+    of the device's slots does 1, `idle` the same of those of them that are free and could be filled now. While the
+    next batch of a busy slot is decided, `left` has the free slots that are left so. All of them are empty where slots
+    are alike.
     """
 
     free_slots: tuple[int, ...]
@@ -80,6 +82,8 @@ class View(NamedTuple):
     kinds: Kinds | None = None
     busy_slots: tuple[int, ...] = ()
     others: tuple[float, ...] = ()
+    idle: tuple[float, ...] = ()
+    left: tuple[int, ...] = ()
 
     @property
     def slots(self) -> float:

@@ -95,11 +95,13 @@ class Viewer:
             # Work without a deadline takes spare time, and whether there is some is not known yet.
             free, busy_until_s, background = (soon.slot,), slots.busy_until_s(now, but=soon.slot), []
         busy_slots: tuple[int, ...] = ()
+        left: tuple[int, ...] = ()
         if slots.kinds is not None:
             busy_slots = slots.busy_slots(-1 if soon is None else soon.slot)
             if soon is not None:
                 # Slots of other devices may be free, though not for what waits.
-                busy_slots, busy_until_s = (*busy_slots, *slots.free), (*busy_until_s, *(now for _ in slots.free))
+                left = tuple(slots.free)
+                busy_slots, busy_until_s = (*busy_slots, *left), (*busy_until_s, *(now for _ in left))
         return View(
             free,
             busy_until_s,
@@ -113,6 +115,7 @@ class Viewer:
             ledger.missed,
             slots.kinds,
             busy_slots,
+            left=left,
         )
 
     def _relax(self, backlog: Backlog, slots: Slots, hints: Hints | None, now: float) -> None:

@@ -158,7 +158,7 @@ def patience(view: View, now: float) -> float:
 
     Infinite where another slot stays free for them.
     """
-    if len(view.free_slots) > 1:
+    if len(view.free_slots) + len(view.idle) > 1:
         return NEVER
     expected = (known.slo_s for known in view.demand.classes(now) if known.rate_per_s > RARE_PER_S)
     return PATIENCE * min(expected, default=NEVER)

@@ -34,7 +34,7 @@ from router.outlook import Outlook, kind_of
 from router.policies.batching import background, best_rung, earliest, reason_for
 from router.policies.slack_fraction import SlackFraction
 from router.request import NEVER, Item
-from router.triage import triage, triage_kept
+from router.triage import quickest_of, triage, triage_kept
 from router.view import Decision, Lane, Plan, View
 from router.words import Reason
 
@@ -95,7 +95,7 @@ class LookAhead:
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
         memory = state if isinstance(state, Memory) else Memory(follow=self.cascades)
-        lanes, late, wake_at = triage(view.lanes, now)
+        lanes, late, wake_at = triage(view.lanes, now, quickest_of(view))
         if len(lanes) > MOST_LANES:
             lanes = tuple(nsmallest(MOST_LANES, lanes, key=lambda lane: lane.items[0]))
         settled, settle_at = triage_kept(view.kept, now, view.reply_margin_s)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from router.policies.batching import background, chosen, earliest, overdue, reason_for
 from router.request import Item
-from router.triage import triage
+from router.triage import quickest_of, triage
 from router.view import Decision, Lane, Plan, View
 from router.words import Reason
 
@@ -38,7 +38,8 @@ class SlackFraction:
 
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
-        lanes, late, wake_at = triage(view.lanes, now) if self.early_drop else overdue(view.lanes, now)
+        early = self.early_drop
+        lanes, late, wake_at = triage(view.lanes, now, quickest_of(view)) if early else overdue(view.lanes, now)
         if late or not view.free_slots:
             return state, Decision(late, None, wake_at)
         lane = earliest(lanes)
@@ -57,10 +58,10 @@ class SlackFraction:
     def _best_fitting(self, view: View, lane: Lane, lanes: tuple[Lane, ...], budget_s: float) -> Plan | None:
         """Rule 3."""
         head = lane.items[0]
-        free = len(view.free_slots)
+        free = len(view.free_slots) + sum(view.idle)
         slots = view.slots
         largest = min(lane.family.max_batch, lane.depth)
-        shared_out = min(largest, -(-lane.depth // free))
+        shared_out = min(largest, int(-(-lane.depth // free)))
         latency, size_class, pinned = lane.latency, head.size_class, lane.key.pinned
         others = [other for other in lanes if other is not lane and other.key.family == lane.key.family]
         rungs = (pinned,) if pinned >= 0 else lane.family.ladder
@@ -86,7 +87,7 @@ class SlackFraction:
     ) -> tuple[tuple[tuple[Lane, Item], ...], Plan | None]:
         """Rule 4: the rows to drop or, where there are none, the batch to run."""
         head = lane.items[0]
-        variant, latency = head.lowest, lane.latency
+        variant, latency = quickest_of(view)(lane, head), lane.latency
         wanted = min(latency.economical_batch[variant][head.size_class], len(lane.items))
         wanted = max(1, latency.largest_batch_within(variant, head.size_class, self.fraction * head.slo_s, wanted))
         batch_s = latency.planned_s(variant, wanted, head.size_class)

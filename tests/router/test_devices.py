@@ -19,7 +19,7 @@ from router.family import Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.limits import Limits
 from router.policies import POLICIES, policy_named
-from router.request import Request
+from router.request import NEVER, Request
 from router.scheduler import Scheduler
 from router.slots import Slots
 from router.triage import first_in_time
@@ -166,6 +166,69 @@ def until_something(scheduler: Scheduler, now: float) -> Poll:
             return poll
         now = poll.wake_at
     raise AssertionError("nothing happens")
+
+
+@pytest.mark.parametrize("policy", ["casc", "slack-fraction", "fastest"])
+@pytest.mark.parametrize("slots", [SLOTS, (Slot(0), Slot(1))])
+def test_work_without_a_deadline_runs_while_another_slot_is_free(policy: str, slots: tuple[Slot, ...]) -> None:
+    """A dear row does not wait for those who are expected: another slot is there for them, whatever its device."""
+    served = Served(policy, slots=slots)
+    for step in range(5):
+        now = 0.05 * step
+        (quick,) = served.ask(0.02, now=now)
+        served.scheduler.complete(quick.batch_id, now + 0.01)
+    served.scheduler.submit(Request(9, "f", (0,), 0.25, NEVER, pinned="large"), 0.25)
+    assert [9] == [item.request_id for dispatch in served.poll(0.25) for item in dispatch.items]
+
+
+def test_a_queue_is_shared_out_over_the_free_slots_of_all_devices() -> None:
+    """Nine rows: six for the wide one and three for the narrow one, which is half as fast."""
+    scheduler = Scheduler([TWO], SLOTS, policy_named("slack-fraction"), Limits(), {"f": 1.0})
+    scheduler.submit(Request(1, "f", (0,) * 9, 0.0, 0.14, pinned="large"), 0.0)
+    assert [("wide", 6), ("narrow", 3)] == [(d.device, len(d.items)) for d in scheduler.poll(0.0).dispatches]
+
+
+@pytest.mark.parametrize("policy", ["casc", "fluid"])
+@pytest.mark.parametrize("quick", [1.0, 0.2, 0.1, 0.05, 0.03, 0.02])
+def test_a_row_goes_to_the_faster_device_though_nothing_was_weighed_there(policy: str, quick: float) -> None:
+    """On the wide one batches take hardly longer than a decision, so the rule does not think; on the other it may."""
+    seconds = {"small": (0.002, 0.009), "middle": (0.005, 0.026), "large": (0.010, 0.045)}
+    family = flat(2.0, {name: (quick * one, quick * most) for name, (one, most) in seconds.items()}, max_batch=8)
+    assert ["wide"] == [dispatch.device for dispatch in Served(policy, family).ask(0.5 * quick)]
+
+
+@pytest.mark.parametrize("policy", ["casc", "fluid", "slack-fraction"])
+def test_a_row_is_not_late_where_a_dearer_variant_is_quicker_on_the_free_device(policy: str) -> None:
+    """The cheapest of the wide one takes 6 ms on the narrow one, the other 4 ms."""
+    variants = [
+        VariantProfile(name, quality, table((1, 8), (wide, 4 * wide)), elsewhere=(("narrow", table((1, 8), narrow)),))
+        for name, quality, wide, narrow in (("a", 0.7, 0.002, (0.006, 0.024)), ("b", 0.8, 0.003, (0.004, 0.016)))
+    ]
+    scheduler = Scheduler([Family("f", tuple(variants), max_batch=8)], SLOTS, policy_named(policy), None, {"f": 1.0})
+    scheduler.submit(Request(1, "f", (0,) * 8, 0.0, 0.05, pinned="b"), 0.0)
+    assert ["wide"] == [dispatch.device for dispatch in scheduler.poll(0.0).dispatches]
+    scheduler.submit(Request(2, "f", (0,), 0.001, 0.0065), 0.001)
+    assert [("narrow", "b")] == [(d.device, d.variant) for d in scheduler.poll(0.001).dispatches]
+
+
+@pytest.mark.parametrize(("free", "busy"), [((0, 2), 1), ((0, 1), 2)])
+def test_company_is_planned_for_as_it_is_learnt(free: tuple[int, int], busy: int) -> None:
+    """A narrow slot that starts beside a busy one of its kind and a free wide one: one of three threads."""
+    kinds = Kinds.of((*SLOTS, Slot(2, "narrow", 1)), {"wide": 1.0, "narrow": 0.5})
+    model = LatencyModel(TWO, 1.0)
+    seen = view(lane([0.1])._replace(family=TWO, latency=model))
+    seen = seen._replace(free_slots=free, busy_slots=(busy,), busy_until_s=(0.01,), kinds=kinds)
+    met: list[float] = []
+    for step in range(200):
+        narrow = model.on("narrow")
+        narrow.observe(2, 1, 0, 0.03 if step % 2 else 0.02, 0.03 if step % 2 else 0.02, step, crowd=step % 2 / 3)
+    for busy_until_s in (0.01, -0.01):
+        of_device(seen._replace(busy_until_s=(busy_until_s,)), kinds, "narrow", 0.0)
+        met.append(model.on("narrow").planned_run_s(2, 1, 0))
+    model.on("narrow").meet(kinds.crowd(free[1], [busy]))
+    assert [model.on("narrow").planned_run_s(2, 1, 0)] * 2 == met
+    model.on("narrow").meet(0.0)
+    assert met[0] > model.on("narrow").planned_run_s(2, 1, 0)
 
 
 def test_a_row_is_refused_when_no_device_can_do_it() -> None:
