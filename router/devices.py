@@ -8,7 +8,7 @@ two are worth the same.
 
 - A row is late only when every device calls it late. One that is late for some device is out of that one's sight, and
   the next ones of its lane come into it: a slow device neither takes nor refuses what a faster one can still do.
-- Plans of rules that do not weigh are worth less than any: they fill the fastest free device first.
+- A plan that was not weighed is taken of the fastest device that has one: rules that do not weigh fill that first.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ ALIKE = 0.005
 
 Found = dict[int, tuple[Lane, Item]]
 """Rows by their sequence."""
+Rows = tuple[tuple[Lane, Item], ...]
 States = dict[str, object]
 """What the rule remembers, by device."""
 
@@ -85,23 +86,28 @@ class AcrossDevices:
         """See `router.view.Policy`."""
         states, kinds = _states(state), view.kinds
         assert kinds is not None, "slots of several devices have kinds"
-        asked = {device: self._ask(states, of_device(view, kinds, device, now), device, now) for device in kinds.names}
-        wake_at = min(one.decision.wake_at for one in asked.values())
-        late = _of_all([one.late for one in asked.values()])
-        settled = _of_all([one.settled for one in asked.values()])
+        asked: list[Asked] = []
+        best: Plan | None = None
+        worth = wake_at = NEVER
+        late: Rows = ()
+        settled: Rows = ()
+        # The fastest first, so it has what is worth the same on several.
+        for place, device in enumerate(kinds.names):
+            one = self._ask(states, of_device(view, kinds, device, now), device, now)
+            asked.append(one)
+            decision = one.decision
+            wake_at = min(wake_at, decision.wake_at)
+            late, settled = _of_all([one.late for one in asked]), _of_all([one.settled for one in asked])
+            value = decision.worth - ALIKE * place
+            if decision.plan is not None and (best is None or -NEVER < worth < value):
+                best, worth = decision.plan, value
+            if best is not None and worth == -NEVER and not late and not settled:
+                # The rule did not weigh this, so nothing says that a slower device would do better. None of them is
+                # asked, because some rules count what they plan.
+                break
         if late or settled:
             return states, Decision(late, None, wake_at, settled)
-        planned = [device for device in kinds.names if asked[device].decision.plan is not None]
-        # The first of several that are worth the same is the fastest of them.
-        worth = {name: asked[name].decision.worth - ALIKE * kinds.names.index(name) for name in planned}
-        best = max(planned, key=lambda name: worth[name], default=None)
-        if planned and worth[planned[0]] == -NEVER:
-            # The rule did not weigh what it wants there, so nothing says that a slower device would do better.
-            best = planned[0]
-        plan = None if best is None else asked[best].decision.plan
-        if plan is None:
-            return states, Decision((), None, wake_at)
-        return states, Decision((), _whole(view, plan), wake_at)
+        return states, Decision((), None if best is None else _whole(view, best), wake_at)
 
     def _ask(self, states: States, own: View, device: str, now: float) -> Asked:
         """Ask the rule for one device, until it calls no row late that it sees."""
@@ -198,7 +204,7 @@ def _whole(view: View, plan: Plan) -> Plan:
     return plan._replace(lane=whole._replace(latency=plan.lane.latency))
 
 
-def _of_all(found: Sequence[Found]) -> tuple[tuple[Lane, Item], ...]:
+def _of_all(found: Sequence[Found]) -> Rows:
     """The rows that all have found, as the first one did."""
     return tuple([row for number, row in found[0].items() if all(number in other for other in found[1:])])
 

@@ -14,7 +14,7 @@ from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import Dispatch, Poll, Slot
-from router.devices import of_device, speeds, without
+from router.devices import AcrossDevices, of_device, speeds, without
 from router.family import Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.limits import Limits
@@ -23,8 +23,8 @@ from router.request import NEVER, Request
 from router.scheduler import Scheduler
 from router.slots import Slots
 from router.triage import first_in_time
-from router.view import Kinds, Lane
-from router.words import Outcome
+from router.view import Decision, Kinds, Lane, Plan, View
+from router.words import Outcome, Reason
 from tests import scripted
 from tests.queued import FAMILY, lane, view
 
@@ -166,6 +166,29 @@ def until_something(scheduler: Scheduler, now: float) -> Poll:
             return poll
         now = poll.wake_at
     raise AssertionError("nothing happens")
+
+
+class Counting:
+    """Takes the first row with the best variant, and counts what it plans for each device."""
+
+    def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+        """See `router.view.Policy`; the state is the number of plans."""
+        count = state if isinstance(state, int) else 0
+        if not view.free_slots or not view.lanes:
+            return count, Decision((), None, NEVER)
+        (rows, *_) = view.lanes
+        plan = Plan(view.free_slots[0], rows, 2, rows.items[:1], Reason.FIXED)
+        return count + 1, Decision((), plan, NEVER)
+
+
+def test_rules_that_do_not_weigh_plan_for_one_device_only() -> None:
+    """What they remember of plans is of those that are taken."""
+    kinds = Kinds.of(SLOTS, {"wide": 1.0, "narrow": 0.5})
+    rows = replace_latency(lane([0.1]))
+    seen = view(rows)._replace(free_slots=(0, 1), kinds=kinds)
+    state, decision = AcrossDevices(Counting(), kinds.names).decide(None, seen, 0.0)
+    assert decision.plan is not None
+    assert ({"wide": 1}, 0) == (state, decision.plan.slot)
 
 
 @pytest.mark.parametrize("policy", ["casc", "slack-fraction", "fastest"])
@@ -351,7 +374,7 @@ def test_a_narrow_device_is_used_and_never_loses_a_row(policy: str) -> None:
     """Whatever the rule: each request ends once, and under load both devices work."""
     machine = Machine(2, noise=0.1, devices=(("wide", 2), ("narrow", 1)), contention=0.2)
     ran = run(two(scripted.FAMILY, 2.0), machine, policy, 7, 600.0)
-    assert len({record.request_id for record in ran.records}) == len(ran.records)
+    assert list(range(len(ran.results.fate))) == sorted(record.request_id for record in ran.records)
     assert {"wide", "narrow"} == {dispatch.device for dispatch in ran.dispatches}
     answered = [record for record in ran.records if record.variant]
     assert {record.device for record in answered} <= {"wide", "narrow"}

@@ -91,7 +91,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             quotas=Quotas({"limited": Quota(rate=100.0, burst=10.0, concurrency=3)}),
         )
         self.ahead = ahead
-        self.waits = policy in WAITING or 0 < wide < slots
+        self.waits = policy in WAITING
+        self.devices = [{i for i in range(slots) if i < wide}, {i for i in range(slots) if i >= wide}]
         self.submitted: dict[int, Request] = {}
         self.ended: Counter[int] = Counter()
         self.busy: dict[int, Dispatch] = {}
@@ -230,6 +231,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _poll(self) -> Any:
         poll = self.scheduler.poll(self.now)
+        assert poll.wake_at > self.now, "it would be asked again for ever"
         assert poll.wake_at > self.now or not poll.wake_at < NEVER, "a wake-up lies in the future"
         self.wake_at = poll.wake_at
         for gone in poll.hung:
@@ -285,9 +287,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def no_slot_idles_while_rows_wait(self) -> None:
         """Fresh rows and a free slot never meet without a batch, unless the policy waits, or a look at them is due.
 
-        Work without a deadline waits where it would be in the way of others who are expected.
+        Work without a deadline waits where it would be in the way of others who are expected. While a device has no
+        free slot, another one may leave to it what is too late for itself.
         """
-        idle = self._busy_slots() < self.slots - len(self.lost) and self._fresh_rows() and not self.waits
+        taken = self.lost | {dispatch.slot for dispatch in self.busy.values()}
+        is_free = all(slots - taken for slots in self.devices if slots)
+        idle = is_free and self._fresh_rows() and not self.waits
         waiting = self.submitted.values()
         patient = any(r.deadline_s == NEVER or r.when_late is WhenLate.SERVE for r in waiting)
         assert not idle or (patient and self.wake_at < NEVER)
