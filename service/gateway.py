@@ -132,7 +132,7 @@ class Gateway:
             return
         try:
             self._check_policy(loaded)
-            slot_cores = self._core_of_slots()
+            slot_cores = core_of_slots(settings.slot_cores, settings.slot_count)
         except (PinningError, _UnservableError) as error:
             self._nothing_is_served(str(error))
             return
@@ -178,6 +178,9 @@ class Gateway:
     async def _read(self) -> dict[str, LoadedFamily]:
         """The families of the repository, read on a thread; the fault of each that cannot be is among the problems."""
         try:
+            # First, because models are opened, and measured, on the cores of their device.
+            for device, own in self.settings.devices.items():
+                check_cores(device, own.cores)
             if self.settings.isolation == "processes":
                 self._processes = Processes(self.settings.slot_cores)
                 self.reader.open_one = self._processes.open_one
@@ -186,16 +189,11 @@ class Gateway:
                 return await asyncio.get_running_loop().run_in_executor(
                     loading, self.reader.read_all, self._pieces, self.problems
                 )
+        except PinningError as error:
+            self.problems["gateway"] = str(error)
         except (RepositoryError, OSError) as error:
             self.problems["repository"] = str(error)
-            return {}
-
-    def _core_of_slots(self) -> list[int | None]:
-        """See `service.pinning`; the cores of devices are only looked at. Raises `PinningError`."""
-        settings = self.settings
-        for device, own in settings.devices.items():
-            check_cores(device, own.cores)
-        return core_of_slots(settings.slot_cores, settings.slot_count)
+        return {}
 
     def _check_policy(self, loaded: Mapping[str, LoadedFamily]) -> None:
         policy = self.settings.policy

@@ -223,7 +223,8 @@ class _Loading:
         opened = {device.name: self._opened(device, chosen, rows, staged=staged) for device in self._devices}
         profiles: dict[str, FamilyProfile] = {}
         for device in self._devices:
-            profile = self._profile(opened, device.options, no_rows, staged=staged) if any(opened.values()) else None
+            self._leave_refused(opened)
+            profile = self._profile(opened, device, no_rows, staged=staged) if any(opened.values()) else None
             if profile is None:
                 raise RepositoryError(
                     f"family {self._name}: none of its variants can be loaded ({'; '.join(self._refused.values())})"
@@ -285,15 +286,14 @@ class _Loading:
             return (), one_line(error)
 
     def _profile(
-        self, opened: Mapping[str, dict[str, VariantPath]], options: SessionOptions, no_rows: str, *, staged: bool
+        self, opened: Mapping[str, dict[str, VariantPath]], device: Device, no_rows: str, *, staged: bool
     ) -> FamilyProfile | None:
         """A profile of all variants, measured where none is stored; without rows to measure on, what is stored counts.
 
         Then variants without a profile are refused and leave what is `opened` on each device, as do those that another
         device refuses; None where none is left.
         """
-        profile = load_profile(self._folder, options.threads)
-        self._leave_refused(opened)
+        profile = load_profile(self._folder, device.options.threads)
         names = tuple(next(iter(opened.values())))
         unprofiled = [
             name
@@ -310,7 +310,8 @@ class _Loading:
             return profile if len(unprofiled) < len(names) else None
         if unprofiled:
             self._report(f"family {self._name}: no latency profile of this machine yet, taking a quick one")
-            profile = profile_family(self._folder, names, mode="quick", options=options, noting=self._noting)
+            with kept_to(device.cores):
+                profile = profile_family(self._folder, names, mode="quick", options=device.options, noting=self._noting)
             try:
                 save_profile(self._folder, profile)
             except RepositoryError as error:

@@ -258,6 +258,8 @@ class Settings(ObservabilitySettings, SecuritySettings, BaseSettings):
     @model_validator(mode="after")
     def _devices_have_all_slots(self) -> Self:
         if self.devices:
+            if Slot(0).device in self.devices:
+                raise ValueError(f"devices: {Slot(0).device} is what answers do not name; call it otherwise")
             if also := sorted({"slots", "threads_per_slot", "slot_cores"} & self.model_fields_set):
                 raise ValueError(f"devices: they say how many slots there are and of what; leave {also[0]} out")
             if self.isolation == "processes":

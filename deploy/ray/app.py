@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
 
+from deploy.ray.variables import variables_of
 from service.configuration import load_settings
 
 READY_URL = "http://replica/v2/health/ready"
@@ -35,7 +36,7 @@ class Options(BaseModel):
 
     replicas: int = Field(default=2, ge=1, le=1000)
     cores: int = Field(default=1, ge=1, le=1024)
-    """Of each replica: Ray finds a node that has so many free, and so many batches run at a time."""
+    """Of each replica: Ray finds a node that has so many free. So many batches run at a time, but with devices."""
 
 
 @serve.deployment(name="replica")
@@ -77,13 +78,14 @@ def gateway(arguments: Mapping[str, Any]) -> Application:
     """
     options = Options.model_validate(arguments)
     settings = load_settings()
-    variables = settings.environment()
-    variables.setdefault("PARETO_SLOTS", str(options.cores))
     return Replica.options(  # type: ignore[attr-defined]  # its decorator makes the class a deployment
         num_replicas=options.replicas,
         # The gateway has a queue, and refuses what would be late; Ray's would hide how much waits.
         max_ongoing_requests=settings.backlog,
-        ray_actor_options={"num_cpus": options.cores, "runtime_env": {"env_vars": variables}},
+        ray_actor_options={
+            "num_cpus": options.cores,
+            "runtime_env": {"env_vars": variables_of(settings, options.cores)},
+        },
         health_check_period_s=HEALTH_EVERY_S,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=settings.drain_s + END_MARGIN_S,

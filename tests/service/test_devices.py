@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.ray.variables import variables_of
 from loadtests.servers import gateway, running
+from service import loading
 from service.configuration import SettingsError, load_settings
+from service.gateway import Gateway, Phase
+from service.loading import Device, load_family
 from service.settings import Settings
 from tests.service.conftest import sign_body
 from tests.service.families import sign_model, write_family
-from variants.profiles import load_profile
-from variants.repository import Repository
+from variants.manifest import ModelFile
+from variants.profiles import FamilyProfile, load_profile
+from variants.profiling import profile_family
+from variants.repository import Repository, RepositoryError, RevisionFolder
+from variants.session import ModelLoadError, Session, SessionOptions, open_file
 
 INFER = "/v2/models/sign/infer"
 DEVICES = '{"narrow": {"threads": 1}, "wide": {"threads": 2}}'
@@ -84,6 +94,66 @@ def test_another_process_has_the_same_devices(monkeypatch: pytest.MonkeyPatch) -
     assert settings.devices == load_settings().devices
 
 
+@pytest.mark.parametrize(("devices", "slots"), [({}, "3"), ({"wide": {"threads": 2}, "narrow": {}}, None)])
+def test_a_replica_of_ray_has_a_slot_for_each_core_unless_devices_say_otherwise(
+    devices: dict[str, dict[str, int]], slots: str | None
+) -> None:
+    """With devices, what says how many slots there are is refused."""
+    variables = variables_of(Settings.model_validate({"devices": devices}), 3)
+    assert slots == variables.get("PARETO_SLOTS")
+
+
+def test_cores_that_are_not_there_are_told_before_anything_is_read(models: Path) -> None:
+    """By the setting and the core, in one line."""
+    replica = Gateway(Settings.model_validate({"models": models, "devices": {"wide": {"cores": [900]}, "narrow": {}}}))
+    asyncio.run(replica.start())
+    assert Phase.BROKEN is replica.phase
+    assert ["gateway"] == list(replica.problems)
+    assert replica.problems["gateway"].startswith("devices.wide.cores: core 900 is not one this process may use")
+
+
+def test_a_system_that_does_not_pin_threads_is_told_of(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no such call outside of Linux."""
+    monkeypatch.delattr(os, "sched_setaffinity")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    replica = Gateway(Settings.model_validate({"models": models, "devices": {"wide": {"cores": [0]}, "narrow": {}}}))
+    asyncio.run(replica.start())
+    assert replica.problems["gateway"].startswith("devices.wide.cores: this system does not pin threads to cores")
+
+
+def test_a_profile_is_taken_on_the_cores_of_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its batches will run; the thread that reads is as free as before."""
+    repository = Repository(tmp_path)
+    write_family(repository, "sign", {"only": (sign_model(), 0.9)})
+    usable = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+
+    def measured(*asked: Any, **options: Any) -> FamilyProfile:
+        seen.append(os.sched_getaffinity(0))
+        return profile_family(*asked, **options)
+
+    monkeypatch.setattr(loading, "profile_family", measured)
+    load_family(repository, "sign", SessionOptions(), devices=[Device("first", SessionOptions(), (min(usable),))])
+    assert [{min(usable)}] == seen
+    assert usable == os.sched_getaffinity(0)
+
+
+def test_a_family_whose_only_variant_another_device_refuses_says_why(tmp_path: Path) -> None:
+    """Nothing of it can be served, though the first device could, and has a profile."""
+    repository = Repository(tmp_path)
+    write_family(repository, "sign", {"only": (sign_model(), 0.9)})
+    load_family(repository, "sign", SessionOptions(threads=2))
+
+    def opened(folder: RevisionFolder, file: ModelFile, options: SessionOptions) -> Session:
+        if options.threads == 1:
+            raise ModelLoadError("it does not like to be alone")
+        return open_file(folder, file, options)
+
+    devices = [Device("wide", SessionOptions(threads=2)), Device("narrow", SessionOptions(threads=1))]
+    with pytest.raises(RepositoryError, match=r"none of its variants can be loaded \(it does not like to be alone\)"):
+        load_family(repository, "sign", SessionOptions(), open_one=opened, devices=devices)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -95,6 +165,7 @@ def test_another_process_has_the_same_devices(monkeypatch: pytest.MonkeyPatch) -
         ("[devices.wide]\nthraeds = 2\n", "did you mean devices.wide.threads?"),
         ("[devices.wide]\nthreads = 0\n", "devices.wide.threads"),
         ("[devices.Wide]\n", "devices.Wide"),
+        ("[devices.cpu]\n", "devices: cpu is what answers do not name; call it otherwise"),
     ],
 )
 def test_what_is_wrong_with_devices_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
