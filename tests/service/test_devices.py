@@ -23,6 +23,7 @@ from service.settings import Settings
 from tests.service.conftest import sign_body
 from tests.service.families import sign_model, write_family
 from variants.manifest import ModelFile
+from variants.preparation import Row
 from variants.profiles import FamilyProfile, load_profile
 from variants.profiling import profile_family
 from variants.repository import Repository, RepositoryError, RevisionFolder
@@ -138,17 +139,24 @@ def test_a_profile_is_taken_on_the_cores_of_its_device(tmp_path: Path, monkeypat
     assert usable == os.sched_getaffinity(0)
 
 
-def test_a_family_whose_only_variant_another_device_refuses_says_why(tmp_path: Path) -> None:
-    """Nothing of it can be served, though the first device could, and has a profile."""
+@pytest.mark.parametrize("rows", [True, False])
+def test_a_family_whose_only_variant_another_device_refuses_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: bool
+) -> None:
+    """Nothing of it can be served, though the first device could; that no rows are there to measure is not why."""
     repository = Repository(tmp_path)
     write_family(repository, "sign", {"only": (sign_model(), 0.9)})
-    load_family(repository, "sign", SessionOptions(threads=2))
 
     def opened(folder: RevisionFolder, file: ModelFile, options: SessionOptions) -> Session:
         if options.threads == 1:
             raise ModelLoadError("it does not like to be alone")
         return open_file(folder, file, options)
 
+    def unreadable(*_: object) -> list[Row]:
+        raise RepositoryError("the rows cannot be read")
+
+    if not rows:
+        monkeypatch.setattr(loading, "sample_rows", unreadable)
     devices = [Device("wide", SessionOptions(threads=2)), Device("narrow", SessionOptions(threads=1))]
     with pytest.raises(RepositoryError, match=r"none of its variants can be loaded \(it does not like to be alone\)"):
         load_family(repository, "sign", SessionOptions(), open_one=opened, devices=devices)
