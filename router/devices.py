@@ -36,6 +36,13 @@ States = dict[str, object]
 """What the rule remembers, by device."""
 
 
+class Reach(NamedTuple):
+    """What of a lane is in sight: so many `rows` from the one at that index on, 0: as many as ever."""
+
+    first: int
+    rows: int
+
+
 class Asked(NamedTuple):
     """What the rule wants of one device, and the rows that it called late, or settled, before that."""
 
@@ -113,7 +120,7 @@ class AcrossDevices:
         """Ask the rule for one device, until it calls no row late that it sees."""
         late: Found = {}
         settled: Found = {}
-        passed: dict[LaneKey, int] = {}
+        reach: dict[LaneKey, Reach] = {}
         seen = own
         while True:
             states[device], decision = self.rule.decide(states.get(device), seen, now)
@@ -127,8 +134,13 @@ class AcrossDevices:
                 last = lane.items[-1]
                 # A rule with a lazy drop may want rows that cannot be in time; it calls none late before its deadline.
                 if last.sequence in gone and last.deadline_s > now and lane.depth > len(lane.items):
-                    passed[lane.key] = first_in_time(lane, now, own.reply_margin_s)
-            seen = without(own, gone, passed)
+                    first, end = first_in_time(lane, now, own.reply_margin_s), len(lane.rows) - lane.depth
+                    # A rule that wants a dearer variant has more late rows than that: it is shown ever more at once.
+                    more = 2 * len(lane.items) if first <= end + len(lane.items) else 0
+                    reach[lane.key] = Reach(first, more)
+                elif lane.key in reach:
+                    reach[lane.key] = reach[lane.key]._replace(rows=0)
+            seen = without(own, gone, reach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +182,8 @@ def of_device(view: View, kinds: Kinds, device: str, now: float) -> View:
     )
 
 
-def without(view: View, gone: Iterable[int], passed: Mapping[LaneKey, int] | None = None) -> View:
-    """The view without these rows, by sequence, and without as many of the first of a lane as are `passed`.
+def without(view: View, gone: Iterable[int], reach: Mapping[LaneKey, Reach] | None = None) -> View:
+    """The view without these rows, by sequence, and of each lane what is within its `reach`.
 
     As many of a lane are in sight as before, if so many are left; lanes without any are not there.
     """
@@ -180,11 +192,13 @@ def without(view: View, gone: Iterable[int], passed: Mapping[LaneKey, int] | Non
     def rest(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
         found: list[Lane] = []
         for lane in lanes:
-            rows, at = lane.rows or lane.items, (passed or {}).get(lane.key, 0)
+            rows = lane.rows or lane.items
+            at, most = (reach or {}).get(lane.key, Reach(0, 0))
+            most = most or len(lane.items)
             items: list[Item] = []
             out = min(at, len(rows))
             for item in islice(rows, at, None):
-                if len(items) == len(lane.items):
+                if len(items) == most:
                     break
                 if item.sequence in hidden:
                     out += 1

@@ -14,11 +14,12 @@ from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload
 from router.contract import Dispatch, Poll, Slot
-from router.devices import AcrossDevices, of_device, speeds, without
+from router.devices import AcrossDevices, Reach, of_device, speeds, without
 from router.family import Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.limits import Limits
 from router.policies import POLICIES, policy_named
+from router.policies.fixed import Fixed
 from router.request import NEVER, Request
 from router.scheduler import Scheduler
 from router.slots import Slots
@@ -131,8 +132,27 @@ def test_rows_that_a_device_is_past_make_room_for_those_behind() -> None:
     """A device sees as many rows of a lane as another, whichever are too late for it."""
     rows = replace_latency(lane([0.01 * n for n in range(1, 11)]))
     whole = view(rows._replace(items=rows.items[:3], rows=rows.items))
-    (seen,) = without(whole, {0, 1, 5}, {rows.key: 4}).lanes
+    (seen,) = without(whole, {0, 1, 5}, {rows.key: Reach(4, 0)}).lanes
     assert ([4, 6, 7], 5) == ([item.sequence for item in seen.items], seen.depth)
+
+
+def test_a_rule_that_wants_a_dearer_variant_is_asked_few_times_about_a_long_lane() -> None:
+    """Of 4,000 rows the narrow device could do all, but not with that variant; the last ten it can do so."""
+    asked: list[int] = []
+
+    class Told(Fixed):
+        def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
+            asked.append(len(view.lanes[0].items))
+            return super().decide(state, view, now)
+
+    kinds = Kinds.of(SLOTS, {"wide": 1.0, "narrow": 0.5})
+    rows = replace_latency(lane([0.015] * 3990 + [0.1] * 10))
+    seen = view(rows._replace(items=rows.items[:32], rows=rows.items))
+    seen = seen._replace(free_slots=(1,), busy_slots=(0,), busy_until_s=(0.01,), kinds=kinds)
+    decision = AcrossDevices(Told("best"), kinds.names).decide(None, seen, 0.0)[1]
+    assert decision.plan is not None
+    assert decision.plan.items[0] is rows.items[3990]
+    assert len(asked) < 20
 
 
 def test_the_first_row_that_a_device_can_do_is_found_among_all() -> None:
