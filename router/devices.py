@@ -8,7 +8,7 @@ two are worth the same.
 
 - A row is late only when every device calls it late. One that is late for some device is out of that one's sight, and
   the next ones of its lane come into it: a slow device neither takes nor refuses what a faster one can still do.
-- A plan that was not weighed is taken of the fastest device that has one: rules that do not weigh fill that first.
+- Where the fastest device that has a plan has not weighed it, it is taken: rules that do not weigh fill that first.
 """
 
 from __future__ import annotations
