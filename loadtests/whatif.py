@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from loadtests.balanced import simulate_fleet
-from loadtests.calibration import profiled_noise
+from loadtests.calibration import TYPICAL, profiled_noise
 from loadtests.machine import Machine
 from loadtests.samples import Samples
 from loadtests.scoring import Fate, Results, Score, score
@@ -31,8 +31,6 @@ from router.policies import policy_named
 
 MOST_REPLICAS = 64
 """Where the search for the fewest replicas ends."""
-ONE_WAY_S, BATCH_S, REQUEST_S = 1e-4, 5e-5, 1e-4
-"""What serving costs beside the model where it was not measured: `make bench-profile` shows such numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +85,7 @@ class Forecast:
 
 def usual_machine(family: Family, slots: int) -> Machine:
     """A machine as noisy as its profile, on which HTTP costs what it usually does."""
-    noise = profiled_noise(family)
-    return Machine(slots, noise, inbound_s=ONE_WAY_S, outbound_s=ONE_WAY_S, batch_s=BATCH_S, request_s=REQUEST_S)
+    return replace(TYPICAL, slots=slots, noise=profiled_noise(family))
 
 
 def read_machine(path: Path, slots: int) -> Machine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,22 @@ FAVOURITE = "sentiment"
 
 _LONGEST_TEXT = 90
 _MOST_NUMBERS = 1000
+_MOST_ASKED = 50
+"""Of a repository with more families, what became of the others stands in the log alone."""
 
 
-def banner(settings: Settings, started_in_s: float, console: Console | None = None) -> None:
-    """Print it. Raises `RepositoryError` where the repository has gone."""
+def banner(
+    settings: Settings,
+    started_in_s: float,
+    console: Console | None = None,
+    is_served: Callable[[str], bool] = lambda _: True,
+) -> None:
+    """Print it; `is_served` tells of a family whether it is. Raises `RepositoryError` where the repository has gone."""
     console = console or Console()
     repository = Repository(settings.models)
-    names = repository.families()
+    known = repository.families()
+    out = [name for name in known[:_MOST_ASKED] if not is_served(name)]
+    names = [name for name in known if name not in out] or known
     tls = settings.ssl_certfile is not None
     url = base_url(settings.host, settings.port, tls=tls)
     lines = [
@@ -38,6 +48,8 @@ def banner(settings: Settings, started_in_s: float, console: Console | None = No
         ("try", try_line(url, repository.open(FAVOURITE if FAVOURITE in names else names[0]), settings)),
         ("stop", "Ctrl-C"),
     ]
+    if out:
+        lines.insert(1, ("but", f"{', '.join(out)} cannot be loaded: see the log"))
     if settings.grpc_port is not None:
         # Who has a client of gRPC writes the address like that, whether it is TLS or not.
         lines.insert(2, ("gRPC", base_url(settings.host, settings.grpc_port, tls=tls).partition("://")[2]))

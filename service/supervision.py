@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
+from urllib.parse import quote
 
 import psutil
 
@@ -99,7 +100,7 @@ class SupervisedServer:
         while not self.stopping:
             if self._process.poll() is not None:
                 raise self._died("before it was ready")
-            status, body = _probe(self._settings)
+            status, body = probe(self._settings)
             if status == http.client.OK:
                 with suppress(psutil.NoSuchProcess):
                     self._workers = psutil.Process(self._process.pid).children(recursive=True)
@@ -183,11 +184,11 @@ def server_environment(settings: Settings) -> dict[str, str]:
     return inherited | own | settings.environment()
 
 
-def _probe(settings: Settings) -> tuple[int, str]:
-    """Status of the readiness path and what it says; 0 where nothing answers."""
+def probe(settings: Settings, path: str = READY_PATH) -> tuple[int, str]:
+    """Status of a path, by default that of readiness, and what it says; 0 where nothing answers."""
     asked = connection(settings.host, settings.port, PROBE_LIMIT_S, tls=settings.ssl_certfile is not None)
     try:
-        asked.request("GET", READY_PATH)
+        asked.request("GET", path)
         response = asked.getresponse()
         body = response.read(4096).decode(errors="replace")
     except (OSError, http.client.HTTPException):
@@ -198,3 +199,9 @@ def _probe(settings: Settings) -> tuple[int, str]:
         return response.status, str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         return response.status, body
+
+
+def is_served(settings: Settings, family: str) -> bool:
+    """Whether the server takes requests for a family; true where it does not say, as where it wants a key."""
+    status, _ = probe(settings, f"/v2/models/{quote(family, safe='')}/ready")
+    return status not in (http.client.NOT_FOUND, http.client.SERVICE_UNAVAILABLE)

@@ -345,6 +345,18 @@ def test_serve_until_a_signal(sound: Path, number: int) -> None:
         assert [] == [child for child in family if child.is_running()]
 
 
+def test_serve_does_not_announce_what_it_could_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It serves the other families, and says which one is missing."""
+    root = made(tmp_path)
+    write_family(Repository(root), "aside", {"only": (sign_model(), 0.8)})
+    monkeypatch.setenv("PARETO_FAMILIES", '{"aside": {"load": ["none"]}}')
+    with serving(root, free_port()) as (_, banner):
+        told = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in banner if line.startswith("  ")}
+    assert told["ready"].endswith("serving sign")
+    assert "aside cannot be loaded: see the log" == told["but"]
+    assert "/v2/models/sign/infer" in told["try"]
+
+
 def test_serve_notices_that_the_server_died(sound: Path) -> None:
     """A server that is killed takes the command with it, and none of its processes stays."""
     with serving(sound, free_port()) as (process, _):

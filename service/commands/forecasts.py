@@ -55,6 +55,11 @@ def print_table(setup: Setup, machine: str, load: str, forecasts: Sequence[Forec
     )
     balanced = "; a request goes to the one with the fewest in flight" if several else ""
     notes = [f"each replica: {slots} on {machine}{balanced}"]
+    if not setup.machine.ways_s:
+        notes.append(
+            f"HTTP as usual: {setup.machine.request_s * 1e3:.2g} ms of the event loop a request, nothing else on the "
+            "machine; one that was measured: --machine"
+        )
     if enough := [forecast.replicas for forecast in forecasts if forecast.attainment.mean >= attainment]:
         fewest = "1 replica answers" if min(enough) == 1 else f"{min(enough)} replicas answer"
         notes.append(f"{fewest} {attainment * 100:.4g} % of requests in time")

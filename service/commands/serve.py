@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,7 @@ def serve(
     from service.configuration import SOURCES, SettingsError, sources
     from service.key_file import read_keys
     from service.ports import occupant
-    from service.supervision import ServerDiedError, SupervisedServer
+    from service.supervision import ServerDiedError, SupervisedServer, is_served
     from service.tls import check_certificate
 
     try:
@@ -88,7 +89,7 @@ def serve(
             server.wait_until_ready()
             if not server.stopping:
                 with faults_of_the_repository():
-                    banner(settings, time.monotonic() - started_s)
+                    banner(settings, time.monotonic() - started_s, is_served=partial(is_served, settings))
             code = server.wait()
         except ServerDiedError as error:
             raise CommandError(str(error), error.exit_code) from error
