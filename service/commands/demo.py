@@ -61,6 +61,7 @@ def demo(
     if rate is not None and not (math.isfinite(rate) and rate > 0.0):
         raise CommandError(f"--rate: expected a positive number, got {rate:g}", 2)
     settings = settings_from(config, port=port, models=models, page=True)
+    from service.addresses import base_url
     from service.configuration import KEYS
     from service.ports import occupant
     from service.supervision import ServerDiedError, SupervisedServer
@@ -78,9 +79,12 @@ def demo(
         with SupervisedServer(shown) as server:
             try:
                 server.wait_until_ready()
+                address = f"{base_url(shown.host, shown.port, tls=False)}/?family={family}"
                 if not server.stopping:
-                    _run(shown, family, server, duration, rate, browser=browser)
+                    _run(shown, family, server, duration, rate, address, browser=browser)
                 if not once or server.stopping:
+                    if not server.stopping:
+                        _say(f"\nthe gateway goes on serving: {address}; Ctrl-C ends it")
                     code = server.wait()
                     raise typer.Exit(code)
             except ServerDiedError as error:
@@ -100,14 +104,19 @@ def _have(family: str, settings: Settings) -> None:
 
 
 def _run(
-    settings: Settings, family: str, server: SupervisedServer, duration_s: float, rate: float | None, *, browser: bool
+    settings: Settings,
+    family: str,
+    server: SupervisedServer,
+    duration_s: float,
+    rate: float | None,
+    address: str,
+    *,
+    browser: bool,
 ) -> None:
     from loadtests.demo import day, simulated
     from loadtests.traces import TraceError
-    from service.addresses import base_url
     from service.commands.simulated import setup_of
 
-    address = f"{base_url(settings.host, settings.port, tls=False)}/?family={family}"
     _say(f"\nthe page: {address}\n")
     if browser and _has_display():
         webbrowser.open(address)
@@ -128,7 +137,6 @@ def _run(
     live = _sent(settings, setup, workload, server, runs, seconds)
     if live is not None:
         _summary(setup, workload, runs, live)
-        _say(f"\nthe gateway goes on serving: {address}; Ctrl-C ends it")
 
 
 def _sent(
@@ -190,6 +198,7 @@ def _summary(setup: Setup, workload: Workload, runs: dict[str, Tallied], live: T
         _say(
             f"  {name:<34} {run.correct.sum() / len(workload):6.1%}   in time {run.in_time.sum() / len(workload):6.1%}"
         )
+    _say("simulated: a machine with nothing else to do; live: this one, which sends the requests, too")
 
 
 def _clock(duration_s: float) -> str:
