@@ -23,6 +23,8 @@ SIGNALLED = """
 import os, signal, threading
 from service import cli
 from service.commands import build
+# Whoever starts the tests in the background may have had it ignored, which programs inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 true_execv = os.execv
 
