@@ -18,7 +18,7 @@ from loadtests.workload import Workload
 from router.family import Family
 
 CALIBRATION_LOAD = 0.9
-"""Of what a slot answers one by one: near what is predicted, for a request that comes alone costs an event loop more."""
+"""Of what a slot answers one by one: near what is predicted, as a request that comes alone costs the loop more."""
 BALANCER, FIRST = 0, 1
 """Where requests go."""
 
