@@ -40,7 +40,7 @@ Scenario = Callable[[Gateway, CanaryControl, RepositoryControl], Awaitable[None]
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The family `f`: revision 1 is sound, `failing` fails on some rows, `slow` takes a tenth of a second."""
     repository = Repository(tmp_path_factory.mktemp("trials"))
-    for revision, model in (("failing", sign_model(limit=5.0)), ("slow", sign_model(400)), ("1", sign_model())):
+    for revision, model in (("failing", sign_model(limit=5.0)), ("slow", sign_model(2000)), ("1", sign_model())):
         write_family(repository, "f", {"quick": (model, 0.8)}, revision=revision)
     repository.activate("f", "1")
     return repository.root
