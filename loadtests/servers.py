@@ -134,7 +134,8 @@ class Server:
             time.sleep(0.1)
 
     def said(self) -> str:
-        """Everything that it has written so far."""
+        """Everything that its processes have written so far."""
+        # Not read from the beginning: they write where this file stands.
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
@@ -142,12 +143,6 @@ class Server:
         """Processor seconds that its event loops have taken so far: the first threads of its processes."""
         threads = [(process.pid, thread) for process in self.tree() for thread in process.threads()]
         return float(sum(thread.user_time + thread.system_time for pid, thread in threads if thread.id == pid))
-
-    def log_text(self) -> str:
-        """What its processes have written so far."""
-        # Not read from the beginning: they write where this file stands.
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
     def processor_s(self) -> float:
         """Processor seconds that all its processes have taken so far."""

@@ -48,11 +48,7 @@ def print_table(setup: Setup, machine: str, load: str, forecasts: Sequence[Forec
     console = output()
     console.print(table)
     slots = f"{setup.machine.slots} slot{'s' if setup.machine.slots > 1 else ''}"
-    several = (
-        "; a request goes to the one with the fewest in flight"
-        if max(forecast.replicas for forecast in forecasts) > 1
-        else ""
-    )
+    several = max(forecast.replicas for forecast in forecasts) > 1
     balanced = "; a request goes to the one with the fewest in flight" if several else ""
     notes = [f"each replica: {slots} on {machine}{balanced}"]
     if not setup.machine.ways_s:

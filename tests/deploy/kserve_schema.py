@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import kserve.models  # type: ignore[import-not-found]  # it lives in an environment of its own
-import kubernetes.client.models  # type: ignore[import-not-found]  # the same
+import kubernetes.client.models  # type: ignore[import-not-found]  # it comes with kserve
 
 PLAIN = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": object}
 ANY = ("ResourceQuantity", "IntstrIntOrString", "V1ObjectMeta")

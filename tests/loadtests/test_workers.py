@@ -80,7 +80,7 @@ class Line:
 
 def together(server: Scripted, count: int, limit_s: float = 10.0) -> tuple[Line, Workers]:
     line = Line()
-    master = Workers(line, cargo(server.url), observed=False, limit_s=limit_s)  # type: ignore[arg-type]  # as above
+    master = Workers(line, cargo(server.url), observed=False, limit_s=limit_s)  # type: ignore[arg-type]  # all it needs
     for _ in range(count):
         line.join()
     return line, master
@@ -139,7 +139,7 @@ def test_nobody_waits_for_ever(server: Scripted, monkeypatch: pytest.MonkeyPatch
 def test_a_worker_that_cannot_load_says_why(server: Scripted) -> None:
     """Also where it fails before there is a plan."""
     line, _ = together(server, 1)
-    broken = Workers(line, cargo("http://[broken"), observed=False)  # type: ignore[arg-type]  # as above
+    broken = Workers(line, cargo("http://[broken"), observed=False)  # type: ignore[arg-type]  # all it needs
     broken.accept(plan())
     with pytest.raises(WorkersError, match="worker 0 failed: ValueError: Invalid IPv6 URL"):
         broken.run(lambda counts: None)

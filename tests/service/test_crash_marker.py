@@ -255,7 +255,7 @@ def test_models_that_abort_when_they_are_opened_are_left_out_after_two_ends_each
             said = f"{name}: the process has ended 2 times while it was loaded"
             pinned = client.post(f"/v2/models/abort/versions/{name}/infer", json=sign_body(1.0))
             assert (404, True, True) == (pinned.status_code, said in pinned.text, said in index)
-        assert "is in quarantine" not in server.log_text()
+        assert "is in quarantine" not in server.said()
 
 
 def test_a_file_that_says_nonsense_blames_nobody(tmp_path: Path) -> None:

@@ -243,6 +243,15 @@ class Stuck(Held):
         self.given_up.set()
 
 
+class Slots(list[Stuck]):
+    """Makes a slot that is stuck, and keeps it at hand."""
+
+    def __call__(self, events: SlotEvents) -> list[Stuck]:
+        """For the dispatcher."""
+        self.append(Stuck(events))
+        return self
+
+
 TWO = replace(
     FAMILY, variants=(*FAMILY.variants, VariantProfile("best", 0.95, table((1, 4), (0.002, 0.008)))), loaded=None
 )
@@ -252,7 +261,7 @@ def test_a_slot_that_hangs_is_given_up_and_its_request_answered_by_another_varia
     """What it answers late is ignored; it takes batches again when it says so, the variant once it is probed."""
 
     async def run() -> tuple[list[object], list[tuple[str, bool]]]:
-        slots: list[Stuck] = []
+        slots = Slots()
         spells: list[tuple[str, bool]] = []
         may_end, over = asyncio.Event(), asyncio.Event()
 
@@ -260,10 +269,6 @@ def test_a_slot_that_hangs_is_given_up_and_its_request_answered_by_another_varia
             spells.extend((spell.variant, spell.over) for spell in new)
             if new[-1].over:
                 over.set()
-
-        def make(events: SlotEvents) -> list[Stuck]:
-            slots.append(Stuck(events))
-            return slots
 
         async def probe(spell: Spell) -> Reason | None:
             await may_end.wait()
@@ -273,7 +278,7 @@ def test_a_slot_that_hangs_is_given_up_and_its_request_answered_by_another_varia
         dispatcher = Dispatcher(
             scheduler,
             BatchRunner({}),
-            make,
+            slots,
             [],
             probe=probe,
             told=told,
@@ -297,14 +302,9 @@ def test_a_slot_whose_executor_ended_runs_its_batches_again_once_it_is_back(reas
     """On another variant where it was the batch's doing, on the same where it was not."""
 
     async def run() -> tuple[str, bool]:
-        slots: list[Stuck] = []
-
-        def make(events: SlotEvents) -> list[Stuck]:
-            slots.append(Stuck(events))
-            return slots
-
+        slots = Slots()
         scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"))
-        dispatcher = Dispatcher(scheduler, BatchRunner({}), make, [])
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), slots, [])
         waiting = dispatcher.submit(request(1), [ROW])
         await asyncio.sleep(0)
         slots[0].events.lost(0, reason, "killed by SIGABRT")
@@ -328,14 +328,9 @@ async def probed(probe: Probe, enough: Callable[[list[Spell]], bool], **changes:
         if enough(spells):
             over.set()
 
-    slots: list[Stuck] = []
-
-    def make(events: SlotEvents) -> list[Stuck]:
-        slots.append(Stuck(events))
-        return slots
-
+    slots = Slots()
     scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"))
-    dispatcher = Dispatcher(scheduler, BatchRunner({}), make, [], probe=probe, told=told, **changes)
+    dispatcher = Dispatcher(scheduler, BatchRunner({}), slots, [], probe=probe, told=told, **changes)
     dispatcher.submit(request(1), [ROW])
     slots[0].events.done(slots[0].begun[0][0].batch_id, MemoryError("no room"), 0.0)
     await asyncio.wait_for(over.wait(), 10.0)
@@ -395,14 +390,9 @@ def test_a_slot_may_be_lost_restored_and_lost_again_in_one_iteration() -> None:
     """As when its template ends just after its next executor was ready: its request waits, and is answered."""
 
     async def run() -> tuple[Outcome, int]:
-        slots: list[Stuck] = []
-
-        def make(events: SlotEvents) -> list[Stuck]:
-            slots.append(Stuck(events))
-            return slots
-
+        slots = Slots()
         scheduler = Scheduler([TWO], [Slot(0)], policy_named("most-accurate"))
-        dispatcher = Dispatcher(scheduler, BatchRunner({}), make, [])
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), slots, [])
         waiting = dispatcher.submit(request(1), [ROW])
         events = slots[0].events
         events.lost(0, Reason.EXECUTOR_LOST, "killed by SIGKILL")
@@ -421,17 +411,13 @@ def test_a_policy_that_raises_on_a_fault_strands_nobody(how: str) -> None:
     """What was unfinished fails; the slot is back, and the other variant answers."""
 
     async def run() -> tuple[list[Outcome], str, int]:
-        slots: list[Stuck] = []
-
-        def make(events: SlotEvents) -> list[Stuck]:
-            slots.append(Stuck(events))
-            return slots
+        slots = Slots()
 
         async def probe(spell: Spell) -> Reason | None:
             return Reason.OUT_OF_MEMORY
 
         scheduler = Scheduler([TWO], [Slot(0)], RaisesOnFaults())
-        dispatcher = Dispatcher(scheduler, BatchRunner({}), make, [], probe=probe)
+        dispatcher = Dispatcher(scheduler, BatchRunner({}), slots, [], probe=probe)
         waiting = [dispatcher.submit(request(number), [ROW]) for number in (1, 2)]
         events = slots[0].events
         if how == "lost":

@@ -180,7 +180,7 @@ def test_admin_routes_are_on_a_port_of_their_own(guarded: Server, admin_port: in
         ]
         assert [200, 403, 401, 403, 403, 401] == statuses
     assert 200 == httpx.get(f"{there}/v2/health/ready").status_code
-    assert "POST '/v2/repository/models/sign/load' for ops" in guarded.log_text()
+    assert "POST '/v2/repository/models/sign/load' for ops" in guarded.said()
 
 
 def test_requests_with_a_key_are_answered(guarded: Server) -> None:
@@ -263,8 +263,8 @@ def test_no_secret_is_told_anywhere(guarded: Server, collector: Collector) -> No
     with client_with(guarded, READ) as client, client.stream("GET", "/events") as events:
         told = next(events.iter_text())
     eventually(lambda: "traced" in str(collector.spans), "the request is traced")
-    eventually(lambda: "traced: sign/quick served" in guarded.log_text(), "the request is in the access log")
-    log = guarded.log_text()
+    eventually(lambda: "traced: sign/quick served" in guarded.said(), "the request is in the access log")
+    log = guarded.said()
     everything = log + told + str(collector.spans) + "".join(answer.text + str(answer.headers) for answer in answers)
     digests = [sha256(key.encode()).hexdigest() for key in (INFER, BOUND, READ, ADMIN)]
     secrets = (INFER, BOUND, READ, ADMIN, LATER, tried, *digests)

@@ -34,8 +34,8 @@ def weight_only(
     Embedding tables of that size are stored as int8, one scale for each of their rows. `block` weights of a column (a
     power of two, at least 16) share a scale. Raises `RecipeError` where the graph has no such matrix.
     """
-    # Its import sets up the root logger, and needs a package that nothing else here does.
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415 - see above
+    # Needs a package, too, that nothing else here does.
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415 - it sets up the root logger
 
     model = load_in_matrix_form(source.path, minimum_weights)
     known = {tensor.name: tensor for tensor in model.graph.initializer}
