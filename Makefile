@@ -9,12 +9,24 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
 PIP := $(BIN)/python $(INSTALL)
+# For what takes minutes: where a terminal is there, pip shows what it does.
+SLOW_PIP := $(BIN)/python -m pip --disable-pip-version-check install $$([ -t 2 ] || echo --quiet --quiet)
 # Without a hash: the small CPU build and the default one with CUDA are different files of one version.
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+ifdef TORCH_INDEX
+TORCH_FROM := --extra-index-url $(TORCH_INDEX)
+# An index that it cannot read pip passes over after some retries, and takes the large torch of PyPI.
+see_torch_index = page='$(TORCH_INDEX:/=)/torch/'; ! $(BIN)/python -m pip --disable-pip-version-check -vv index versions torch \
+    --index-url '$(TORCH_INDEX)' --retries 1 --timeout 15 2>&1 | grep -qF -e "Could not fetch URL $$page" -e "Location '$$page' is ignored" || \
+    { echo "TORCH_INDEX=$(TORCH_INDEX): $$page cannot be read: name a package index that has torch, as https://download.pytorch.org/whl/cpu, or leave it out" >&2; exit 1; }
+endif
 UV := $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --generate-hashes --no-annotate
 LOCK := $(UV) pyproject.toml --no-emit-package torch
 
-.PHONY: help serve demo build test clients export-tools check protos dashboards manifests openapi image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-isolation bench-faults bench-devices bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop bench-runtimes page-cost judge loadtest lock clean
+# Builds a family for a benchmark, unless that is only to say what it takes.
+built = $(if $(filter -h --help,$(ARGS)),:,$(BIN)/pareto build $(1) $(if $(MODELS),--models $(MODELS)))
+
+.PHONY: help serve demo build test fuzz clients export-tools check protos dashboards manifests openapi wheel image bench-overhead bench-observability bench-grpc bench-profile bench-access bench-decisions bench-isolation bench-faults bench-devices bench-sim bench-routing bench-cold bench-churn bench-colocation bench-fleet bench-drift bench-outer-loop bench-runtimes bench-loaded page-cost judge loadtest lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -31,6 +43,9 @@ build: $(STAMPS)/project ## build families into the model repository (FAMILIES="
 
 test: $(STAMPS)/dev ## run the tests (ARGS for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(STAMPS)/dev ## look for counter-examples to what tests state of any input, other ones each time (ARGS for pytest)
+	@$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz $(ARGS)
 
 clients: $(STAMPS)/kserve $(STAMPS)/loadgen $(STAMPS)/ray $(STAMPS)/kubectl ## install kserve's client, MLCommons LoadGen, Ray Serve and kubectl, so that the tests use them
 
@@ -53,23 +68,31 @@ openapi: $(STAMPS)/dev ## write docs/openapi.json anew from the code that descri
 manifests: $(STAMPS)/dev ## write the PrometheusRule of deploy/kubernetes anew from deploy/prometheus
 	@$(BIN)/python -m deploy.kubernetes.generate
 
-image: ## build the container image `pareto-gateway` (ENGINE=docker, podman or buildah; ARGS)
-	@$(ENGINE) build -f deploy/container/Containerfile -t pareto-gateway:$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py) $(ARGS) .
+wheel: $(STAMPS)/dev $(if $(COMPILED),$(STAMPS)/compile) ## a wheel of the code in dist/; COMPILED=1 compiles the router to C, which wants a C compiler
+	@build=$$(mktemp -d) && trap 'rm -rf "$$build"' EXIT && \
+	    cp -r pyproject.toml README.md LICENSE router variants service loadtests "$$build" && \
+	    find "$$build" -name '*.so' -delete && \
+	    HATCH_BUILD_HOOKS_ENABLE=$(if $(COMPILED),1,0) CFLAGS=-ffp-contract=off \
+	    $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist "$$build"
+	@ls dist/*.whl
+
+image: ## build the container image `pareto-gateway` (ENGINE=docker, podman or buildah; COMPILED=1 compiles its router to C; ARGS)
+	@$(ENGINE) build -f deploy/container/Containerfile -t pareto-gateway:$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py) $(if $(COMPILED),--build-arg COMPILED=1 --build-arg BUILDER=docker.io/library/python:3.11-bookworm) $(ARGS) .
 
 bench-overhead: $(STAMPS)/dev ## what the gateway costs, against bare servers of the same model (MODELS, ARGS)
-	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(call built,digits)
 	@$(BIN)/python -m loadtests.overhead $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-observability: $(STAMPS)/dev ## what traces, access log and scrapes cost, on and off in turns (MODELS, ARGS)
-	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(call built,digits)
 	@$(BIN)/python -m loadtests.observability $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-grpc: $(STAMPS)/dev ## gRPC against HTTP, and what its port costs others; wants h2load (MODELS, ARGS)
-	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(call built,digits)
 	@$(BIN)/python -m loadtests.grpc_cost $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-profile: $(STAMPS)/dev ## where a request's microseconds go (MODELS, ARGS)
-	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(call built,digits)
 	@$(BIN)/python -m loadtests.microseconds $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-access: $(STAMPS)/dev ## what API keys and bounds of connections cost a request
@@ -88,25 +111,25 @@ bench-devices: $(STAMPS)/dev ## a wide and a narrow slot against slots that are 
 	@$(BIN)/python -m loadtests.devices_bench $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-sim: $(STAMPS)/dev ## the same workloads live and simulated, side by side (MODELS, ARGS)
-	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(call built,sentiment)
 	@$(BIN)/python -m loadtests.compare $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-routing: $(STAMPS)/dev ## which policy gets most right in time, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.routing $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-cold: $(STAMPS)/dev ## hundreds of families in the memory of a few dozen, ARGS="--live" live as well (MODELS, ARGS)
-	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(call built,sentiment)
 	@$(BIN)/python -m loadtests.cold $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-churn: $(STAMPS)/dev ## resident memory while 200 variants come and go in a small budget (MODELS, ARGS)
-	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(call built,sentiment)
 	@$(BIN)/python -m loadtests.churn $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-colocation: $(STAMPS)/dev ## many families on one machine: who gets what, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.colocation $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-fleet: $(STAMPS)/dev ## three replicas behind HAProxy against one, capacity predicted and measured, ends under load (MODELS, ARGS)
-	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(call built,sentiment)
 	@$(BIN)/python -m loadtests.fleet_bench $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 bench-drift: $(STAMPS)/dev ## a variant that has drifted, believed to have or not, simulated (ARGS)
@@ -115,15 +138,18 @@ bench-drift: $(STAMPS)/dev ## a variant that has drifted, believed to have or no
 bench-outer-loop: $(STAMPS)/dev ## what reading Prometheus brings, simulated or with ARGS="--live" live (MODELS, ARGS)
 	@$(BIN)/python -m loadtests.outer_loop $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
-bench-runtimes: $(STAMPS)/dev ## the runtimes of a ported family beside onnxruntime, in turns (MODELS, ARGS="--variants L4-fp32")
+bench-runtimes: $(STAMPS)/dev ## the runtimes of a ported family beside onnxruntime, in turns (MODELS, ARGS="--against L4-fp32")
 	@$(BIN)/python -m loadtests.runtimes $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
+bench-loaded: $(STAMPS)/dev ## sets of loaded variants against each other, live (MODELS, ARGS="--floor 0.84 --set NAME=VARIANT,...")
+	@$(BIN)/python -m loadtests.loaded_bench $(if $(MODELS),--models $(MODELS)) $(ARGS)
+
 page-cost: $(STAMPS)/dev ## what open tabs of the gateway's page cost the server (MODELS, ARGS)
-	@$(BIN)/pareto build digits $(if $(MODELS),--models $(MODELS))
+	@$(call built,digits)
 	@$(BIN)/python -m loadtests.page_cost $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 judge: $(STAMPS)/loadgen ## the highest rate that MLCommons LoadGen calls valid, policy by policy (MODELS, ARGS)
-	@$(BIN)/pareto build sentiment $(if $(MODELS),--models $(MODELS))
+	@$(call built,sentiment)
 	@$(BIN)/python -m loadtests.judge $(if $(MODELS),--models $(MODELS)) $(ARGS)
 
 loadtest: $(STAMPS)/dev ## test the running gateway at PORT (ARGS="--family sentiment --rate 50 --slo-mix 50:0.7,200:0.3")
@@ -134,6 +160,7 @@ lock: $(STAMPS)/dev ## resolve the dependencies of pyproject.toml anew into requ
 	$(LOCK) --all-extras -o requirements/dev.txt
 	$(LOCK) --extra build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
+	printf '%s\n' hatch-mypyc mypy numpy | $(UV) - -c requirements/dev.txt -c requirements/backend.txt -o requirements/compile.txt
 	echo kserve | $(UV) - -o requirements/kserve.txt
 	printf '%s\n' 'litert-torch>=0.10,<0.11' 'executorch>=1.5,<1.6' 'backports-strenum<1.3' onnx '$(TORCH)' | $(UV) - --no-emit-package torch -o requirements/export.txt
 	echo mlcommons-loadgen | $(UV) - -o requirements/loadgen.txt
@@ -152,14 +179,16 @@ $(STAMPS)/venv:
 	    { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there): name one with make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	    { echo "$(PYTHON) has no venv module: install it (on Debian: apt-get install python3-venv)" >&2; exit 1; }
-	@echo 'making the environment in $(VENV)' >&2
+	@echo 'making the environment in $(VENV) (some seconds)' >&2
 	@$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/build: requirements/build.txt requirements/backend.txt | $(STAMPS)/venv
-	@echo 'installing locked packages (some minutes the first time)' >&2
-	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
-	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/backend.txt
+	@$(see_torch_index)
+	@echo 'installing $(TORCH), the largest package (a minute or more the first time)' >&2
+	@$(SLOW_PIP) $(TORCH_FROM) $(TORCH)
+	@echo 'installing the other locked packages (about a minute the first time)' >&2
+	@$(SLOW_PIP) --require-hashes -r requirements/build.txt -r requirements/backend.txt
 	@touch $@
 
 # Editable, and with the build backend that was just installed: nothing else is downloaded.
@@ -168,8 +197,13 @@ $(STAMPS)/project: pyproject.toml service/__init__.py $(STAMPS)/build
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/project
-	@echo 'installing the tools of the tests' >&2
-	@$(PIP) --require-hashes -r requirements/dev.txt
+	@echo 'installing the tools of the tests (about a minute the first time)' >&2
+	@$(SLOW_PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/compile: requirements/compile.txt $(STAMPS)/dev
+	@echo 'installing what compiles the router' >&2
+	@$(PIP) --require-hashes -r requirements/compile.txt
 	@touch $@
 
 # kserve wants another psutil than we do, so its client has an environment of its own, and can be installed beside ours.
@@ -181,9 +215,10 @@ $(STAMPS)/kserve: requirements/kserve.txt | $(STAMPS)/venv
 
 # The converters want hundreds of packages, jax and transformers among them, that nothing else here does.
 $(STAMPS)/export: requirements/export.txt $(STAMPS)/project
+	@$(see_torch_index)
 	@echo 'installing the converters of LiteRT and ExecuTorch (some minutes)' >&2
 	@$(PYTHON) -m venv $(VENV)/export
-	@$(VENV)/export/bin/python -m pip --disable-pip-version-check install --quiet --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
+	@$(VENV)/export/bin/python -m pip --disable-pip-version-check install --quiet --quiet $(TORCH_FROM) $(TORCH)
 	@$(VENV)/export/bin/python -m pip --disable-pip-version-check install --quiet --quiet --require-hashes -r requirements/export.txt
 	@touch $@
 

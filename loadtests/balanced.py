@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from loadtests.machine import Machine
+from loadtests.outcomes import Results
 from loadtests.samples import Samples
-from loadtests.scoring import Results
 from loadtests.simulator import Replica, outbound, replica, requests_of, results_of
 from loadtests.workload import Workload
 from router.family import Family

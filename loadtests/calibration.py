@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loadtests.machine import Machine
+from loadtests.outcomes import Fate
 from loadtests.samples import Samples
-from loadtests.scoring import Fate, Score, score
+from loadtests.scoring import Score, score
 from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Seconds
 from loadtests.workload import Workload

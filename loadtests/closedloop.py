@@ -28,6 +28,8 @@ from loadtests.servers import ROOT, pinned
 
 WRK_SCRIPT = Path(__file__).with_name("wrk_post.lua")
 BUILT_IN = "built-in"
+MOST_ERRORS = 0.001
+"""Share of answers that may not be 200: a machine that stalls for longer than an SLO has a request refused."""
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -57,7 +59,7 @@ def measure(
 ) -> Throughput:
     """Ask `url` with JSON `body` over that many kept-alive connections, from a process on these cores.
 
-    Raises `GeneratorError` where nothing is answered or an answer is not 200.
+    Raises `GeneratorError` where nothing is answered, or more than `MOST_ERRORS` of the answers are not 200.
     """
     generator = generator or generator_name()
     own = ("-m", "loadtests.closedloop", url, "--connections", str(connections), "--seconds", str(seconds))
@@ -69,7 +71,7 @@ def measure(
         fault = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise GeneratorError(f"{generator} against {url}: {fault.splitlines()[-1] if fault else done.returncode}")
     result = Throughput(**orjson.loads(done.stdout.strip().splitlines()[-1]))
-    if result.requests == 0 or result.errors:
+    if result.requests == 0 or result.errors > MOST_ERRORS * result.requests:
         raise GeneratorError(f"{url}: {result.errors} of {result.requests} answers were not 200")
     return result
 

@@ -5,33 +5,36 @@ Copies of one real family are asked for with Zipf's popularity, open loop. Repor
 bare load takes here (reading, checking, opening and warming the smallest variant, nothing else running), memory
 against the budget, and whether every request has its outcome. The first fifth of the time fills the memory and is not
 scored. Simulated, by value and by recency (LRU); with `--live`, the server itself as well.
+
+Live, lookup tables are weights that are mapped from the files that all copies share: memory holds of them what was
+looked up, so less than the budget is used. With `--own-tables` each has blank ones for itself, in memory as of families
+that differ; they are read from as many files as there are copies, which takes longer.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from loadtests import oip
 from loadtests.cold_simulated import ColdSimulation, Memory, Simulated
-from loadtests.cold_workload import Visits, family_names, write_copies, zipf_visits
+from loadtests.cold_workload import Tables, Visits, family_names, write_copies, zipf_visits
 from loadtests.report import write_json
+from loadtests.resident import ResidentWatch, bytes_before_models, resident_of, serving_process
 from loadtests.samples import Samples, read_samples
 from loadtests.sender import Sender
-from loadtests.servers import Server, gateway, running
+from loadtests.servers import gateway, running
 from loadtests.workload import Workload
 from router.family import Family
 from router.placement import Placement
@@ -45,7 +48,6 @@ from variants.stages import run_stages
 WARM_UP = 0.2
 SAMPLE_EVERY_S = 0.05
 TRIES = 7
-_RESIDENT = re.compile(r"^pareto_memory_resident_bytes (\S+)$", re.MULTILINE)
 
 
 class Scores(NamedTuple):
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--slo-ms", type=float, default=100.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--live", action="store_true")
+    parser.add_argument("--own-tables", action="store_true", help="live, each copy has lookup tables for itself")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args(arguments)
     console = Console()
@@ -97,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found[f"simulated, {order}"] = score_simulated(run, visits, given.room // 2, given.seconds, room_bytes)
     if given.live:
         with tempfile.TemporaryDirectory(dir=given.models.resolve().parent) as folder:
-            write_copies(repository, given.family, Path(folder), names)
+            tables: Tables = "own" if given.own_tables else "weights"
+            write_copies(repository, given.family, Path(folder), names, tables=tables)
             found["live"] = live(
                 Path(folder),
                 names,
@@ -171,8 +175,7 @@ def live(
     console: Console,
 ) -> Scores:
     """The same against a server over sockets."""
-    with running(gateway(root, {"PARETO_MEMORY_BUDGET": "1MiB", "PARETO_STAGES": "off"})) as server:
-        empty_bytes = resident_bytes(server)
+    empty_bytes = bytes_before_models(root, {"PARETO_STAGES": "off"})
     budget_bytes = empty_bytes + room_bytes
     started_s = time.monotonic()
     settings = {"PARETO_MEMORY_BUDGET": str(budget_bytes), "PARETO_STAGES": "off", "PARETO_LOG_LEVEL": "warning"}
@@ -191,7 +194,7 @@ def live(
         workload = Workload(visits.arrival_s, np.full(count, slo_s), np.zeros(count, np.int64))
         sender = Sender(address.host, address.port or 80, requests)
         held_bytes = [0]
-        with ResidentWatch(serving_process(server), SAMPLE_EVERY_S, held_bytes.append):
+        with ResidentWatch(partial(resident_of, serving_process(server)), SAMPLE_EVERY_S, held_bytes.append):
             began_s, _ = sender.run(workload)
         return score_live(sender, visits, began_s, slo_s, max(held_bytes) / budget_bytes, given)
 
@@ -238,44 +241,6 @@ def as_table(found: dict[str, Scores], bare_s: float) -> Table:
             f"{scores.lost}",
         )
     return table
-
-
-def resident_bytes(server: Server) -> int:
-    """Resident memory of the process that serves, as it says itself."""
-    match = _RESIDENT.search(httpx.get(f"{server.url}/metrics", timeout=30.0).text)
-    return int(float(match[1])) if match else 0
-
-
-class ResidentWatch:
-    """Reads the resident memory of a process again and again, every `every_s` seconds, on a thread of its own.
-
-    `seen` is called there with the bytes.
-    """
-
-    def __init__(self, process: psutil.Process, every_s: float, seen: Callable[[int], None]) -> None:
-        self._process = process
-        self._every_s = every_s
-        self._seen = seen
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> ResidentWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            self._seen(self._process.memory_info().rss)
-
-
-def serving_process(server: Server) -> psutil.Process:
-    """The one of its processes that has the models."""
-    (worker,) = [p for p in server.tree() if any("worker.service" in argument for argument in p.cmdline())]
-    return worker
 
 
 def _request(family: str, headers: Mapping[str, str], body: bytes, slo_s: float) -> bytes:

@@ -21,10 +21,11 @@ from rich.table import Table
 
 import service.lazy_preparer
 from loadtests.cold_workload import family_names, write_copies
-from service.memory import give_back, resident_bytes
+from service.memory import resident_bytes
 from service.piecewise import PiecewiseFamily
 from variants.preparation import open_preparation
 from variants.repository import Repository, RepositoryError
+from variants.resident import give_back
 from variants.session import SessionOptions
 
 MB = 1e6
@@ -44,7 +45,7 @@ def grown(models: Path, family: str, count: int, *, shared: bool) -> list[float]
         after = []
         for piece in pieces:
             variant = piece.loaded.family.variants[next(iter(piece.loadable()))].name
-            piece.paths[variant] = piece.open(variant).path
+            piece.hold(variant, piece.open(variant))
             give_back()
             after.append(resident_bytes())
     return [later - before for before, later in pairwise(after)]

@@ -18,7 +18,7 @@ from router.contract import Dispatch, Record, Slot
 from router.family import Family
 from router.latency import LatencyModel
 from router.limits import Limits
-from router.placement import Load, Loadable, Placement, Spot, Step, Wanted, gains
+from router.placement import Load, Loadable, Placement, Spot, Step, Wanted, gains, room_to_spare
 from router.policies import policy_named
 from router.popularity import Popularity
 from router.request import NEVER, Request
@@ -81,6 +81,10 @@ class ColdSimulation:
             name: {i: Loadable((f"{name}/{variants[i].name}",), gain) for i, gain in added.items()} for name in names
         }
         self._sizes = {f"{name}/{v.name}": memory.bytes[v.name] for name in names for v in variants}
+        least = min(memory.bytes.values())
+        spare_bytes = room_to_spare([{name: least} for name in names], memory.budget_bytes)
+        # LRU, to compare with, leaves nothing free.
+        self._spare_bytes = spare_bytes if placement.order == "value" else 0.0
 
     def run(self, visits: Visits, names: Sequence[str], slo_s: float) -> Simulated:
         """Serve the visits to their end."""
@@ -135,7 +139,7 @@ class ColdSimulation:
             per_s = self._popularity.per_s(name, now)
             wanted.append(Wanted(name, per_s, loadable, since_s, name in busy, last_s=last_s))
         held = [Spot(name, variant) for name, variants in self._loaded.items() for variant in variants]
-        steps = self._placement.plan(wanted, self._sizes, held, (), self._memory.budget_bytes)
+        steps = self._placement.plan(wanted, self._sizes, held, (), self._memory.budget_bytes, self._spare_bytes)
         last = next((at for at, step in enumerate(steps) if isinstance(step, Load)), len(steps) - 1)
         self._steps = list(steps[: last + 1])
         self._go_on(now)

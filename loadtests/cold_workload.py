@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,17 @@ from numpy.typing import NDArray
 from loadtests.traces import Seconds
 from variants.manifest import ACTIVE_FILE, MANIFEST_FILE, PROFILES_FOLDER
 from variants.repository import Repository
+from variants.shared_parts import shared_file
+
+Tables = Literal["shared", "own", "weights"]
+"""What becomes of the lookup tables of a copied family.
+
+`shared`: copies stand for families that were made from one model and kept its tables, which are in memory once. `own`:
+for families that have nothing to do with each other, each with tables in memory for itself; these are blank, so answers
+mean nothing. `weights`: the same, but right answers; the tables are weights, which onnxruntime maps from the one file
+that all copies have. Of those, memory holds what was looked up, in pieces as large as the disk's cache has them.
+"""
+_END_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +51,13 @@ def family_names(count: int) -> list[str]:
     return [f"copy{rank:04d}" for rank in range(count)]
 
 
-def write_copies(source: Repository, family: str, root: Path, names: list[str], *, one_base: bool = False) -> None:
+def write_copies(source: Repository, family: str, root: Path, names: list[str], *, tables: Tables = "weights") -> None:
     """Publish copies of a family's active revision under other names; large files are hard links where they can be.
 
-    Copies stand for families that have nothing to do with each other, so their lookup tables are not shared in memory,
-    but with `one_base`: then they stand for families that were made from one model, whose tables they kept. Raises
-    `RepositoryError` where the family cannot be read.
+    See `Tables` for what becomes of its lookup tables. Raises `RepositoryError` where the family cannot be read.
     """
     folder = source.open(family).path
-    for name in names:
+    for number, name in enumerate(names):
         target = root / name / folder.name
         for path in folder.rglob("*"):
             copied = target / path.relative_to(folder)
@@ -56,8 +67,10 @@ def write_copies(source: Repository, family: str, root: Path, names: list[str], 
             if path.name == MANIFEST_FILE or path.parent.name == PROFILES_FOLDER:
                 document = json.loads(path.read_text(encoding="utf-8"))
                 document["name" if path.name == MANIFEST_FILE else "family"] = name
-                if not one_base:
+                if path.name == MANIFEST_FILE and tables == "weights":
                     _let_nobody_share(document)
+                elif path.name == MANIFEST_FILE and tables == "own":
+                    _write_tables(document, target, number)
                 copied.write_text(json.dumps(document), encoding="utf-8")
                 continue
             try:
@@ -68,7 +81,33 @@ def write_copies(source: Repository, family: str, root: Path, names: list[str], 
 
 
 def _let_nobody_share(document: dict[str, Any]) -> None:
-    """Make lookup tables ordinary weights, of which every session has its own."""
     for parts in document.get("graphs", {}).values():
         parts["weights"] = [*parts["weights"], *(table["sha256"] for table in parts["tables"])]
         parts["tables"] = []
+
+
+def _write_tables(document: dict[str, Any], target: Path, number: int) -> None:
+    """Give a copy tables that no other `number` has: zeros and a single one, which take nearly nothing on the disk."""
+    files = {entry["path"]: entry for entry in document["files"]}
+    for parts in document.get("graphs", {}).values():
+        for table in parts["tables"]:
+            size_bytes = files[shared_file(table["sha256"])]["size_bytes"]
+            end = bytearray(min(size_bytes, _END_BYTES))
+            end[number % len(end)] = 1
+            digest = _zeros(size_bytes - len(end)).copy()
+            digest.update(end)
+            table["sha256"] = digest.hexdigest()
+            path = shared_file(table["sha256"])
+            if path not in files:
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                with (target / path).open("wb") as stream:
+                    stream.seek(size_bytes - len(end))
+                    stream.write(end)
+                files[path] = {"path": path, "sha256": table["sha256"], "size_bytes": size_bytes}
+    document["files"] = list(files.values())
+
+
+@lru_cache
+def _zeros(size_bytes: int) -> hashlib._Hash:
+    """The digest of so many zeros, to copy and go on with."""
+    return hashlib.sha256(bytes(size_bytes))

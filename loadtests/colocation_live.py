@@ -29,9 +29,10 @@ from loadtests.colocation_families import SLOS_S, Arrivals, Member, draw
 from loadtests.colocation_runs import CONTENDERS, EDF, OURS, STATIC, Measured, Outcome, Task, mix_named
 from loadtests.colocation_score import Shared
 from loadtests.compare import profiled_family
+from loadtests.generator_faults import MAX_LAG_P99_S
+from loadtests.outcomes import Fate
 from loadtests.routing_output import progress
 from loadtests.samples import read_samples
-from loadtests.scoring import MAX_LAG_P99_S, Fate
 from loadtests.sender import Sender, go_first, prepared, read_answers
 from loadtests.workload import Workload
 from variants.repository import Repository

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.outcomes import Fate, Results
 from loadtests.samples import Samples
-from loadtests.scoring import Fate, Results
 from loadtests.sender import Sender, read_answer
 from loadtests.traces import Shape, arrivals
 from loadtests.whatif import Setup, predict
@@ -31,6 +31,8 @@ NOON, BURST = 0.8, 2.2
 could, in the burst it could not."""
 BURST_AT, BURST_LASTS = 0.68, 0.09
 """When the burst comes and how long it lasts, as shares of the day."""
+FELL_BEHIND = 0.1
+"""How far the live attainment may be below the simulated twin's, as a share of all arrivals, before that is said."""
 LOOK_EVERY_S = 0.2
 """How soon a simulation that nobody wants any more is given up."""
 MOST_PER_S = 1200.0
@@ -86,6 +88,12 @@ def tallied(workload: Workload, label: NDArray[np.int64], results: Results, seco
         np.bincount(second[correct], minlength=seconds).astype(np.int64),
         np.bincount(second[in_time], minlength=seconds).astype(np.int64),
     )
+
+
+def lower_rate(workload: Workload, twin: Tallied, live: Tallied, noon: float) -> float | None:
+    """Half the rate at noon (`noon`, per second) where the live run fell far behind its simulated twin, else None."""
+    behind = float(twin.in_time.sum() - live.in_time.sum()) / len(workload)
+    return float(f"{noon / 2.0:.2g}") if behind > FELL_BEHIND else None
 
 
 def simulated(

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.fleet import Fleet
+from loadtests.generator_faults import Sending
+from loadtests.outcomes import Results
 from loadtests.samples import Samples
-from loadtests.scoring import Results, Sending
 from loadtests.sender import Place, Sender, go_first, prepared, read_answers
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload

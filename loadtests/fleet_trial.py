@@ -10,9 +10,11 @@ import numpy as np
 from loadtests.calibration import Pinned, calibrate, capacity_per_s
 from loadtests.fleet import Fleet
 from loadtests.fleet_load import Generator, poisson
+from loadtests.generator_faults import Sending, generator_faults
 from loadtests.machine import Machine
+from loadtests.outcomes import Results
 from loadtests.samples import Samples
-from loadtests.scoring import Results, Score, Sending, generator_faults, score
+from loadtests.scoring import Score, score
 from loadtests.sender import Place
 from loadtests.workload import Workload
 from router.family import Family

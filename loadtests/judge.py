@@ -22,9 +22,9 @@ from rich.table import Table
 from loadtests import servers
 from loadtests.calibration import capacity_per_s
 from loadtests.fetch import fetch
+from loadtests.generator_faults import MAX_GENERATOR_CPU
 from loadtests.report import milliseconds, percent, write_json
 from loadtests.samples import read_samples
-from loadtests.scoring import MAX_GENERATOR_CPU
 from router.policies import policy_named
 from variants.fingerprint import machine_fingerprint
 from variants.profiles import load_profile, to_router_family

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from loadtests.calibration import Pinned
+from loadtests.outcomes import Results
 from loadtests.report import read_score
-from loadtests.scoring import Results, Score
+from loadtests.scoring import Score
 from loadtests.servers import ROOT, Server, pinned
 from loadtests.workload import Workload
 

@@ -48,4 +48,8 @@ class Load:
         else:
             arrival_s = arrivals(self.process, self.rate or 0.0, self.duration_s, self.shape, rng)
             kind = self.process
-        return arrival_s, f"{kind}, {len(arrival_s) / span_s:.0f}/s for {span_s:.3g} s"
+        called = f"{kind}, {len(arrival_s) / span_s:.0f}/s for {span_s:.3g} s"
+        if self.trace is None and f"{self.rate:.0f}" != f"{len(arrival_s) / span_s:.0f}":
+            # Or it would seem that another rate was simulated, or sent, than was asked for.
+            called += f" (random, {self.rate:g}/s in the mean)"
+        return arrival_s, called

@@ -25,8 +25,8 @@ import uvloop
 
 from loadtests import oip
 from loadtests.keepalive import Connections
+from loadtests.outcomes import Fate
 from loadtests.samples import Samples
-from loadtests.scoring import Fate
 
 PERCENTILE = 0.99
 UNANSWERED = 2.0

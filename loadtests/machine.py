@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtests.breaking import Breaks
-from loadtests.scoring import Fate
+from loadtests.outcomes import Fate
 from router.contract import Dispatch, Slot
 from router.family import Family
 from router.latency import LatencyModel

@@ -20,7 +20,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from router.policies.slack_fraction import SlackFraction
+from router.rule import Rule
 from router.scheduler import Scheduler
 from service import answering, inference
 from service.dataplane import DataPlane
@@ -35,6 +35,13 @@ from variants.session import Session
 
 ROUNDS = 7
 REQUESTS = 4000
+
+
+class MeasurementError(Exception):
+    """What was to be measured went wrong. The message is one line.
+
+    An exit would end the process that measures without a word to the one that waits for it.
+    """
 
 
 class Stopwatch:
@@ -69,7 +76,7 @@ def wind_all(watch: Stopwatch) -> None:
     watch.wind(TensorPreparer, "prepare", "prepare rows")
     watch.wind(Scheduler, "submit", "schedule: queue")
     watch.wind(Scheduler, "poll", "schedule: hand out and collect")
-    watch.wind(SlackFraction, "decide", "schedule: decide")
+    watch.wind(Rule, "decide", "schedule: decide")
     watch.wind(Scheduler, "complete", "schedule: learn and record")
     watch.wind(Session, "run", "run the model")
     watch.wind(TensorPreparer, "collate", "join and part the batch")
@@ -110,7 +117,7 @@ async def drive(gateway: Gateway, family: str, connections: int) -> float:
         for _ in range(connections):
             callers.create_task(caller(each))
     if refused:
-        raise SystemExit(f"bench-profile: {len(refused)} requests were answered {refused[0]}")
+        raise MeasurementError(f"{len(refused)} of {each * connections} requests were answered {refused[0]}")
     return (perf_counter() - started_s) / (each * connections) * 1e6
 
 
@@ -119,7 +126,7 @@ async def measure(models: Path, family: str, connections: int) -> dict[str, floa
     gateway = Gateway(Settings(models=models, slots=1))
     await gateway.start()
     if gateway.phase is not Phase.READY:
-        raise SystemExit(f"bench-profile: {'; '.join(gateway.problems.values()) or f'{models} holds no family'}")
+        raise MeasurementError("; ".join(gateway.problems.values()) or f"{models} holds no family")
     await drive(gateway, family, connections)
     whole = [await drive(gateway, family, connections) for _ in range(ROUNDS)]
     rounds = []
@@ -158,7 +165,10 @@ def main() -> None:
     if options.family not in Repository(options.models).families():
         sys.exit(f"bench-profile: {options.models} holds no family {options.family!r}")
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        columns = [pool.apply(_measured, (options.models, options.family, c)) for c in options.connections]
+        try:
+            columns = [pool.apply(_measured, (options.models, options.family, c)) for c in options.connections]
+        except MeasurementError as error:
+            sys.exit(f"bench-profile: {error}")
     table = Table("step", *(f"us at {c} connections" for c in options.connections), title=f"{options.family}, one row")
     for step in sorted(columns[0], key=lambda step: columns[0][step]):
         table.add_row(step, *(f"{column[step]:.1f}" for column in columns))

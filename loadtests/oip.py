@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from loadtests.outcomes import Fate, Reply
 from loadtests.samples import LabelledRows
-from loadtests.scoring import Fate, Reply
 
 LABEL = "label"
 SLO_HEADER = "x-slo-latency-ms"

@@ -18,7 +18,8 @@ from gevent import monkey
 from gevent.event import Event  # type: ignore[import-untyped]  # gevent carries no types
 from gevent.threadpool import ThreadPool  # type: ignore[import-untyped]  # gevent carries no types
 
-from loadtests.scoring import Reply, Results, Sending
+from loadtests.generator_faults import Sending
+from loadtests.outcomes import Reply, Results
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from loadtests.calibration import calibrate
 from loadtests.live import ATTEMPTS, LiveRunError, run_live_results, run_pinned
+from loadtests.outcomes import Results
 from loadtests.routing_bounds import judge_by_bounds
 from loadtests.routing_fleet import PINS, Fleet
 from loadtests.routing_goals import goals
@@ -32,7 +33,7 @@ from loadtests.routing_setup import (
 )
 from loadtests.routing_simulated import Bench, Task, run_all
 from loadtests.routing_table import STATIC, RunTable
-from loadtests.scoring import Results, Score
+from loadtests.scoring import Score
 from loadtests.suite import Trace
 from loadtests.traces import Shape, TraceError, poisson
 from loadtests.workload import SloMix, Workload

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from loadtests.outcomes import Results
 from loadtests.routing_goals import Goal
 from loadtests.routing_plots import draw_burst, draw_differences, draw_scatter
 from loadtests.routing_report import markdown, print_report
@@ -16,7 +17,6 @@ from loadtests.routing_runs import Book
 from loadtests.routing_setup import Stage
 from loadtests.routing_simulated import Bench
 from loadtests.routing_table import RunTable
-from loadtests.scoring import Results
 from loadtests.suite import SUITE, Trace
 from loadtests.workload import Workload
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from loadtests.outcomes import Fate, Results
 from loadtests.routing_table import RunTable
-from loadtests.scoring import Fate, Results
 from loadtests.workload import Workload
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from loadtests.outcomes import Fate
 from loadtests.revision import UNKNOWN
-from loadtests.scoring import Fate, Score
+from loadtests.scoring import Score
 
 
 class Key(NamedTuple):

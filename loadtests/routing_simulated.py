@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from loadtests.machine import Machine
+from loadtests.outcomes import Results
 from loadtests.routing_runs import Decisions, Key, Run
 from loadtests.samples import Samples
-from loadtests.scoring import Results, score
+from loadtests.scoring import score
 from loadtests.simulator import simulate
 from loadtests.suite import Trace, Yardsticks, draw
 from loadtests.workload import Workload

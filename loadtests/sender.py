@@ -28,9 +28,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from loadtests import oip
+from loadtests.generator_faults import Sending
+from loadtests.outcomes import Fate, Reply, Results
 from loadtests.report import score_json, write_json
 from loadtests.samples import Samples, read_samples
-from loadtests.scoring import Fate, Reply, Results, Sending, score
+from loadtests.scoring import score
 from loadtests.workload import Workload
 from variants.repository import Repository
 

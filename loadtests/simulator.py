@@ -17,8 +17,8 @@ import numpy as np
 
 from loadtests.breaking import Breaks, Repairs
 from loadtests.machine import FATES, Machine, Running
+from loadtests.outcomes import Fate, Results
 from loadtests.samples import Samples
-from loadtests.scoring import Fate, Results
 from loadtests.traces import Seconds
 from loadtests.workload import Workload
 from router.contract import Dispatch, Record

@@ -21,8 +21,9 @@ import orjson
 from loadtests.balanced import simulate_fleet
 from loadtests.calibration import TYPICAL, profiled_noise
 from loadtests.machine import Machine
+from loadtests.outcomes import Fate, Results
 from loadtests.samples import Samples
-from loadtests.scoring import Fate, Results, Score, score
+from loadtests.scoring import Score, score
 from loadtests.traces import TraceError
 from loadtests.workload import Workload
 from router.family import Family

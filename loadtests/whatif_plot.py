@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from loadtests.scoring import Fate
+from loadtests.outcomes import Fate
 from loadtests.whatif import Forecast
 from loadtests.workload import Workload
 

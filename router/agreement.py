@@ -57,7 +57,8 @@ class Share:
 
     def add(self, hits: int, trials: int, now: float) -> None:
         """Count trials, of which so many were hits."""
-        self._hits, self._trials = (value + more for value, more in zip(self.at(now), (hits, trials), strict=True))
+        hits_before, trials_before = self.at(now)
+        self._hits, self._trials = hits_before + hits, trials_before + trials
         self._since_s = max(now, self._since_s)
 
     def at(self, now: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,6 @@ class VariantProfile:
     latency: LatencyTable
     stages: tuple[str, ...] = ("whole",)
     memory_bytes: int = 0
-    batch_invariant: bool = True
     lost: float = 0.0
     elsewhere: tuple[tuple[str, LatencyTable], ...] = ()
 
@@ -115,6 +115,7 @@ class Family:
     rungs: tuple[int, ...] = field(init=False)
     sound: tuple[int, ...] = field(init=False)
     ladder: tuple[int, ...] = field(init=False)
+    _first_stages: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
@@ -135,6 +136,7 @@ class Family:
         object.__setattr__(self, "rungs", self._worth_choosing(everything))
         object.__setattr__(self, "sound", self._worth_choosing(v for v in everything if v not in quarantined))
         object.__setattr__(self, "ladder", self._worth_choosing(v for v in loaded if v not in quarantined))
+        object.__setattr__(self, "_first_stages", _first_stages(tuple([variant.stages for variant in self.variants])))
 
     def _worth_choosing(self, indices: Iterable[int]) -> tuple[int, ...]:
         ladder: list[int] = []
@@ -187,14 +189,11 @@ class Family:
 
         It goes on where the path of `at` is the beginning of its own: exits of one network.
         """
-        if at < 0:
-            return 0
-        done, path = self.variants[at].stages, self.variants[variant].stages
-        return len(done) if len(done) < len(path) and path[: len(done)] == done else 0
+        return 0 if at < 0 else self._first_stages[at][variant]
 
     def start(self, at: int, variant: int) -> int:
         """`at` where `variant` goes on from its answer, -1 where it starts anew: what `LatencyModel` is asked with."""
-        return at if self.first_stage(at, variant) else -1
+        return at if at >= 0 and self._first_stages[at][variant] else -1
 
     def lowest_rung(self, min_quality: float) -> int | None:
         """Index of the cheapest variant on the ladder of at least that quality, `None` where none reaches it."""
@@ -202,3 +201,11 @@ class Family:
             if self.variants[index].quality >= min_quality:
                 return index
         return None
+
+
+@lru_cache(maxsize=1024)
+def _first_stages(paths: tuple[tuple[str, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """`Family.first_stage` of each path after each: asked some thirty times a decision, and the same for all loads."""
+    return tuple(
+        [tuple([len(at) if len(at) < len(one) and one[: len(at)] == at else 0 for one in paths]) for at in paths]
+    )

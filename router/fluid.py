@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from router.copying import by_fields
 from router.demand import DemandClass, DemandKey
 from router.request import NEVER
 
@@ -99,6 +100,9 @@ class Budget:
     usable: float = 0.9
     reserve: float = 0.8
     reserve_share: float = 0.5
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return by_fields(self)
 
     def seconds(
         self,

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from router.admission import Ahead, cannot_finish, has_time_for, lowest_variant, spares, why_nobody, work_ahead
 from router.backlog import LaneKey
-from router.fairness import Fairness, FlowKey
+from router.fairness import Fairness
 from router.family import Share
+from router.flows import FlowKey
 from router.limits import Limits
 from router.parts import Parts
 from router.pending import Pending
@@ -167,8 +168,8 @@ class Gate:
             self._relief.mark(pending, beyond, by_s)
         held = self._held(request, state, lowest, by_s, now)
         self._parts.waiting.enter(pending, lowest, by_s, background=background, held=held)
-        first, classes = max(lowest, held), set(request.row_classes)
-        latest_s = min(by_s - state.latency.planned_s(first, 1, size_class) for size_class in classes)
+        first = max(lowest, held)
+        latest_s = by_s - max([state.latency.planned_s(first, 1, c) for c in set(request.row_classes)])
         if latest_s > now and not request.audit:
             # Impossible requests are refused; they must not make the policy fear for others of their kind.
             self._parts.demand.observe(request, lowest, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.backlog import LaneKey
 from router.contract import Dispatch, Record, Step
-from router.fairness import FlowKey
+from router.flows import FlowKey
 from router.quotas import Account
 from router.request import NEVER, Item, Request
 from router.words import Escalation, Outcome, Reason

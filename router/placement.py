@@ -9,6 +9,9 @@ problem; Dantzig, 1957). In order:
 3. The smallest variants of families whose requests wait or run stay.
 4. All else by value per byte. The smallest variant of a family comes before its larger ones, and goes after them.
 
+Of the budget, `spare_bytes` are left free by what is there for its value alone: who waits next is loaded into them at
+once, and what makes room again is evicted after that, not before.
+
 A rule that swaps equals would load for ever. What is loaded counts `stay` times its value, so that something else must
 be better by that much to take its place; a plan that was carried out, made anew, is empty. Arrivals are remembered with
 one time constant, so that quiet families keep their order while nobody asks.
@@ -25,9 +28,18 @@ from typing import Literal, NamedTuple
 SELDOM_PER_S = 1.0 / 3600.0
 """Families of which nothing is known are taken to be asked for once an hour: where there is room, they are loaded."""
 
+BY_VALUE = 3
+"""The last of the classes above."""
+MOST_TO_SPARE = 0.1
+"""No more than this share of what models may take is left free for the next one."""
+CLEARLY_LESS = 0.95
+"""Rooms move by some megabytes all the time. What was too large for one is so until it takes no more than this share
+of it; what fitted does until this share of it no longer would.
+"""
+
 
 class Loadable(NamedTuple):
-    """A variant: the files it needs, and the quality (0 to 1) that it adds to answers of those before it.
+    """A variant: the files it needs, each once, and the quality (0 to 1) that it adds to answers of those before it.
 
     The first variant of a family adds the quality of its answer.
     """
@@ -48,6 +60,27 @@ def gains(qualities: Mapping[int, float], first: int) -> dict[int, float]:
             found[index] = max(0.0, quality - best)
             best = max(best, quality)
     return found
+
+
+def room_to_spare(
+    smallest: Sequence[Mapping[str, int]], budget_bytes: float, before_bytes: float | None = None
+) -> float:
+    """The `spare_bytes` for families of which these are the files of the smallest variants, with their bytes.
+
+    Room for the largest family of those that take no more than a share of the budget; nothing where all families fit.
+    What is loaded has no say in that: each load would change what the one before was decided by. What it was before
+    has: it stays so where the budget is just a little less.
+    """
+    files: dict[str, int] = {}
+    for sizes in smallest:
+        files |= sizes
+    if sum(files.values()) * (CLEARLY_LESS if before_bytes == 0.0 else 1.0) <= budget_bytes:
+        return 0.0
+    least, known_bytes = [sum(sizes.values()) for sizes in smallest], before_bytes or 0.0
+    most_bytes = MOST_TO_SPARE * budget_bytes
+    return max(
+        (size for size in least if size * (CLEARLY_LESS if size <= known_bytes else 1.0) <= most_bytes), default=0.0
+    )
 
 
 class Wanted(NamedTuple):
@@ -111,6 +144,7 @@ class Placement:
         loaded: Iterable[Spot],
         loading: Iterable[Spot],
         budget_bytes: float,
+        spare_bytes: float = 0.0,
     ) -> tuple[Step, ...]:
         """The steps from what is loaded to what is to be, in order. `sizes` has the bytes of each file.
 
@@ -121,21 +155,25 @@ class Placement:
         held = [spot for spot in loaded if spot.family in families and spot.variant in families[spot.family].variants]
         ranks = dict(self._ranks(wanted, frozenset(held), frozenset(loading), sizes))
         order = sorted(ranks, key=lambda spot: (ranks[spot], spot))
-        target = self._target(order, ranks, families, sizes, budget_bytes)
+        target = self._target(order, ranks, families, sizes, budget_bytes, spare_bytes)
         files = _Files(families, sizes, (*held, *loading))
         steps: list[Step] = []
         # The smallest of a family goes last, whatever else it is worth.
         gone, there = set(held) - set(target), {*held, *loading}
         spare = [spot for spot in reversed(order) if spot in gone]
         spare.sort(key=lambda spot: spot.variant == families[spot.family].smallest)
-        for spot in (None, *(spot for spot in target if spot not in there)):
-            while spare and files.bytes_with(spot) > budget_bytes:
-                evicted = spare.pop(0)
-                files.drop(evicted)
-                steps.append(Evict(evicted))
-            if spot is not None and files.bytes_with(spot) <= budget_bytes:
-                files.take(spot)
-                steps.append(Load(spot))
+        coming = [spot for spot in target if spot not in there]
+        needed = [spot for spot in coming if ranks[spot][0] < BY_VALUE]
+        valued = [spot for spot in coming if ranks[spot][0] >= BY_VALUE]
+        for spots, limit in ((needed, budget_bytes), (valued, budget_bytes - spare_bytes)):
+            for spot in (None, *spots):
+                while spare and files.bytes_with(spot) > limit:
+                    evicted = spare.pop(0)
+                    files.drop(evicted)
+                    steps.append(Evict(evicted))
+                if spot is not None and files.bytes_with(spot) <= limit:
+                    files.take(spot)
+                    steps.append(Load(spot))
         return tuple(steps)
 
     def _ranks(
@@ -143,9 +181,9 @@ class Placement:
     ) -> Iterable[tuple[Spot, tuple[int, float]]]:
         """Every variant with its place in the order of who comes first: a class, and what counts within it."""
         for family in wanted:
-            smallest = family.smallest
+            smallest, name = family.smallest, family.name
             for variant, loadable in family.variants.items():
-                spot = Spot(family.name, variant)
+                spot = Spot(name, variant)
                 if spot in loading or (family.pinned and variant == smallest):
                     yield spot, (0, 0.0)
                 elif variant in family.since_s:
@@ -153,14 +191,14 @@ class Placement:
                 elif family.in_use and variant == smallest and spot in held:
                     yield spot, (2, 0.0)
                 else:
-                    yield spot, (3, -self._worth(family, loadable, sizes) * (self.stay if spot in held else 1.0))
+                    yield spot, (BY_VALUE, -self._worth(family, loadable, sizes) * (self.stay if spot in held else 1.0))
 
     def _worth(self, family: Wanted, loadable: Loadable, sizes: Mapping[str, int]) -> float:
         """Value a second and byte; by recency, later is more."""
         if self.order == "recency":
             return max(family.last_s, 0.0)
         value = (family.per_s + SELDOM_PER_S) * max(loadable.gain, 0.0)
-        return value / max(1, sum(sizes.get(file, 0) for file in loadable.files))
+        return value / max(1, sum([sizes.get(file, 0) for file in loadable.files]))
 
     def _target(
         self,
@@ -169,24 +207,27 @@ class Placement:
         families: Mapping[str, Wanted],
         sizes: Mapping[str, int],
         budget_bytes: float,
+        spare_bytes: float,
     ) -> list[Spot]:
         """What is to be in memory: whoever comes first and still fits."""
         chosen = _Files(families, sizes, ())
         target: list[Spot] = []
         warm: set[str] = set()
         held_back: dict[str, list[Spot]] = {}
+        first = {name: family.smallest for name, family in families.items()}
         for spot in order:
             # Larger variants wait for the smallest of their family, but for those that are needed themselves.
-            smallest = spot.variant == families[spot.family].smallest
+            smallest = spot.variant == first[spot.family]
             if not smallest and spot.family not in warm and ranks[spot][0] > 1:
                 held_back.setdefault(spot.family, []).append(spot)
                 continue
-            if ranks[spot][0] > 0 and chosen.bytes_with(spot) > budget_bytes:
+            limit = budget_bytes if ranks[spot][0] < BY_VALUE else budget_bytes - spare_bytes
+            if ranks[spot][0] > 0 and chosen.bytes_with(spot) > limit:
                 continue
             if smallest:
                 warm.add(spot.family)
             for taken in (spot, *(held_back.pop(spot.family, ()) if smallest else ())):
-                if taken is spot or chosen.bytes_with(taken) <= budget_bytes:
+                if taken is spot or chosen.bytes_with(taken) <= budget_bytes - spare_bytes:
                     chosen.take(taken)
                     target.append(taken)
         return target
@@ -218,8 +259,9 @@ class _Files:
 
     def bytes_with(self, spot: Spot | None) -> int:
         """Bytes of what is there, and of this one too."""
-        new = () if spot is None else {file for file in self._of(spot) if file not in self._users}
-        return self._bytes + sum(self._sizes.get(file, 0) for file in new)
+        if spot is None:
+            return self._bytes
+        return self._bytes + sum([self._sizes.get(file, 0) for file in self._of(spot) if file not in self._users])
 
     def _of(self, spot: Spot) -> tuple[str, ...]:
         family = self._families.get(spot.family)

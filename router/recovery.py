@@ -19,6 +19,7 @@ from router.pending import Pending
 from router.quarantine import FAULTS
 from router.request import NEVER, Item
 from router.roster import Roster
+from router.rule import Rule
 from router.words import Outcome, Reason, WhenLate
 
 INNOCENT = frozenset({Reason.QUARANTINED, Reason.EXECUTOR_LOST})
@@ -28,14 +29,26 @@ INNOCENT = frozenset({Reason.QUARANTINED, Reason.EXECUTOR_LOST})
 class Recovery:
     """Blames variants, and saves rows; it reads and changes the other parts of the scheduler."""
 
-    __slots__ = ("_limits", "_parts", "_roster")
+    __slots__ = ("_limits", "_parts", "_roster", "_rule")
 
-    def __init__(self, parts: Parts, roster: Roster, limits: Limits) -> None:
+    def __init__(self, parts: Parts, roster: Roster, rule: Rule, limits: Limits) -> None:
         self._parts = parts
         self._roster = roster
+        self._rule = rule
         self._limits = limits
 
-    def blame(self, dispatch: Dispatch, reason: Reason, now: float) -> bool:
+    def fail(self, dispatch: Dispatch, reason: Reason, now: float) -> None:
+        """A batch has ended without an answer, for this reason."""
+        # First, so that its rows are not given to the variant that broke.
+        try:
+            if self._blame(dispatch, reason, now):
+                self._roster.quarantine(dispatch.family, now)
+        finally:
+            self._salvage(dispatch, reason, now)
+            # Even where no slot is free: rows that wait again must be found when they become hopeless.
+            self._rule.wake_at = now
+
+    def _blame(self, dispatch: Dispatch, reason: Reason, now: float) -> bool:
         """Whether a variant is in quarantine from now on because it broke under this batch."""
         if reason not in FAULTS:
             return False
@@ -49,7 +62,7 @@ class Recovery:
                 quarantine.doubt(name, dispatch.variant, now)
         return began
 
-    def salvage(self, dispatch: Dispatch, reason: Reason, now: float) -> None:
+    def _salvage(self, dispatch: Dispatch, reason: Reason, now: float) -> None:
         """Rows of a batch without an answer go out with the one they have, wait for another variant, or fail."""
         for item in dispatch.items:
             pending = self._parts.ledger.pending.get(item.request_id)

@@ -16,7 +16,8 @@ from math import inf
 from typing import NamedTuple
 
 from router.admission import MOST_LANES
-from router.fairness import Fairness, FlowKey
+from router.fairness import Fairness
+from router.flows import FlowKey
 from router.parts import Parts
 from router.pending import Pending
 from router.request import Request

@@ -20,7 +20,7 @@ from router.latency import LatencyModel
 from router.parts import Parts
 from router.pending import Pending
 from router.request import NEVER, Item, Request
-from router.view import Policy, PreparedPolicy
+from router.rule import Rule
 from router.viewer import Known
 from router.words import Outcome, Reason, WhenCold
 
@@ -62,24 +62,23 @@ class Cold(NamedTuple):
 class Roster:
     """Changes families and margins, which the scheduler and its views read, and moves the rows concerned."""
 
-    __slots__ = ("_parts", "_policy")
+    __slots__ = ("_parts", "_rule")
 
-    def __init__(self, parts: Parts, policy: Policy) -> None:
+    def __init__(self, parts: Parts, rule: Rule) -> None:
         self._parts = parts
-        self._policy = policy
+        self._rule = rule
 
     def prepare(self, family: Family, margin: float | None) -> Prepared:
         """What `change` needs. Reads only what never changes in place, so any thread may call it."""
         known = self._parts.families.get(family.name)
         same = known is not None and _answers_alike(known.family, family)
-        latency = known.latency if known is not None and same else LatencyModel(family, margin)
-        return Prepared(family, latency, self._tables(family, latency), margin)
+        latency = known.latency if known is not None and same else LatencyModel(family, margin, self._parts.paces)
+        return Prepared(family, latency, self._rule.tables(family, latency), margin)
 
-    def change(self, prepared: Prepared, state: object, now: float) -> object:
+    def change(self, prepared: Prepared, now: float) -> None:
         """From now on the family is the prepared one; of the same revision, what is in quarantine stays there.
 
-        Returns the state that the policy goes on with. Raises `ValueError` where its variants are others and requests
-        of the old ones have no outcome yet.
+        Raises `ValueError` where its variants are others and requests of the old ones have no outcome yet.
         """
         name = prepared.family.name
         known = self._parts.families.get(name)
@@ -90,25 +89,26 @@ class Roster:
             self._parts.quarantine.keep(name, [v.name for v in prepared.family.variants] if same else ())
         family, tables = self._as_held(prepared.family), prepared.tables
         if family is not prepared.family:
-            tables = self._tables(family, prepared.latency)
+            tables = self._rule.tables(family, prepared.latency)
         self._parts.margins.setdefault(name, prepared.margin)
         self._put(Known(family, prepared.latency), now)
-        return self._adopted(state, name, tables)
+        self._rule.adopt(name, tables)
+        if self._parts.slots.free:
+            self._rule.wake_at = now
 
-    def quarantine(self, name: str, state: object, now: float) -> object:
-        """Other variants of a family are in quarantine: rows go elsewhere. Returns the policy's state.
+    def quarantine(self, name: str, now: float) -> None:
+        """Other variants of a family are in quarantine: rows go elsewhere.
 
         Whatever the policy raises, it is so from then on.
         """
         known = self._parts.families.get(name)
-        if known is None:
-            return state
-        family = self._as_held(known.family)
-        self._put(Known(family, known.latency), now)
-        return self._adopted(state, name, self._tables(family, known.latency))
+        if known is not None:
+            known = known._replace(family=self._as_held(known.family))
+            self._put(known, now)
+            self._rule.relearn(known)
 
-    def remove(self, name: str, state: object, now: float) -> object:
-        """The family is no more; rows of it that wait get what answers they have, or none. Returns the policy's state.
+    def remove(self, name: str, now: float) -> None:
+        """The family is no more; rows of it that wait get what answers they have, or none.
 
         Raises `ValueError` while a batch of it runs, `KeyError` for an unknown family.
         """
@@ -124,7 +124,7 @@ class Roster:
         del self._parts.families[name]
         self._parts.quarantine.keep(name, ())
         self._parts.margins.pop(name, None)
-        return self._adopted(state, name, None)
+        self._rule.adopt(name, None)
 
     def set_margin(self, name: str, margin: float | None) -> None:
         """Plan with another margin for this family from now on; None learns it."""
@@ -260,17 +260,6 @@ class Roster:
         held = self._parts.quarantine.held(family.name)
         indices = tuple(index for index, variant in enumerate(family.variants) if variant.name in held)
         return family if indices == family.quarantined else family.with_quarantined(indices)
-
-    def _tables(self, family: Family, latency: LatencyModel) -> object | None:
-        if isinstance(self._policy, PreparedPolicy) and family.ladder:
-            return self._policy.prepare([(family, latency)])
-        return None
-
-    def _adopted(self, state: object, name: str, tables: object | None) -> object:
-        if isinstance(self._policy, PreparedPolicy):
-            return self._policy.adopt(state, name, tables)
-        # What other rules remember may name variants that are gone.
-        return None
 
 
 def _answers_alike(one: Family, other: Family) -> bool:

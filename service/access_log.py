@@ -46,7 +46,7 @@ class AccessLog:
         self._unlogged = 0
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
-        """See `service.dispatcher.Observer`."""
+        """See `service.observers.Observer`."""
         share = self._settings().access_log_share
         if not share:
             return

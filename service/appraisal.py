@@ -9,24 +9,40 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from heapq import nlargest
 from time import monotonic
+from typing import NamedTuple
 
 from router.latency import LatencyModel
-from router.placement import Loadable, Placement, Spot, Step, Wanted
+from router.placement import CLEARLY_LESS, Loadable, Placement, Spot, Step, Wanted, room_to_spare
 from router.popularity import Popularity
 from router.roster import Cold, Missing
+from service.footprint import OWN, Footprint
+from service.hidden_families import is_hidden
 from service.lazy_preparer import LazyPreparer
-from service.memory import Overhead, resident_bytes
-from service.piecewise import PiecewiseFamily, is_table
+from service.log_words import LEAVES, NO_ROOM
+from service.memory import Overhead, first_of
+from service.model_sizes import is_table
+from service.piecewise import PiecewiseFamily
 
-FULL = 0.9
 MOST_RIVALS = 32
-"""Where memory is nearly full, so many families by popularity are considered beside those that are loaded or needed."""
+"""So many families, the most popular, are considered beside those that are loaded or needed.
+
+A plan is carried out up to its first load, and made anew then: others are considered when these are loaded.
+"""
+
+
+class PlannedFor(NamedTuple):
+    """What a plan was made with: the budget, who is pinned, and the families, without revisions on trial."""
+
+    budget_bytes: int
+    pinned: frozenset[str]
+    families: frozenset[str]
 
 
 class Appraisal:
     """Weighs `pieces`, the families by name, on a machine of so many slots.
 
-    `budget_bytes` and `pinned` may be changed; `allowed_bytes` is what models could take when a plan was made last.
+    `budget_bytes` and `pinned` may be changed; `allowed_bytes` is what models could take when a plan was made last, and
+    `planned_for` what that was made with.
     """
 
     def __init__(
@@ -35,15 +51,22 @@ class Appraisal:
         budget_bytes: int,
         pinned: Iterable[str],
         slots: int,
+        footprint: Footprint = OWN,
     ) -> None:
         self.budget_bytes = budget_bytes
         self.pinned = frozenset(pinned)
         self.popularity = Popularity()
         self.allowed_bytes = 0.0
+        self.planned_for = PlannedFor(0, frozenset(), frozenset())
+        self.is_futile = False
+        """Whether nothing was in memory then, and nothing could be: there is no room, or all is refused."""
+        self._footprint = footprint
         self._pieces = pieces
         self._slots = slots
         self._placement = Placement()
         self._overhead = Overhead()
+        self._too_large: set[str] = set()
+        self._spare_bytes: float | None = None
         self._loadable: dict[str, dict[int, Loadable]] = {}
         self._row_s: dict[str, dict[int, float]] = {}
 
@@ -53,27 +76,70 @@ class Appraisal:
 
     def plan(self, cold: Mapping[str, Cold], busy: frozenset[str]) -> tuple[Step, ...]:
         """What to do next, as far as can be seen now; `cold` has what waits for a load, `busy` who has requests."""
-        pieces = dict(self._pieces)
-        sizes = {file: size for piece in pieces.values() for file, size in piece.bytes.items()}
-        held = [Spot(name, _index(piece, variant)) for name, piece in pieces.items() for variant in tuple(piece.paths)]
-        taken = sum(sizes[file] for file in self.files_held())
-        overhead = self._overhead.observe(resident_bytes(), taken)
-        # Opening a model takes its file's bytes once more for a moment; a lookup table is read into its place.
-        twice = max((size for file, size in sizes.items() if not is_table(file)), default=0)
-        self.allowed_bytes = self.budget_bytes - overhead - twice
         now = monotonic()
-        if taken > FULL * self.allowed_bytes:
-            # Of hundreds of families most are not even thought of: the rest cannot take the place of what is there.
-            asked = nlargest(MOST_RIVALS, pieces, key=lambda name: self.popularity.per_s(name, now))
-            thought_of = {spot.family for spot in held} | cold.keys() | self.pinned | set(asked)
-            pieces = {name: piece for name, piece in pieces.items() if name in thought_of}
+        taken = self.taken()
+        overhead = self._overhead.observe(self._footprint.resident_bytes(), sum(taken.values()))
+        # It may be changed meanwhile, from another thread.
+        families = frozenset(name for name in list(self._pieces) if not is_hidden(name))
+        before, self.planned_for = self.planned_for, PlannedFor(self.budget_bytes, self.pinned, families)
+        room_bytes = self.planned_for.budget_bytes - overhead - self._footprint.reserve_bytes
+        smallest = self._smallest()
+        once_more = {name: _once_more_bytes(self._pieces[name]) for name in smallest}
+        alone = {name: sum(sizes.values()) + once_more[name] for name, sizes in smallest.items()}
+        self._too_large = self._larger_than(room_bytes, alone, cold)
+        self.is_futile = bool(self._pieces) and not taken and not any(size <= room_bytes for size in alone.values())
+        # Opening a model takes its file's bytes once more for a moment. Of all families that can be loaded, so that
+        # neither a load nor an eviction, nor who asks for what is too large, changes what the others may take.
+        largest = max((size for name, size in once_more.items() if name not in self._too_large), default=0)
+        self.allowed_bytes = room_bytes - largest
+        needed, rivals = self._thought_of(cold, now)
+        pieces = needed | rivals
+        sizes = {file: size for piece in pieces.values() for file, size in piece.bytes.items()}
+        held = [Spot(name, _index(piece, variant)) for name, piece in needed.items() for variant in tuple(piece.paths)]
         wanted = self._wanted(pieces, cold, busy, now)
-        return self._placement.plan(wanted, sizes, held, (), self.allowed_bytes)
+        fitting = [sizes for name, sizes in smallest.items() if name not in self._too_large]
+        known_bytes = self._spare_bytes if self.planned_for == before else None
+        self._spare_bytes = room_to_spare(fitting, self.allowed_bytes, known_bytes)
+        return self._placement.plan(wanted, sizes, held, (), self.allowed_bytes, self._spare_bytes)
 
-    def files_held(self) -> set[str]:
-        """What is in memory, as `PiecewiseFamily.bytes` calls it: of lookup tables that families share, once."""
-        pieces = list(self._pieces.values())
-        return {file for piece in pieces for variant in tuple(piece.paths) for file in piece.keys(variant)}
+    def _smallest(self) -> dict[str, dict[str, int]]:
+        """The files of the smallest variant of each family that has one which can be loaded, with their bytes."""
+        pieces = list(self._pieces.items())
+        return {name: piece.sizes(first) for name, piece in pieces for first in tuple(self.variants(piece))[:1]}
+
+    def _larger_than(self, room_bytes: float, alone: Mapping[str, int], cold: Container[str]) -> set[str]:
+        """The families that could not be loaded with all the room for themselves, of which they need so much.
+
+        Room goes up and down by some megabytes all the time: what was too large is so until there is clearly more, or
+        requests wait for it.
+        """
+        known = {name for name in self._too_large if name not in cold}
+        return {name for name, size in alone.items() if size > room_bytes * (CLEARLY_LESS if name in known else 1.0)}
+
+    def _thought_of(
+        self, cold: Container[str], now: float
+    ) -> tuple[dict[str, PiecewiseFamily], dict[str, PiecewiseFamily]]:
+        """The families that have something in memory or need it, and who may be next: others are not planned for."""
+        needed: dict[str, PiecewiseFamily] = {}
+        others: dict[str, PiecewiseFamily] = {}
+        for name, piece in list(self._pieces.items()):
+            if piece.paths or name in self.pinned:
+                needed[name] = piece
+            elif name not in self._too_large:
+                (needed if name in cold else others)[name] = piece
+        rivals = nlargest(MOST_RIVALS, others, key=lambda name: self.popularity.per_s(name, now))
+        return needed, {name: others[name] for name in rivals}
+
+    def taken(self) -> dict[str, int]:
+        """What is in memory as `PiecewiseFamily.bytes` calls it, and what each is thought to take.
+
+        What several share, as lookup tables, is there once.
+        """
+        sizes: dict[str, int] = {}
+        for piece in list(self._pieces.values()):
+            for variant in tuple(piece.paths):
+                sizes |= {file: piece.bytes[file] for file in piece.keys(variant)}
+        return sizes
 
     def bytes_by_family(self) -> dict[str, int]:
         """What each family is thought to take that has something in memory; what several share is shared out evenly."""
@@ -113,6 +179,23 @@ class Appraisal:
             return False
         return Spot(name, choice) in promised or self._fits(piece, choice)
 
+    def room(self) -> str:
+        """What the budget leaves for models and which families do not fit into that, for the log: see `LEAVES`.
+
+        As it was when a plan was made last.
+        """
+        lacking = {
+            name: sum(piece.sizes(first).values())
+            for name, piece in list(self._pieces.items())
+            for first in tuple(self.variants(piece))[:1]
+            if not is_hidden(name) and not self._fits(piece, first)
+        }
+        said = f"{LEAVES}{max(0.0, self.allowed_bytes) / 1e6:.1f} MB for models"
+        if not lacking:
+            return said
+        families = f"{len(lacking)} famil{'ies' if len(lacking) > 1 else 'y'}"
+        return f"{said}: {NO_ROOM} of {families}: {first_of(lacking)}"
+
     def lack(self, name: str, missing: Missing) -> str:
         """Why rows wait for this in vain, for the log."""
         piece = self._pieces.get(name)
@@ -134,6 +217,8 @@ class Appraisal:
 
     def _fits(self, piece: PiecewiseFamily, variant: int) -> bool:
         """Whether a variant fits beside what is pinned."""
+        if piece.name in self._too_large:
+            return False
         sizes = piece.sizes(variant)
         for name in self.pinned - {piece.name}:
             other = self._pieces.get(name)
@@ -152,17 +237,26 @@ class Appraisal:
         found = []
         for name, piece in pieces.items():
             variants, per_s = offered[name], rates[name]
-            if per_s > 0.0:
-                # A better variant adds nothing to answers that there is no time to give with it.
-                extra = {v: per_s * (self._row_s[name][v] - first_s[name]) for v in variants}
-                shares = {v: min(1.0, spare / extra[v]) if extra[v] > 0.0 else 1.0 for v in variants}
-                variants = {v: loadable._replace(gain=shares[v] * loadable.gain) for v, loadable in variants.items()}
+            if per_s > 0.0 and variants:
+                row_s = self._row_s[name]
+                if per_s * (max(row_s.values()) - first_s[name]) > spare:
+                    # A better variant adds nothing to answers that there is no time to give with it.
+                    extra = {v: per_s * (row_s[v] - first_s[name]) for v in variants}
+                    shares = {v: min(1.0, spare / extra[v]) if extra[v] > 0.0 else 1.0 for v in variants}
+                    variants = {
+                        v: loadable._replace(gain=shares[v] * loadable.gain) for v, loadable in variants.items()
+                    }
             waits = cold.get(name)
             choices = [] if waits is None else [self.choice(piece, missing) for missing in waits.missing]
             since_s = {} if waits is None else {v: waits.since_s for v in choices if v is not None}
             last_s = self.popularity.last_s.get(name, 0.0)
             found.append(Wanted(name, per_s, variants, since_s, name in busy, name in self.pinned, last_s))
         return found
+
+
+def _once_more_bytes(piece: PiecewiseFamily) -> int:
+    """What opening a model takes for a moment: on one device after the other; a lookup table is read into its place."""
+    return max([size for file, size in piece.bytes.items() if not is_table(file)], default=0) // piece.device_count
 
 
 def _index(piece: PiecewiseFamily, variant: str) -> int:

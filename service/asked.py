@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from router.request import NEVER, Origin, Request
 from service.exchange import Receive
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.terms import Terms
 from service.settings import Settings
 from service.tenants import NO_TENANT, Tenants

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,14 @@ def banner(
     started_in_s: float,
     console: Console | None = None,
     is_served: Callable[[str], bool] = lambda _: True,
+    lack: str = "",
+    refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
-    """Print it; `is_served` tells of a family whether it is. Raises `RepositoryError` where the repository has gone."""
+    """Print it; `is_served` tells of a family whether it is, `lack` is what memory does not suffice for,
+    `refused` the variants with a fault by family.
+
+    Raises `RepositoryError` where the repository has gone.
+    """
     console = console or Console()
     repository = Repository(settings.models)
     known = repository.families()
@@ -48,6 +55,10 @@ def banner(
         ("try", try_line(url, repository.open(FAVOURITE if FAVOURITE in names else names[0]), settings)),
         ("stop", "Ctrl-C"),
     ]
+    if lack:
+        lines.insert(1, ("but", lack))
+    if without := [f"{name} serves without {', '.join(own)}" for name, own in refused.items() if name in names]:
+        lines.insert(1, ("but", f"{'; '.join(without[:_MOST_ASKED])}: see the log"))
     if out:
         lines.insert(1, ("but", f"{', '.join(out)} cannot be loaded: see the log"))
     if settings.grpc_port is not None:

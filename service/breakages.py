@@ -41,7 +41,7 @@ class Breakages:
                 self._broke(spell)
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
-        """See `service.dispatcher.Observer`."""
+        """See `service.observers.Observer`."""
         for record in records:
             if record.retried:
                 self._retried[record.family] = self._retried.get(record.family, 0) + 1

@@ -16,23 +16,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from router.canary import Trial, Verdict
 from router.contract import Record, Spell
-from router.family import Family, VariantProfile
 from router.words import Outcome, Reason
-from service.canary_trial import ROLLED_BACK, Report, State, Tryout, counterpart
+from service.canary_comparisons import Comparisons, Inputs
+from service.canary_trial import ROLLED_BACK, Report, State, Tryout
 from service.eligibility import can_answer, has_in_memory
 from service.hidden_families import falls_back, model_of
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.errors import ProtocolError
-from service.preparing import prepared, size_classes
-from service.spare_time import MOST_RUNNING, SpareTime
+from service.spare_time import SpareTime
 from service.swapping import exchange
 from service.work import Answer
 
@@ -40,8 +37,6 @@ if TYPE_CHECKING:
     from service.gateway import Gateway
 
 logger = logging.getLogger("pareto.canaries")
-
-Inputs = Mapping[str, NDArray[Any]]
 
 
 class Canaries:
@@ -57,14 +52,13 @@ class Canaries:
         self.trials: dict[str, Tryout] = {}
         self.reports: dict[str, Report] = {}
         self.decided: Callable[[Tryout], None] = lambda _: None
-        self._spare: SpareTime | None = None
-        self._comparing: set[asyncio.Task[None]] = set()
+        self._comparisons = Comparisons(gateway, self.is_running, self._look)
         self.retiring: set[asyncio.Task[None]] = set()
         """Those that unload what a trial has left."""
 
     def begin(self, spare: SpareTime) -> None:
         """Compare in this spare time from now on."""
-        self._spare = spare
+        self._comparisons.begin(spare)
 
     # What the way of a request asks and tells
 
@@ -107,8 +101,7 @@ class Canaries:
             trial.compared(False)
         if not record.cold and not pinned:
             trial.answered(True, record.compute_s)
-        like, label = self._variant(trial.loaded, record), int(answer.answers.labels[0])
-        self._compare(trial, self._answer_again(trial, like, label, _first_row(inputs)))
+        self._comparisons.answer_again(trial, answer, inputs)
         self._look(trial)
 
     def fell_back(self, trial: Tryout, why: Record | None, record: Record) -> None:
@@ -144,8 +137,7 @@ class Canaries:
             if not record.cold and not pinned:
                 trial.answered(False, record.compute_s)
         elif trial.canary.copies(name):
-            label = int(answer.answers.labels[0])
-            self._compare(trial, self._shadow(trial, loaded, self._variant(loaded, record), label, _first_row(inputs)))
+            self._comparisons.shadow(trial, loaded, answer, inputs)
         self._look(trial)
 
     # How trials begin and end
@@ -179,18 +171,17 @@ class Canaries:
 
     def give_up(self, family: str) -> None:
         """Give up comparisons that wait for a family: others wait for all of its requests to end."""
-        if self._spare is not None:
-            self._spare.give_up(family)
+        self._comparisons.give_up(family)
 
     def stop(self) -> None:
         """The replica drains: nothing is tried or compared any more."""
         self.trials.clear()
-        if self._spare is not None:
-            self._spare.stop()
+        self._comparisons.stop()
 
     def close(self) -> None:
         """Nothing is unloaded any more either."""
-        for task in (*self._comparing, *self.retiring):
+        self._comparisons.close()
+        for task in self.retiring:
             task.cancel()
 
     # Steps
@@ -199,85 +190,6 @@ class Canaries:
         if trial.verdict is not Verdict.RUNNING and not trial.concluded:
             trial.concluded = True
             self.decided(trial)
-
-    def _variant(self, loaded: LoadedFamily, record: Record) -> VariantProfile:
-        """The variant that gave the first row its answer."""
-        index = loaded.family.index(record.row_variants[0])
-        assert index is not None, "who answered belongs to the revision"
-        return loaded.family.variants[index]
-
-    def _compare(self, trial: Tryout, comparison: Coroutine[Any, Any, None]) -> None:
-        if len(self._comparing) >= MOST_RUNNING or self._spare is None or not self._spare.room():
-            comparison.close()
-            trial.report.skipped += 1
-            return
-        # A task, so that the answer goes out first.
-        task = asyncio.get_running_loop().create_task(self._compared(trial, comparison))
-        self._comparing.add(task)
-        task.add_done_callback(self._comparing.discard)
-        # One that is cancelled before its first step never gets to it.
-        task.add_done_callback(lambda _: comparison.close())
-
-    async def _compared(self, trial: Tryout, comparison: Coroutine[Any, Any, None]) -> None:
-        try:
-            await comparison
-        except Exception:
-            # Requests go on; the trial has a comparison less.
-            trial.report.skipped += 1
-            logger.exception("family %s: answers could not be compared", trial.report.model)
-        if self.is_running(trial):
-            self._look(trial)
-
-    async def _answer_again(self, trial: Tryout, like: VariantProfile, label: int, row: Inputs) -> None:
-        """The new revision answered a caller: ask the old one."""
-        loaded = self._gateway.revision(trial.report.model, trial.report.serving)
-        copy = await self._copy(loaded, like, row) if loaded is not None else None
-        old = None if copy is None else await copy
-        if old is None or not old.record.variant:
-            trial.report.skipped += 1
-        else:
-            trial.compared(int(old.answers.labels[0]) == label)
-
-    async def _shadow(self, trial: Tryout, loaded: LoadedFamily, like: VariantProfile, label: int, row: Inputs) -> None:
-        """The old revision answered a caller: both answer a copy, so that what is timed was treated alike."""
-        residency = self._gateway.residency
-        if residency is not None and self.is_running(trial):
-            # Copies load nothing by themselves, and nobody else asks for it.
-            residency.asked(trial.loaded.family.name, 1)
-        copies = [await self._copy(one, like, row) for one in (loaded, trial.loaded)]
-        old, new = [None if copy is None else await copy for copy in copies]
-        if old is None or new is None or not old.record.variant:
-            trial.report.skipped += 1
-            return
-        trial.answered(False, old.record.compute_s)
-        if new.record.variant:
-            trial.report.answers += 1
-            trial.answered(True, new.record.compute_s)
-            trial.compared(int(new.answers.labels[0]) == label)
-        elif new.record.reason is Reason.QUARANTINED or (
-            new.record.outcome is Outcome.FAILED and new.record.reason is not Reason.SHUTDOWN
-        ):
-            trial.compared(False)
-        else:
-            trial.report.skipped += 1
-            trial.gave_up(new.record.compute_s)
-
-    async def _copy(self, loaded: LoadedFamily, like: VariantProfile, row: Inputs) -> asyncio.Future[Answer] | None:
-        """Have the counterpart of a variant answer a row in spare time; `None` where that cannot be now."""
-        try:
-            rows = await prepared(loaded, row)
-        except ProtocolError:
-            return None
-        family = self._gateway.for_spare_time(loaded.family.name)
-        if family is None or family.revision != loaded.family.revision:
-            return None
-        return self._asked(family, like, size_classes(loaded, rows)[0], rows.values[0])
-
-    def _asked(self, family: Family, like: VariantProfile, size_class: int, row: Any) -> asyncio.Future[Answer] | None:
-        variant = counterpart(family, like)
-        if variant is None or self._spare is None or not self._spare.room():
-            return None
-        return self._spare.ask(family, variant, size_class, row)
 
     async def _retire(self, loaded: LoadedFamily) -> None:
         """Unload a revision once the requests that it has are answered, however long that takes."""
@@ -298,8 +210,3 @@ class Canaries:
                     continue
                 return
             logger.warning("family %s: its last answers are waited for before it is unloaded", hidden)
-
-
-def _first_row(inputs: Inputs) -> Inputs:
-    """A copy: a view would keep all rows of a large request in memory."""
-    return {name: rows[:1].copy() for name, rows in inputs.items()}

@@ -14,7 +14,7 @@ from router.family import Share
 from service.canary_trial import State, Tryout
 from service.gateway import Gateway, Phase
 from service.hidden_families import hidden_name
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.errors import ProtocolError
 from service.repository_control import RepositoryControl
 from service.swapping import exchange, open_smallest, without_folder

@@ -9,7 +9,7 @@ from typing import Any
 
 from router.canary import Canary, Trial, Verdict
 from router.family import Family, VariantProfile
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 
 
 class State(StrEnum):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from service.interrupts import INTERRUPTED, end_at_once_from_here, raise_from_here
+
+# Before the imports, which take half a second.
+end_at_once_from_here()
+
 import os
 import signal
 import sys
@@ -27,7 +32,13 @@ from service.commands.search import search
 from service.commands.serve import serve
 from service.commands.simulate import simulate
 
-INTERRUPTED = 130
+_PLAIN = {
+    "Input should be ": "expected ",
+    "a valid integer, unable to parse string as an integer": "a whole number",
+    "a valid number, unable to parse string as a number": "a number",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
 
 app = typer.Typer(
     name="pareto",
@@ -54,6 +65,7 @@ def gateway(
     ] = False,
 ) -> None:
     """Options that stand before a command."""
+    raise_from_here()
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -65,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:
         if not error.format_message():  # a command alone: its help was printed, and nothing is wrong with it
             return error.exit_code
-        return _failed(f"{error.format_message().rstrip('.')} (see pareto --help)", error.exit_code)
+        return _failed(f"{_plain(error.format_message()).rstrip('.')} (see pareto --help)", error.exit_code)
     except Abort:
         return _failed("interrupted", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - a user never sees a traceback
@@ -74,6 +86,13 @@ def run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:  # typer has caught the KeyboardInterrupt, and says nothing
         typer.echo("pareto: interrupted", err=True)
     return code if isinstance(code, int) else 0
+
+
+def _plain(message: str) -> str:
+    """What is wrong with a flag, without the words of the library that reads it."""
+    for word, plain in _PLAIN.items():
+        message = message.replace(word, plain)
+    return message
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -45,7 +45,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
 _EXPECTED = {
     "dict_type": "a table",
     "model_type": "a table",
-    "tuple_type": "a list of names",
+    "tuple_type": "a list",
     "int_from_float": "a whole number",
     "int_parsing": "a whole number",
     "int_type": "a whole number",
@@ -53,8 +53,24 @@ _EXPECTED = {
     "float_type": "a number",
     "path_type": "a path",
     "string_type": "a string",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "greater_than": "more than {gt:.12g}",
+    "greater_than_equal": "at least {ge:.12g}",
+    "less_than": "less than {lt:.12g}",
+    "less_than_equal": "at most {le:.12g}",
+    "too_short": "a list of at least {min_length}",
+    "string_too_short": "some text",
 }
 """By pydantic's type of error, where its own words speak of Python instead of settings."""
+
+
+class _Origins(NamedTuple):
+    """What settings were read from, in order of precedence: flags by the names of settings, variables, the file."""
+
+    flags: Collection[str]
+    variables: Collection[str]
+    file: Path | None
 
 
 class SettingsError(ValueError):
@@ -78,7 +94,8 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, object] | 
     try:
         settings = Settings.model_validate(_merged(_merged(document, variables), given))
     except ValidationError as error:
-        faults += [_fault(detail, given, path) for detail in error.errors()]
+        origins = _Origins(given, _present(), path)
+        faults += [_fault(detail, origins) for detail in error.errors()]
         raise SettingsError("\n".join(faults)) from None
     if faults:
         raise SettingsError("\n".join(faults))
@@ -90,7 +107,14 @@ def sources(config: Path | None = None, overrides: Mapping[str, object] | None =
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     path = _settings_file(config)
     above = _merged(EnvSettingsSource(Settings)(), given)
-    return json.dumps({"file": path and str(path.absolute()), "above": above, "folder": str(Path.cwd())}, default=str)
+    said = {
+        "file": path and str(path.absolute()),
+        "above": above,
+        "folder": str(Path.cwd()),
+        "flags": list(given),
+        "variables": _present(),
+    }
+    return json.dumps(said, default=str)
 
 
 def reload_settings() -> Settings:
@@ -105,7 +129,9 @@ def reload_settings() -> Settings:
     try:
         settings = Settings.model_validate(_merged({} if path is None else _read_toml(path), said["above"]))
     except ValidationError as error:
-        raise SettingsError("\n".join(_fault(detail, said["above"], path) for detail in error.errors())) from None
+        # The variables of this process have what it was started with, wherever that was from.
+        origins = _Origins(said["flags"], said["variables"], path)
+        raise SettingsError("\n".join(_fault(detail, origins) for detail in error.errors())) from None
     # As `Settings.environment` has told them to this process: relative ones start where the command was given.
     folder = Path(said["folder"])
     absolute = {name: folder / path for name in PATHS if (path := getattr(settings, name)) is not None}
@@ -152,41 +178,62 @@ def _unknown_variables() -> Iterable[str]:
 
 
 def _not_json(error: UnreadableVariable) -> str:
-    """Only families, and one level below them, hold tables; say which one does not parse."""
+    """Variables that are a whole table of tables are JSON; say which one does not parse."""
     for name, value in sorted(os.environ.items()):
-        if name.upper().startswith(f"{PREFIX}FAMILIES"):
+        if name.upper() in {PREFIX + table.upper() for table in _TABLES}:
             try:
                 json.loads(value)
             except ValueError as fault:
-                if name.count("__") < 2:
-                    return f"{name}: expected a table as JSON, got {_shown(value)} ({fault})"
+                return f"{name}: expected a table as JSON, got {_shown(value)} ({fault})"
     return f"{PREFIX}...: {error}"
 
 
-def _fault(detail: ErrorDetails, given: Mapping[str, object], path: Path | None) -> str:
+def _fault(detail: ErrorDetails, origins: _Origins) -> str:
     keys = tuple(str(part) for part in detail["loc"])
+    said = detail["msg"].removeprefix("Value error, ")
     if not keys:
-        return detail["msg"].removeprefix("Value error, ")
-    where = f"{'.'.join(keys)} ({_source(keys, given, path)})"
+        return _conflict(said, detail["input"], origins)
+    source = _source(keys, origins)
+    where = f"{'.'.join(keys)} ({source})"
     if detail["type"] == "extra_forbidden":
         model, prefix = (_TABLES[keys[0]], ".".join(keys[:-1]) + ".") if len(keys) > 1 else (Settings, "")
         return f"{where}: no setting has this name{_similar(keys[-1], model, prefix)}"
+    if keys[-1] == "[key]":
+        return f"{'.'.join(keys[:-1])} ({source}): expected at most 32 small letters, digits, `-` and `_`"
     if detail["type"] == "value_error":
-        return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
-    expected = _EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ").split(", unable")[0]
+        return f"{where}: {said}"
+    form = _EXPECTED.get(detail["type"])
+    expected = said.removeprefix("Input should be ").split(", unable")[0]
+    if form is not None:
+        expected = form.format(**detail.get("ctx", {}))
+    if expected == "a table" and source.upper().startswith(PREFIX):
+        expected = "a table as JSON"
     return f"{where}: expected {expected}, got {_shown(detail['input'])}"
 
 
-def _source(keys: tuple[str, ...], given: Mapping[str, object], path: Path | None) -> str:
-    """Where the value at `keys` came from: the sources in order of precedence."""
-    if keys and keys[0] in given:
+def _conflict(said: str, document: object, origins: _Origins) -> str:
+    """What is wrong with several settings together, with the source of the one that it begins with, where it is set."""
+    key, _, reason = said.partition(": ")
+    if isinstance(document, Mapping) and key in document:
+        return f"{key} ({_source((key,), origins)}): {reason}"
+    return said
+
+
+def _source(keys: tuple[str, ...], origins: _Origins) -> str:
+    """Where the value at `keys` came from."""
+    if keys and keys[0] in origins.flags:
         return f"--{keys[0].replace('_', '-')}"
-    present = {name.upper(): name for name in os.environ}
+    present = {name.upper(): name for name in origins.variables}
     for depth in range(len(keys), 0, -1):
         variable = PREFIX + "__".join(keys[:depth]).upper()
         if variable in present:
             return present[variable]
-    return str(path)
+    return str(origins.file)
+
+
+def _present() -> list[str]:
+    """The variables of this process that may be settings."""
+    return [name for name in os.environ if name.upper().startswith(PREFIX)]
 
 
 def _similar(key: str, model: type[BaseModel], prefix: str) -> str:

@@ -9,6 +9,7 @@ nothing else went on. One by which two processes ended so is not loaded again, f
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -81,8 +82,10 @@ class CrashMarker:
             found = os.fstat(file)
             if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
                 raise OSError(0, "belongs to somebody else", str(path))
-            if found.st_size < size:
-                os.ftruncate(file, size)
+            missing = size - found.st_size
+            # Written, not only promised: a page that finds no room on the disk ends the process that notes in it.
+            if missing > 0 and os.pwrite(file, bytes(missing), found.st_size) < missing:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             self._pages = mmap.mmap(file, max(size, found.st_size))
         finally:
             os.close(file)

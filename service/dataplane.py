@@ -63,7 +63,13 @@ _FOREIGN = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
-"""On what BentoML answers; its page has scripts of its own, which no policy of ours would let run."""
+"""On what BentoML answers."""
+
+_NATIVE_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""On its page: what it needs, which comes with it, and not the tag manager that it asks of somebody else."""
 
 
 class DataPlane:
@@ -84,6 +90,7 @@ class DataPlane:
         descriptions = Descriptions(gateway, self.control, self._canaries)
         self._pages = ProtocolPages(gateway, descriptions)
         self._others = OtherPorts(gateway, self._on_admin_port, answering, descriptions)
+        gateway.changed = self._others.changed
         self._lifecycle = Lifecycle(gateway, self._others.listeners, self._others.changed)
         self._own_page = Pages(gateway, gateway.feed) if gateway.feed is not None else None
         self._fixed: dict[str, Handler] = {
@@ -186,10 +193,11 @@ class DataPlane:
         async def whole() -> Message:
             return next(given, None) or await receive()
 
-        if scope["path"] == NATIVE_PAGE:
-            scope = {**scope, "path": "/", "raw_path": b"/"}
         adding_send = adding(send)
         add(_FOREIGN)
+        if scope["path"] == NATIVE_PAGE:
+            scope = {**scope, "path": "/", "raw_path": b"/"}
+            add([(b"content-security-policy", _NATIVE_POLICY)])
         await self._inner(scope, whole, adding_send)
 
     async def _misdirected(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:

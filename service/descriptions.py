@@ -9,7 +9,7 @@ from service.canary_control import CanaryControl
 from service.eligibility import check_variant
 from service.gateway import Gateway
 from service.load_request import LoadRequest
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.errors import DroppedReason, ProtocolError
 from service.oip.metadata import model_metadata, repository_index, server_metadata
 from service.oip.statistics import statistics

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from router.contract import Slot
+from service.scoped_settings import Cores
 
 
 class DeviceSettings(BaseModel):
@@ -19,10 +21,10 @@ class DeviceSettings(BaseModel):
         default=1, ge=1, le=256, description="Threads of each batch that runs there. Profiles are kept for each value."
     )
     slots: int = Field(default=1, ge=1, le=1024, description="Batches that run there at a time.")
-    cores: tuple[NonNegativeInt, ...] = Field(
+    cores: Cores = Field(
         default=(),
-        description="Processor cores that its batches keep to (a list), at least as many as `threads`. Everything else "
-        "may use them, too. Linux only. Default: all that the process may use.",
+        description="Processor cores that its batches keep to (a list; `0,1` in a variable), at least as many as "
+        "`threads`. Everything else may use them, too. Linux only. Default: all that the process may use.",
     )
 
     @model_validator(mode="after")
@@ -42,3 +44,11 @@ def slots_of(devices: Mapping[str, DeviceSettings]) -> tuple[Slot, ...]:
     widest = sorted(devices.items(), key=lambda device: -device[1].threads)
     named = [(name, own) for name, own in widest for _ in range(own.slots)]
     return tuple([Slot(index, name, own.threads) for index, (name, own) in enumerate(named)])
+
+
+def described(places: Iterable[tuple[str, int]]) -> str:
+    """Slots in words, by the device and the threads of each: `1 slot of 2 threads (wide), 2 slots of ...`."""
+    return ", ".join(
+        f"{count} slot{'s' if count > 1 else ''} of {threads} thread{'s' if threads > 1 else ''} ({device})"
+        for (device, threads), count in Counter(places).items()
+    )

@@ -6,19 +6,26 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxruntime
 import psutil
 
+from router import scheduler
 from service.admin_access import is_loopback
 from service.configuration import SettingsError
+from service.device_settings import described
+from service.foreseen import check_cores_of, check_policy, ignored
 from service.key_file import read_keys
+from service.log_words import NO_ROOM
+from service.memory import budget_bytes, first_of
 from service.neighbour import gateway_at
 from service.ports import listener, occupant
 from service.settings import Settings
 from service.tls import check_certificate
 from variants.fingerprint import available_cores, machine_fingerprint
+from variants.manifest import VariantManifest
 from variants.profiling import load_profile
 from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.runtimes.contest import gain
@@ -28,7 +35,9 @@ from variants.shared_sizes import repeated_table_bytes
 
 _INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp")
 _SPARE_MEMORY_BYTES = 512 * 1024**2
-"""Python, BentoML and onnxruntime before the first model."""
+"""Python, BentoML and onnxruntime before the first model, with room to spare."""
+_EMPTY_PROCESS_BYTES = 130 * 10**6
+"""What a serving process takes at least before its first model: one with 3 families was measured at 134 MB."""
 
 
 class Verdict(StrEnum):
@@ -61,6 +70,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     yield Finding("python", Verdict.FINE, platform.python_version())
+    compiled = scheduler.__file__.endswith(tuple(EXTENSION_SUFFIXES))
+    plain = "Python; compiled to C it takes half the time (docs/deploy.md)"
+    yield Finding("router", Verdict.FINE, "compiled to C" if compiled else plain)
     # `onnxruntime` may be imported from the package `onnxruntime-gpu`.
     yield Finding("onnxruntime", Verdict.FINE, onnxruntime.__version__)
     yield Finding("bentoml", Verdict.FINE, version("bentoml"))
@@ -82,17 +94,24 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     used = sum(slot.width for slot in settings.places)
     verdict = Verdict.FINE if used <= max(1.0, cores) else Verdict.NOTE
     more = "" if verdict is Verdict.FINE else ": more threads than cores make latencies unpredictable"
-    each = ", ".join(_count(own.threads, f"thread ({name})") for name, own in settings.devices.items())
-    each = each or _count(settings.threads, "thread")
-    text = f"{cores:g} usable, {_count(slots, 'slot')} of {each}{more}"
-    yield Finding("cores", verdict, text)
+    of_what = f"{_count(slots, 'slot')} of {_count(settings.threads, 'thread')}"
+    if settings.devices:
+        of_what = described((slot.device, slot.width) for slot in settings.places)
+    text = f"{cores:g} usable, {of_what}{more}"
+    try:
+        check_cores_of(settings)
+        yield Finding("cores", verdict, text)
+    except SettingsError as error:
+        yield Finding("cores", Verdict.BROKEN, str(error))
     yield _isolation(settings)
 
 
 def _isolation(settings: Settings) -> Finding:
     if settings.isolation == "threads":
-        said = 'a model that crashes ends the server, which starts again; isolation = "processes" costs it its batch'
-        return Finding("isolation", Verdict.FINE, f"batches run in threads: {said}")
+        said = "batches run in threads: a model that crashes ends the server, which starts again"
+        # Executors in processes are all alike: beside devices they are refused.
+        advice = "" if settings.devices else '; isolation = "processes" costs it its batch'
+        return Finding("isolation", Verdict.FINE, f"{said}{advice}")
     if settings.threads_per_slot > 1:
         text = (
             "with threads_per_slot above 1 each of the processes opens the models anew: they are in memory once a slot"
@@ -109,7 +128,8 @@ def _repository(settings: Settings) -> Iterator[Finding]:
         yield Finding("models", Verdict.BROKEN, f"{settings.models}: cannot be read: {error.strerror}")
         return
     if not names:
-        yield Finding("models", Verdict.BROKEN, f"{settings.models}: holds no family; `pareto build` builds one")
+        lack = "holds no family" if settings.models.is_dir() else "there is no such folder"
+        yield Finding("models", Verdict.BROKEN, f"{settings.models}: {lack}; `pareto build` builds a family")
         return
     yield Finding("models", Verdict.FINE, f"{settings.models}: {', '.join(names)}")
     needed_bytes, folders = 0, list[RevisionFolder]()
@@ -121,10 +141,14 @@ def _repository(settings: Settings) -> Iterator[Finding]:
             folders.append(folder)
         except RepositoryError as error:
             yield Finding(name, Verdict.BROKEN, str(error))
-    yield _memory(needed_bytes)
+    yield _memory(needed_bytes) if settings.memory_budget is None else _budget(settings, needed_bytes, folders)
     yield from _runtimes(folders, settings)
-    for name in sorted(set(settings.families) - set(names)):
-        yield Finding(name, Verdict.NOTE, "has settings but is not in the repository")
+    try:
+        check_policy(settings, repository)
+    except SettingsError as error:
+        yield Finding("policy", Verdict.BROKEN, str(error))
+    for setting, text in ignored(settings, names):
+        yield Finding(setting, Verdict.NOTE, text)
 
 
 def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
@@ -151,14 +175,16 @@ def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
 
 
 def _loaded_bytes(folder: RevisionFolder, settings: Settings) -> int:
-    wanted = settings.load_of(folder.manifest.name)
-    chosen = (
-        loaded_by_default(folder.manifest)
-        if wanted is None
-        else [variant for variant in folder.manifest.variants if variant.name in wanted]
-    )
+    chosen = _chosen(folder, settings)
     repeated_bytes = repeated_table_bytes(folder.manifest, [variant.name for variant in chosen])
     return sum(variant.size_bytes for variant in chosen) - repeated_bytes
+
+
+def _chosen(folder: RevisionFolder, settings: Settings) -> Sequence[VariantManifest]:
+    wanted = settings.load_of(folder.manifest.name)
+    if wanted is None:
+        return loaded_by_default(folder.manifest)
+    return [variant for variant in folder.manifest.variants if variant.name in wanted]
 
 
 def _runtimes(folders: Sequence[RevisionFolder], settings: Settings) -> Iterator[Finding]:
@@ -186,6 +212,26 @@ def _memory(needed_bytes: int) -> Finding:
     text = f"{free_bytes / 1e9:.1f} GB available, {needed_bytes / 1e6:.0f} MB of models would be loaded"
     if free_bytes < needed_bytes + _SPARE_MEMORY_BYTES:
         return Finding("memory", Verdict.BROKEN, f"{text}: too little; load fewer variants (families.NAME.load)")
+    return Finding("memory", Verdict.FINE, text)
+
+
+def _budget(settings: Settings, needed_bytes: int, folders: Sequence[RevisionFolder]) -> Finding:
+    """What the budget leaves, by what a process takes that has no model; what models take is at least their files."""
+    assert settings.memory_budget is not None, "asked for"
+    budget = settings.memory_budget
+    allowed_bytes, free_bytes = budget_bytes(budget), psutil.virtual_memory().available
+    room_bytes = max(0, allowed_bytes - _EMPTY_PROCESS_BYTES)
+    text = (
+        f"{free_bytes / 1e9:.1f} GB available, memory_budget {budget} is {allowed_bytes / 1e6:.0f} MB, "
+        f"of which a process without models takes {_EMPTY_PROCESS_BYTES / 1e6:.0f} MB and more"
+    )
+    sizes = {folder.manifest.name: [one.size_bytes for one in _chosen(folder, settings)] for folder in folders}
+    lacking = {name: least for name, own in sizes.items() if (least := min(own, default=0)) > room_bytes}
+    if lacking:
+        verdict = Verdict.BROKEN if len(lacking) == len(sizes) else Verdict.NOTE
+        return Finding("memory", verdict, f"{text}: {NO_ROOM} of {first_of(lacking)}; raise it")
+    if free_bytes < min(allowed_bytes, needed_bytes + _SPARE_MEMORY_BYTES):
+        return Finding("memory", Verdict.NOTE, f"{text}: less is available than the budget lets the process take")
     return Finding("memory", Verdict.FINE, text)
 
 

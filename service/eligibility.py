@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.errors import ProtocolError, malformed
 
 
@@ -20,10 +20,10 @@ def check_variant(loaded: LoadedFamily, variant: str) -> None:
     raise ProtocolError(404, f"version {variant[:80]!r} of {loaded.name} not found; {served}")
 
 
-def check_request(loaded: LoadedFamily, variant: str | None, floor: float) -> None:
+def check_request(loaded: LoadedFamily, variant: str | None, floor: float, floor_by: str = "min_accuracy") -> None:
     """Raise `ProtocolError` 404 for a pinned variant that is not there, 400 for a floor that it, or every one, misses.
 
-    `floor` is a fraction in [0, 1].
+    `floor` is a fraction in [0, 1], which was set by what `floor_by` names.
     """
     if variant is not None:
         check_variant(loaded, variant)
@@ -35,7 +35,7 @@ def check_request(loaded: LoadedFamily, variant: str | None, floor: float) -> No
     best = family.variants[index]
     if floor > best.quality:
         whose = f"the best of {loaded.name}" if variant is None else f"that of {variant}"
-        raise malformed("min_accuracy", f"at most {best.quality:.4f}, {whose}", f"{floor:g}")
+        raise malformed(floor_by, f"at most {best.quality:.4f}, {whose}", f"{floor:g}")
 
 
 def can_answer(loaded: LoadedFamily, variant: str | None, floor: float) -> bool:

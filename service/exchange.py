@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
 from math import ceil
 from typing import Any
 
@@ -126,44 +125,33 @@ class OneWrite:
         return getattr(self._transport, name)
 
 
-@contextmanager
-def in_one_write(send: Send) -> Iterator[None]:
-    """Let an ASGI server that is uvicorn write the head of an answer together with its body.
-
-    It would write them one after the other, and a write wakes the caller and runs through the kernel's network stack:
-    some 40 us each. `send` is a method of its request cycle, which writes to `transport`; where it is not, all is as
-    ever.
-    """
-    cycle = getattr(send, "__self__", None)
-    transport = getattr(cycle, "transport", None)
-    if cycle is None or transport is None:
-        yield
-        return
-    joined = cycle.transport = OneWrite(transport)
-    try:
-        yield
-    finally:
-        joined.flush()
-        cycle.transport = transport
-
-
 async def send_whole(
     send: Send, status: int, content: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
-    """Send an answer in one piece."""
-    with in_one_write(send):
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"content-type", content_type),
-                    (b"content-length", b"%d" % len(content)),
-                    *headers,
-                ],
-            }
-        )
+    """Send an answer in one piece.
+
+    An ASGI server that is uvicorn would write the head of an answer and then its body, and a write wakes the caller and
+    runs through the kernel's network stack: some 40 us each. `send` is a method of its request cycle, which writes to
+    `transport`, so that both can be written together; where it is not, all is as ever.
+    """
+    head = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", content_type), (b"content-length", b"%d" % len(content)), *headers],
+    }
+    cycle = getattr(send, "__self__", None)
+    transport = getattr(cycle, "transport", None)
+    if cycle is None or transport is None:
+        await send(head)
         await send({"type": "http.response.body", "body": content})
+        return
+    joined = cycle.transport = OneWrite(transport)
+    try:
+        await send(head)
+        await send({"type": "http.response.body", "body": content})
+    finally:
+        joined.flush()
+        cycle.transport = transport
 
 
 def closing(send: Send) -> Send:

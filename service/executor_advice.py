@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.settings import Settings
 
 logger = logging.getLogger("pareto.gateway")

@@ -1,61 +1,50 @@
-"""One replica put together: families loaded, one scheduler, its driver, its observers, and its life."""
+"""One replica: what it is made of, the phases of its life, and what it serves."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from enum import Enum
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from router.agreement import Rules
 from router.contract import Hints
 from router.family import Family
-from router.policies import LAZY, policy_named
-from router.quotas import Quotas
+from router.policies import policy_named
 from router.scheduler import Scheduler
 from router.view import CascadePolicy, Policy
-from router.words import Reason
 from service.access import Access
 from service.access_log import AccessLog
 from service.audits import Audits
 from service.breakages import Breakages
 from service.canaries import Canaries
 from service.connections import Connections
-from service.correction import Believe, Correction, believe_at_once
+from service.correction import Correction
 from service.crash_marker import CrashMarker
-from service.dispatcher import Dispatcher, Observer
-from service.executor_advice import tell_executors
+from service.dispatcher import Dispatcher
 from service.feedback import Feedback
-from service.hidden_families import Unmasked, hinted, model_of
+from service.hidden_families import hinted, model_of
 from service.intake import Intake
-from service.interpreter import settle_interpreter
 from service.key_file import read_keys
 from service.live_quality import LiveQuality
-from service.loading import LoadedFamily, cannot_be_loaded
-from service.memory import budget_bytes
+from service.loaded_family import LoadedFamily, cannot_be_loaded
+from service.log_words import NOTHING, READY
 from service.metrics import Metrics
 from service.oip.errors import ProtocolError
 from service.oip.terms import TermDefaults
-from service.outer_loop import OuterLoopReader, outer_loop_of
+from service.outer_loop import OuterLoopReader
 from service.page.feed import Feed
 from service.piecewise import PiecewiseFamily
-from service.pinning import PinningError, check_cores, core_of_slots, leave_to_slots
-from service.probing import ThreadProbe
 from service.processes.isolation import Processes
 from service.reading import FamilyReader
 from service.residency import Residency
-from service.runner import BatchRunner, slots_of_threads
 from service.settings import Settings
-from service.spare_time import SpareTime
+from service.starting import UnservableError, bring_up, read_families
 from service.statistics import Statistics
 from service.tenants import Tenants
-from variants.repository import RepositoryError
 
 if TYPE_CHECKING:
     from service.traces import Traces
@@ -72,10 +61,6 @@ class Phase(Enum):
     BROKEN = "broken"
 
 
-class _UnservableError(Exception):
-    """What the settings want cannot be served. The message is one line."""
-
-
 class Gateway:
     """Loads what the settings name and answers requests until it is drained.
 
@@ -85,14 +70,14 @@ class Gateway:
 
     def __init__(self, settings: Settings, policy: Policy | None = None, marker: CrashMarker | None = None) -> None:
         self.settings = settings
-        self._marker = marker
-        self._policy = policy or policy_named(settings.policy)
+        self.marker = marker
+        self.policy = policy or policy_named(settings.policy)
         self.phase = Phase.LOADING
         self.leaving = False
         """Whether it is about to end: requests may still be taken, but load balancers are to send no more."""
         self.families: dict[str, LoadedFamily] = {}
         self.problems: dict[str, str] = {}
-        cascades = isinstance(self._policy, CascadePolicy)
+        cascades = isinstance(self.policy, CascadePolicy)
         self.reader = FamilyReader(lambda: self.settings, cascades=cascades, marker=marker)
         self.tenants = Tenants(settings)
         self.access = Access(read_keys(settings.keys_file))
@@ -105,7 +90,7 @@ class Gateway:
         self.correction: Correction | None = None
         self.audits: Audits | None = None
         self.traces: Traces | None = None
-        self._access_log = AccessLog(lambda: self.settings, self.label)
+        self.access_log = AccessLog(lambda: self.settings, self.label)
         self.metrics = Metrics(self)
         self.statistics = Statistics()
         self.feed = Feed(self) if settings.page else None
@@ -113,162 +98,37 @@ class Gateway:
         self.residency: Residency | None = None
         self.outer_loop: OuterLoopReader | None = None
         self.dispatcher: Dispatcher | None = None
-        self._processes: Processes | None = None
+        self.processes: Processes | None = None
         self.intake = Intake(self)
         self._defaults: dict[str, TermDefaults] = {}
-        self._pieces: dict[str, PiecewiseFamily] = {}
+        self.pieces: dict[str, PiecewiseFamily] = {}
+        self.changed: Callable[[], None] = lambda: None
+        """Called when it may be welcoming, or no longer, though its phase is the same."""
         self.next_id = itertools.count(1).__next__
 
     async def start(self) -> None:
         """Load the families off the event loop, then take requests. Sets BROKEN where none can be loaded."""
-        settings = self.settings
         started_s = monotonic()
-        loaded = await self._read()
-        if not self._is_loading():
+        loaded = await read_families(self)
+        if not self.is_loading():
             return
         if not loaded:
             self.phase = Phase.BROKEN
-            logger.error("nothing to serve: %s", "; ".join(self.problems.values()) or f"{settings.models} is empty")
+            problem = "; ".join(self.problems.values()) or f"{self.settings.models} is empty"
+            logger.error("%s%s", NOTHING, problem)
             return
         try:
-            self._check_policy(loaded)
-            slot_cores = core_of_slots(settings.slot_cores, settings.slot_count)
-        except (PinningError, _UnservableError) as error:
-            self._nothing_is_served(str(error))
-            return
-        leave_to_slots(settings.slot_cores)
-        # Off the event loop: with many families the tables of a policy take a second.
-        self.scheduler = await asyncio.to_thread(
-            Scheduler,
-            [self._pieces[name].family() if name in self._pieces else loaded[name].family for name in loaded],
-            settings.places,
-            self._policy,
-            settings.limits,
-            {name: settings.margin_of(name) for name in loaded},
-            self.tenants.shares,
-            Quotas(self.tenants.quotas, self.tenants.quota_of_others),
-            fair=settings.fair_shares,
-        )
-        if not self._is_loading():
-            return
-        self.dispatcher = self._driven(self.scheduler, loaded, slot_cores)
-        if self._processes is not None and not await self._processes.are_up():
-            self._nothing_is_served("isolation: the processes of the slots do not come up; the log says why")
-        if not self._is_loading():
-            return
-        self.families = loaded
-        self.metrics.expect_slos(slo_s for name in loaded if (slo_s := self.defaults(name).slo_s) is not None)
-        for name, family in loaded.items():
-            self.statistics.expect(name, [variant.name for variant in family.family.variants])
-        tell_executors(settings, loaded)
-        settle_interpreter(settings.switch_interval_s)
-        if self.residency is not None:
-            self.residency.begin(self.scheduler, self.dispatcher.tell)
-            await self._load_pinned(self.residency)
-            if not self._is_loading():
-                return
-        if self.correction is not None:
-            self.correction.begin()
-        self.outer_loop = outer_loop_of(self)
-        if self.outer_loop is not None:
-            self.outer_loop.start()
-        self.phase = Phase.READY
-        logger.info("ready: %s (%.1f s)", ", ".join(loaded), monotonic() - started_s)
+            await bring_up(self, loaded)
+        except UnservableError as error:
+            self.broke(str(error))
+            logger.error("%s%s", NOTHING, error)
+        if self.is_loading():
+            self.phase = Phase.READY
+            logger.info("%s%s (%.1f s)", READY, ", ".join(loaded), monotonic() - started_s)
 
-    async def _read(self) -> dict[str, LoadedFamily]:
-        """The families of the repository, read on a thread; the fault of each that cannot be is among the problems."""
-        try:
-            # First, because models are opened, and measured, on the cores of their device.
-            for device, own in self.settings.devices.items():
-                check_cores(device, own.cores)
-            if self.settings.isolation == "processes":
-                self._processes = Processes(self.settings.slot_cores)
-                self.reader.open_one = self._processes.open_one
-            # A thread of its own: the default pool's threads must start after the slots have got their cores.
-            with ThreadPoolExecutor(1, "loading") as loading:
-                return await asyncio.get_running_loop().run_in_executor(
-                    loading, self.reader.read_all, self._pieces, self.problems
-                )
-        except PinningError as error:
-            self.problems["gateway"] = str(error)
-        except (RepositoryError, OSError) as error:
-            self.problems["repository"] = str(error)
-        return {}
-
-    def _check_policy(self, loaded: Mapping[str, LoadedFamily]) -> None:
-        policy = self.settings.policy
-        named = policy.partition("fixed:")[2].removesuffix(LAZY)
-        if named and all(family.family.index(named) is None for family in loaded.values()):
-            raise _UnservableError(f"policy {policy!r}: no family that is served has a variant {named!r}")
-
-    def _nothing_is_served(self, problem: str) -> None:
-        self.broke(problem)
-        logger.error("nothing to serve: %s", problem)
-
-    def _driven(
-        self, scheduler: Scheduler, loaded: dict[str, LoadedFamily], slot_cores: Sequence[int | None]
-    ) -> Dispatcher:
-        """What drives the scheduler, and those who observe it."""
-        # As `self.families`, and the revisions on trial under their hidden names; both change in place.
-        settings, families = self.settings, ChainMap(loaded, self.canaries.families)
-        runner, processes = BatchRunner(families, self._marker), self._processes
-        cores: list[tuple[int, ...]] = [() if core is None else (core,) for core in slot_cores]
-        if settings.devices:
-            cores = [settings.devices[slot.device].cores for slot in settings.places]
-        observers: list[Observer] = [Unmasked(self.metrics), Unmasked(self.statistics), Unmasked(self._access_log)]
-        observers.append(Unmasked(self.breakages))
-        if settings.memory_budget is not None:
-            budget = budget_bytes(settings.memory_budget)
-            self.residency = Residency(self._pieces, budget, settings.pinned, len(slot_cores))
-            observers.append(self.residency)
-        if self.feed is not None:
-            observers.append(Unmasked(self.feed))
-        if settings.traces_endpoint is not None:
-            # Here, because the exporter is of an extra, and loads a client for HTTP.
-            from service.traces import Traces  # noqa: PLC0415 - see above
-
-            self.traces = Traces(settings.traces_endpoint, self.label)
-            observers.append(Unmasked(self.traces))
-        dispatcher = Dispatcher(
-            scheduler,
-            runner,
-            slots_of_threads(runner, cores) if processes is None else processes.slots(families, slot_cores),
-            observers,
-            inline_below_s=settings.inline_below_s if processes is None else 0.0,
-            probe=ThreadProbe(families, self.reader.repository, self._marker),
-            told=self.breakages.told,
-        )
-        if settings.correct_quality:
-            believe: Believe = partial(believe_at_once, scheduler, dispatcher.tell, self._measured)
-            if self.residency is not None:
-                believe = self.residency.believe
-            self.correction = Correction(self.quality, self._measured, believe)
-        if settings.audit_share > 0.0:
-            self.audits = Audits(
-                settings.audit_share,
-                self.quality,
-                self.for_spare_time,
-                dispatcher.submit,
-                dispatcher.cancel,
-                self.next_id,
-                self.label,
-                compared=self.correction.compared if self.correction is not None else None,
-            )
-        self.canaries.begin(SpareTime(dispatcher.submit, dispatcher.cancel, self.next_id))
-        for crashed in () if self._marker is None else self._marker.crashed:
-            family = scheduler.families.get(crashed.family)
-            if family is None or family.revision != crashed.revision:
-                continue
-            # What is refused answers nobody anyway, and there is nothing of it to probe.
-            if crashed.variant not in loaded[family.name].refused:
-                strike = partial(scheduler.strike, family.name, crashed.variant, Reason.CRASHED, crashed.times)
-                dispatcher.tell(partial(strike, certain=crashed.is_certain))
-        return dispatcher
-
-    async def _load_pinned(self, residency: Residency) -> None:
-        for name in residency.appraisal.pinned & self.families.keys():
-            if self._is_loading():
-                await residency.load_first(name)
+    def is_loading(self) -> bool:
+        """Whether it comes up. To be asked after each pause: a signal may have ended the loading meanwhile."""
+        return self.phase is Phase.LOADING
 
     @property
     def is_ready(self) -> bool:
@@ -278,11 +138,12 @@ class Gateway:
     @property
     def is_welcoming(self) -> bool:
         """What whoever asks for readiness is told: whether load balancers are to send requests."""
-        return self.phase is Phase.READY and not self.leaving
+        return self.phase is Phase.READY and not self.leaving and not self._is_futile
 
-    def _is_loading(self) -> bool:
-        """To be asked after each pause of `start`: a signal may have ended the loading meanwhile."""
-        return self.phase is Phase.LOADING
+    @property
+    def _is_futile(self) -> bool:
+        """Whether nothing of any family is in memory, nor could be within a memory budget: nobody would be answered."""
+        return self.residency is not None and self.residency.is_futile
 
     def broke(self, problem: str) -> None:
         """Loading failed in a way nobody foresaw."""
@@ -302,7 +163,7 @@ class Gateway:
         self._close()
         if self.traces is not None:
             await self.traces.close()
-        await asyncio.to_thread(self._access_log.close)
+        await asyncio.to_thread(self.access_log.close)
 
     def abandon(self) -> None:
         """Fail what is left, at once: somebody does not want to wait for the drain."""
@@ -325,17 +186,19 @@ class Gateway:
             self.dispatcher.close()
         if self.residency is not None:
             self.residency.stop()
-        if self._processes is not None:
-            self._processes.stop()
-        if self._marker is not None:
-            self._marker.remove()
+        if self.processes is not None:
+            self.processes.stop()
+        if self.marker is not None:
+            self.marker.remove()
+
+    # What it serves
 
     def for_spare_time(self, family: str) -> Family | None:
         """A family as work in spare time may ask it; none while its requests are held."""
         scheduler = self.scheduler
         return None if scheduler is None or self.intake.is_held(family) else scheduler.families.get(family)
 
-    def _measured(self, family: str) -> Family | None:
+    def measured(self, family: str) -> Family | None:
         """A family that is served, as it was measured."""
         loaded = self.families.get(family)
         return None if loaded is None else loaded.family
@@ -424,9 +287,11 @@ class Gateway:
         """Why no request is taken right now."""
         said = {
             Phase.LOADING: "loading: not ready yet",
-            Phase.READY: "leaving: this replica ends soon, send requests to others",
+            Phase.READY: "leaving: this replica ends soon, send requests to others"
+            if self.leaving
+            else f"{NOTHING}no family can be loaded within memory_budget, see the log",
             Phase.DRAINING: "draining: this replica takes no new requests",
-            Phase.BROKEN: "nothing to serve: "
+            Phase.BROKEN: NOTHING
             + ("; ".join(map(cannot_be_loaded, self.problems)) or "the model repository is empty"),
         }
         reason = "draining" if self.leaving or self.phase is Phase.DRAINING else "not_ready"

@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from router.contract import BatchRecord, Hints, Record
 from router.words import Outcome, Reason
+from service.observers import Observer, tell_each
 
 MARK = "@"
-
-
-class Observer(Protocol):
-    """See `service.dispatcher.Observer`."""
-
-    def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
-        """Take note of requests and batches that ended."""
 
 
 def hidden_name(model: str, revision: str, number: int) -> str:
@@ -48,17 +41,17 @@ def falls_back(record: Record) -> bool:
 
 
 class Unmasked:
-    """Tells an observer what happened under the models' names.
+    """Tells observers what happened under the models' names.
 
     A request that falls back is not told of: it has another record once it is answered.
     """
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
-        """See `service.dispatcher.Observer`."""
-        # Loops and no generators: this is done for each observer at every turn, mostly for nothing.
+        """See `service.observers.Observer`."""
+        # Loops and no generators: this is done at every turn, mostly for nothing.
         for record in records:
             if MARK in record.family:
                 records = [unmasked(one) for one in records if not (MARK in one.family and falls_back(one))]
@@ -67,7 +60,7 @@ class Unmasked:
             if MARK in batch.dispatch.family:
                 batches = [_unmasked_batch(one) for one in batches]
                 break
-        self._observer.observe(records, batches)
+        tell_each(self._observers, records, batches)
 
 
 def unmasked(record: Record) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from service.answering import LOOSENING, Answering, outputs_of
 from service.decision import decision
@@ -20,7 +21,7 @@ from service.exchange import (
     send_whole,
 )
 from service.gateway import Gateway
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.compression import compress, decompress
 from service.oip.decode import decode_infer
 from service.oip.encode import encode_infer
@@ -66,10 +67,7 @@ class InferenceHandler:
             loaded = self._gateway.loaded(family)
             held_bytes = answering.inflight.hold(self._wanted_bytes(headers))
             body = await read_body(receive, self._limit_bytes, headers.content_length)
-            # A body that cannot be searched for parameters may have any.
-            loosened = (
-                variant is not None or bool(headers.content_encoding) or any(word in body for word in LOOSENING_WORDS)
-            )
+            loosened = partial(_is_loosened, variant, headers, body)
             if refusal := answering.refusal(loaded, headers, arrival_s, origin, loosened=loosened):
                 await send_error(send, refusal, echoed)
                 return
@@ -132,3 +130,8 @@ class InferenceHandler:
             if containers > MOST_CONTAINERS:
                 raise malformed("body", f"at most {MOST_CONTAINERS} lists and objects", f"{containers}; send flat data")
         return decode_infer(body, headers.inference_header_length, loaded.signature, self._answering.limits)
+
+
+def _is_loosened(variant: str | None, headers: RequestHeaders, body: bytes) -> bool:
+    """Whether a request may ask for more than its headers do; a body that cannot be searched may have any."""
+    return variant is not None or bool(headers.content_encoding) or any(word in body for word in LOOSENING_WORDS)

@@ -18,7 +18,7 @@ from service.canary_trial import Tryout
 from service.eligibility import check_request
 from service.exchange import Receive
 from service.hidden_families import falls_back, unmasked
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.errors import ProtocolError
 from service.oip.terms import Terms
 from service.preparing import prepared, size_classes
@@ -61,7 +61,7 @@ class Intake:
         if gateway.canaries.trials:
             await self._released(family)
             loaded = gateway.loaded(family)
-            check_request(loaded, variant, terms.min_accuracy)
+            check_request(loaded, variant, terms.min_accuracy, terms.floor_by)
             trial = gateway.canaries.trial_for(loaded, variant, terms.min_accuracy, asked.drawn_by)
             if trial is not None and gateway.dispatcher is not None:
                 # A drain waits for it, also where it is between two revisions.
@@ -97,7 +97,7 @@ class Intake:
             if not self._takes(asked):
                 raise gateway.unavailable()
             loaded = gateway.known(family)
-            check_request(loaded, asked.variant, asked.terms.min_accuracy)
+            check_request(loaded, asked.variant, asked.terms.min_accuracy, asked.terms.floor_by)
             rows = await prepared(loaded, asked.inputs)
             if family not in self._held and gateway.families.get(family) is loaded:
                 break

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from router.family import Family
 from service.crash_marker import CrashMarker
-from service.oip.signature import Signature
+from service.loaded_family import LoadedFamily, assembled
+from service.log_words import REFUSED
 from service.paths import OpenFile, PathOpener, VariantPath, one_line, serves_stages
 from service.pinning import kept_to
 from service.scoped_settings import Stages
@@ -43,45 +42,6 @@ class Device(NamedTuple):
 
 _FORESEEN = (ModelLoadError, ValueError, KeyError, OSError)
 """What a damaged or foreign family makes the readers of its files raise; anything else is logged with a traceback."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedFamily:
-    """One revision in memory, or, under a memory budget, what is there of it.
-
-    `paths` has the sessions of each variant in order, one for a whole graph, and as many as `Family` counts stages;
-    with a budget it is changed in place, while `family` has all variants that may be loaded.
-    `beginnings` names the variants whose state lets another one go on. `label_names` has the labels as bytes, [k].
-    `refused` maps each variant that has a fault to the fault, in which files are named relative to the revision's
-    folder, so that it may be shown to callers. `profile` has what was measured on this machine, even where it could not
-    be stored. `elsewhere` has the sessions of further devices by their names.
-    """
-
-    manifest: FamilyManifest
-    family: Family
-    preparer: Preparer
-    paths: Mapping[str, VariantPath]
-    beginnings: frozenset[str]
-    temperatures: Mapping[str, float]
-    signature: Signature
-    label_names: NDArray[np.object_]
-    profile: FamilyProfile
-    refused: Mapping[str, str] = field(default_factory=dict)
-    elsewhere: Mapping[str, Mapping[str, VariantPath]] = field(default_factory=dict)
-
-    def paths_on(self, device: str) -> Mapping[str, VariantPath]:
-        """The sessions of a device; those of the first one where it has none of its own."""
-        return self.elsewhere.get(device, self.paths)
-
-    @property
-    def name(self) -> str:
-        """The family's name."""
-        return self.manifest.name
-
-
-def cannot_be_loaded(name: str) -> str:
-    """What callers are told of a family with a fault: the fault itself may name folders of this machine."""
-    return f"{name}: cannot be loaded, see the log"
 
 
 def load_family(
@@ -125,18 +85,25 @@ def describe_family(
     *,
     stages: Stages,
     cascades: bool,
+    elsewhere: Mapping[str, FamilyProfile | None] = MappingProxyType({}),
 ) -> LoadedFamily | None:
-    """What `load_family` gives, without models and evidence, from manifest and profile alone: no file is verified.
+    """What `load_family` gives, without models and evidence, from manifest and profiles alone: no file is verified.
 
-    None where the profile lacks something. Raises `RepositoryError` where a wanted variant does not exist.
+    `elsewhere` has the profiles of further devices by their names. None where one of them lacks something. Raises
+    `RepositoryError` where a wanted variant does not exist.
     """
     manifest = folder.manifest
     chosen = choose_variants(manifest, wanted)
     staged = serves_stages(stages, chosen, cascades=cascades)
-    if profile is None or not all(_is_profiled(variant, profile, staged=staged) for variant in chosen):
+    others = {name: of_device for name, of_device in elsewhere.items() if of_device is not None}
+    if profile is None or len(others) < len(elsewhere):
         return None
-    family = to_router_family(manifest, profile, [variant.name for variant in chosen], staged=staged)
-    return _assembled(manifest, family, preparer, {}, {}, profile)
+    every = (profile, *others.values())
+    if not all(_is_profiled(variant, one, staged=staged) for variant in chosen for one in every):
+        return None
+    names = [variant.name for variant in chosen]
+    family = to_router_family(manifest, profile, names, staged=staged, elsewhere=others)
+    return assembled(manifest, family, preparer, {}, {}, profile)
 
 
 def choose_variants(manifest: FamilyManifest, wanted: Sequence[str] | None) -> list[VariantManifest]:
@@ -156,28 +123,6 @@ def choose_variants(manifest: FamilyManifest, wanted: Sequence[str] | None) -> l
 def _is_profiled(variant: VariantManifest, profile: FamilyProfile, *, staged: bool) -> bool:
     stages = variant.stages if staged else ()
     return variant.name in profile.variants and profile.stages.keys() >= set(stages)
-
-
-def _assembled(
-    manifest: FamilyManifest,
-    family: Family,
-    preparer: Preparer,
-    paths: Mapping[str, VariantPath],
-    refused: Mapping[str, str],
-    profile: FamilyProfile,
-) -> LoadedFamily:
-    return LoadedFamily(
-        manifest=manifest,
-        family=family,
-        preparer=preparer,
-        paths=paths,
-        beginnings=_beginnings(family),
-        temperatures={variant.name: manifest.variant(variant.name).temperature for variant in family.variants},
-        signature=Signature.of(manifest.inputs, manifest.outputs),
-        label_names=np.array([label.encode() for label in manifest.labels], dtype=object),
-        profile=profile,
-        refused=refused,
-    )
 
 
 def sample_rows(folder: RevisionFolder, preparer: Preparer) -> Sequence[Row]:
@@ -240,7 +185,7 @@ class _Loading:
             manifest, profiles[first], tuple(opened[first]), staged=staged, evidence=evidence, elsewhere=elsewhere
         )
         self._tell(family, cascades=cascades)
-        loaded = _assembled(manifest, family, self._preparer, opened[first], self._refused, profiles[first])
+        loaded = assembled(manifest, family, self._preparer, opened[first], self._refused, profiles[first])
         return replace(loaded, elsewhere={name: opened[name] for name in others})
 
     def _opened(
@@ -275,7 +220,7 @@ class _Loading:
             logger.info("family %s: chains are served as %d stages", self._name, len(stages))
 
     def _refuse(self, variant: str, fault: str) -> None:
-        logger.error("family %s: variant %s is refused: %s", self._name, variant, fault)
+        logger.error(REFUSED, self._name, variant, fault)
         self._refused[variant] = fault.replace(f"{self._folder.path}/", "")
 
     def _warm_up_rows(self) -> tuple[Sequence[Row], str]:
@@ -329,9 +274,3 @@ class _Loading:
         for paths in opened.values():
             for name in paths.keys() & self._refused.keys():
                 del paths[name]
-
-
-def _beginnings(family: Family) -> frozenset[str]:
-    """The variants that another one goes on from."""
-    indices = range(len(family.variants))
-    return frozenset(family.variants[at].name for at in indices if any(family.first_stage(at, v) for v in indices))

@@ -1,21 +1,25 @@
-"""How much memory this process may use, does use, and how it gives some back."""
+"""How much memory this process may use, and does use."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import os
 import re
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 logger = logging.getLogger("pareto.memory")
 
+_MOST_NAMED = 3
+
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|(?:[kmg]i?)?b?)", re.IGNORECASE)
+_SIZE = re.compile(r"^(\w+):[ \t]+(\d+) kB$", re.MULTILINE)
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
-_STATM = Path("/proc/self/statm")
+_PROCESSES = Path("/proc")
+_STATM = _PROCESSES / "self" / "statm"
 
 
 def parse_budget(text: str) -> str:
@@ -23,7 +27,7 @@ def parse_budget(text: str) -> str:
     match = _AMOUNT.fullmatch(text.strip())
     if match is None or float(match[1]) <= 0 or (match[2] == "%" and float(match[1]) > 100):
         raise ValueError(
-            f"expected bytes with a unit (`512MiB`, `2GB`) or a share of the machine's limit (`60%`), got {text!r}"
+            f"expected bytes with a unit (`512MiB`, `2GB`) or a share of the container's limit (`60%`), got {text!r}"
         )
     return text.strip()
 
@@ -50,6 +54,12 @@ def limit_bytes(control_groups: Path = _CONTROL_GROUPS) -> int:
     return min(limits)
 
 
+def first_of(families: Mapping[str, int]) -> str:
+    """The first few families, with the bytes that each takes, for a line of a log."""
+    named = [f"{name} (takes {max(0.1, size / 1e6):.1f} MB)" for name, size in families.items()]
+    return f"{', '.join(named[:_MOST_NAMED])}{', ...' if len(named) > _MOST_NAMED else ''}"
+
+
 def resident_bytes() -> int:
     """Resident memory of this process; 0 where the machine does not tell."""
     try:
@@ -58,20 +68,43 @@ def resident_bytes() -> int:
         return 0
 
 
-def give_back() -> None:
-    """Hand freed memory back to the system. glibc keeps the pages of freed blocks; elsewhere nothing happens."""
-    trim = _trim()
-    if trim is not None:
-        trim(0)
+def resident_together(processes: Iterable[int], folder: Path = _PROCESSES) -> int:
+    """Resident memory of some processes, in which what they share counts once; nothing of one that has ended.
+
+    Each counts with its part of what it shares (Pss). Pages of files, as libraries are, may be shared with processes
+    beside these, which come and go: they count no less than those of the process that has most of them. Where the
+    machine tells no parts, all that is resident counts, for each.
+    """
+    parts = [_parts(folder / str(process)) for process in processes]
+    files = max(sum(one.of_files for one in parts), max((one.files for one in parts), default=0))
+    return sum(one.own for one in parts) + files
 
 
-@lru_cache(maxsize=1)
-def _trim() -> ctypes._NamedFuncPointer | None:
+class _Parts(NamedTuple):
+    """Bytes of a process: its part of memory, its part of pages of files, and all pages of files that it has."""
+
+    own: int
+    of_files: int = 0
+    files: int = 0
+
+
+def _parts(process: Path) -> _Parts:
+    said = _kilobytes(process / "smaps_rollup")
+    if "Pss" in said:
+        of_files = 1024 * said.get("Pss_File", 0)
+        return _Parts(1024 * said["Pss"] - of_files, of_files, 1024 * _kilobytes(process / "status").get("RssFile", 0))
     try:
-        # Any heap top is given back, and with it whole pages in between. The interpreter lock is released meanwhile.
-        return ctypes.CDLL("libc.so.6").malloc_trim
-    except (OSError, AttributeError):
-        return None
+        return _Parts(int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    except OSError:
+        return _Parts(0)
+
+
+def _kilobytes(path: Path) -> dict[str, int]:
+    """What a file of the kernel's says in kB, by name; nothing where there is none, as of a process that has ended."""
+    try:
+        return {name: int(size) for name, size in _SIZE.findall(path.read_text())}
+    except OSError:
+        return {}
 
 
 class Overhead:

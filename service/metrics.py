@@ -10,10 +10,10 @@ settings name, `default-flow` where a request names none, the rest is `other`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from router.contract import BatchRecord, Record
@@ -21,11 +21,11 @@ from router.request import NEVER
 from router.words import Outcome
 from service.canary_metrics import collect_canaries
 from service.evenness import Evenness
-from service.hidden_families import is_hidden, model_of
-from service.memory import resident_bytes
+from service.metric_families import gauge, histogram
 from service.outer_loop_metrics import collect_outer_loop
 from service.quality_metrics import collect_quality
-from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers, Sums
+from service.state_metrics import collect_state
+from service.sums import LATENCY_EDGES, Answered, Batches, FirstAnswers
 
 if TYPE_CHECKING:
     from service.gateway import Gateway
@@ -58,7 +58,7 @@ class Metrics(Collector):
         self._edges = tuple(sorted({*LATENCY_EDGES, *slos_s}))
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
-        """See `service.dispatcher.Observer`."""
+        """See `service.observers.Observer`."""
         requests, label = self._requests, self._gateway.tenants.label
         for record in records:
             if record.audit:
@@ -140,7 +140,7 @@ class Metrics(Collector):
         yield from self._evenness.collect()
         yield from self._collect_cascades()
         yield from self._collect_batches()
-        yield from self._collect_state()
+        yield from collect_state(self._gateway)
         yield from collect_quality(self._gateway.quality, self._gateway.feedback)
         yield from collect_canaries(self._gateway.canaries)
         yield from collect_outer_loop(self._gateway.outer_loop, self._gateway.slo_targets())
@@ -170,17 +170,17 @@ class Metrics(Collector):
         for reason, count in list(connections.closed.items()):
             closed.add_metric((reason,), count)
         yield closed
-        yield _gauge("pareto_connections", "Open HTTP connections.", connections.open)
+        yield gauge("pareto_connections", "Open HTTP connections.", connections.open)
         pair = ("model", "variant")
         answered = list(self._answered.items())
-        yield _histogram(
+        yield histogram(
             "pareto_request_latency_seconds", "Arrival to answer.", pair, ((k, s.latency) for k, s in answered)
         )
-        yield _histogram(
+        yield histogram(
             "pareto_request_latency_slo_ratio", "Latency over SLO.", pair, ((k, s.ratio) for k, s in answered)
         )
-        yield _histogram("pareto_request_queue_seconds", "Arrival to start.", pair, ((k, s.queue) for k, s in answered))
-        yield _histogram(
+        yield histogram("pareto_request_queue_seconds", "Arrival to start.", pair, ((k, s.queue) for k, s in answered))
+        yield histogram(
             "pareto_request_compute_seconds", "Start to answer.", pair, ((k, s.compute) for k, s in answered)
         )
         met = CounterMetricFamily("pareto_slo_met", "Answers that met their SLO.", labels=pair)
@@ -226,8 +226,8 @@ class Metrics(Collector):
     def _collect_batches(self) -> Iterator[Metric]:
         pair = ("model", "variant")
         batches = list(self._batches.items())
-        yield _histogram("pareto_batch_rows", "Rows in a batch.", pair, ((k, s.size) for k, s in batches))
-        yield _histogram(
+        yield histogram("pareto_batch_rows", "Rows in a batch.", pair, ((k, s.size) for k, s in batches))
+        yield histogram(
             "pareto_batch_predicted_ratio",
             "Predicted over observed seconds of a batch; under 1 means plans too short.",
             pair,
@@ -253,79 +253,3 @@ class Metrics(Collector):
                 ran.add_metric((device,), self._on_device.get(device, 0))
                 slots.add_metric((device,), own.slots)
             yield from (ran, slots)
-
-    def _collect_state(self) -> Iterator[Metric]:
-        gateway, scheduler = self._gateway, self._gateway.scheduler
-        yield _gauge("pareto_ready", "1 while requests are welcome.", float(gateway.is_welcoming))
-        if scheduler is None:
-            return
-        yield from self._collect_memory()
-        yield from gateway.breakages.collect(scheduler)
-        if gateway.traces is not None:
-            yield from gateway.traces.collect()
-        yield _gauge("pareto_queued_rows", "Rows that wait.", scheduler.queued_rows)
-        yield _gauge("pareto_unfinished_requests", "Requests without an outcome.", scheduler.unfinished)
-        yield _gauge("pareto_slots", "Executor slots.", gateway.settings.slot_count)
-        yield _gauge("pareto_slots_busy", "Executor slots that run a batch.", scheduler.busy_slots)
-        pair = ("model", "variant")
-        quality = GaugeMetricFamily("pareto_variant_quality_ratio", "Measured quality of a variant.", labels=pair)
-        believed = GaugeMetricFamily(
-            "pareto_variant_believed_quality_ratio", "What a variant is believed to be worth now.", labels=pair
-        )
-        correction = GaugeMetricFamily(
-            "pareto_latency_correction_ratio", "Observed over profiled seconds, as learnt.", labels=pair
-        )
-        for name, family in scheduler.families.items():
-            if is_hidden(name):
-                # A revision on trial has variants of the same names.
-                continue
-            try:
-                model = scheduler.latency(name)
-            except KeyError:
-                # It was unloaded meanwhile: scrapes run on a thread of their own.
-                continue
-            for index, variant in enumerate(family.variants):
-                quality.add_metric((name, variant.name), variant.measured)
-                believed.add_metric((name, variant.name), variant.quality)
-                correction.add_metric((name, variant.name), model.correction(index))
-        yield from (quality, believed, correction)
-
-    def _collect_memory(self) -> Iterator[Metric]:
-        residency, scheduler = self._gateway.residency, self._gateway.scheduler
-        if residency is None or scheduler is None:
-            return
-        yield _gauge("pareto_memory_budget_bytes", "Resident memory that is allowed.", residency.appraisal.budget_bytes)
-        yield _gauge("pareto_memory_resident_bytes", "Resident memory of this process.", resident_bytes())
-        models = GaugeMetricFamily("pareto_model_bytes", "What loaded variants are thought to take.", labels=("model",))
-        held: dict[str, int] = {}
-        for name, size in residency.appraisal.bytes_by_family().items():
-            held[model_of(name)] = held.get(model_of(name), 0) + size
-        for name, size in held.items():
-            models.add_metric((name,), size)
-        yield models
-        ended = CounterMetricFamily("pareto_model_loads", "Variants that were loaded, or not.", labels=("result",))
-        ended.add_metric(("loaded",), residency.loads)
-        ended.add_metric(("failed",), residency.failures)
-        yield ended
-        evicted = CounterMetricFamily("pareto_model_evictions", "Variants that were unloaded for others.")
-        evicted.add_metric((), residency.evictions)
-        yield evicted
-        yield _histogram("pareto_model_load_seconds", "Opening and warming a variant.", (), [((), residency.load_s)])
-        yield _histogram(
-            "pareto_cold_wait_seconds",
-            "How long the first request of a family waited for its load.",
-            (),
-            [((), residency.cold_s)],
-        )
-        yield _gauge("pareto_cold_rows", "Rows that wait for a variant to be loaded.", scheduler.cold_rows)
-
-
-def _histogram(name: str, text: str, labels: tuple[str, ...], series: Iterable[tuple[Any, Sums]]) -> Metric:
-    family = HistogramMetricFamily(name, text, labels=labels)
-    for key, sums in series:
-        family.add_metric(key, sums.buckets(), sums.total)
-    return family
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value=value)

@@ -19,7 +19,7 @@ from router.words import Escalation, Outcome
 from service.added_headers import add
 from service.exchange import refusal_headers
 from service.gateway import Gateway
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.errors import ProtocolError, dropped, malformed
 from service.oip.headers import NO_HEADERS, tenant_of
 from service.oip.terms import read_terms

@@ -23,6 +23,14 @@ OpenFile = Callable[[RevisionFolder, ModelFile, SessionOptions], Session]
 """Opens a model file of a revision, here (`variants.session.open_file`) or elsewhere (`service.processes`)."""
 
 
+class NotNowError(ModelLoadError):
+    """Nobody was there to open a model, which may be sound all the same. The message is one line."""
+
+
+class KilledError(NotNowError):
+    """Who opened or ran a model was killed meanwhile: for want of memory, say. No model does that by itself."""
+
+
 def serves_stages(stages: Stages, variants: Iterable[VariantManifest], *, cascades: bool) -> bool:
     """Whether the variants of a family that have a chain are to be served as stages.
 
@@ -64,7 +72,7 @@ class PathOpener:
         self._marker = marker
 
     def open(self, variant: VariantManifest) -> VariantPath:
-        """Open a variant and try it. Raises `ModelLoadError`, `RepositoryError` where that fails."""
+        """Open a variant and try it. Raises `ModelLoadError` (`NotNowError`), `RepositoryError` where that fails."""
         if self._marker is None:
             return self._opened_and_tried(variant)
         key = self._folder.manifest.name, self._folder.manifest.revision, variant.name
@@ -99,6 +107,8 @@ class PathOpener:
                 logits, state = run_stages((stage,), feeds)
                 logits = np.asarray(logits)
                 states = () if state is None else cut_states(stage, state, sizes)
+            except NotNowError:
+                raise
             except Exception as error:
                 raise ModelLoadError(f"{stage.path}: does not run: {one_line(error)}") from error
             if logits.shape != expected or logits.dtype.kind != "f" or not np.isfinite(logits).all():

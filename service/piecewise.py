@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,50 +17,45 @@ from router.placement import Loadable, gains
 from router.words import WhenCold
 from service.correction import Lost
 from service.crash_marker import CrashMarker
+from service.footprint import OWN, Footprint
+from service.held_paths import HeldPaths, OnDevices
 from service.lazy_preparer import LazyPreparer
-from service.loading import describe_family, load_family, sample_rows
-from service.memory import resident_bytes
-from service.paths import PathOpener, VariantPath
+from service.loaded_family import LoadedFamily
+from service.loading import Device, describe_family, load_family, sample_rows
+from service.log_words import REFUSED
+from service.model_sizes import ModelSizes, profiled_bytes
+from service.paths import KilledError, NotNowError
 from service.scoped_settings import Stages
-from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
+from service.servable import servable
 from variants.evidence import read_evidence
-from variants.manifest import ModelFile
+from variants.pieces import cells_of_files, profile_in_pieces
 from variants.preparation import Row
-from variants.profiles import load_profile
+from variants.profiles import FamilyProfile, load_profile
 from variants.repository import Repository, RepositoryError
-from variants.runtimes.table import copies_of, shares_tables
-from variants.session import ModelLoadError, Session, SessionOptions
-from variants.tables import tables_bytes
+from variants.session import ModelLoadError, SessionOptions
 
 logger = logging.getLogger("pareto.loading")
 
-MEASURED_SHARE = 0.5
-"""What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
-
-
-_TABLE = "table:"
-"""Before the SHA-256 of a lookup table: no family is called so."""
-
-
-def is_table(file: str) -> bool:
-    """Whether a key of `PiecewiseFamily.bytes` is that of a lookup table, which families may share."""
-    return file.startswith(_TABLE)
+KILLED_TIMES = 3
+"""Where a load was ended so often in a row by who kills processes, memory is taken not to suffice for that variant."""
 
 
 class Opened(NamedTuple):
-    """A variant that was opened and warmed, in `seconds`."""
+    """A variant that was opened and warmed, in `seconds`; `paths` has it by device."""
 
-    path: VariantPath
+    paths: OnDevices
     seconds: float
 
 
 class PiecewiseFamily:
     """One revision of a family, by default the active one, known to the scheduler by its name or an `alias`.
 
-    Its methods take from milliseconds to seconds and are called on the loading thread. `loaded` is what serves it;
-    `loaded.paths` has the variants in memory and is changed in place. Reading needs manifest and profile alone; where
-    variants have no profile of this machine yet, all are opened and measured once. Raises `RepositoryError` as
-    `service.loading.load_family` does.
+    A variant is in memory on all of the `devices` or on none; without any it is opened with `options`, as the
+    `footprint` opens models.
+    Its methods take from milliseconds to seconds and are called on the loading thread, but for `hold`. `loaded` is what
+    serves it; `loaded.paths` and `loaded.elsewhere` have the variants in memory and are changed in place. Reading needs
+    manifest and profiles alone; where variants lack one of this machine for a device, all are opened and measured once.
+    Raises `RepositoryError` as `service.loading.load_family` does.
     """
 
     def __init__(
@@ -76,15 +72,33 @@ class PiecewiseFamily:
         revision: str | None = None,
         alias: str | None = None,
         marker: CrashMarker | None = None,
+        footprint: Footprint = OWN,
+        devices: Sequence[Device] = (),
     ) -> None:
         self._folder = repository.open(name, revision)
-        self._options = options
-        self._marker = marker
+        self._devices = tuple(devices) or (Device("", options),)
         self.preparer = LazyPreparer(self._folder)
-        profile = load_profile(self._folder, options.threads)
-        described = describe_family(self._folder, profile, wanted, self.preparer, stages=stages, cascades=cascades)
+        self._footprint = footprint
+        manifest = self._folder.manifest
+        wanted, lacking = servable(self._folder, wanted, footprint)
+        first, *others = [device.name for device in self._devices]
+        profiles = self._profiles()
+
+        def describe(wanted: Sequence[str] | None) -> LoadedFamily | None:
+            timed = {device: profile and profile_in_pieces(manifest, profile) for device, profile in profiles.items()}
+            return describe_family(
+                self._folder,
+                timed[first],
+                wanted,
+                self.preparer,
+                stages=stages,
+                cascades=cascades,
+                elsewhere={name: timed[name] for name in others},
+            )
+
+        described = describe(wanted)
         if described is None:
-            whole = load_family(
+            loaded = load_family(
                 repository,
                 name,
                 options,
@@ -92,36 +106,42 @@ class PiecewiseFamily:
                 stages=stages,
                 cascades=cascades,
                 revision=revision,
+                open_one=footprint.open_one,
                 marker=marker,
+                devices=devices,
             )
-            described = replace(whole, paths={}, preparer=self.preparer)
-        self.paths: dict[str, VariantPath] = {}
+            # Where they cannot be stored, only the first device's is there: on others models take about as much.
+            profiles = {device: stored or loaded.profile for device, stored in self._profiles().items()}
+            profiles[first] = loaded.profile
+            sound = [variant.name for variant in loaded.family.variants]
+            described = replace(describe(sound) or loaded, refused=loaded.refused)
         family = replace(described.family, name=alias or name, when_cold=when_cold, share=share, evidence=None)
-        self.refused: dict[str, str] = dict(described.refused)
+        self._staged = any(variant.stages != ("whole",) for variant in family.variants)
+        cells = {device: cells_of_files(manifest, profile) for device, profile in profiles.items() if profile}
+        self._held = HeldPaths(
+            self._folder, self._devices, footprint.open_one, marker, staged=self._staged, cells=cells
+        )
+        self.paths = self._held.paths[first]
+        self.refused: dict[str, str] = {**described.refused, **lacking}
+        self._killed: Counter[str] = Counter()
         self.lost: Lost = {}
         """What its variants are believed to have lost since they were measured."""
-        self.loaded = replace(described, paths=self.paths, family=family, refused=self.refused)
-        self._staged = any(variant.stages != ("whole",) for variant in family.variants)
-        tables = {**described.profile.variants, **described.profile.stages}
-        self.bytes: dict[str, int] = {}
-        """What each model is thought to take in memory, by `<family>/<its key>`; never less than on disk.
-
-        And tokenizers, and of lookup tables exactly what they take, by names that all have which share them.
-        """
-        self._least: dict[str, int] = {}
+        self.loaded: LoadedFamily = replace(
+            described,
+            preparer=self.preparer,
+            paths=self.paths,
+            elsewhere={device: self._held.paths[device] for device in others},
+            family=family,
+            refused=self.refused,
+        )
+        self._sizes = ModelSizes(self._folder, self.name)
+        self._keys: dict[str, tuple[str, ...]] = {}
         for variant in family.variants:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
-            for table, file in zip(names, self._files(variant.name), strict=True):
-                shared = self._tables(file)
-                least = self._folder.size_bytes(file.path) - sum(shared.values())
-                key = f"{self.name}/{file.key}"
-                self._least[key] = least
-                taken = tables[table].memory_bytes * copies_of(file.runtime, options.slots)
-                self.bytes[key] = max(taken - sum(shared.values()), least)
-                self.bytes |= shared
-        self._tokenizer = tokenizer_name(self._folder)
-        if self._tokenizer is not None:
-            self.bytes[self._tokenizer] = tokenizer_bytes(self._folder)
+            for table, file in zip(names, self._held.files(variant.name), strict=True):
+                self._sizes.expect(
+                    file, [profiled_bytes(profiles[one.name], table, file, one.options.slots) for one in self._devices]
+                )
         for variant in family.variants:
             if marker is not None and marker.is_doubted(*self._marked(variant.name)):
                 self._try(variant.name)
@@ -130,6 +150,16 @@ class PiecewiseFamily:
     def name(self) -> str:
         """What the scheduler calls the family: its name, or the alias that it was given."""
         return self.loaded.family.name
+
+    @property
+    def bytes(self) -> Mapping[str, int]:
+        """What each file is thought to take in memory, on all devices: see `ModelSizes`."""
+        return self._sizes.bytes
+
+    @property
+    def device_count(self) -> int:
+        """On how many devices a variant is opened, one after the other."""
+        return len(self._devices)
 
     def family(self, without: Iterable[str] = ()) -> Family:
         """What the scheduler is to know of it: all variants, and those in memory as loaded, `without` some.
@@ -170,109 +200,86 @@ class PiecewiseFamily:
 
     def keys(self, variant: str) -> tuple[str, ...]:
         """The files of a variant as `bytes` calls them."""
-        files = self._files(variant)
-        tables = dict.fromkeys(table for file in files for table in self._tables(file))
-        keys = (*(f"{self.name}/{file.key}" for file in files), *tables)
-        return keys if self._tokenizer is None else (*keys, self._tokenizer)
+        known = self._keys.get(variant)
+        if known is None:
+            known = self._keys[variant] = self._sizes.keys(self._held.files(variant))
+        return known
 
     def open(self, variant: str) -> Opened:
-        """Read, check, open and warm one variant; stages that another one has in memory are shared.
+        """Read, check, open and warm one variant on all devices; stages that another one has in memory are shared.
 
         What it takes in memory is learnt from that. Raises `ModelLoadError`, `RepositoryError` for one that cannot be
-        served; it is refused from then on.
+        served on each of them: it is refused from then on, but for a `NotNowError`. A `KilledError` is one of these
+        until it is the third in a row.
         """
         started_s = time.perf_counter()
         manifest = self.loaded.manifest.variant(variant)
         try:
             self.preparer.open()
-            before = _models_bytes()
+            before = self._footprint.models_bytes()
             # Tables are checked when they are read, which those in memory are not again.
             files = set(self.loaded.manifest.files_of(manifest)) - self.loaded.manifest.table_files
             broken = self._folder.broken_files(files)
             if broken:
                 raise RepositoryError("; ".join(f"{path}: {fault}" for path, fault in broken.items()))
-            opener = PathOpener(
-                self._folder,
-                self.preparer,
-                self._options,
-                self._rows(),
-                staged=self._staged,
-                opened=self._sessions(),
-                marker=self._marker,
-            )
-            path = opener.open(manifest)
-            if self._marker is not None:
-                self._marker.loaded(*self._marked(variant))
-        except (ModelLoadError, RepositoryError) as error:
-            logger.error("family %s: variant %s is refused: %s", self.name, variant, error)
-            self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")
+            opened = self._held.open(manifest, self.preparer, self._rows())
+        except KilledError as error:
+            self._killed[variant] += 1
+            if self._killed[variant] < KILLED_TIMES:
+                self._not_now(variant, error)
+                raise
+            self._refuse(variant, error)
+            raise ModelLoadError(str(error)) from error
+        except NotNowError as error:
+            self._not_now(variant, error)
             raise
-        self._took(variant, _models_bytes() - before)
-        return Opened(path, time.perf_counter() - started_s)
+        except (ModelLoadError, RepositoryError) as error:
+            self._refuse(variant, error)
+            raise
+        self._killed.pop(variant, None)
+        held = {key for name in self.paths for key in self.keys(name)}
+        self._sizes.took(self.keys(variant), held, self._footprint.models_bytes() - before)
+        return Opened(opened, time.perf_counter() - started_s)
+
+    def hold(self, variant: str, opened: Opened) -> None:
+        """Have a variant in memory from now on, on all devices."""
+        self._held.hold(variant, opened.paths)
 
     def drop(self, variant: str) -> None:
-        """Close a variant that no batch uses; stages that another one in memory shares stay open."""
-        dropped = self.paths.pop(variant, ())
-        shared = {id(session) for path in self.paths.values() for session in path}
-        for session in dropped:
-            if id(session) not in shared:
-                session.close()
+        """Close a variant that no batch uses, on all devices; stages that another one in memory shares stay open."""
+        self._held.drop(variant)
         if not self.paths:
             self.preparer.close()
             self.__dict__.pop("_evidence", None)
+
+    def _not_now(self, variant: str, error: NotNowError) -> None:
+        logger.warning("family %s: variant %s is not loaded for now: %s", self.name, variant, error)
+
+    def _refuse(self, variant: str, error: Exception) -> None:
+        logger.error(REFUSED, self.name, variant, error)
+        self.refused[variant] = str(error).replace(f"{self._folder.path}/", "")
+
+    def _profiles(self) -> dict[str, FamilyProfile | None]:
+        """What is stored of this machine, by device."""
+        return {device.name: load_profile(self._folder, device.options.threads) for device in self._devices}
 
     def _try(self, variant: str) -> None:
         """Load a variant and drop it: nothing else goes on at a start, so that an end by it is no one else's."""
         # It is refused by name then.
         with suppress(ModelLoadError, RepositoryError):
-            self.paths[variant] = self.open(variant).path
+            self.hold(variant, self.open(variant))
             self.drop(variant)
 
     def _marked(self, variant: str) -> tuple[str, str, str]:
         """What the marker calls a variant."""
         return self.loaded.manifest.name, self.loaded.manifest.revision, variant
 
-    def _took(self, variant: str, gained: int) -> None:
-        """Memory grew by so many bytes as the models of a variant were loaded that others in memory do not have.
-
-        What lookup tables take is known.
-        """
-        held = {file for name in self.paths for file in self.keys(name)} | {self._tokenizer}
-        new = [file for file in self.keys(variant) if file not in held and not is_table(file)]
-        believed = sum(self.bytes[file] for file in new)
-        if believed:
-            # Freed memory that is used again does not show: what it takes is not believed to halve at once.
-            factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
-            self.bytes |= {file: max(self._least.get(file, 0), int(self.bytes[file] * factor)) for file in new}
-
     @cached_property
     def _evidence(self) -> Evidence | None:
         return read_evidence(self._folder, [variant.name for variant in self.loaded.family.variants])
-
-    def _files(self, variant: str) -> tuple[ModelFile, ...]:
-        manifest = self.loaded.manifest
-        return manifest.path_of(manifest.variant(variant), staged=self._staged)
-
-    def _tables(self, file: ModelFile) -> dict[str, int]:
-        """The lookup tables that a model shares with others as `bytes` calls them, and what they take."""
-        if not shares_tables(file.runtime):
-            return {}
-        return {f"{_TABLE}{t.sha256}": t.size_bytes for t in self.loaded.manifest.parts_of(file.path).tables}
-
-    def _sessions(self) -> dict[str, Session]:
-        """Those in memory, by `ModelFile.key`."""
-        paths = self.paths.items()
-        return {
-            file.key: session for name, path in paths for file, session in zip(self._files(name), path, strict=True)
-        }
 
     def _rows(self) -> Sequence[Row]:
         try:
             return sample_rows(self._folder, self.preparer)
         except RepositoryError:
             return ()
-
-
-def _models_bytes() -> int:
-    """Resident memory without lookup tables, which may be in memory for others already."""
-    return resident_bytes() - tables_bytes()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.lazy_preparer import LazyPreparer
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.errors import ProtocolError
 from variants.preparation import InputError, Rows
 

@@ -14,7 +14,8 @@ from router.quarantine import FAULTS
 from router.words import Reason
 from service.crash_marker import CrashMarker
 from service.hidden_families import model_of
-from service.loading import LoadedFamily, sample_rows
+from service.loaded_family import LoadedFamily
+from service.loading import sample_rows
 from service.paths import one_line
 from service.runner import fault_of, run_variant
 from variants.preparation import Row
@@ -38,7 +39,7 @@ class ThreadProbe:
         """Those that try a variant. What hangs in one cannot be ended, and is not tried again beside it."""
 
     async def __call__(self, spell: Spell) -> Reason | None:
-        """See `service.dispatcher.Probe`. Whoever waits no longer leaves the thread behind; the process can end."""
+        """See `service.prober.Probe`. Whoever waits no longer leaves the thread behind; the process can end."""
         key = spell.family, spell.revision, spell.variant
         self._threads = {name: thread for name, thread in self._threads.items() if thread.is_alive()}
         if key in self._threads:
@@ -68,8 +69,10 @@ class ThreadProbe:
         noted = nullcontext() if marker is None else marker.probing(spell.family, spell.revision, spell.variant)
         try:
             with noted:
-                for batch in (rows[:1], rows) if rows else ():
-                    run_variant(loaded, spell.variant, batch)
+                # On each device: nobody says on which one it broke.
+                for device in ("", *loaded.elsewhere):
+                    for batch in (rows[:1], rows) if rows else ():
+                        run_variant(loaded, spell.variant, batch, device=device)
         except Exception as error:  # noqa: BLE001 - whatever it raises is what is to be found out
             fault = fault_of(error)
             went = "breaks under its probe" if fault in FAULTS else "could not be probed"

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from service.crash_marker import CrashMarker
-from service.loading import Device, LoadedFamily, load_family
-from service.paths import OpenFile
+from service.footprint import OWN, Footprint
+from service.foreseen import ignored
+from service.loaded_family import LoadedFamily
+from service.loading import Device, load_family
 from service.piecewise import PiecewiseFamily
 from service.settings import Settings
 from variants.repository import Repository, RepositoryError
-from variants.session import SessionOptions, open_file
+from variants.session import SessionOptions
 
 logger = logging.getLogger("pareto.gateway")
 
@@ -20,8 +22,8 @@ logger = logging.getLogger("pareto.gateway")
 class FamilyReader:
     """Reads for a replica whose settings are what `settings` returns; its `repository` is the same all the time.
 
-    With `cascades`, families come with what a policy needs that answers rows again. Models are opened by `open_one`,
-    which the `marker` knows of, and which of them ended the process before.
+    With `cascades`, families come with what a policy needs that answers rows again. Models are opened by
+    its `footprint`; the `marker` knows of that, and which of them ended the process before.
     """
 
     def __init__(self, settings: Callable[[], Settings], *, cascades: bool, marker: CrashMarker | None = None) -> None:
@@ -29,7 +31,7 @@ class FamilyReader:
         self._settings = settings
         self._cascades = cascades
         self._marker = marker
-        self.open_one: OpenFile = open_file
+        self.footprint: Footprint = OWN
 
     def read(
         self, name: str, revision: str | None = None, alias: str | None = None
@@ -56,7 +58,7 @@ class FamilyReader:
                 stages=stages,
                 cascades=cascades,
                 revision=revision,
-                open_one=self.open_one,
+                open_one=self.footprint.open_one,
                 marker=self._marker,
                 devices=devices,
             )
@@ -73,6 +75,8 @@ class FamilyReader:
             revision=revision,
             alias=alias,
             marker=self._marker,
+            footprint=self.footprint,
+            devices=devices,
         )
         return piece.loaded, piece
 
@@ -82,7 +86,10 @@ class FamilyReader:
         Raises `RepositoryError` or `OSError` where there is no repository.
         """
         loaded: dict[str, LoadedFamily] = {}
-        for name in self.repository.families():
+        names = self.repository.families()
+        for setting, text in ignored(self._settings(), names):
+            logger.warning("%s %s", setting, text)
+        for name in names:
             try:
                 loaded[name], piece = self.read(name)
                 if piece is not None:

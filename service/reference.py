@@ -7,10 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.device_settings import DeviceSettings
+from service.machine_settings import MachineSettings
 from service.observability_settings import ObservabilitySettings
+from service.planning_settings import PlanningSettings
 from service.scoped_settings import FamilySettings, TenantSettings
 from service.security_settings import SecuritySettings
 from service.settings import PREFIX, Settings
+
+_APART = (MachineSettings, PlanningSettings, ObservabilitySettings, SecuritySettings)
+"""Classes of settings, in the order in which they are shown."""
 
 _NAMES = {
     "integer": "whole number",
@@ -34,9 +39,9 @@ def settings_reference() -> str:
 
 def _entries() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     top = Settings.model_json_schema()
-    # Those that classes of their own define come last.
-    apart = (ObservabilitySettings.model_fields, SecuritySettings.model_fields)
-    for key, schema in sorted(top["properties"].items(), key=lambda item: [item[0] in own for own in reversed(apart)]):
+    # Those that classes of their own define come after those that `Settings` does.
+    apart = [own.model_fields for own in reversed(_APART)]
+    for key, schema in sorted(top["properties"].items(), key=lambda item: [item[0] in own for own in apart]):
         if key != "families":
             yield key, PREFIX + key.upper(), _resolved(schema, top)
     for table, model in (

@@ -15,7 +15,7 @@ from functools import partial
 from router.scheduler import Scheduler
 from service.canary_trial import State, Tryout
 from service.gateway import Gateway, Phase
-from service.loading import LoadedFamily, cannot_be_loaded
+from service.loaded_family import LoadedFamily, cannot_be_loaded
 from service.oip.errors import ProtocolError
 from service.oip.metadata import IndexEntry
 from service.piecewise import PiecewiseFamily
@@ -111,7 +111,7 @@ class RepositoryControl:
         """Every variant of every family in the repository, as far as it is known: state, and why it is not ready."""
         gateway = self._gateway
         idle = "" if gateway.phase is Phase.READY else gateway.phase.value
-        loading = gateway.residency.loading if gateway.residency is not None else None
+        loading = gateway.residency.moves.loading if gateway.residency is not None else None
         for name, loaded in gateway.families.items():
             served = {variant.name for variant in loaded.family.variants}
             broken = {} if gateway.scheduler is None else gateway.scheduler.quarantined(name)

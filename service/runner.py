@@ -11,15 +11,14 @@ import queue
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
+from math import isfinite
 from time import perf_counter
-
-import numpy as np
 
 from router.contract import Dispatch
 from router.words import Reason
 from service.crash_marker import CrashMarker
 from service.executors import MakeSlots, SlotEvents
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.work import Ran
 from variants.preparation import Feeds, Row
 from variants.session import Session
@@ -78,7 +77,7 @@ def answers_of(
     if logits.shape != expected:
         raise RunnerError(f"{loaded.family.name}/{variant}: logits {logits.shape}, expected {expected}")
     answers = loaded.preparer.decode(logits, loaded.temperatures[variant])
-    if not np.isfinite(answers.confidences).all():
+    if not all(map(isfinite, answers.confidences.tolist())):
         raise RunnerError(f"{loaded.family.name}/{variant}: the answer is not finite")
     if state is None or variant not in loaded.beginnings:
         return Ran(answers)

@@ -16,14 +16,27 @@ from router.words import WhenCold, WhenLate
 
 
 def comma_separated(value: object) -> object:
-    """A variable holds a list as `a,b`, as is usual there."""
-    if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
-    return value
+    """A variable holds a list as `a,b`, as is usual there, or as JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return tuple(json.loads(value))
+        except ValueError as error:
+            raise ValueError(f"expected `a,b`, or a list as JSON, got {value[:80]!r} ({error})") from None
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _core_numbers(value: object) -> object:
+    """Ranges as `0-3`, which other tools take, are no list."""
+    cores = comma_separated(value)
+    if isinstance(cores, tuple | list) and any(isinstance(core, str) and not core.isdecimal() for core in cores):
+        raise ValueError(f"expected a list of processor cores, `0,1` in a variable, got {value!r:.80}")
+    return cores
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated)]
-Cores = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(comma_separated)]
+Cores = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_core_numbers)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(gt=0, le=1000)]
 GuaranteedShare = Annotated[float, Field(ge=0, le=1)]

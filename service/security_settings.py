@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from service.scoped_settings import comma_separated
@@ -68,3 +68,9 @@ class SecuritySettings(BaseModel):
     max_connections: int = Field(
         default=4096, ge=1, description="Connections at a time on each port; one more is answered 503 and closed."
     )
+
+    @model_validator(mode="after")
+    def _a_key_has_a_certificate(self) -> Self:
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("ssl_keyfile: there is no ssl_certfile that it belongs to")
+        return self

@@ -33,7 +33,7 @@ class Statistics:
         ]
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
-        """See `service.dispatcher.Observer`."""
+        """See `service.observers.Observer`."""
         for record in records:
             if record.audit:
                 continue

@@ -1,4 +1,4 @@
-"""`bentoml serve` as a child process: its settings, its readiness, its signals, its log and its end."""
+"""`bentoml serve` as a child process: its settings, its readiness, its signals and its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -21,6 +20,9 @@ import psutil
 
 from service.addresses import connection
 from service.configuration import OTHER_VARIABLES
+from service.interrupts import INTERRUPTED
+from service.log_words import NOTHING
+from service.server_log import ServerLog
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,20 +49,26 @@ class ServerDiedError(Exception):
 class SupervisedServer:
     """A server with exactly these settings; a context manager that does not leave it running.
 
-    SIGINT and SIGTERM are handed on to it, SIGHUP to the process that serves. Its log goes to the error output. Enter
-    it in the main thread.
+    SIGINT and SIGTERM are handed on to it, SIGHUP to the process that serves. Its log goes to the error output. One
+    that is told to end before it was ready ends without a word. Enter it in the main thread.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._end_limit_s = settings.lame_duck_s + settings.drain_s + STOP_MARGIN_S
-        self._last_lines: deque[str] = deque(maxlen=20)
+        # What it says of an end in the middle of its start is of no use to who asked for it.
+        self._log = ServerLog(settings.log_level, lambda: self._was_ready or not self.stopping)
         self._workers: list[psutil.Process] = []
         self._kill_timer: threading.Timer | None = None
         self.stopping = False
         """Whether a signal asked for the end."""
+        self._asked_by: int | None = None
+        self._started = self._was_ready = False
 
     def __enter__(self) -> Self:
+        # Before there is a process: it would be left behind by a signal that came between the two.
+        self._previous = {number: signal.signal(number, self._hand_on) for number in SIGNALS}
+        self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._reload)
         self._process = subprocess.Popen(
             server_command(self._settings),
             cwd=ROOT,
@@ -73,10 +81,11 @@ class SupervisedServer:
             # A group of its own: Ctrl-C reaches it once, through the handler, and not from the terminal as well.
             start_new_session=True,
         )
-        self._previous = {number: signal.signal(number, self._hand_on) for number in SIGNALS}
-        self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._reload)
-        self._log = threading.Thread(target=self._copy_log, name="server-log", daemon=True)
-        self._log.start()
+        self._started = True
+        if self.stopping:
+            self._end_early()
+        assert self._process.stdout is not None, "it is a pipe"
+        self._log.begin(self._process.stdout)
         return self
 
     def __exit__(
@@ -104,25 +113,62 @@ class SupervisedServer:
             if status == http.client.OK:
                 with suppress(psutil.NoSuchProcess):
                     self._workers = psutil.Process(self._process.pid).children(recursive=True)
+                self._was_ready = True
                 return
-            if "nothing to serve" in body:
-                raise ServerDiedError(body, exit_code=1)
+            if NOTHING in body:
+                # Who asks over HTTP is not told all of it.
+                raise ServerDiedError(self._log.since(NOTHING) or body, exit_code=1)
             time.sleep(PROBE_EVERY_S)
 
+    def lack_of_room(self) -> str:
+        """Which families a memory budget has no room for, as the log says it; empty where there are none."""
+        return "" if self._settings.memory_budget is None else self._log.lack_of_room()
+
+    def refused(self) -> dict[str, list[str]]:
+        """The variants that were refused while it came up, by family, as the log says it."""
+        return self._log.refused()
+
     def wait(self) -> int:
-        """The server's exit code, when it ends. Raises `ServerDiedError` where nobody asked it to."""
+        """The server's exit code, when it ends. Raises `ServerDiedError` where nobody asked it to.
+
+        `INTERRUPTED` where SIGINT came before it was ready.
+        """
         self._process.wait()
         if not self.stopping:
             raise self._died("unasked")
+        if self._asked_by == signal.SIGINT and not self._was_ready:
+            return INTERRUPTED
         return self._exit_code()
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
         if not self.stopping:
-            self.stopping = True
+            self.stopping, self._asked_by = True, number
             self._kill_timer = threading.Timer(self._end_limit_s, self._kill)
             self._kill_timer.daemon = True
             self._kill_timer.start()
-        self._process.send_signal(number)
+        if not self._started:
+            return
+        if self._was_ready:
+            self._process.send_signal(number)
+        else:
+            self._end_early()
+
+    def _end_early(self) -> None:
+        """End a server that nobody was served by yet.
+
+        By SIGTERM: what has no handler yet ends at once, where Python and BentoML make a traceback or "Aborted!" of
+        SIGINT. It is held meanwhile, so that it starts no process that would be left behind.
+        """
+        if self._process.returncode is not None:
+            # It has been waited for: its number may be somebody else's by now.
+            return
+        pid = self._process.pid
+        with suppress(ProcessLookupError, ChildProcessError, psutil.NoSuchProcess):
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            self._workers = psutil.Process(pid).children(recursive=True)
+        self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)
 
     def _reload(self, number: int, frame: FrameType | None) -> None:
         """To the processes that serve alone: BentoML's arbiter would take it for a wish to start them anew."""
@@ -142,15 +188,8 @@ class SupervisedServer:
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
 
-    def _copy_log(self) -> None:
-        if self._process.stdout is not None:
-            for line in self._process.stdout:
-                self._last_lines.append(line.strip())
-                sys.stderr.write(line)
-
     def _died(self, when: str) -> ServerDiedError:
-        self._log.join(timeout=1.0)
-        last = next((line for line in reversed(self._last_lines) if line), "it said nothing")
+        last = self._log.last_line() or "it said nothing"
         code = self._exit_code()
         return ServerDiedError(f"the server ended {when}, with exit code {code}: {last}", code or 1)
 

@@ -48,13 +48,13 @@ async def open_smallest(piece: PiecewiseFamily, residency: Residency) -> None:
     while (first := next(iter(piece.loadable()), None)) is not None:
         variant = variants[first].name
         try:
-            opened = await residency.in_thread(partial(piece.open, variant))
+            opened = await residency.moves.in_thread(partial(piece.open, variant))
         except (ModelLoadError, RepositoryError):
             # It is refused by name from now on, and logged.
             if variant not in piece.refused:
                 raise
             continue
-        piece.paths[variant] = opened.path
+        piece.hold(variant, opened)
         return
     raise RepositoryError(f"none of its variants can be loaded ({'; '.join(piece.refused.values())})")
 

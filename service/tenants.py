@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from router.fairness import OTHERS
 from router.family import EVEN, Share
+from router.flows import OTHERS
 from router.quotas import Quota
 from service.oip.terms import TermDefaults
 from service.scoped_settings import DEFAULT_TENANT, TenantSettings

@@ -58,7 +58,7 @@ class Traces:
         self._dropped = 0
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
-        """See `service.dispatcher.Observer`."""
+        """See `service.observers.Observer`."""
         epoch_s = 0.0
         for record in records:
             if not record.origin.span:

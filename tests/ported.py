@@ -117,9 +117,17 @@ def extended(
     *,
     spec: FamilySpec = POINTS,
     said: io.StringIO | None = None,
+    batch_tolerance: float | None = None,
 ) -> RevisionFolder:
     """The family with its variants on more runtimes."""
     display = LineDisplay("port", said or io.StringIO())
     return extend_family(
-        spec, repository, runtimes, only=only, display=display, jobs=1, cache=repository.root.parent / "cache"
+        spec,
+        repository,
+        runtimes,
+        only=only,
+        display=display,
+        jobs=1,
+        cache=repository.root.parent / "cache",
+        batch_tolerance=batch_tolerance,
     )

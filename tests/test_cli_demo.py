@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.demo import comparison, tallied
-from loadtests.scoring import Fate, Results
+from loadtests.demo import Tallied, comparison, lower_rate, tallied
+from loadtests.outcomes import Fate, Results
 from loadtests.servers import ROOT, free_port
 from loadtests.workload import Workload
 from service import cli
+from service.commands.demo import _advice
 from tests.service.conftest import eventually
 from tests.service.families import sign_model, write_family
 from variants.repository import Repository
@@ -83,6 +84,20 @@ def eventually_long(condition: Callable[[], bool], what: str) -> None:
             continue
         return
     raise AssertionError(f"never: {what}")
+
+
+@pytest.mark.parametrize(
+    ("live", "noon", "less"), [(100, 545.0, None), (90, 545.0, None), (89, 545.0, 270.0), (56, 20.0, 10.0)]
+)
+def test_a_machine_that_cannot_keep_up_is_told_so(live: int, noon: float, less: float | None) -> None:
+    """More than ten points of attainment below the simulated twin, a lower rate is named, else nothing is said."""
+    workload = Workload(np.zeros(100), np.ones(100), np.zeros(100, np.int64), "")
+    twin, own = (Tallied(np.zeros(2, np.int64), np.array([count, 0])) for count in (100, live))
+    assert less == lower_rate(workload, twin, own, noon)
+    said = _advice("sign", less)
+    assert (less is not None) == bool(said)
+    assert not said or said[-1].endswith(f"pareto demo sign --rate {less:g}")
+    assert not said or "could not keep up" in said[0]
 
 
 def test_ctrl_c_ends_it_whole(models: Path) -> None:

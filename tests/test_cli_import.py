@@ -63,6 +63,16 @@ def test_an_imported_model_is_ported(capsys: pytest.CaptureFixture[str]) -> None
     assert before.revision == after.build["extended"]
 
 
+def test_an_imported_model_says_how_far_answers_may_move(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --batch-tolerance, at the import or afterwards, and then without importing it anew."""
+    assert 0 == cli.run([*importing(), "--recipes", "int8", "--batch-tolerance", "0.005"]), capsys.readouterr().err
+    before = Repository(Path("models")).open("mine").manifest
+    assert 0 == cli.run([*importing(), "--batch-tolerance", "0.002"]), capsys.readouterr().err
+    after = Repository(Path("models")).open("mine").manifest
+    assert (0.005, 0.002) == (before.batch_tolerance, after.batch_tolerance)
+    assert before.files == after.files
+
+
 def test_a_model_is_not_imported_over_another(capsys: pytest.CaptureFixture[str]) -> None:
     """A family of that name stays unless `--force` says otherwise; then there are two revisions of it."""
     assert 0 == cli.run([*importing(), "--recipes", "fp16, int8"])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from service import cli
+from service.commands.failure import CommandError
 from tests.service.families import sign_model, write_family
 from variants.repository import Repository
 
@@ -42,8 +47,55 @@ def test_a_forecast_is_printed_and_drawn(capsys: pytest.CaptureFixture[str], mod
     assert "poisson, " in out
     assert "each replica: 1 slot on " in out
     assert "1 replica answers 99 % of requests in time" in out
-    assert "drawn: deep/forecast.png" == err[-1]
+    assert [f"--out: made the folder {tmp_path / 'deep'}", "drawn: deep/forecast.png"] == err[-2:]
     assert (tmp_path / "deep" / "forecast.png").stat().st_size > 1000
+
+
+def test_a_forecast_names_the_slots_of_devices(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    """How many of which threads each has, and no number of threads that is of one of them alone."""
+    monkeypatch.setenv("PARETO_DEVICES", '{"narrow": {"slots": 2}, "wide": {"threads": 2}}')
+    code, out, _ = simulated(capsys, models, "--rate", "50", "--slo-mix", "200")
+    assert 0 == code
+    assert "each replica: 1 slot of 2 threads (wide), 2 slots of 1 thread (narrow) on " in out
+    assert "; 2 threads" not in out
+
+
+def test_a_forecast_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    """In 80 columns no cell breaks: who answered stands in lines, and columns that go are named."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    code, out, _ = simulated(capsys, models, "--rate", "50", "--slo-mix", "200")
+    lines = re.sub("\x1b\\[[0-9;]*m", "", out).splitlines()
+    assert (0, 80) == (code, max(80, *map(len, lines)))
+    assert "\u2026" not in out
+    answered = [line.split("\u2502")[-2].split() for line in lines if line.startswith("\u2502")]
+    assert all(len(cell) == 2 and cell[0] in ("quick", "better") for cell in answered)
+    assert "a wider terminal or a pipe shows all" in " ".join(" ".join(lines).split())
+
+
+def test_what_takes_long_says_so_where_no_bar_is_seen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    """A line every so often, with how much is done."""
+    told, lines = threading.Event(), list[str]()
+
+    def echo(line: str, *, err: bool) -> None:
+        lines.append(line)
+        told.set()
+
+    def patient(*_: object) -> NoReturn:
+        told.wait(60.0)
+        raise CommandError("enough")
+
+    monkeypatch.setattr("service.commands.heartbeat.EVERY_S", 0.01)
+    monkeypatch.setattr("service.commands.heartbeat.typer", SimpleNamespace(echo=echo))
+    monkeypatch.setattr("loadtests.whatif.predict", patient)
+    simulated(capsys, models, "--rate", "50", "--replicas", "2..3")
+    assert re.fullmatch(r"simulating sign, \d+ requests a run: 0 of 4 done after \d+ s", lines[0])
 
 
 def test_a_forecast_for_programs(capsys: pytest.CaptureFixture[str], models: Path) -> None:
@@ -96,6 +148,9 @@ def test_what_no_number_of_replicas_answers_ends_with_one(capsys: pytest.Capture
         ("--rate 5 --attainment 1.5", "--attainment: expected a share over 0 and at most 1, got 1.5"),
         ("--rate 5 --seeds 0", "--seeds: expected at least 1, got 0"),
         ("--rate 5 --out picture.gif", "--out: expected a file that ends in .png or .svg, got picture.gif"),
+        ("--rate 5 --out calls.txt/picture.png", "--out: calls.txt is no folder"),
+        ("--rate 5 --out calls.txt/deep/picture.png", "--out: calls.txt is no folder"),
+        ("--rate 5 --out taken.png", "--out: taken.png is a folder"),
         ("--rate 5 --policy fastesst", "policy (--policy): unknown policy 'fastesst'"),
         ("--rate 5 --policy fixed:best", "--policy: 'best' is not loaded; loaded are quick, better"),
         ("--rate 5 --variants quick,best", "sign: no variant 'best', known are quick, better"),
@@ -104,11 +159,14 @@ def test_what_no_number_of_replicas_answers_ends_with_one(capsys: pytest.Capture
     ],
 )
 def test_wrong_flags_are_one_line(capsys: pytest.CaptureFixture[str], models: Path, flags: str, says: str) -> None:
-    """Exit code 2 and one line that names the flag."""
+    """Exit code 2 and one line that names the flag, before anything is simulated, and nothing is made."""
+    Path("calls.txt").touch()
+    Path("taken.png").mkdir()
     code, out, err = simulated(capsys, models, *flags.split())
     assert (2, "") == (code, out)
     (line,) = [line for line in err if line.startswith("pareto: ")]
     assert line.startswith(f"pareto: {says}")
+    assert {Path("calls.txt"), Path("taken.png")} == set(Path().iterdir())
 
 
 def test_an_unknown_family_is_named(capsys: pytest.CaptureFixture[str], models: Path) -> None:

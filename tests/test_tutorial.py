@@ -29,6 +29,10 @@ def blocks() -> Iterator[str]:
             block = []
 
 
+HURRIES = 20
+"""A machine that is busy with other tests has no time now and then for who is in a hurry, and says so: then again."""
+
+
 def test_the_tutorial_leads_to_an_answer_of_the_model(tmp_path: Path) -> None:
     """Followed from top to bottom, every command succeeds, and the digit is read by a variant of the family."""
     given = list(blocks())
@@ -62,9 +66,10 @@ def test_the_tutorial_leads_to_an_answer_of_the_model(tmp_path: Path) -> None:
                     )
                 eventually(lambda: ready(port), "the gateway is ready")
                 continue
-            ran = subprocess.run(
-                ["bash", "-c", line], cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
-            )
+            for _ in range(HURRIES):
+                ran = followed(line, tmp_path, environment)
+                if " 429 Too Many Requests" not in ran.stdout:
+                    break
             assert 0 == ran.returncode, f"{line}\n{ran.stdout}\n{ran.stderr}"
             said += ran.stdout
     finally:
@@ -75,6 +80,11 @@ def test_the_tutorial_leads_to_an_answer_of_the_model(tmp_path: Path) -> None:
     answered = re.findall(r"(?m)^x-variant: (\S+)", said)
     assert 2 == len(answered)
     assert set() == set(answered) - {"mine-fp32", "mine-int8", "small-fp32"}
+
+
+def followed(line: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = ["bash", "-c", line]
+    return subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
 
 
 def ready(port: int) -> bool:

@@ -155,6 +155,7 @@ class _Build:
             variants,
             {name: table.median_s[middle][0] for name, table in profile.variants.items()},
             {name: assessment.scores for name, assessment in assessments.items()},
+            self._spec.batch_tolerance,
         )
         self._facts |= {f"seconds.{stage}": round(seconds, 2) for stage, seconds in self._progress.seconds.items()}
         published = repository.publish(self._manifest(chosen), self._context.staging)

@@ -52,6 +52,7 @@ def draft_manifest(
         sizes=spec.sizes,
         max_batch=spec.max_batch,
         default_slo_s=spec.default_slo_s,
+        batch_tolerance=spec.batch_tolerance,
         variants=tuple(variants),
         stages=tuple(StageManifest(name=name, file=moved.files.get(file, file)) for name, file in stage_files.items()),
         graphs=moved.graphs,

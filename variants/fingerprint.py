@@ -20,6 +20,9 @@ _TELLING_FLAGS = frozenset(
 )
 """The instruction sets that choose onnxruntime's kernels, as Linux calls them on x86 and ARM."""
 
+_SESSIONS = ", normalizations unfused"
+"""How sessions are opened, where that changes what batches take: profiles of before are measured anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -37,7 +40,7 @@ def machine_fingerprint(threads: int = 1) -> Fingerprint:
             model,
             " ".join(sorted(flags & _TELLING_FLAGS)) or "no vector flags known",
             f"{available_cores():g} cores",
-            f"onnxruntime {onnxruntime.__version__}",
+            f"onnxruntime {onnxruntime.__version__}{_SESSIONS}",
             f"{threads} thread{'' if threads == 1 else 's'}",
         ]
     )

@@ -8,7 +8,6 @@ serving does and answers the largest batches that the family allows.
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from variants.manifest import MANIFEST_FILE, FamilyManifest
 from variants.measurements import ServingFootprint
 from variants.preparation import Row, open_preparation
 from variants.profiling import batch_work, rows_by_class
+from variants.resident import forget_the_peak, peak_bytes
 from variants.revision import RevisionFolder
 from variants.session import SessionOptions, open_file
 from variants.timing import Work
@@ -31,9 +31,6 @@ ROUNDS = 5
 ENOUGH_S = 0.2
 """Seconds of answering behind a figure of the processor's seconds."""
 LIMIT_S = 300.0
-
-_STATUS = Path("/proc/self/status")
-_RESET = Path("/proc/self/clear_refs")
 
 
 class FootprintError(Exception):
@@ -64,18 +61,18 @@ def serve_alone(folder: RevisionFolder, variant: str, options: SessionOptions) -
     manifest = folder.manifest
     large, middle = classes[-1], classes[len(classes) // 2]
     before_bytes = psutil.Process().memory_info().rss
-    _forget_the_peak()
+    forget_the_peak()
     session = open_file(folder, manifest.variant(variant).model, options)
     loaded_bytes = psutil.Process().memory_info().rss
     work = batch_work(session, preparer, manifest.variant(variant).temperature)
     for _ in range(ROUNDS):
         work(_batch(large, manifest.max_batch))
-    peak_bytes = max(_peak_bytes(), loaded_bytes)
+    most_bytes = max(peak_bytes(), loaded_bytes)
     batch = min(BATCH, manifest.max_batch)
     return ServingFootprint(
         loaded_bytes=max(0, loaded_bytes - before_bytes),
-        peak_bytes=max(0, peak_bytes - before_bytes),
-        process_peak_bytes=peak_bytes,
+        peak_bytes=max(0, most_bytes - before_bytes),
+        process_peak_bytes=most_bytes,
         largest_batch=manifest.max_batch,
         load_s=session.load_s,
         cpu_s_alone=_cpu_s_of_a_row(work, middle, 1),
@@ -98,26 +95,6 @@ def _cpu_s_of_a_row(
 
 def _batch(rows: Sequence[Row], batch: int, start: int = 0) -> list[Row]:
     return [rows[(start + number) % len(rows)] for number in range(batch)]
-
-
-def _forget_the_peak() -> None:
-    """Begin the process's largest resident memory anew, where Linux lets it."""
-    try:
-        _RESET.write_text("5")
-    except OSError:
-        return
-
-
-def _peak_bytes() -> int:
-    """Return the largest resident memory of this process; what `getrusage` says may be its parent's."""
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest if sys.platform == "darwin" else largest * 1024
 
 
 def main(arguments: Sequence[str]) -> None:

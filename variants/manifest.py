@@ -12,9 +12,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
-from variants.measurements import Fraction, Invariance, Parity, Quality, Training
+from variants.frozen import Frozen
+from variants.interface import Preparation, TensorPreparation, TensorSpec, TextPreparation, check_rows
+from variants.measurements import (
+    BATCH_TOLERANCE,
+    BatchTolerance,
+    Fraction,
+    Invariance,
+    Parity,
+    Quality,
+    Training,
+)
+from variants.naming import (
+    ACTIVE_FILE,
+    EXPORTS_FOLDER,
+    MANIFEST_FILE,
+    NAME_PATTERN,
+    PROFILES_FOLDER,
+    SAMPLES_FILE,
+    Name,
+    RelativePath,
+)
 from variants.runtimes.table import ONNXRUNTIME
 from variants.shared_parts import NOTHING_SHARED, Sha256, SharedParts, shared_file
 
@@ -44,29 +64,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Literal[1] = 1
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""What families, revisions, variants and stages may be called: safe in paths, URLs, headers and metric labels."""
-
-MANIFEST_FILE = "family.json"
-SAMPLES_FILE = "samples.npz"
-ACTIVE_FILE = "ACTIVE"
-PROFILES_FOLDER = "profiles"
-EXPORTS_FOLDER = "exports"
-"""What came of a revision later, for devices: no part of it, as profiles are none."""
-
-Datatype = Literal[
-    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
-]
-"""Tensor element types by their Open Inference Protocol v2 names."""
-
-
-def _inside_the_folder(path: str) -> str:
-    parts = path.split("/")
-    if "\\" in path or "\0" in path or any(not part or part.startswith(".") for part in parts):
-        raise ValueError(f"{path!r} is not a plain relative path inside the revision's folder")
-    if path == MANIFEST_FILE or parts[0] in (PROFILES_FOLDER, EXPORTS_FOLDER):
-        raise ValueError(f"{path!r} is a name the repository keeps for itself")
-    return path
 
 
 def first_fault(error: ValidationError) -> str:
@@ -86,24 +83,7 @@ def _first_duplicate(names: Iterable[str]) -> str | None:
     return None
 
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-RelativePath = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_inside_the_folder)]
-"""A path below the revision's folder, with `/` between its parts; no part starts with a dot."""
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TensorSpec(_Frozen):
-    """One tensor of the family's public interface. -1 marks a dimension of any length; the first one is rows."""
-
-    name: Annotated[str, Field(min_length=1, max_length=64)]
-    datatype: Datatype
-    shape: Annotated[tuple[Annotated[int, Field(ge=-1)], ...], Field(min_length=1)]
-
-
-class FileEntry(_Frozen):
+class FileEntry(Frozen):
     """One file of the revision, by its path relative to the revision's folder."""
 
     path: RelativePath
@@ -123,7 +103,7 @@ class ModelFile(NamedTuple):
         return self.path if self.runtime == ONNXRUNTIME else f"{self.path} by {self.runtime}"
 
 
-class StageManifest(_Frozen):
+class StageManifest(Frozen):
     """One stage of a chain, stored once per revision and shared by the variants whose path runs through it."""
 
     name: Name
@@ -136,7 +116,7 @@ class StageManifest(_Frozen):
         return ModelFile(self.file, self.runtime)
 
 
-class VariantManifest(_Frozen):
+class VariantManifest(Frozen):
     """One compressed form of the family's model.
 
     `lineage` tells from which model through which steps it came. `stages` names, in order, the stages of the chain
@@ -178,26 +158,7 @@ class VariantManifest(_Frozen):
         return ModelFile(self.model_file, self.runtime)
 
 
-class TextPreparation(_Frozen):
-    """UTF-8 text is cut into at most `max_tokens` WordPiece tokens, special tokens included."""
-
-    kind: Literal["wordpiece"] = "wordpiece"
-    tokenizer_file: RelativePath
-    max_tokens: Annotated[int, Field(ge=3)]
-
-
-class TensorPreparation(_Frozen):
-    """A numeric tensor x becomes float32 `(x - mean) / scale`."""
-
-    kind: Literal["tensor"] = "tensor"
-    mean: float = 0.0
-    scale: Annotated[float, Field(gt=0.0)] = 1.0
-
-
-Preparation = Annotated[TextPreparation | TensorPreparation, Field(discriminator="kind")]
-
-
-class FamilyManifest(_Frozen):
+class FamilyManifest(Frozen):
     """One revision of a family, whole.
 
     `outputs` are among those that a classifier answers: `label` BYTES [-1], `confidence` FP32 [-1] and `probabilities`
@@ -206,6 +167,8 @@ class FamilyManifest(_Frozen):
     the longest row that preparation makes. `graphs` has what graph files keep in files that others refer to as well; a
     graph that is not there is whole in its own file, as all are in revisions of older builds. `files` lists every file
     of the revision but `family.json` and the profiles; it is empty only before the revision is published.
+    `batch_tolerance` is by how much a calibrated probability may move with the other rows of a batch for a variant to
+    compete (`variants.selection`).
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -220,6 +183,7 @@ class FamilyManifest(_Frozen):
     sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1,)
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 32
     default_slo_s: Annotated[float, Field(gt=0.0)]
+    batch_tolerance: BatchTolerance = BATCH_TOLERANCE
     variants: Annotated[tuple[VariantManifest, ...], Field(min_length=1)]
     stages: tuple[StageManifest, ...] = ()
     graphs: Mapping[RelativePath, SharedParts] = Field(default_factory=dict)
@@ -295,23 +259,6 @@ class FamilyManifest(_Frozen):
 
     @model_validator(mode="after")
     def _rows_fit_the_sizes(self) -> Self:
-        if list(self.sizes) != sorted(set(self.sizes)):
-            raise ValueError(f"sizes: {list(self.sizes)} do not ascend")
         (tensor,) = self.inputs
-        if isinstance(self.preparation, TextPreparation):
-            if tensor.datatype != "BYTES" or tensor.shape not in ((-1,), (-1, 1)):
-                raise ValueError(
-                    f"inputs: text needs BYTES [-1] or [-1, 1], not {tensor.datatype} {list(tensor.shape)}"
-                )
-            if self.preparation.max_tokens > self.sizes[-1]:
-                raise ValueError(
-                    f"sizes: rows of up to {self.preparation.max_tokens} tokens do not fit {self.sizes[-1]}"
-                )
-        else:
-            if tensor.datatype == "BYTES" or tensor.shape[0] != -1 or any(length < 1 for length in tensor.shape[1:]):
-                raise ValueError(
-                    f"inputs: a tensor needs numbers of shape [-1, n...], not {tensor.datatype} {list(tensor.shape)}"
-                )
-            if self.sizes != (1,):
-                raise ValueError(f"sizes: a tensor family has the one size class [1], not {list(self.sizes)}")
+        check_rows(tensor, self.preparation, self.sizes)
         return self

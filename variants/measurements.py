@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from variants.frozen import Frozen
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+BatchTolerance = Annotated[float, Field(ge=1e-6, le=0.1)]
+"""By how much a class probability may move with the other rows of a batch; float32 sums in another order make 1e-6."""
+BATCH_TOLERANCE = 1e-3
+"""The largest such change that still counts as the same answer, and all that is allowed where nobody says otherwise."""
 Metric = Literal["accuracy", "agreement", "explained variance", "rank agreement"]
 """What `Quality.value` is, by task: see `variants.tasks`. `agreement` is accuracy where the original's answers are the
 labels."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Quality(_Frozen):
+class Quality(Frozen):
     """Measured on `samples` rows that neither training nor calibration saw.
 
     `value` is the metric the router compares, with its standard error. Of classifiers, precision, recall and F1 are
@@ -43,11 +45,11 @@ class Quality(_Frozen):
     samples: Annotated[int, Field(ge=1)]
 
 
-class Invariance(_Frozen):
+class Invariance(Frozen):
     """Whether a row's answer depends on the rows that share its batch, measured on `compared_rows` rows.
 
     `label_flips` is the fraction of rows whose label changed; `max_probability_delta` is the largest change of any
-    class probability.
+    calibrated class probability. `invariant` is what `within(BATCH_TOLERANCE)` says.
     """
 
     invariant: bool
@@ -55,8 +57,18 @@ class Invariance(_Frozen):
     max_probability_delta: Fraction
     compared_rows: Annotated[int, Field(ge=0)]
 
+    def within(self, tolerance: float) -> bool:
+        """Return whether no label changed, and no probability by more than `tolerance`."""
+        return self.label_flips == 0.0 and self.max_probability_delta <= tolerance
 
-class Parity(_Frozen):
+    def in_words(self, tolerance: float) -> str:
+        """Say in few words whether answers depend on the batch: not, within the tolerance, or more than that."""
+        if not self.within(tolerance):
+            return "no"
+        return "the same" if self.invariant else f"within {tolerance:g}"
+
+
+class Parity(Frozen):
     """How a variant's answers on another runtime differ from those of `reference`, the same network on onnxruntime.
 
     Measured on `compared_rows` rows. `max_relative_error` is the largest difference between two logits, as a share of
@@ -70,7 +82,7 @@ class Parity(_Frozen):
     compared_rows: Annotated[int, Field(ge=1)]
 
 
-class Training(_Frozen):
+class Training(Frozen):
     """What it took to make a variant's weights, all steps of its lineage together; None where nobody counted."""
 
     seconds: Annotated[float, Field(ge=0.0)] | None = None
@@ -78,7 +90,7 @@ class Training(_Frozen):
     peak_memory_bytes: Annotated[int, Field(ge=0)] | None = None
 
 
-class ServingFootprint(_Frozen):
+class ServingFootprint(Frozen):
     """What a process of its own took to serve one variant on this machine (`variants.footprint`).
 
     Bytes of resident memory beyond what the process had before it opened the model: `loaded_bytes` right after that,

@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from router.family import Evidence, Family, LatencyTable, VariantProfile
 from variants.atomic import write_atomically
 from variants.fingerprint import machine_fingerprint
+from variants.frozen import Frozen
 from variants.manifest import PROFILES_FOLDER, FamilyManifest
 from variants.measurements import ServingFootprint
 from variants.revision import RepositoryError, RevisionFolder
@@ -22,17 +23,14 @@ Seconds = Annotated[float, Field(gt=0.0)]
 Table = tuple[tuple[Seconds, ...], ...]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class VariantTable(_Frozen):
+class VariantTable(Frozen):
     """One variant or stage: `median_s[c][i]`, `tail_s[c][i]` (95th percentile) for size class c and batch `batches[i]`.
 
     `samples[c][i]` counts the measurements behind them. `p99_s[c][i]` is the 99th percentile, None where there are too
     few samples to know it; profiles of older versions have none. `load_s` is how long the model takes to open,
     `memory_bytes` how much resident memory it takes alone with one slot, at least the size of its file and what that
-    shares (`variants.runtimes.table.copies_of`).
+    shares (`variants.runtimes.table.copies_of`). `batch_bytes` is what the largest batch of the longest rows takes
+    beside that while it runs; None of stages, where the machine does not tell, and in profiles of older versions.
     """
 
     batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -42,6 +40,7 @@ class VariantTable(_Frozen):
     p99_s: tuple[tuple[Seconds | None, ...], ...] | None = None
     load_s: float
     memory_bytes: Annotated[int, Field(ge=0)]
+    batch_bytes: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:
@@ -54,7 +53,7 @@ class VariantTable(_Frozen):
         return self
 
 
-class ExecutorCell(_Frozen):
+class ExecutorCell(Frozen):
     """One variant and batch: rows answered a second by all cores, one thread a batch against all threads a batch.
 
     `slots_rows_s` is measured with as many batches at a time as there are cores, `threads_rows_s` with one; both are
@@ -73,7 +72,7 @@ class ExecutorCell(_Frozen):
         return statistics.median(self.ratios)
 
 
-class Executors(_Frozen):
+class Executors(Frozen):
     """Whether the cores serve more rows as slots of one thread or as one slot of many threads, as measured."""
 
     cores: Annotated[int, Field(ge=2)]
@@ -106,7 +105,7 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(statistics.fmean(map(math.log, values)))
 
 
-class FamilyProfile(_Frozen):
+class FamilyProfile(Frozen):
     """All that was measured of a revision's variants and stages, by name, on machines of one fingerprint."""
 
     schema_version: Literal[1] = 1
@@ -149,6 +148,14 @@ def save_profile(folder: RevisionFolder, profile: FamilyProfile) -> None:
 def load_profile(folder: RevisionFolder, threads: int = 1) -> FamilyProfile | None:
     """Return the stored profile of this machine; None where there is none, or one that is damaged or foreign."""
     return _read(folder, machine_fingerprint(threads).digest)
+
+
+def carry_profiles(old: RevisionFolder, new: RevisionFolder) -> None:
+    """Have the profiles of a revision in one with the same variants, those of other machines too. Raises `OSError`."""
+    for path in sorted((old.path / PROFILES_FOLDER).glob("*.json")):
+        profile = _read(old, path.stem)
+        if profile is not None:
+            save_profile(new, profile.model_copy(update={"revision": new.manifest.revision}))
 
 
 def to_router_family(
@@ -195,7 +202,6 @@ def _variant_profile(
         latency=_one_after_another(tables),
         stages=chain or ("whole",),
         memory_bytes=sum(table.memory_bytes for table in tables),
-        batch_invariant=variant.invariance.invariant,
         elsewhere=tuple((device, _one_after_another(of_device)) for device, of_device in others.items()),
     )
 

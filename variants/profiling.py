@@ -22,6 +22,7 @@ from variants.profiles import (
     save_profile,
     to_router_family,
 )
+from variants.resident import taken_by
 from variants.revision import RevisionFolder
 from variants.runtimes.defaults import unusable
 from variants.runtimes.table import RUNTIMES
@@ -93,10 +94,12 @@ def profile_family(
     wholes: dict[str, Session] = {}
     works: dict[str, Work] = {}
     grown_bytes: dict[str, int] = {}
+    batch_bytes: dict[str, int | None] = {}
     for name, file in files.items():
         with noting(name):
             wholes[name] = open_file(folder, file, options)
             works[name] = batch_work(wholes[name], preparer, _temperature(manifest, name))
+            batch_bytes[name] = _batch_bytes(works[name], rows[-1], manifest.max_batch)
             if RUNTIMES[file.runtime].grows:
                 grown_bytes[name] = _growth_bytes(works[name], rows, plan.batches)
     # The first variant stands for those that share a stage: without it the next one would.
@@ -106,6 +109,8 @@ def profile_family(
         with noting(of_stage[name]):
             stages[name] = open_file(folder, file, options)
     noting_of = {_STAGE + stage: name for stage, name in of_stage.items()}
+    growing = {name for name, file in files.items() if RUNTIMES[file.runtime].grows}
+    growing |= {_STAGE + name for name, file in stage_files.items() if RUNTIMES[file.runtime].grows}
     paths: list[Mapping[str, Work]] = [{name: work} for name, work in works.items()]
     paths += [_chain_works({name: stages[name] for name in chain}, preparer) for chain in chains]
     stopwatch = running_s if options.threads == 1 else elapsed_s
@@ -117,13 +122,15 @@ def profile_family(
         progress or _silent,
         stopwatch,
         noting=lambda work: noting(noting_of.get(work, work)),
+        prepares=growing,
     )
     fingerprint = machine_fingerprint(options.threads)
     spreads = [usual_spread([s for cell, s in measured.items() if cell.batch == batch]) for batch in plan.batches]
 
     def table(cells_of: str, session: Session, file: ModelFile) -> VariantTable:
         memory_bytes = max(session.memory_bytes + grown_bytes.get(cells_of, 0), folder.size_bytes(file.path))
-        return _table(cells_of, measured, len(manifest.sizes), plan.batches, spreads, session.load_s, memory_bytes)
+        table = _table(cells_of, measured, len(manifest.sizes), plan.batches, spreads, session.load_s, memory_bytes)
+        return table.model_copy(update={"batch_bytes": batch_bytes.get(cells_of)})
 
     return FamilyProfile(
         family=manifest.name,
@@ -165,6 +172,14 @@ def batch_work(session: Session, preparer: Preparer, temperature: float) -> Work
         return preparer.decode(session.run(preparer.collate(rows))[LOGITS], temperature)
 
     return run
+
+
+def _batch_bytes(work: Work, rows: Sequence[Row], most: int) -> int | None:
+    """What the largest batch of the longest rows takes while it runs; None where the machine does not tell."""
+    batch = [rows[number % len(rows)] for number in range(most)]
+    # The first time, some of it stays.
+    work(batch)
+    return taken_by(lambda: work(batch))
 
 
 def _growth_bytes(work: Work, rows: Sequence[Sequence[Row]], batches: Sequence[int]) -> int:

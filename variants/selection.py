@@ -5,8 +5,8 @@ them whose accuracy is worth its price: a variant is left on disk where a loaded
 same test rows, not clearly less accurate. Otherwise a tenth of a point that is noise would cost every patient request
 several times the compute.
 
-A variant whose answers depend on the rows that share its batch does not compete while there are others. A counterpart,
-which was trained for comparison with an exit, never does.
+A variant whose answers depend on the rows that share its batch, by more than the family allows, does not compete while
+there are others. A counterpart, which was trained for comparison with an exit, never does.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ _SAID = (_DOMINATED, _NOT_BETTER, _COUNTERPART, _DEPENDS)
 
 
 def select(
-    variants: Sequence[VariantManifest], latency_s: Mapping[str, float], scores: Mapping[str, Scores]
+    variants: Sequence[VariantManifest],
+    latency_s: Mapping[str, float],
+    scores: Mapping[str, Scores],
+    batch_tolerance: float,
 ) -> tuple[VariantManifest, ...]:
     """Return the variants with `on_frontier`, `load_by_default` and a note on why not set.
 
-    `latency_s` are seconds of one row; `scores` [n] are those of the test rows under each variant.
+    `latency_s` are seconds of one row; `scores` [n] are those of the test rows under each variant. `batch_tolerance` is
+    by how much a probability may move with the other rows of a batch (`FamilyManifest.batch_tolerance`).
     """
     points = {variant.name: _point(variant, latency_s[variant.name]) for variant in variants}
-    left_out = not_competing(variants)
+    left_out = not_competing(variants, batch_tolerance)
     result = frontier([point for name, point in points.items() if name not in left_out])
     notes = dict(left_out)
     notes |= {name: f"{_DOMINATED} {by}" for name, by in result.dominated.items()}
@@ -62,13 +66,21 @@ def own_notes(variant: VariantManifest) -> str:
     return "; ".join(note for note in variant.notes.split("; ") if note and not note.startswith(_SAID))
 
 
-def not_competing(variants: Sequence[VariantManifest]) -> dict[str, str]:
-    """Return by name the variants that compete with none, and why."""
+def not_competing(variants: Sequence[VariantManifest], batch_tolerance: float) -> dict[str, str]:
+    """Return by name the variants that compete with none, and why; for the tolerance see `select`."""
     left_out = {variant.name: f"{_COUNTERPART} {variant.counterpart}" for variant in variants if variant.counterpart}
     others = [variant for variant in variants if variant.name not in left_out]
-    if any(variant.invariance.invariant for variant in others):
-        left_out |= {variant.name: _DEPENDS for variant in others if not variant.invariance.invariant}
+    moving = [variant for variant in others if not variant.invariance.within(batch_tolerance)]
+    if len(moving) < len(others):
+        left_out |= {variant.name: f"{_DEPENDS}: {_how_far(variant, batch_tolerance)}" for variant in moving}
     return left_out
+
+
+def _how_far(variant: VariantManifest, batch_tolerance: float) -> str:
+    found = variant.invariance
+    if found.label_flips:
+        return f"{100 * found.label_flips:.1f} % of labels change"
+    return f"probabilities move by {found.max_probability_delta:.2g}, more than {batch_tolerance:g}"
 
 
 def _is_no_worse(cheaper: ParetoPoint, point: ParetoPoint, scores: Mapping[str, Scores]) -> bool:

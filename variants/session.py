@@ -13,6 +13,7 @@ import psutil
 from numpy.typing import NDArray
 
 from variants.manifest import ModelFile
+from variants.pieces import InPieces
 from variants.revision import RevisionFolder
 from variants.runtimes.contract import Model, OpenModel, SessionOptions, Tensors
 from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, lack_of, shares_tables
@@ -92,6 +93,8 @@ def open_session(
         held = hold_tables(tables)
         resident_bytes = process.memory_info().rss
         model = open_model(path, options, held)
+        if options.cells is not None:
+            model = InPieces(model, options.cells)
     except Exception as error:  # runtimes raise a dozen unrelated types for a bad file
         raise ModelLoadError(f"{path}: cannot be opened as a model: {_one_line(error)}") from error
     load_s = time.perf_counter() - started_s

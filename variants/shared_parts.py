@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from variants.frozen import Frozen
 
 GRAPHS_FOLDER = "graphs"
 SHARED_FOLDER = "shared"
@@ -24,11 +26,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TableType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class LookupTable(_Frozen):
+class LookupTable(Frozen):
     """An initializer of which a graph only looks up rows, a word embedding say; `sha256` names its file.
 
     The runtime uses such a table as it lies in memory, so sessions can share it. Weights that are multiplied are packed
@@ -46,7 +44,7 @@ class LookupTable(_Frozen):
         return math.prod(self.shape) * np.dtype(self.datatype).itemsize
 
 
-class SharedParts(_Frozen):
+class SharedParts(Frozen):
     """What one graph refers to: `weights`, which the runtime reads for each session, and `tables`, held once."""
 
     weights: tuple[Sha256, ...] = ()

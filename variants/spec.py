@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from variants.manifest import Preparation, TensorSpec
+from variants.measurements import BATCH_TOLERANCE
 from variants.preparation import Feeds, Preparer, preparer_for
 from variants.recipes.artifact import Artifact
 
@@ -151,9 +152,10 @@ class FamilySpec:
     `load` returns the labelled rows (and writes shared files such as a tokenizer); `build` trains or loads the model,
     then yields the candidates. `counterparts`, where asked for, trains what exits are compared with, networks that end
     there, and yields them as candidates that name the exit. `sizes` are the ascending size classes in tokens, (1,) for
-    tensors. `default_slo_s` is the latency objective of requests that name none. `samples` rows of the test part are
-    stored with the revision for load tests. `expected_s` are the seconds that the stages take on two cores, for the
-    estimate of remaining time.
+    tensors. `default_slo_s` is the latency objective of requests that name none. `batch_tolerance`, in [1e-6, 0.1], is
+    how far a calibrated probability may move with the other rows of a batch: variants of which one moves further, or a
+    label changes, compete with none. `samples` rows of the test part are stored with the revision for load tests.
+    `expected_s` are the seconds that the stages take on two cores, for the estimate of remaining time.
     Where nothing is trained, because the model comes as it is, `trains` is False, and no stage is called so.
     Where the rows are not `labelled`, their labels are the original model's own answers: quality is agreement with it,
     and there is nothing to calibrate confidence against.
@@ -174,6 +176,7 @@ class FamilySpec:
     trains: bool = True
     sizes: tuple[int, ...] = (1,)
     max_batch: int = 32
+    batch_tolerance: float = BATCH_TOLERANCE
     seed: int = 0
     samples: int = 512
     source: str = ""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.harness.histogram import Histogram, quantile_of
-from loadtests.harness.uncertainty import Interval, Measure, difference
+from loadtests.harness.uncertainty import Interval, Measure, difference, less_sure
 from loadtests.workload import SloMix
 
 Record = Mapping[str, Any]
@@ -61,7 +61,8 @@ def compare(first: Record, second: Record, runs: tuple[Record, Record]) -> Compa
         _row("answered", "share", _share("answered", "requests"), runs, paired, more_is_better=True),
     ]
     if labelled:
-        rows.insert(1, _row("correct in time", "share", _share("good", "requests"), runs, paired, more_is_better=True))
+        right = _row("correct in time", "share", _share("good", "requests"), runs, paired, more_is_better=True)
+        rows.insert(1, _as_sure_as_rows(right, runs, paired))
     for share in PERCENTILES:
         name = f"latency, {share * 100:g}th percentile" if share != 0.5 else "latency, median"
         rows.append(_row(name, "seconds", _quantile(share), runs, paired, more_is_better=False))
@@ -99,17 +100,30 @@ def _row(
     return Row(name, unit, values[0], values[1], more, more_is_better)
 
 
+def _as_sure_as_rows(right: Row, runs: tuple[Record, Record], paired: bool) -> Row:
+    """A row is answered alike each time: what differs by rows is no surer than they are many.
+
+    Records of former versions do not have them.
+    """
+    if not all("rows" in run for run in runs):
+        return right
+    one, other = (_ratio(run["rows"]["good"], run["rows"]["requests"]) for run in runs)
+    counts = (len(runs[0]["rows"]["good"]), len(runs[1]["rows"]["good"]))
+    return replace(right, more=less_sure(right.more, difference(one, other, counts, paired=paired)))
+
+
 def _share(hit: str, of: str) -> Callable[[Sequence[Record]], Measure]:
-    def measure(blocks: Sequence[Record]) -> Measure:
-        hits, counts = (np.array([block[name] for block in blocks], np.float64) for name in (hit, of))
+    return lambda blocks: _ratio([block[hit] for block in blocks], [block[of] for block in blocks])
 
-        def share(times: NDArray[np.int64]) -> float:
-            total = float(times @ counts)
-            return float(times @ hits) / total if total else math.nan
 
-        return share
+def _ratio(hits: Sequence[int], counts: Sequence[int]) -> Measure:
+    hit, count = np.array(hits, np.float64), np.array(counts, np.float64)
 
-    return measure
+    def share(times: NDArray[np.int64]) -> float:
+        total = float(times @ count)
+        return float(times @ hit) / total if total else math.nan
+
+    return share
 
 
 def _quantile(share: float) -> Callable[[Sequence[Record]], Measure]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Self
 
+from loadtests.generator_faults import Sending
 from loadtests.harness.cargo import Cargo, Plan
 from loadtests.harness.link import Link, LinkClosedError, Said
 from loadtests.harness.part import Part
 from loadtests.harness.processes import ROOT, Processes
-from loadtests.scoring import Results, Sending
+from loadtests.outcomes import Results
 
 LOCUST_FILE = ROOT / "loadtests" / "locustfile.py"
 START_LIMIT_S = 120.0

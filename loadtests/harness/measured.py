@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.generator_faults import generator_faults
 from loadtests.harness.conductor import Ran
 from loadtests.harness.histogram import Histogram
 from loadtests.harness.subject import Subject
-from loadtests.harness.uncertainty import Interval, share_interval
+from loadtests.harness.uncertainty import Interval, less_sure, share_interval, share_of_rows
+from loadtests.harness.verdict import percent
+from loadtests.outcomes import Fate
 from loadtests.report import score_json
-from loadtests.scoring import Fate, Score, correct_in_time, generator_faults, in_time, score, turned_late
+from loadtests.scoring import Score, correct_in_time, in_time, score, turned_late
 
 MOST_BINS, BIN_REQUESTS, LEAST_BIN_S = 120, 20, 0.1
 """Time is cut into so many bins at most, so long at least, with so many requests each on average."""
@@ -84,8 +87,22 @@ class Run:
 
     @cached_property
     def effective_accuracy(self) -> Interval | None:
-        """The share answered correctly in time, and how sure that is; None where nobody knows what is right."""
-        return self._share("good") if self.subject.labelled else None
+        """The share answered correctly in time, and how sure that is; None where nobody knows what is right.
+
+        Of blocks of time and of distinct rows, those that are less sure say it.
+        """
+        if not self.subject.labelled:
+            return None
+        return less_sure(self._share("good"), share_of_rows(self.good, self.ran.plan.workload.sample))
+
+    @property
+    def accuracy_rests_on(self) -> str:
+        """What the share answered correctly in time rests on where rows were asked more than once, else nothing."""
+        sample, found = self.ran.plan.workload.sample, self.effective_accuracy
+        rows = len(np.unique(sample))
+        if found is None or rows == len(sample):
+            return ""
+        return f"{rows:,} distinct rows, 95 %: {percent(found.low)} to {percent(found.high)}"
 
     def _share(self, hits: str) -> Interval:
         blocks = self.blocks()
@@ -116,6 +133,11 @@ class Run:
                 }
             )
         return found
+
+    def rows(self) -> dict[str, list[int]]:
+        """Of each distinct row, in their order: requests, and good ones."""
+        _, place, counts = np.unique(self.ran.plan.workload.sample, return_inverse=True, return_counts=True)
+        return {"requests": counts.tolist(), "good": np.bincount(place[self.good], minlength=len(counts)).tolist()}
 
     def series(self) -> dict[str, Any]:
         """What happened when, by bins of time of equal length, in the order of what was due.
@@ -200,6 +222,7 @@ class Run:
             "lag": Histogram.of(self.ran.sending.lag_s).values(),
             "series": self.series(),
             "blocks": self.blocks(),
+            "rows": self.rows(),
         }
 
     def _decisive_lag(self, attainment: float) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.generator_faults import Sending
 from loadtests.harness.cargo import share
-from loadtests.scoring import LOST, Fate, Results, Sending
+from loadtests.outcomes import LOST, Fate, Results
 
 _WORDS = ("fate", "variant", "reason")
 _NUMBERS: Mapping[str, type[np.generic]] = {

@@ -16,7 +16,7 @@ from loadtests.harness.cargo import Plan, Way
 from loadtests.harness.session import Ended, Session
 from loadtests.harness.subject import Subject
 from loadtests.harness.verdict import Check, verdict
-from loadtests.scoring import Fate
+from loadtests.outcomes import Fate
 from loadtests.workload import Workload
 
 SLO_S = 30.0

@@ -79,7 +79,7 @@ def soak(session: Session, load: Load, wanted: Wanted, options: SoakOptions, see
 def checks_of(run: Run, readings: Sequence[tuple[float, float]], wanted: Wanted, options: SoakOptions) -> list[Check]:
     """Hold a run, and the readings of memory (seconds, bytes), against thresholds and options."""
     found = [
-        *verdict_checks(run.score, wanted),
+        *verdict_checks(run.score, wanted, run.accuracy_rests_on),
         *(drift_check(name, drift(run, share), options.drift) for name, share in _DRIFTS.items()),
         growth_check(growth_of(readings), options.growth),
     ]

@@ -54,7 +54,11 @@ def spike(session: Session, load: Load, wanted: Wanted, options: SpikeOptions, s
             "answered in time after recovery", shares["after"] if recovered_s is not None else None, wanted.attainment
         ),
         # Of the whole, only what does not depend on the burst.
-        *(check for check in checks_of(run.score, wanted) if check.what in ("lost", "correct in time")),
+        *(
+            check
+            for check in checks_of(run.score, wanted, run.accuracy_rests_on)
+            if check.what in ("lost", "correct in time")
+        ),
     ]
     during = percent(shares["burst"]) if shares["burst"] is not None else "-"
     line = f"during the burst ({options.factor:g} x for {options.burst_s:g} s) {during} answered in time"

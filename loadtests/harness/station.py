@@ -15,11 +15,13 @@ import gevent  # type: ignore[import-untyped]  # gevent carries no types
 import numpy as np
 
 from loadtests import oip
+from loadtests.generator_faults import Sending
 from loadtests.harness.cargo import Cargo, Plan
 from loadtests.harness.connections import Connections, NoAnswerError, NoSocketError
 from loadtests.harness.part import Part
 from loadtests.openloop import OpenLoop
-from loadtests.scoring import NO_SOCKET, Fate, Reply, Results, Sending, is_in_time
+from loadtests.outcomes import NO_SOCKET, Fate, Reply, Results
+from loadtests.scoring import is_in_time
 from loadtests.sender import go_first
 
 TELL_EVERY_S = 0.5

@@ -14,4 +14,5 @@ def steady(session: Session, load: Load, wanted: Wanted, seed: int) -> Ended:
     run = session.send(session.subject.draw(load, seed), "steady", seed, load.rate)
     if run is None:
         return Ended(verdict([], [], interrupted=True))
-    return Ended(verdict(checks_of(run.score, wanted), run.faults(wanted.attainment), interrupted=session.interrupted))
+    checks = checks_of(run.score, wanted, run.accuracy_rests_on)
+    return Ended(verdict(checks, run.faults(wanted.attainment), interrupted=session.interrupted))

@@ -2,7 +2,9 @@
 
 A burst refuses many requests at once, so single requests are no independent witnesses: a run is cut into blocks of
 time, and what blocks differ by says how sure the whole is. Shares: Wilson's interval for as many requests as the blocks
-are worth (Kish's design effect). Differences: a bootstrap over blocks, paired where both runs sent the same load.
+are worth (Kish's design effect). A row that is asked twice is answered alike twice, so of right answers the rows are
+the witnesses. Differences: a bootstrap over blocks, and of right answers over rows, paired where both runs sent the
+same load.
 """
 
 from __future__ import annotations
@@ -28,20 +30,28 @@ class Interval(NamedTuple):
     high: float
 
 
-def share_interval(hits: Sequence[float], counts: Sequence[float]) -> Interval:
-    """The share of hits among all requests; both by block. NaN, from 0 to 1, where there are no requests."""
+def less_sure(one: Interval, other: Interval) -> Interval:
+    """The same value, as sure as both intervals of it are."""
+    return Interval(one.value, min(one.low, other.low), max(one.high, other.high))
+
+
+def share_interval(hits: Sequence[float], counts: Sequence[float], most_worth: float = math.inf) -> Interval:
+    """The share of hits among all requests; both by block. NaN, from 0 to 1, where there are no requests.
+
+    All of them are worth `most_worth` independent requests at most.
+    """
     hit, count = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
     hit, count = hit[count > 0], count[count > 0]
     total = float(count.sum())
     if total == 0.0:
         return Interval(math.nan, 0.0, 1.0)
     share = float(hit.sum()) / total
-    worth, score = total, _NORMAL
+    worth, score = min(total, most_worth), _NORMAL
     blocks = len(count)
     if blocks >= 2 and 0.0 < share < 1.0:
         rest = hit - share * count
         variance = blocks / (blocks - 1) * float((rest**2).sum()) / total**2
-        worth = total / max(1.0, variance / (share * (1.0 - share) / total))
+        worth = min(worth, total / max(1.0, variance / (share * (1.0 - share) / total)))
         score = student_t(blocks - 1)
     squared = score**2 / worth
     middle = (share + squared / 2.0) / (1.0 + squared)
@@ -52,14 +62,23 @@ def share_interval(hits: Sequence[float], counts: Sequence[float]) -> Interval:
     return Interval(share, low, high)
 
 
+def share_of_rows(good: NDArray[np.bool_], row: NDArray[np.int64]) -> Interval:
+    """The share of requests [n] that are good, where `row` int64 [n] is the row that each asked of.
+
+    As sure as that many distinct rows make it, which is all that is known of other rows.
+    """
+    _, place, counts = np.unique(row, return_inverse=True, return_counts=True)
+    return share_interval(np.bincount(place, good, len(counts)).tolist(), counts.tolist(), len(counts))
+
+
 Measure = Callable[[NDArray[np.int64]], float]
-"""A measure of a run's blocks, given how often each of them counts (int64 [blocks])."""
+"""A measure of a run's blocks, or rows, given how often each of them counts (int64 [blocks])."""
 
 
 def difference(first: Measure, second: Measure, blocks: tuple[int, int], *, paired: bool, seed: int = 0) -> Interval:
     """How much more the second run has of a measure than the first; not-a-number where either has none.
 
-    With `paired` the runs have as many blocks, each of which saw the same arrivals.
+    With `paired` the runs have as many blocks, each of which saw the same arrivals; of rows, the same rows.
     """
     rng = np.random.default_rng(seed)
     value = second(np.ones(blocks[1], np.int64)) - first(np.ones(blocks[0], np.int64))

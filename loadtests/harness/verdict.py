@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from loadtests.scoring import Fate, Score
+from loadtests.outcomes import Fate
+from loadtests.scoring import Score
 
 
 class Outcome(StrEnum):
@@ -81,8 +82,8 @@ def verdict(checks: Sequence[Check], faults: Sequence[str], *, interrupted: bool
     return Verdict(outcome, tuple(checks), tuple(faults))
 
 
-def checks_of(score: Score, wanted: Wanted) -> list[Check]:
-    """Hold one run's score against what is wanted."""
+def checks_of(score: Score, wanted: Wanted, accuracy_rests_on: str = "") -> list[Check]:
+    """Hold one run's score against what is wanted; what its accuracy rests on is said beside it."""
     failed = score.fates[Fate.FAILED]
     found = [
         Check(
@@ -95,11 +96,12 @@ def checks_of(score: Score, wanted: Wanted) -> list[Check]:
     ]
     if wanted.effective_accuracy is not None:
         known = not math.isnan(score.effective_accuracy)
+        rests = f" ({accuracy_rests_on})" if accuracy_rests_on else ""
         found.append(
             Check(
                 "correct in time",
                 known and score.effective_accuracy >= wanted.effective_accuracy,
-                percent(score.effective_accuracy) if known else "rows have no labels",
+                percent(score.effective_accuracy) + rests if known else "rows have no labels",
                 f"at least {bound(wanted.effective_accuracy)}",
             )
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from router.copying import by_fields
 from router.family import Family
 from router.latency import LatencyModel
 from router.memory import Memory
@@ -24,6 +25,9 @@ class Casc:
     """The default policy; `rule` holds its parameters."""
 
     rule: LookAhead = field(default_factory=lambda: LookAhead(cascades=True))
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return by_fields(self)
 
     def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> Memory:
         """See `router.view.PreparedPolicy`."""

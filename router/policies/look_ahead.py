@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import NamedTuple
 
+from router.copying import by_fields
 from router.family import Family
 from router.fluid import Budget
 from router.latency import LatencyModel
@@ -78,6 +79,9 @@ class LookAhead:
     budget: Budget = field(default_factory=Budget)
     simple: SlackFraction = field(default_factory=SlackFraction)
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return by_fields(self)
+
     def prepare(self, families: Sequence[tuple[Family, LatencyModel]]) -> Memory:
         """See `router.view.PreparedPolicy`."""
         memory = Memory(follow=self.cascades)
@@ -108,14 +112,15 @@ class LookAhead:
         if lane is None and not view.kept:
             return memory, Decision((), background(view, now), wake_at)
         if lane is not None and self.is_quick(lane.latency, lane.key.lowest, best_rung(lane), lane.key.size_class):
-            return memory, self._simply(view, lanes, wake_at, now)
+            return memory, self._simply(view, lane, lanes, wake_at, now)
         outlook = memory.look(view, lanes, lane, self.budget, now)
         plan, worth = None, 0.0
         unblocked_s = self._unblocked_s(memory, view, now)
         if lane is not None:
             choice = self._best(memory, outlook, lane, unblocked_s, now)
             if choice is None:
-                return memory, self._simply(view, lanes, wake_at, now, memory.short_turn_s(TURN, lane.items[0].slo_s))
+                turn_s = memory.short_turn_s(TURN, lane.items[0].slo_s)
+                return memory, self._simply(view, lane, lanes, wake_at, now, turn_s)
             plan, worth = self._plan(view, lane, choice), choice.worth
         better = self._better(memory, outlook, view, unblocked_s, max(worth, 0.0), now)
         hidden = self._hiding(memory, view, now)
@@ -128,20 +133,19 @@ class LookAhead:
         return memory, Decision((), plan, wake_at, worth=worth)
 
     def _simply(
-        self, view: View, lanes: tuple[Lane, ...], wake_at: float, now: float, turn_s: float = NEVER
+        self, view: View, lane: Lane, lanes: tuple[Lane, ...], wake_at: float, now: float, turn_s: float = NEVER
     ) -> Decision:
         """Step 4. The last slot is held for `turn_s` at most, but by an economical batch: smaller ones take more time.
 
         With fewer rows in a batch than make rows cheap, overload gets worse, and there may be no end to it.
         """
-        decision = self.simple.decide(None, view._replace(lanes=lanes), now)[1]
-        plan = decision.plan
+        tight, plan = self.simple.choose(view, lane, lanes, now)
         if plan is not None and len(view.free_slots) == 1 and turn_s < min(view.busy_until_s, default=NEVER) - now:
             latency, size_class = plan.lane.latency, plan.lane.key.size_class
             rows = latency.largest_batch_within(plan.variant, size_class, turn_s, len(plan.items))
             rows = max(rows, latency.economical_batch[plan.variant][size_class])
             plan = plan._replace(items=plan.items[:rows])
-        return Decision(decision.late, plan, min(wake_at, decision.wake_at))
+        return Decision(tight, plan, wake_at)
 
     def is_quick(self, latency: LatencyModel, lowest: int, best: int, size_class: int) -> bool:
         """Whether rows that variants `lowest` to `best` may answer take hardly longer than this rule."""

@@ -59,7 +59,9 @@ class Ramsis:
         lane = turn.lane
         head, family = lane.items[0], lane.family
         slack_s = head.deadline_s - now
-        rows = min(int(-(-lane.depth // (len(view.free_slots) + sum(view.idle)))), len(lane.items), family.max_batch)
+        rows = min(
+            int(-(-lane.depth // (len(view.free_slots) + sum(view.idle, 0.0)))), len(lane.items), family.max_batch
+        )
         variant = self._lookup(known, view, lane, rows, slack_s)
         if self.early_drop and lane.latency.planned_s(variant, rows, head.size_class) > slack_s:
             variant = in_time(lane, variant, now)

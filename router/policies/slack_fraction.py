@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.copying import by_fields
 from router.policies.batching import background, chosen, earliest, overdue, reason_for
 from router.request import Item
 from router.triage import quickest_of, triage
@@ -36,6 +37,9 @@ class SlackFraction:
     fraction: float = 0.3
     early_drop: bool = True
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return by_fields(self)
+
     def decide(self, state: object, view: View, now: float) -> tuple[object, Decision]:
         """See `router.view.Policy`."""
         early = self.early_drop
@@ -45,20 +49,25 @@ class SlackFraction:
         lane = earliest(lanes)
         if lane is None:
             return state, Decision((), background(view, now), wake_at)
+        tight, plan = self.choose(view, lane, lanes, now)
+        return state, Decision(tight, plan, wake_at)
+
+    def choose(
+        self, view: View, lane: Lane, lanes: tuple[Lane, ...], now: float
+    ) -> tuple[tuple[tuple[Lane, Item], ...], Plan | None]:
+        """Rules 3 and 4 for the lane whose turn it is: heads to drop or, where there are none, the batch to run.
+
+        No row of `lanes` is late.
+        """
         head = lane.items[0]
         budget_s = min(head.deadline_s - now, self.fraction * head.slo_s)
         plan = self._best_fitting(view, lane, lanes, budget_s)
-        if plan is not None:
-            return state, Decision((), plan, wake_at)
-        tight, plan = self._overload(view, lane, budget_s, now)
-        if tight:
-            return state, Decision(tight, None, wake_at)
-        return state, Decision((), plan, wake_at)
+        return ((), plan) if plan is not None else self._overload(view, lane, budget_s, now)
 
     def _best_fitting(self, view: View, lane: Lane, lanes: tuple[Lane, ...], budget_s: float) -> Plan | None:
         """Rule 3."""
         head = lane.items[0]
-        free = len(view.free_slots) + sum(view.idle)
+        free = len(view.free_slots) + sum(view.idle, 0.0)
         slots = view.slots
         largest = min(lane.family.max_batch, lane.depth)
         shared_out = min(largest, int(-(-lane.depth // free)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Never
 
@@ -15,6 +17,7 @@ from service.commands.options import Models, settings_from
 
 if TYPE_CHECKING:
     from variants.manifest import FamilyManifest
+    from variants.repository import Repository
     from variants.spec import FamilySpec
 
 DEFAULT_FAMILY = "sentiment"
@@ -27,6 +30,28 @@ Runtimes = Annotated[
         "--runtimes",
         metavar="all|NAME,...",
         help="Also make the variants for other runtimes: openvino, openvino-bf16, torch, litert, onnxruntime-cuda.",
+        show_default=False,
+    ),
+]
+
+
+def _a_number(value: float | None) -> float | None:
+    """`nan` lies in every range, by how ranges are checked."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is no number")
+    return value
+
+
+BatchTolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--batch-tolerance",
+        min=1e-6,
+        max=0.1,
+        metavar="P",
+        callback=_a_number,
+        help="How far a variant's probabilities may move with the other rows of a batch, for it to compete. Default: "
+        "what the family has, 0.001 at first.",
         show_default=False,
     ),
 ]
@@ -52,11 +77,13 @@ def build(
             "--only", metavar="VARIANT,...", help="With --runtimes: which variants. Default: all.", show_default=False
         ),
     ] = None,
+    batch_tolerance: BatchTolerance = None,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
     """Build families: train, compress, measure, profile, publish.
 
     With --runtimes, a family that is built already gets the same variants on other runtimes; nothing is trained anew.
+    With --batch-tolerance, what a built family loads by default is decided anew.
 
     NAME is a family that comes with the gateway (`sentiment`, `sentiment-deep`, `digits`, `fashion`, `vision`);
     FILE.py is a family spec of your own.
@@ -68,7 +95,15 @@ def build(
         raise CommandError("--only: names the variants of one family; build one at a time", _USAGE)
     named = None if runtimes is None else runtimes_named(runtimes)
     for family in families or [DEFAULT_FAMILY]:
-        build_one(family, repository, force=force, plain=plain, counterparts=counterparts, quiet=named is not None)
+        build_one(
+            family,
+            repository,
+            force=force,
+            plain=plain,
+            counterparts=counterparts,
+            batch_tolerance=batch_tolerance,
+            goes_on=named is not None,
+        )
         if named is not None:
             from variants.families import load_family
             from variants.spec import BuildError
@@ -78,7 +113,7 @@ def build(
                     spec = load_family(family)
                 except BuildError as error:
                     raise CommandError(f"{error}; one that was imported is ported by {_OF_IMPORTS}") from error
-            port_one(spec, repository, named, only, plain=plain)
+            port_one(spec, repository, named, only, batch_tolerance=batch_tolerance, plain=plain)
 
 
 def build_one(
@@ -88,18 +123,20 @@ def build_one(
     force: bool = False,
     plain: bool = False,
     counterparts: bool = False,
-    quiet: bool = False,
+    batch_tolerance: float | None = None,
+    goes_on: bool = False,
 ) -> None:
     """Build one family and say what came out of it, on the error output. Raises `CommandError`.
 
-    With `quiet`, nothing is said where it is built already.
+    One that is built already has its variants compete anew where a `batch_tolerance` is given. Where the command
+    `goes_on` with that family, nothing is done and said of it here.
     """
     from variants.repository import Repository
 
     repository = Repository(models)
     # The names of families that come with the gateway are known without loading what trains them.
     if not force and name in repository.families():
-        _say_that_it_is_built(name, models, quiet=quiet)
+        _leave_or_reselect(name, repository, batch_tolerance, plain=plain, goes_on=goes_on)
         return
     with faults_of_the_repository(), faults_of_the_build(name):
         from variants.build import build_family
@@ -108,8 +145,11 @@ def build_one(
 
         spec = load_family(name)
         if not force and spec.name in repository.families():
-            _say_that_it_is_built(spec.name, models, quiet=quiet)
+            _check_that_it_is_built_of(name, spec, repository)
+            _leave_or_reselect(spec.name, repository, batch_tolerance, plain=plain, goes_on=goes_on)
             return
+        if batch_tolerance is not None:
+            spec = replace(spec, batch_tolerance=batch_tolerance)
         title = f"building {spec.name}"
         display = LineDisplay(title) if plain else open_display(title)
         folder = build_family(spec, repository, display=display, counterparts=counterparts)
@@ -135,13 +175,60 @@ def say_what_was_built(manifest: FamilyManifest, path: Path) -> None:
     )
 
 
-def _say_that_it_is_built(name: str, models: Path, *, quiet: bool) -> None:
-    if not quiet:
-        typer.echo(f"{name}: is built already in {models} (--force builds it anew)", err=True)
+def _leave_or_reselect(
+    name: str, repository: Repository, batch_tolerance: float | None, *, plain: bool, goes_on: bool
+) -> None:
+    """What there is to do with a family that is built already."""
+    if goes_on:
+        return
+    if batch_tolerance is None:
+        typer.echo(f"{name}: is built already in {repository.root} (--force builds it anew)", err=True)
+    else:
+        reselect_one(name, repository, batch_tolerance, plain=plain)
+
+
+def reselect_one(name: str, repository: Repository, batch_tolerance: float, *, plain: bool = False) -> None:
+    """Have a built family's variants compete anew, and say what came out of it. Raises `CommandError`."""
+    with faults_of_the_repository(), faults_of_the_build(name):
+        from variants.progress import LineDisplay, open_display
+        from variants.reselection import reselect_family
+
+        title = f"selecting {name}"
+        before = repository.active(name)
+        display = LineDisplay(title) if plain else open_display(title)
+        folder = reselect_family(repository, name, batch_tolerance, display=display)
+    if folder.manifest.revision == before:
+        typer.echo(f"{name}: has a batch tolerance of {batch_tolerance:g} already", err=True)
+        return
+    say_what_was_built(folder.manifest, folder.path)
+
+
+def _check_that_it_is_built_of(file: str, spec: FamilySpec, repository: Repository) -> None:
+    """Raise `CommandError` where what is built under that name is plainly another family than the file's."""
+    from variants.repository import RepositoryError
+
+    try:
+        built = repository.open(spec.name).manifest
+    except RepositoryError:
+        # Whatever it was: it is built already, and --force builds it anew.
+        return
+    fields = ("inputs", "labels", "preparation")
+    other = [field for field in fields if getattr(built, field) != getattr(spec, field)]
+    if other:
+        raise CommandError(
+            f"{file}: {spec.name} is built already in {repository.root}, as another family of other "
+            f"{' and '.join(other)} ({built.description!r}): name this one otherwise, or replace that one with --force"
+        )
 
 
 def port_one(
-    spec: FamilySpec, models: Path, runtimes: Sequence[str], only: str | None = None, *, plain: bool = False
+    spec: FamilySpec,
+    models: Path,
+    runtimes: Sequence[str],
+    only: str | None = None,
+    *,
+    batch_tolerance: float | None = None,
+    plain: bool = False,
 ) -> None:
     """Port one built family, and say what came out of it, on the error output. Raises `CommandError`."""
     from variants.repository import Repository
@@ -154,7 +241,9 @@ def port_one(
         repository = Repository(models)
         before = repository.active(spec.name)
         display = LineDisplay(title) if plain else open_display(title)
-        folder = extend_family(spec, repository, runtimes, only=_listed(only or ""), display=display)
+        folder = extend_family(
+            spec, repository, runtimes, only=_listed(only or ""), display=display, batch_tolerance=batch_tolerance
+        )
     if folder.manifest.revision == before:
         typer.echo(f"{spec.name}: has nothing more to be ported to {', '.join(runtimes)}", err=True)
         return

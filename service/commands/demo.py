@@ -113,7 +113,7 @@ def _run(
     *,
     browser: bool,
 ) -> None:
-    from loadtests.demo import day, simulated
+    from loadtests.demo import day, lower_rate, noon_rate, simulated
     from loadtests.traces import TraceError
     from service.commands.simulated import setup_of
 
@@ -137,6 +137,8 @@ def _run(
     live = _sent(settings, setup, workload, server, runs, seconds)
     if live is not None:
         _summary(setup, workload, runs, live)
+        for line in _advice(family, lower_rate(workload, runs[setup.policy], live, rate or noon_rate(setup))):
+            _say(line)
 
 
 def _sent(
@@ -199,6 +201,16 @@ def _summary(setup: Setup, workload: Workload, runs: dict[str, Tallied], live: T
             f"  {name:<34} {run.correct.sum() / len(workload):6.1%}   in time {run.in_time.sum() / len(workload):6.1%}"
         )
     _say("simulated: a machine with nothing else to do; live: this one, which sends the requests, too")
+
+
+def _advice(family: str, less: float | None) -> tuple[str, ...]:
+    """What to do where live fell far behind, which nobody should take for what the gateway's choices are worth."""
+    if less is None:
+        return ()
+    return (
+        "this machine could not keep up with the generator beside the gateway: live is far behind the same, simulated",
+        f"try a lower rate: pareto demo {family} --rate {less:g}",
+    )
 
 
 def _clock(duration_s: float) -> str:

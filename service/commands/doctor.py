@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ def doctor(
 ) -> None:
     """Look at packages, machine, settings, repository and port; exit code 1 where something is broken.
 
-    Where nothing is, the last line says how to serve.
+    Where nothing is, the last line says how to serve what was looked at.
     """
     settings = settings_from(config, models=models, port=port)
     from rich.console import Console
@@ -35,8 +36,12 @@ def doctor(
         mark, style = _MARKS[finding.verdict]
         broken += finding.verdict is Verdict.BROKEN
         noted += finding.verdict is Verdict.NOTE
-        console.print(Text(f"{mark:<7}", style=style), Text(f"{finding.subject:<12}{finding.text}"), soft_wrap=True)
+        console.print(Text(f"{mark:<7}", style=style), Text(f"{finding.subject:<11} {finding.text}"), soft_wrap=True)
     if broken:
         raise CommandError(f"{broken} thing{'s are' if broken > 1 else ' is'} broken here, see above")
     with_notes = f", {noted} note{'s' if noted > 1 else ''}" if noted else ""
-    console.print(f"nothing is broken{with_notes}: next `make serve` in a checkout, or `pareto serve`", highlight=False)
+    given = {"--config": config, "--models": models, "--port": port}
+    flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
+    serve = f"`{shlex.join(['pareto', 'serve', *flags])}`"
+    said = serve if flags else f"`make serve` in a checkout, or {serve}"
+    console.print(f"nothing is broken{with_notes}: next {said}", highlight=False, soft_wrap=True)

@@ -11,14 +11,19 @@ _WIDEST = 10_000
 """Characters: tables are measured as if there were so many."""
 
 
+def is_too_wide(console: Console, table: Table) -> bool:
+    """Whether a terminal is too narrow for a table; what is no terminal never is."""
+    return console.is_terminal and _width(console, table) > console.width
+
+
 def print_fitted(console: Console, table: Table, expendable: Sequence[str]) -> None:
     """Print a table; where a terminal is too narrow, without the first of the `expendable` columns, and say so.
 
     What is no terminal gets them all: cells that are too long for it go on in a line below.
     """
     dropped = []
-    for header in expendable if console.is_terminal else ():
-        if console.measure(table, options=console.options.update_width(_WIDEST)).maximum <= console.width:
+    for header in expendable:
+        if not is_too_wide(console, table):
             break
         at = next((at for at, column in enumerate(table.columns) if column.header == header), None)
         if at is not None:
@@ -27,6 +32,10 @@ def print_fitted(console: Console, table: Table, expendable: Sequence[str]) -> N
     console.print(table)
     if dropped:
         console.print(f"too narrow for {', '.join(dropped)}: a wider terminal or a pipe shows all", highlight=False)
+
+
+def _width(console: Console, table: Table) -> int:
+    return console.measure(table, options=console.options.update_width(_WIDEST)).maximum
 
 
 def _without(table: Table, dropped: int) -> Table:

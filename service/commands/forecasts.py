@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from service.commands.failure import CommandError
+from service.commands.outputs import make_folder
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from loadtests.whatif import Forecast, Setup, Spread
     from loadtests.workload import Workload
+
+_EXPENDABLE = ("escalated %", "accuracy %", "late %", "p50 ms")
+"""Columns that a narrow terminal goes without, the least needed first."""
 
 
 def print_table(setup: Setup, machine: str, load: str, forecasts: Sequence[Forecast], attainment: float) -> None:
@@ -21,12 +27,42 @@ def print_table(setup: Setup, machine: str, load: str, forecasts: Sequence[Forec
 
     Accuracy and the share of escalated are of the answered.
     """
+    from service.commands.fitted import is_too_wide, print_fitted
+    from service.commands.tables import output
+    from service.device_settings import described
+
+    console = output()
+    title = f"{setup.family.name}, {setup.policy}: {load}"
+    table = _table(title, forecasts, attainment, ", ")
+    if is_too_wide(console, table):
+        table = _table(title, forecasts, attainment, "\n")
+    print_fitted(console, table, _EXPENDABLE)
+    slots = f"{setup.machine.slots} slot{'s' if setup.machine.slots > 1 else ''}"
+    if setup.machine.devices:
+        slots = described(setup.machine.devices)
+        # Its last part is the number of threads, here that of the first device.
+        machine = machine.rpartition(";")[0] or machine
+    several = max(forecast.replicas for forecast in forecasts) > 1
+    balanced = "; a request goes to the one with the fewest in flight" if several else ""
+    notes = [f"each replica: {slots} on {machine}{balanced}"]
+    if not setup.machine.ways_s:
+        notes.append(
+            f"HTTP as usual: {setup.machine.request_s * 1e3:.2g} ms of the event loop a request, nothing else on the "
+            "machine; one that was measured: --machine"
+        )
+    if enough := [forecast.replicas for forecast in forecasts if forecast.attainment.mean >= attainment]:
+        fewest = "1 replica answers" if min(enough) == 1 else f"{min(enough)} replicas answer"
+        notes.append(f"{fewest} {attainment * 100:.4g} % of requests in time")
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+
+
+def _table(title: str, forecasts: Sequence[Forecast], attainment: float, between: str) -> Table:
+    """With so much between the variants of a row, which may be a line end."""
     from rich.table import Table
 
-    from service.commands.tables import output
-
-    table = Table(title=f"{setup.family.name}, {setup.policy}: {load}", title_justify="left")
-    for column in ("replicas", "in time %", "correct in time %", "accuracy %", "p50 ms", "p99 ms"):
+    table = Table(title=title, title_justify="left")
+    for column in ("replicas", "in time %", "correct\nin time %", "accuracy %", "p50 ms", "p99 ms"):
         table.add_column(column, justify="right")
     for column in ("refused %", "late %", "escalated %"):
         table.add_column(column, justify="right")
@@ -42,25 +78,10 @@ def print_table(setup: Setup, machine: str, load: str, forecasts: Sequence[Forec
             _share(forecast.refused.mean),
             _share(forecast.late.mean),
             _share(forecast.escalated.mean),
-            _mix(forecast.answers),
+            between.join(_mix(forecast.answers)),
             style="bold" if forecast.attainment.mean >= attainment else "",
         )
-    console = output()
-    console.print(table)
-    slots = f"{setup.machine.slots} slot{'s' if setup.machine.slots > 1 else ''}"
-    several = max(forecast.replicas for forecast in forecasts) > 1
-    balanced = "; a request goes to the one with the fewest in flight" if several else ""
-    notes = [f"each replica: {slots} on {machine}{balanced}"]
-    if not setup.machine.ways_s:
-        notes.append(
-            f"HTTP as usual: {setup.machine.request_s * 1e3:.2g} ms of the event loop a request, nothing else on the "
-            "machine; one that was measured: --machine"
-        )
-    if enough := [forecast.replicas for forecast in forecasts if forecast.attainment.mean >= attainment]:
-        fewest = "1 replica answers" if min(enough) == 1 else f"{min(enough)} replicas answer"
-        notes.append(f"{fewest} {attainment * 100:.4g} % of requests in time")
-    for note in notes:
-        console.print(note, highlight=False, markup=False)
+    return table
 
 
 def print_json(setup: Setup, machine: str, load: str, forecasts: Sequence[Forecast], attainment: float) -> None:
@@ -88,7 +109,7 @@ def draw(setup: Setup, forecasts: Sequence[Forecast], shown: Forecast, workload:
     try:
         from loadtests.whatif_plot import draw_forecasts
 
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         draw_forecasts(forecasts, shown, workload, [variant.name for variant in setup.family.variants], path)
         typer.echo(f"drawn: {path}", err=True)
     except ModuleNotFoundError as error:
@@ -97,9 +118,9 @@ def draw(setup: Setup, forecasts: Sequence[Forecast], shown: Forecast, workload:
         raise CommandError(f"{error.filename}: cannot be written: {error.strerror}; see --out") from error
 
 
-def _mix(answers: dict[str, float]) -> str:
+def _mix(answers: dict[str, float]) -> list[str]:
     named = [f"{name} {share:.0%}" for name, share in sorted(answers.items(), key=lambda answer: -answer[1])]
-    return ", ".join(name for name in named if not name.endswith(" 0%")) or "-"
+    return [name for name in named if not name.endswith(" 0%")] or ["-"]
 
 
 def _share(share: float) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Config, Models, settings_from
+from service.commands.outputs import check_folder, make_folder
 
 if TYPE_CHECKING:
     from variants.profiling import FamilyProfile
@@ -41,6 +42,7 @@ def frontier(
     report is one HTML file that needs no network.
     """
     settings = settings_from(config, models=models)
+    check_folder(out)
     from service.commands.tables import print_frontier
     from variants.report.contents import gather
     from variants.repository import Repository
@@ -132,7 +134,7 @@ def _write(report: Report, folder: Path) -> None:
     try:
         from variants.report.page import render
 
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         planes, cascades = _pictures(report, folder)
         page = folder / f"{report.manifest.name}-frontier.html"
         page.write_text(render(report, planes, cascades), encoding="utf-8")

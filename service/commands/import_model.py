@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.commands.build import Runtimes, faults_of_the_build, port_one, runtimes_named, say_what_was_built
+from service.commands.build import (
+    BatchTolerance,
+    Runtimes,
+    faults_of_the_build,
+    port_one,
+    reselect_one,
+    runtimes_named,
+    say_what_was_built,
+)
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Models, settings_from
 
@@ -49,6 +58,7 @@ def import_model(
     description: Annotated[str, typer.Option(metavar="TEXT", help="What the model does.")] = "",
     models: Models = None,
     runtimes: Runtimes = None,
+    batch_tolerance: BatchTolerance = None,
     force: Annotated[bool, typer.Option("--force", help="Import a new revision of what exists already.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
@@ -56,6 +66,7 @@ def import_model(
 
     With labels in FILE.npz the variants' quality is accuracy, without them agreement with the model itself. With
     --runtimes, a family that exists already is not imported anew: its variants are ported, measured on the same rows.
+    With --batch-tolerance, what it loads by default is decided anew.
     """
     repository_path = settings_from(models=models).models
     from variants.manifest import NAME_PATTERN
@@ -73,6 +84,9 @@ def import_model(
     named = None if runtimes is None else runtimes_named(runtimes)
     repository = Repository(repository_path)
     exists = not force and name in repository.families()
+    if exists and named is None and batch_tolerance is not None:
+        reselect_one(name, repository, batch_tolerance, plain=plain)
+        return
     if exists and named is None:
         raise CommandError(f"{name}: exists already in {repository_path}; --force imports a new revision")
     with faults_of_the_repository(), faults_of_the_build(name, _REMEDY):
@@ -92,11 +106,13 @@ def import_model(
             description=description,
         )
         spec = imported_family(name, model, samples, options)
+        if batch_tolerance is not None:
+            spec = replace(spec, batch_tolerance=batch_tolerance)
         if not exists:
             title = f"importing {name}"
             display = LineDisplay(title) if plain else open_display(title)
             folder = build_family(spec, repository, display=display)
     if named is not None:
-        port_one(spec, repository_path, named, plain=plain)
+        port_one(spec, repository_path, named, batch_tolerance=batch_tolerance, plain=plain)
         return
     say_what_was_built(folder.manifest, folder.path)

@@ -111,6 +111,8 @@ def print_ended(ended: Ended, runs: Sequence[Run], *, scored: bool) -> None:
         )
         if len(last.families) > 1 or last.tenants:
             console.print(_parts_table(last))
+        if rests := last.accuracy_rests_on:
+            console.print(f"effective accuracy rests on {rests}", highlight=False, soft_wrap=True)
         if reasons := last.reasons():
             console.print("no answer: " + ", ".join(f"{why} {count:,}" for why, count in reasons.items()), markup=False)
     verdict = ended.verdict

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,15 @@ import typer
 
 from service.commands.failure import CommandError
 from service.commands.loads import USAGE
+from service.commands.outputs import check_file, make_folder
 
 
 def check_out(out: Path) -> None:
-    """Make the folder of NAME and see that something can be written there. Raises `CommandError`."""
+    """See that NAME.json and NAME.html could be written. Raises `CommandError`."""
     if _name(out) in ("", ".", ".."):
         raise CommandError(f"--out: expected a name for NAME.json and NAME.html, got {str(out)!r}", USAGE)
-    try:
-        if not out.parent.is_dir():
-            out.parent.mkdir(parents=True)
-            typer.echo(f"--out: made the folder {out.parent.resolve()}", err=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise CommandError(f"--out: {out.parent} cannot be written to: {error.strerror}", USAGE) from error
-    for taken in (_beside(out, ".json"), _beside(out, ".html")):
-        if taken.is_dir():
-            raise CommandError(f"--out: {taken} is a folder", USAGE)
+    for place in (_beside(out, ".json"), _beside(out, ".html")):
+        check_file(place)
 
 
 def write_results(values: Mapping[str, Any], out: Path) -> None:
@@ -37,6 +28,7 @@ def write_results(values: Mapping[str, Any], out: Path) -> None:
 
     data, page = (_beside(out, suffix) for suffix in (".json", ".html"))
     try:
+        make_folder(out.parent)
         write_record(data, values)
         page.write_text(render(read_record(data)), encoding="utf-8")
     except OSError as error:
@@ -63,6 +55,7 @@ def write_comparison(paths: tuple[Path, Path], out: Path) -> None:
             typer.echo(f"{path} is INVALID: {'; '.join(record['verdict']['faults'])}", err=True)
     target = _beside(out, ".html")
     try:
+        make_folder(out.parent)
         target.write_text(page, encoding="utf-8")
     except OSError as error:
         raise CommandError(f"{error.filename}: cannot be written: {error.strerror}; see --out") from error

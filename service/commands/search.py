@@ -10,6 +10,7 @@ import typer
 
 from service.commands.build import faults_of_the_build
 from service.commands.failure import CommandError
+from service.commands.outputs import check_folder, make_folder
 
 if TYPE_CHECKING:
     from variants.architectures.rung import Rung
@@ -51,6 +52,8 @@ def search(
         from variants.sources import cache_folder
 
         chosen = _rung(IMAGES.rungs, rung) if rung is not None else None
+        if out is not None:
+            check_folder(out)
         title = f"searching {family}"
         display = LineDisplay(title, sys.stderr) if plain else open_display(title)
         with display:
@@ -102,7 +105,7 @@ def _draw(compared: Comparison, family: str, folder: Path) -> None:
     from variants.search.picture import draw_comparison
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for suffix in (".png", ".svg"):
             path = folder / f"{family}-search{suffix}"
             draw_comparison(compared, path)

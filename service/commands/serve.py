@@ -13,6 +13,7 @@ import typer
 from service.commands.build import build_then_begin_anew
 from service.commands.failure import CommandError, faults_of_the_repository
 from service.commands.options import Config, Models, settings_from
+from service.interrupts import ended_at_once
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -58,17 +59,49 @@ def serve(
         "ssl_certfile": ssl_certfile,
         "ssl_keyfile": ssl_keyfile,
     }
-    settings = settings_from(config, **flags)
-    from service.banner import banner
-    from service.configuration import SOURCES, SettingsError, sources
+    with ended_at_once():
+        from service.banner import banner
+        from service.configuration import SOURCES, sources
+        from service.supervision import ServerDiedError, SupervisedServer, is_served
+
+        settings = settings_from(config, **flags)
+        _check(settings)
+        has_families = _has_families(settings)
+    if not has_families:
+        _fill(settings, build_if_empty)
+    started_s = time.monotonic()
+    os.environ[SOURCES] = sources(config, flags)
+    with SupervisedServer(settings) as server:
+        try:
+            server.wait_until_ready()
+            if not server.stopping:
+                with faults_of_the_repository():
+                    took_s = time.monotonic() - started_s
+                    banner(
+                        settings,
+                        took_s,
+                        is_served=partial(is_served, settings),
+                        lack=server.lack_of_room(),
+                        refused=server.refused(),
+                    )
+            code = server.wait()
+        except ServerDiedError as error:
+            raise CommandError(str(error), error.exit_code) from error
+    raise typer.Exit(code)
+
+
+def _check(settings: Settings) -> None:
+    """Raise `CommandError` where these settings cannot be served."""
+    from service.configuration import SettingsError
+    from service.foreseen import check_cores_of
     from service.key_file import read_keys
     from service.ports import occupant
-    from service.supervision import ServerDiedError, SupervisedServer, is_served
     from service.tls import check_certificate
 
     try:
         read_keys(settings.keys_file)
         check_certificate(settings)
+        check_cores_of(settings)
     except SettingsError as error:
         raise CommandError(str(error), exit_code=2) from error
     if taken := occupant(settings.host, settings.port):
@@ -81,30 +114,30 @@ def serve(
         taken := occupant(settings.admin_host, settings.admin_port, ("`admin_host`", "`admin_port`"))
     ):
         raise CommandError(taken)
-    _fill(settings, build_if_empty)
-    started_s = time.monotonic()
-    os.environ[SOURCES] = sources(config, flags)
-    with SupervisedServer(settings) as server:
-        try:
-            server.wait_until_ready()
-            if not server.stopping:
-                with faults_of_the_repository():
-                    banner(settings, time.monotonic() - started_s, is_served=partial(is_served, settings))
-            code = server.wait()
-        except ServerDiedError as error:
-            raise CommandError(str(error), error.exit_code) from error
-    raise typer.Exit(code)
+
+
+def _has_families(settings: Settings) -> bool:
+    """Whether the repository has any; raise `CommandError` where they are not what the policy wants of them."""
+    from service.configuration import SettingsError
+    from service.foreseen import check_policy
+    from variants.repository import Repository
+
+    repository = Repository(settings.models)
+    try:
+        with faults_of_the_repository():
+            if not repository.families():
+                return False
+            check_policy(settings, repository)
+    except SettingsError as error:
+        raise CommandError(str(error), exit_code=2) from error
+    return True
 
 
 def _fill(settings: Settings, family: str | None) -> None:
-    from variants.repository import Repository
-
-    with faults_of_the_repository():
-        if Repository(settings.models).families():
-            return
+    """Build this family, then begin anew. Raises `CommandError`, also where none is named."""
     if family is None:
+        lack = "holds no family to serve" if settings.models.is_dir() else "there is no such folder"
         raise CommandError(
-            f"{settings.models}: holds no family to serve; build one with `pareto build` or name another "
-            "repository with --models"
+            f"{settings.models}: {lack}; build a family with `pareto build` or name another repository with --models"
         )
     build_then_begin_anew(family, settings.models)

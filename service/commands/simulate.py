@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.commands.failure import CommandError, faults_of_the_repository
+from service.commands.heartbeat import heartbeat
 from service.commands.loads import (
     DEFAULT_PROCESS,
     USAGE,
@@ -27,9 +29,10 @@ from service.commands.loads import (
     shape_of,
 )
 from service.commands.options import Config, Models, settings_from
+from service.commands.outputs import check_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from loadtests.whatif import Forecast, Setup
     from loadtests.workload import Workload
@@ -129,8 +132,10 @@ def _check(*, attainment: float, seeds: int, out: Path | None) -> None:
     check_attainment(attainment)
     if seeds < 1:
         raise CommandError(f"--seeds: expected at least 1, got {seeds}", USAGE)
-    if out is not None and out.suffix not in PICTURES:
-        raise CommandError(f"--out: expected a file that ends in .png or .svg, got {out}", USAGE)
+    if out is not None:
+        if out.suffix not in PICTURES:
+            raise CommandError(f"--out: expected a file that ends in .png or .svg, got {out}", USAGE)
+        check_file(out)
 
 
 def _forecasts(setup: Setup, workloads: Sequence[Workload], counts: range | None, attainment: float) -> list[Forecast]:
@@ -140,10 +145,21 @@ def _forecasts(setup: Setup, workloads: Sequence[Workload], counts: range | None
     from loadtests.whatif import fewest, predict
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        total = len(counts) * len(workloads) if counts is not None else None
+    total = len(counts) * len(workloads) if counts is not None else None
+    runs = 0
+    with ExitStack() as stack:
+        bar = stack.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
         task = bar.add_task(f"simulating {setup.family.name}", total=total)
-        done: Callable[[], None] = lambda: bar.advance(task)  # noqa: E731 - shorter than a function of one line
+        if not console.is_terminal:
+            of = f" of {total}" if total is not None else ""
+            what = f"simulating {setup.family.name}, {len(workloads[0]):,} requests a run"
+            stack.enter_context(heartbeat(lambda elapsed_s: f"{what}: {runs}{of} done after {elapsed_s:.0f} s"))
+
+        def done() -> None:
+            nonlocal runs
+            runs += 1
+            bar.advance(task)
+
         if counts is None:
             return fewest(setup, workloads, attainment, done)
         return [predict(setup, workloads, replicas, done) for replicas in counts]

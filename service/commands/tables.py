@@ -11,7 +11,7 @@ from rich.table import Table
 from service.commands.fitted import print_fitted
 
 if TYPE_CHECKING:
-    from variants.manifest import FamilyManifest
+    from variants.manifest import FamilyManifest, Invariance
     from variants.ondevice.records import Export
     from variants.profiles import Executors, FamilyProfile
     from variants.report.contents import Report
@@ -161,7 +161,7 @@ def _print_ports(console: Console, report: Report) -> None:
             f"{line.parity.max_relative_error:.1e}",
             f"{line.parity.label_flips * 100:.1f}",
             str(line.quality or "-"),
-            "the same" if line.variant.invariance.invariant else "no",
+            line.variant.invariance.in_words(report.manifest.batch_tolerance),
         )
     console.print(table)
 
@@ -221,13 +221,11 @@ def _beside(report: Report) -> Table:
         macro = [quality.precision, quality.recall, quality.f1]
         p99_s = at.p99_s[middle][0] if at.p99_s else None
         joules = line.footprint.energy_j(report.watts_per_core)[0] if line.footprint else None
-        found = line.variant.invariance
-        changes = f"no: {100 * found.label_flips:.1f} % of labels, p by {found.max_probability_delta:.2g}"
         table.add_row(
             line.point.name,
             f"{line.variant.parameters:,}",
             ", ".join(_known(None if value is None else 100 * value) for value in macro),
-            "the same" if found.invariant else changes,
+            _in_any_batch(line.variant.invariance, report.manifest.batch_tolerance),
             _known(line.logit_difference),
             f"{at.tail_s[middle][0] * 1e3:.3g} / {_known(None if p99_s is None else p99_s * 1e3)}",
             _known(line.footprint.load_s * 1e3 if line.footprint else None),
@@ -237,6 +235,14 @@ def _beside(report: Report) -> Table:
             _known(training.peak_memory_bytes / 1e6 if training and training.peak_memory_bytes else None),
         )
     return table
+
+
+def _in_any_batch(found: Invariance, tolerance: float) -> str:
+    """Whether answers depend on the batch, and how far they move where they do."""
+    words, moved = found.in_words(tolerance), f"p by {found.max_probability_delta:.2g}"
+    if words == "no":
+        return f"no: {100 * found.label_flips:.1f} % of labels, {moved}"
+    return words if found.invariant else f"{words}: {moved}"
 
 
 def _known(value: float | None) -> str:

@@ -19,6 +19,9 @@ from service.oip.errors import ProtocolError, malformed, shown
 TENANT_HEADER = b"x-gateway-inference-fairness-id"
 """Whose a request is."""
 
+FLOOR_HEADER = b"x-slo-min-accuracy"
+"""The least accuracy that a request accepts."""
+
 BATCH_CLASS = "batch"
 """The service class of work that uses spare capacity only."""
 
@@ -209,7 +212,7 @@ _RULES: Mapping[bytes, _Rule] = {
         (b"grpc-timeout", "timeout_s", _grpc_timeout, _least),
         (b"x-envoy-expected-rq-timeout-ms", "timeout_s", _milliseconds, _least),
         (b"x-request-timeout-seconds", "timeout_s", _seconds, _least),
-        (b"x-slo-min-accuracy", "min_accuracy", _fraction, _greatest),
+        (FLOOR_HEADER, "min_accuracy", _fraction, _greatest),
         (b"x-slo-when-late", "when_late", _when_late, _tighter),
         (TENANT_HEADER, "tenant", _word, _agreeing),
         (b"x-gateway-inference-objective", "service_class", _word, _agreeing),

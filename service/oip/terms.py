@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 from router.request import NEVER
 from router.words import WhenLate
 from service.oip.errors import malformed, shown
-from service.oip.headers import BATCH_CLASS, LEAST, WHEN_LATE, RequestHeaders, tighter
+from service.oip.headers import BATCH_CLASS, FLOOR_HEADER, LEAST, WHEN_LATE, RequestHeaders, tighter
 
+FLOOR_BY_SETTINGS = "min_accuracy in the settings"
+_FLOOR_BY_HEADER = f"header {FLOOR_HEADER.decode()}"
+_FLOOR_BY_PARAMETER = "parameters.min_accuracy"
 _MAX_PRIORITY = 2**63 - 1
 
 
@@ -32,7 +35,8 @@ class TermDefaults(NamedTuple):
 class Terms(NamedTuple):
     """The terms of one request. Seconds from receipt; `slo_s` `None` means no SLO, `timeout_s` may be `NEVER`.
 
-    `min_accuracy` is a fraction in [0, 1]. `priority` is Triton's: lower is more urgent, 0 means the default level.
+    `min_accuracy` is a fraction in [0, 1], and `floor_by` says who set it, as errors name it. `priority` is Triton's:
+    lower is more urgent, 0 means the default level.
     """
 
     slo_s: float | None
@@ -43,6 +47,7 @@ class Terms(NamedTuple):
     tenant: str
     service_class: str
     session: str = ""
+    floor_by: str = FLOOR_BY_SETTINGS
 
 
 def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults: TermDefaults) -> Terms:
@@ -57,14 +62,16 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
         headers.min_accuracy,
         headers.when_late,
     )
-    priority = 0
+    priority, floor_by = 0, _FLOOR_BY_HEADER
     if parameters:
         if "slo_ms" in parameters:
             slo_s = min(slo_s, _milliseconds("slo_ms", parameters["slo_ms"]))
         if "timeout" in parameters:
             timeout_s = min(timeout_s, _integer("timeout", parameters["timeout"], 1) / 1e6)
         if "min_accuracy" in parameters:
-            min_accuracy = max(min_accuracy, _fraction("min_accuracy", parameters["min_accuracy"]))
+            floor = _fraction("min_accuracy", parameters["min_accuracy"])
+            if floor > min_accuracy:
+                min_accuracy, floor_by = floor, _FLOOR_BY_PARAMETER
         if "when_late" in parameters:
             when_late = tighter(when_late, _when_late(parameters["when_late"]))
         if "priority" in parameters:
@@ -82,6 +89,7 @@ def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults:
         headers.tenant or defaults.tenant,
         service_class,
         headers.session,
+        floor_by if min_accuracy > defaults.min_accuracy else FLOOR_BY_SETTINGS,
     )
 
 

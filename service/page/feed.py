@@ -15,7 +15,7 @@ import psutil
 
 from router.contract import BatchRecord, Record
 from service import __version__
-from service.loading import LoadedFamily, cannot_be_loaded
+from service.loaded_family import LoadedFamily, cannot_be_loaded
 from service.page.expectation import Expectation
 from service.page.messages import (
     Message,
@@ -61,7 +61,7 @@ class Feed:
         self._busy_s = 0.0
 
     def observe(self, records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
-        """See `service.dispatcher.Observer`."""
+        """See `service.observers.Observer`."""
         at = int(self._clock())
         if at != self._at:
             self._roll(at)

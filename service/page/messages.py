@@ -10,7 +10,7 @@ import orjson
 from router.contract import Spell
 from router.request import NEVER
 from service.canary_trial import Report, State
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.page.tally import Decision, Second, Tally, quantile_s
 from variants.shared_sizes import repeated_table_bytes
 

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.oip.errors import ProtocolError
 from variants.repository import RepositoryError
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from router.contract import Dispatch
 from router.words import Reason
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.processes.executor import LOGITS, STATE
 from service.processes.links import Link
 from service.processes.models import HostedSession

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from service.paths import NotNowError
 from service.processes.messages import MOST_BYTES, ToTemplate
-from variants.session import ModelLoadError
 
 logger = logging.getLogger("pareto.executors")
 
@@ -93,7 +93,7 @@ class Conversation:
     def ask(self, number: int, told: ToTemplate, wait_s: float) -> dict[str, Any]:
         """What the template answers; where there is none, the next one that comes within `wait_s`.
 
-        On any other thread. Raises `TimeoutError` where nothing comes of it, `ModelLoadError` where nobody is there.
+        On any other thread. Raises `TimeoutError` where nothing comes of it, `NotNowError` where nobody is there.
         """
         limit_s = monotonic() + wait_s
         while True:
@@ -107,7 +107,7 @@ class Conversation:
                 if self._waiting.get(number) is own:
                     del self._waiting[number]
             if self.is_over or monotonic() > limit_s:
-                raise ModelLoadError("there is no process that opens models")
+                raise NotNowError("there is no process that opens models")
             sleep(ASKS_AGAIN_S)
 
     def ended(self, executor: int, end: End) -> None:

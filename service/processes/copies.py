@@ -15,11 +15,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Never
 
+from variants.runtimes.table import ONNXRUNTIME
+
 PR_SET_PDEATHSIG = 1
 FIRST_TO_GO = 500
 """Added to how likely the kernel's out-of-memory killer is to choose an executor."""
 MOST_LIKELY = 1000
 """More is not taken by the kernel."""
+HANGS = "hangs"
+"""How one did that was ended by force because it took too long."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -29,6 +33,11 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def survives_a_fork(runtime: str, threads: int) -> bool:
+    """Whether a model that is open works in a copy of the process: it has no threads of its own."""
+    return runtime == ONNXRUNTIME and threads == 1
 
 
 @dataclass(slots=True)
@@ -79,7 +88,7 @@ class Copies:
         self._selector.unregister(watch)
         os.close(watch)
         _, status = os.waitpid(copy.pid, 0)
-        how = "hangs" if copy.is_late else how_it_ended(status)
+        how = HANGS if copy.is_late else how_it_ended(status)
         copy.ended(how, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
 
     def until_late_s(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ _COUNTS = Path("/proc/vmstat")
 _COUNT = "oom_kill "
 RECENT_S = 5.0
 """Of several processes that the kernel killed at once, the last one's end may be heard so much later."""
+LOOK_EVERY_S = 1.0
+"""While there is work, the count is looked at so often at most: looking takes some 30 us."""
 
 
 def kills_for_memory() -> int | None:
@@ -38,23 +41,45 @@ class MemoryKills:
         self._count = count
         self._clock = clock
         self._seen = count()
-        self._rose_s = -RECENT_S
+        self._looked_s = self._rose_s = -math.inf
+
+    def begin(self) -> None:
+        """An executor gets work: how it ends is no matter of kills that were long before."""
+        now_s = self._clock()
+        if now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        # What nobody has looked at for long may have been at any time since.
+        rose_s, is_recent = self._rose_s, now_s - self._looked_s < RECENT_S
+        self._look(now_s)
+        if not is_recent:
+            self._rose_s = rose_s
 
     def lately(self) -> bool:
-        """Whether there were any since this was asked last, or in the last seconds; true where nobody says.
+        """Whether there were any since work began last, or in the last seconds; true where nobody says.
 
         Some other process may have been killed, too: then one that was not is taken for one.
         """
-        count, now_s = self._count(), self._clock()
+        now_s = self._clock()
+        return not self._look(now_s) or now_s - self._rose_s < RECENT_S
+
+    def _look(self, now_s: float) -> bool:
+        """Read the count; whether there is one to compare."""
+        count = self._count()
         if count is None or self._seen is None:
-            return True
+            return False
         if count > self._seen:
             self._seen, self._rose_s = count, now_s
-        return now_s - self._rose_s < RECENT_S
+        self._looked_s = now_s
+        return True
 
 
 _KILLS = MemoryKills()
 """The kernel counts for all, so this process does, too."""
+
+
+def work_begins() -> None:
+    """To be called before an executor gets work. From any thread."""
+    _KILLS.begin()
 
 
 def reason_of(end: End, kills: MemoryKills = _KILLS) -> Reason:

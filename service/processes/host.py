@@ -14,9 +14,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
+from service.paths import KilledError, NotNowError
 from service.processes.conversation import AGAIN, ANSWERS_WITHIN_S, NO_TEMPLATE, Conversation, End
 from service.processes.links import Link, template_process
-from service.processes.messages import Close, Fork, Kill, Open, ToTemplate, pair
+from service.processes.messages import KILLED, NOT_NOW, Close, Fork, Kill, Open, ToTemplate, pair
 from service.processes.tensors import Area
 from variants.session import ModelLoadError, SessionOptions
 from variants.shared_parts import TableFile
@@ -26,8 +27,10 @@ logger = logging.getLogger("pareto.executors")
 BEGINS_WITHIN_S = 60.0
 """An executor that opens models itself and is not ready by then hangs, and is ended."""
 GIVEN_UP_WITHIN_S = 5.0
-"""For so long a model that is closed waits for executors that have it no more. One that is opened waits for those that
-have it for as long as an executor may need to begin."""
+"""For so long whoever has executors exchanged waits for those that have no more than is open. A model that is opened
+waits for those that have it for as long as an executor may need to begin."""
+ENDS_WITHIN_S = 1.0
+"""And then for so long for the end of the old ones, which have nothing to do any more: they hold memory until then."""
 BACK_WITHIN_S = 30.0
 """For so long whoever needs a template waits for one that is started again; less than a probe may take."""
 LOOKS_EVERY_S = 0.002
@@ -44,6 +47,10 @@ class Slot(Protocol):
     @property
     def generation(self) -> int:
         """That of the executor that runs batches; as new as can be where there is none."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all executors that it has left have ended."""
 
 
 class Host:
@@ -111,8 +118,9 @@ class Host:
         Called on any other thread.
 
         It is opened in a process of its own first: it may break the one that opens it, and others have theirs in there.
-        Where the template ends meanwhile, the next one is asked. Raises `ModelLoadError` where opening fails, or
-        executors that have it do not come. Then all slots have such ones.
+        Where the template ends meanwhile, the next one is asked. Raises `ModelLoadError` where opening fails, and
+        `NotNowError` where nobody is there to open it (`KilledError`: any more), or executors that have it do not come.
+        Then all slots have such ones.
         """
         number = next(self._numbers)
         wanted = Open(number, path, options, tuple(tables), runtime, careful=True)
@@ -123,14 +131,16 @@ class Host:
                 # Once more, for the template may have ended by anything; but only once, for it may have been this.
                 said = self._ask(number, wanted, BACK_WITHIN_S)
             if "error" in said:
-                raise ModelLoadError(said["error"])
+                if self._stopped or NOT_NOW in said:
+                    raise NotNowError(said["error"])
+                raise (KilledError if KILLED in said else ModelLoadError)(said["error"])
         except ModelLoadError:
             self._open.pop(number, None)
             raise
         generation = self._taken_over(BEGINS_WITHIN_S)
         if generation is None:
             self.let_go_soon(number)
-            raise ModelLoadError(f"{path}: not all executors have it within {BEGINS_WITHIN_S:g} s")
+            raise NotNowError(f"{path}: not all executors have it within {BEGINS_WITHIN_S:g} s")
         return number, said, generation
 
     def let_go_soon(self, number: int) -> None:
@@ -139,11 +149,17 @@ class Host:
             self._loop.call_soon_threadsafe(self.let_go, number)
 
     def close_model(self, number: int) -> None:
-        """Have a model closed, and wait for that. Called on any other thread."""
+        """Have a model closed, and wait for that. Called on any other thread.
+
+        Executors that were made before have it, and hold its memory, until there are others: see `exchange`.
+        """
         if self._open.pop(number, None) is not None:
             with suppress(ModelLoadError):
                 self._ask(number, Close(number))
-            self._taken_over(GIVEN_UP_WITHIN_S)
+
+    def exchange(self) -> None:
+        """Have other executors for all slots, and wait until the old ones have ended. Called on any other thread."""
+        self._taken_over(GIVEN_UP_WITHIN_S)
 
     def let_go(self, number: int) -> None:
         """Have a model closed that nobody needs any more."""
@@ -205,6 +221,11 @@ class Host:
             if self._stopped or monotonic() > limit_s:
                 return None
             await asyncio.sleep(LOOKS_EVERY_S)
+        limit_s = monotonic() + ENDS_WITHIN_S
+        while not all(slot.is_settled for slot in self.slots):
+            if self._stopped or monotonic() > limit_s:
+                break
+            await asyncio.sleep(LOOKS_EVERY_S)
         return wanted
 
     def _template_ended(self) -> None:
@@ -258,3 +279,6 @@ class Host:
                 said = {"error": str(error)}
             if "error" in said:
                 logger.error("a model could not be opened again: %s", said["error"])
+            elif number not in self._open:
+                # It was closed meanwhile, which the template may have been told before it had it.
+                self._talk.send(Close(number))

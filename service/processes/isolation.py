@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 
 from service.executors import MakeSlots, SlotEvents
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
+from service.processes.footprint import HostedFootprint
 from service.processes.host import BEGINS_WITHIN_S, Host
-from service.processes.models import HostedOpener
 from service.processes.slot import SlotProcess
 
 UP_WITHIN_S = BEGINS_WITHIN_S
@@ -21,7 +21,7 @@ class Processes:
     def __init__(self, slot_cores: Collection[int] = ()) -> None:
         self._host = Host(slot_cores)
         self._slots: list[SlotProcess] = []
-        self.open_one = HostedOpener(self._host)
+        self.footprint = HostedFootprint(self._host)
         self._host.start()
 
     def slots(self, families: Mapping[str, LoadedFamily], cores: Sequence[int | None]) -> MakeSlots:

@@ -15,6 +15,10 @@ from variants.shared_parts import TableFile
 
 MOST_BYTES = 64 * 1024
 """Of one message: names and shapes of a model's inputs or outputs."""
+NOT_NOW = "not_now"
+"""A key of what is said of a model where there could be no process to open it."""
+KILLED = "killed"
+"""A key of what is said of a model where the process that opened it was killed by somebody."""
 READY = b"[]"
 """What an executor says first."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import orjson
 from numpy.typing import NDArray
 
 from router.words import Reason
+from service.paths import KilledError, NotNowError
 from service.processes.conversation import NO_TEMPLATE, End
-from service.processes.deaths import reason_of
+from service.processes.deaths import reason_of, work_begins
 from service.processes.host import BEGINS_WITHIN_S, Host
 from service.processes.links import Link
 from service.processes.messages import MOST_BYTES, READY
@@ -30,6 +31,21 @@ TRIED_WITHIN_S = 10.0
 """A model that is tried, away from all requests, hangs after so long."""
 
 
+class NobodyRanError(ModelFaultError, NotNowError):
+    """There was no process to run a model, or the one that they are made of ended meanwhile."""
+
+
+class KilledRunError(ModelFaultError, KilledError):
+    """The process that ran a model was killed by somebody."""
+
+
+_FAULTS: Mapping[Reason, type[ModelFaultError]] = {
+    Reason.EXECUTOR_LOST: NobodyRanError,
+    Reason.OUT_OF_MEMORY: KilledRunError,
+    Reason.KILLED: KilledRunError,
+}
+
+
 class HostedModel:
     """See `variants.runtimes.contract.Model`. Each run is one in a new process, which may end by it."""
 
@@ -43,10 +59,15 @@ class HostedModel:
         self._forgotten = weakref.finalize(self, host.let_go_soon, number)
 
     def run(self, feeds: Tensors, /) -> dict[str, NDArray[Any]]:
-        """Run it once, and wait. Raises `ModelFaultError` where that ends the process, hangs or fails."""
+        """Run it once, and wait.
+
+        Raises `ModelFaultError` where that ends the process, hangs or fails; `NobodyRanError` where it is not to blame,
+        `KilledRunError` where it may not be.
+        """
         if not self._host.wait_until_up():
-            raise ModelFaultError(Reason.EXECUTOR_LOST, f"its process {NO_TEMPLATE}")
+            raise NobodyRanError(Reason.EXECUTOR_LOST, f"its process {NO_TEMPLATE}")
         ended: Future[End] = Future()
+        work_begins()
         link = self._host.fork(ended.set_result, only=self.number)
         try:
             return self._run(link, ended, feeds)
@@ -76,18 +97,19 @@ class HostedModel:
                 end = ended.result(TRIED_WITHIN_S)
             except TimeoutError:
                 raise ModelFaultError(Reason.HUNG, "its process answers no more, and does not end") from None
-            raise ModelFaultError(reason_of(end), f"its process {end.said}")
+            reason = reason_of(end)
+            raise _FAULTS.get(reason, ModelFaultError)(reason, f"its process {end.said}")
         try:
             *_, answer = orjson.loads(said)
             if isinstance(answer, dict):
-                fault, why = Reason(answer["fault"]), str(answer["said"])
+                reason, why = Reason(answer["fault"]), str(answer["said"])
             else:
                 names = dict(zip(("logits", "state"), self._named(), strict=False))
                 return {names[name]: array.copy() for name, array in link.areas[0].read(answer).items()}
         except (ValueError, TypeError, KeyError, TensorError) as error:
             # It may have written anywhere in its memory.
             raise ModelFaultError(Reason.CRASHED, f"its process says what makes no sense: {error}") from error
-        raise ModelFaultError(fault, why)
+        raise ModelFaultError(reason, why)
 
     def _named(self) -> Sequence[str]:
         """Its outputs: the logits, and the state where it leaves one."""
@@ -106,9 +128,14 @@ class HostedSession(Session):
 
 
 class HostedOpener:
-    """Opens models in other processes, as `variants.session.open_file` does in this one."""
+    """Opens models in other processes, as `variants.session.open_file` does in this one.
+
+    `gained_bytes` is what all that were opened so far have added to the process that they were opened in, lookup tables
+    not counted.
+    """
 
     def __init__(self, host: Host) -> None:
+        self.gained_bytes = 0
         self._host = host
 
     def __call__(self, folder: RevisionFolder, file: ModelFile, options: SessionOptions) -> Session:
@@ -118,5 +145,7 @@ class HostedOpener:
             raise ModelLoadError(f"{path}: {lack}")
         tables = folder.tables(file.path) if shares_tables(file.runtime) else ()
         number, said, generation = self._host.open(path, options, tables, file.runtime)
+        shared = {one.table.sha256: one.table.size_bytes for one in tables}
+        self.gained_bytes += max(0, int(said["memory_bytes"]) - sum(shared.values()))
         model = HostedModel(self._host, number, said, generation)
         return HostedSession(path, model, float(said["load_s"]), int(said["memory_bytes"]))

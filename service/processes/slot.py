@@ -12,10 +12,10 @@ import orjson
 from router.contract import Dispatch
 from router.words import Reason
 from service.executors import SlotEvents
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.processes.batches import Executor, Sent, outcome_of
 from service.processes.conversation import End
-from service.processes.deaths import reason_of
+from service.processes.deaths import reason_of, work_begins
 from service.processes.host import BEGINS_WITHIN_S, Host
 from service.processes.messages import MOST_BYTES, READY
 from service.processes.models import HostedSession
@@ -53,6 +53,8 @@ class SlotProcess:
         self._now: Executor | None = None
         self._next: Executor | None = None
         self._held: deque[tuple[Dispatch, Sequence[Row]]] = deque()
+        self._left: set[int] = set()
+        """Executors that it has nothing more to do with, until they have ended."""
         self._is_lost = False
         self._is_stopped = False
         self._pause_s = LEAST_PAUSE_S
@@ -64,6 +66,11 @@ class SlotProcess:
     def generation(self) -> int:
         """See `service.processes.host.Slot`."""
         return self._host.generation if self._now is None else self._now.generation
+
+    @property
+    def is_settled(self) -> bool:
+        """See `service.processes.host.Slot`."""
+        return not self._left
 
     @property
     def is_up(self) -> bool:
@@ -81,6 +88,7 @@ class SlotProcess:
         self._held.clear()
         if self._now is not None:
             self._host.kill(self._now.link.executor)
+            self._left.add(self._now.link.executor)
             self._leave(self._now)
             self._now = None
         self.renew()
@@ -123,6 +131,7 @@ class SlotProcess:
             return
         if coming is not None and coming.is_ready and (self._now is None or not self._now.sent):
             if self._now is not None:
+                self._left.add(self._now.link.executor)
                 self._leave(self._now)
             self._now, self._next = coming, None
             if self._is_lost:
@@ -156,6 +165,7 @@ class SlotProcess:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a batch is its outcome
             self._events.done(dispatch.batch_id, error, 0.0)
             return True
+        work_begins()
         try:
             executor.link.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
@@ -209,6 +219,7 @@ class SlotProcess:
         self._events.ended(number, outcome, ran_s, ended_s)
 
     def _ended(self, executor: Executor, end: End) -> None:
+        self._left.discard(executor.link.executor)
         if executor is self._now:
             # What it said before that counts.
             self._read(executor)

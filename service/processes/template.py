@@ -19,20 +19,15 @@ from typing import Any
 
 import orjson
 
-from service.processes.copies import Copies, end_with
+from service.processes.copies import HANGS, Copies, end_with, survives_a_fork
 from service.processes.executor import execute
-from service.processes.messages import MOST_BYTES, Close, Fork, Kill, Open, ToTemplate
-from variants.runtimes.table import ONNXRUNTIME
+from service.processes.messages import KILLED, MOST_BYTES, NOT_NOW, Close, Fork, Kill, Open, ToTemplate
+from variants.resident import give_back
 from variants.session import Session, open_session
 
 FILES_OF_AN_EXECUTOR = 3
 OPENS_WITHIN_S = 120.0
 """A model that is opened in a process of its own hangs after so long."""
-
-
-def survives_a_fork(wanted: Open) -> bool:
-    """Whether a model that is open works in a copy of the process: it has no threads of its own."""
-    return wanted.runtime == ONNXRUNTIME and wanted.options.threads == 1
 
 
 class Template:
@@ -69,6 +64,7 @@ class Template:
                 self._late.pop(number, None)
                 if (model := self._models.pop(number, None)) is not None:
                     model.close()
+                    give_back()
                 self._say("opened", number, {})
             case Fork():
                 self._fork(told, files)
@@ -78,7 +74,7 @@ class Template:
 
     def _open(self, wanted: Open) -> None:
         """Open a model, in a process of its own first where that is wanted; the gateway is told what came of it."""
-        if wanted.careful or not survives_a_fork(wanted):
+        if wanted.careful or not _survives(wanted):
             self._open_apart(wanted)
         else:
             self._open_here(wanted)
@@ -110,19 +106,22 @@ class Template:
             self._not_opened(wanted, error)
 
     def _not_opened(self, wanted: Open, error: OSError) -> None:
-        self._say("opened", wanted.number, {"error": f"{wanted.path}: no process to open it: {error.strerror}"})
+        said = {"error": f"{wanted.path}: no process to open it: {error.strerror}", NOT_NOW: True}
+        self._say("opened", wanted.number, said)
 
-    def _opened_apart(self, wanted: Open, file: int, how: str, _: int) -> None:
+    def _opened_apart(self, wanted: Open, file: int, how: str, by: int) -> None:
         try:
             said = dict(orjson.loads(os.pread(file, MOST_BYTES, 0)))
         except ValueError:
             # It came to nothing.
             said = {"error": f"{wanted.path}: cannot be opened as a model: the process that opened it {how}"}
+            if by == signal.SIGKILL and how != HANGS:
+                said[KILLED] = True
         finally:
             os.close(file)
         if "error" in said:
             self._say("opened", wanted.number, said)
-        elif survives_a_fork(wanted):
+        elif _survives(wanted):
             self._open_here(wanted)
         else:
             self._late[wanted.number] = wanted
@@ -160,6 +159,10 @@ class Template:
     def _say(self, *what: object) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(orjson.dumps(what))
+
+
+def _survives(wanted: Open) -> bool:
+    return survives_a_fork(wanted.runtime, wanted.options.threads)
 
 
 def _opened(wanted: Open) -> tuple[dict[str, Any], Session | None]:

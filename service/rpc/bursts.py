@@ -20,8 +20,9 @@ QUIET_S = 0.002
 has seen: this is one at the least."""
 MOST_S = 0.005
 """Calls that go on coming are waited for no longer; that is looked at each `QUIET_S`."""
-PATIENT_S = 0.05
-"""Calls with a shorter SLO do not wait: what they would wait for is too large a part of it."""
+PATIENT_S = 0.04
+"""Calls that have less time left do not wait: what they would wait for is too large a part of it. Of an SLO of 50 ms
+some has passed already, in reading and decoding."""
 WATCHED = 8
 """Of so many bursts one is waited for to its end, which tells how many calls come together now."""
 
@@ -74,9 +75,12 @@ class Bursts:
         self._begun_s = now_s
         self._open += 1
 
-    async def gathered(self, slo_s: float) -> None:
-        """Wait for the calls that come with this one, where calls come together; `slo_s` is its SLO, `inf` if none."""
-        if self._expected == 1 or slo_s < PATIENT_S:
+    async def gathered(self, left_s: float) -> None:
+        """Wait for the calls that come with this one, where calls come together.
+
+        `left_s` is the time until its SLO or its timeout has passed, whichever is first; `inf` where it has neither.
+        """
+        if self._expected == 1 or left_s < PATIENT_S:
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from time import monotonic
 
 from router.request import NEVER, Origin
 from service.access import Role
@@ -39,7 +40,6 @@ class RpcInference:
 
     async def infer(self, context: Context, echoed: RawHeaders) -> ModelInferResponse:
         """Answer one request; its ids are `echoed`. Raises `ProtocolError`, and `ClientGone` where it was cancelled."""
-        self._bursts.begin()
         answering = self._answering
         arrival_s = answering.arrivals.arrival_s()
         _, metadata = admitted(self._gateway.access, context, Role.INFER)
@@ -48,6 +48,8 @@ class RpcInference:
         echoed += echoes(origin, headers)
         if not self._gateway.is_ready:
             raise self._gateway.unavailable()
+        # Behind all that refuses a call unread: nobody is to wait for callers who may not ask.
+        self._bursts.begin()
         message = await self._reader.read(context)
         held_bytes = answering.inflight.hold(len(message))
         try:
@@ -66,12 +68,15 @@ class RpcInference:
         asked = await in_thread(self._threads, parse_it) if off_loop else parse_it()
         family, variant = asked.model_name, asked.model_version or None
         loaded = self._gateway.loaded(family)
-        loosened = variant is not None or any(name in asked.parameters for name in LOOSENING)
-        if refusal := answering.refusal(loaded, headers, arrival_s, origin, loosened=loosened):
+
+        def is_loosened() -> bool:
+            return variant is not None or any(name in asked.parameters for name in LOOSENING)
+
+        if refusal := answering.refusal(loaded, headers, arrival_s, origin, loosened=is_loosened):
             raise refusal
         decode = partial(decode_message, asked, loaded.signature, answering.limits)
         request = await in_thread(self._threads, decode) if off_loop else decode()
-        await self._bursts.gathered(self._least_slo_s(family, headers, request))
+        await self._bursts.gathered(self._least_left_s(family, headers, request, arrival_s))
         answer, loaded = await answering.answer(family, variant, headers, request, arrival_s, origin)
         record = answer.record
         response = encode_message(
@@ -86,11 +91,16 @@ class RpcInference:
         )
         return response, answering.headers_of(record, loaded, headers)
 
-    def _least_slo_s(self, family: str, headers: RequestHeaders, request: InferRequest) -> float:
-        """No more than the SLO that the request will have, whatever its parameters say; `NEVER` where it has none."""
-        if "slo_ms" in request.parameters:
+    def _least_left_s(self, family: str, headers: RequestHeaders, request: InferRequest, arrival_s: float) -> float:
+        """No more than the time that the request has until its SLO or timeout, whatever its parameters say.
+
+        Below 0.0 where that has passed.
+        """
+        if "slo_ms" in request.parameters or "timeout" in request.parameters:
             return 0.0
-        return headers.slo_s if headers.slo_s != NEVER else self._gateway.defaults(family).slo_s or NEVER
+        defaults = self._gateway.defaults(family)
+        slo_s = headers.slo_s if headers.slo_s != NEVER else defaults.slo_s or NEVER
+        return arrival_s + min(slo_s, headers.timeout_s, defaults.timeout_s) - monotonic()
 
     def _parse(self, message: bytes) -> ModelInferRequest:
         check_weight(message, self._limit_typed_bytes)

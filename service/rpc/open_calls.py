@@ -28,6 +28,8 @@ class OpenCalls:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self.begun = 0
+        """So many calls were taken in so far, those that were refused among them."""
         self._open: set[Task] = set()
         # When something of the answer began its way out; the oldest is the first.
         self._sending: dict[Task, float] = {}
@@ -38,6 +40,7 @@ class OpenCalls:
 
     def begin(self) -> None:
         """Count the call until its task ends, with its answer on its way or given up. Raises `ProtocolError` 503."""
+        self.begun += 1
         task = _current()
         task.add_done_callback(self._ended)
         if len(self._open) >= self._most:

@@ -47,6 +47,10 @@ INFERENCE = "inference.GRPCInferenceService"
 
 SPARE_CALLS = 256
 """Calls at a time besides those that wait for an answer: health, descriptions, what is being read."""
+UNTAKEN_CALLS = 3000
+"""So many calls, or all that may be open at a time where those are more, may have come and not been taken in yet. The
+library ends what comes beyond that as if its caller had, and so it would from 1000 on: they come at once, and are taken
+in one by one."""
 CONNECTION_CALLS = 100
 """At a time by one connection; a client with more waits by itself. The least that HTTP/2 recommends."""
 IDLE_MS = 5 * 60 * 1000
@@ -54,6 +58,10 @@ IDLE_MS = 5 * 60 * 1000
 AGE_MS = 5 * 60 * 1000
 """A connection takes no new calls after this long, and is closed when those that it has are answered: clients open
 another one, and so find replicas that were added."""
+LEAVE_S = 0.5
+QUIET_S = 0.02
+"""Before the port is closed, calls that have come are taken in and told to go elsewhere, until none came for `QUIET_S`,
+`LEAVE_S` at most. The library would end them as if their callers had."""
 END_S = 2.0
 """For so long answers that are ready may still be on their way when the server ends."""
 
@@ -105,10 +113,19 @@ class RpcServer:
         if self._server is None:
             await drained
             return
+        await self._taken_in()
         leaving = asyncio.create_task(self._server.stop(self._gateway.settings.drain_s + END_S))
         await drained
         await self._server.stop(END_S)
         await leaving
+
+    async def _taken_in(self) -> None:
+        """Let calls in that have come already: nothing is taken any more, and they are told so."""
+        loop = asyncio.get_running_loop()
+        until_s, begun = loop.time() + LEAVE_S, -1
+        while begun != self._calls.begun and loop.time() < until_s:
+            begun = self._calls.begun
+            await asyncio.sleep(QUIET_S)
 
     def _table(self, inference: RpcInference, said: RpcDescriptions) -> dict[str, Handler]:
         asked: list[tuple[str, type[Message], Callable[[Any], Awaitable[Message]], Role | None]] = [
@@ -128,6 +145,7 @@ class RpcServer:
             for name, kind, answer, need in asked
         }
         methods[f"/{INFERENCE}/ModelInfer"] = entry.unary("ModelInfer", inference.infer)
+        methods[f"/{INFERENCE}/ModelStreamInfer"] = entry.stream("ModelStreamInfer", _no_stream)
         check = self._asked("Check", HealthCheckRequest, self._health.check, None)
         methods[f"/{HEALTH}/Check"] = entry.unary("Check", check)
         methods[f"/{HEALTH}/Watch"] = entry.stream("Watch", self._watch)
@@ -168,11 +186,18 @@ class Methods(grpc.GenericRpcHandler):
         return self._table.get(handler_call_details.method, self._others)
 
 
+async def _no_stream(context: Context, _: RawHeaders) -> None:
+    raise ProtocolError(
+        501, "ModelStreamInfer: there are no streams of inference here; call ModelInfer for each request"
+    )
+
+
 async def _unimplemented(context: Context, _: RawHeaders) -> Message:
     raise ProtocolError(501, "no such method here; docs/grpc.md has those that there are")
 
 
 def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
+    untaken = max(UNTAKEN_CALLS, settings.backlog + SPARE_CALLS)
     longest_s = max([settings.timeout_s, *map(settings.timeout_of, settings.families)])
     return [
         # Otherwise a second server would listen on the same port, and neither would know.
@@ -180,6 +205,9 @@ def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", CONNECTION_CALLS),
+        # The first is where the library would begin to end some of them by chance.
+        ("grpc.server.max_pending_requests", untaken),
+        ("grpc.server.max_pending_requests_hard_limit", untaken),
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.max_connection_idle_ms", IDLE_MS),
         ("grpc.max_connection_age_ms", AGE_MS),

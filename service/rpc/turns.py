@@ -59,20 +59,17 @@ class Turns:
 
     def _next(self) -> None:
         """Give the turn that is free to the connection that has waited longest for one."""
-        connection = next(filter(self._may, self._waiting), None)
-        if connection is None:
-            return
-        turns = self._waiting[connection]
-        turn = turns.popleft()
-        self._waiting.move_to_end(connection)
-        if not turns:
-            del self._waiting[connection]
-        if turn.done():
-            # Its task has been cancelled, and has not got to say so yet.
-            self._next()
-            return
-        self._give(connection)
-        turn.set_result(None)
+        while (connection := next(filter(self._may, self._waiting), None)) is not None:
+            turns = self._waiting[connection]
+            turn = turns.popleft()
+            self._waiting.move_to_end(connection)
+            if not turns:
+                del self._waiting[connection]
+            # It is done where its task has been cancelled, and has not got to say so yet.
+            if not turn.done():
+                self._give(connection)
+                turn.set_result(None)
+                return
 
     def _leave(self, connection: str, turn: asyncio.Future[None]) -> None:
         """Who waited does so no longer; it may have been given the turn at that very moment."""

@@ -67,6 +67,23 @@ def test_who_tries_it_is_answered(watched: Watched) -> None:
     expect(page.locator("#tries li").first).to_contain_text("1 ms")
 
 
+def test_the_page_of_the_native_api_asks_nobody_else(browser: Browser, server: Server) -> None:
+    """BentoML's page shows the API and calls it, and its tag manager is neither run nor asked for."""
+    context = browser.new_context()
+    page, asked, kept = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("requestfailed", lambda request: kept.append(request.url) if request.failure == "csp" else None)
+    page.goto(f"{server.url}/native")
+    families = page.locator(".opblock", has_text="families")
+    families.locator(".opblock-summary-control").click()
+    families.get_by_role("button", name="Try it out").click()
+    families.get_by_role("button", name="Execute").click()
+    expect(families.locator(".live-responses-table .response").first).to_contain_text("chain")
+    assert "undefined" == page.evaluate("typeof dataLayer")
+    assert [] == [url for url in asked if not url.startswith((f"{server.url}/", "data:")) and url not in kept]
+    context.close()
+
+
 def test_without_samples_nothing_can_be_tried_and_the_page_says_so(browser: Browser, tmp_path: Path) -> None:
     """With `page_samples = false` the page offers no rows and asks for none."""
     write_family(Repository(tmp_path), "f", {"only": (sign_model(), 0.8)})
@@ -171,6 +188,60 @@ def test_it_fits_and_axe_finds_nothing_serious(
     found = Axe().run(page).response["violations"]
     context.close()
     assert [] == [f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in found if one["impact"] in SERIOUS]
+
+
+COVERED = """async () => {
+    const [{ lines }, { Frontier }] = await Promise.all([import("/page/series.js"), import("/page/frontier.js")]);
+    const found = [];
+    const holds = (box, { x, y }) =>
+        x > box.x + 1 && x < box.x + box.width - 1 && y > box.y + 2 && y < box.y + box.height - 2;
+    const look = (figure, what) => {
+        for (const name of figure.querySelectorAll("text:not(.axis)")) {
+            const box = name.getBBox();
+            for (const path of figure.querySelectorAll("path[stroke], path.stair")) {
+                const length = Math.ceil(path.getTotalLength());
+                const steps = Array.from({ length }, (_, at) => path.getPointAtLength(at));
+                if (steps.some((point) => holds(box, point))) found.push(`${what}: ${name.textContent}`);
+            }
+        }
+    };
+    const figure = () => {
+        const made = document.createElement("figure");
+        made.className = "chart";
+        document.querySelector("main").append(made);
+        return made;
+    };
+    const pairs = [[1, 1], [1, 0.9], [0.9, 1], [0.95, 0.9], [0.9, 0.5], [0.5, 0.45], [0, 0], [0.02, 0]];
+    for (const [first, second] of pairs) {
+        const chart = figure();
+        lines(chart, "", 150, 1, String, [
+            { name: "in time", paint: "red", values: Array(120).fill(first) },
+            { name: "right", paint: "blue", dashed: true, values: Array(120).fill(second) },
+        ]);
+        look(chart, `${first}, ${second}`);
+    }
+    const points = [["L0-fp32", 0.1, 0.766], ["L2-int8", 1.1, 0.789], ["L3-int8", 1.6, 0.828], ["L4-int8", 2.1, 0.843]];
+    const variants = points.map(([name, latency_ms, quality]) =>
+        ({ name, latency_ms, quality, believed: quality, on_ladder: true, memory_bytes: 1 }));
+    const chart = figure(), frontier = new Frontier(chart, document.createElement("table"));
+    frontier.begin({ name: "f", variants, not_loaded: [], refused: {} });
+    frontier.update({ paths: { "L0-fp32": 10, "L2-int8": 30, "L0-fp32>L4-int8": 40, "L3-int8": 20 } }, {});
+    look(chart, "frontier");
+    return found;
+}"""
+"""The names in pictures that stand where a line goes, of levels that are usual and of a frontier with an arc."""
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_name_stands_on_a_line(browser: Browser, server: Server, width: int) -> None:
+    """Not on its own, as where all are in time, nor on another one, at any width."""
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.goto(f"{server.url}/?family=chain")
+    page.locator("#phase[data-phase=ready]").wait_for()
+    covered = page.evaluate(COVERED)
+    context.close()
+    assert [] == covered
 
 
 def _open_everything(page: Page) -> None:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ class Image:
     workdir: str = "/"
     user: str = "0:0"
     environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[int, ...] = ()
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
@@ -72,8 +74,21 @@ def can_run() -> str:
     return tried.stderr.strip()
 
 
-def build(folder: Path, file: Path = FILE) -> Image:
-    """Carry out all stages in `folder`; the last one is what is returned. Raises `CalledProcessError`."""
+def can_compile() -> bool:
+    """Whether there is a C compiler that finds Python's headers."""
+    includes = f"-I{sysconfig.get_path('include')}"
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return False
+    command = [compiler, includes, "-fsyntax-only", "-xc", "-"]
+    return not subprocess.run(command, input=b"#include <Python.h>\n", capture_output=True, check=False).returncode
+
+
+def build(folder: Path, file: Path = FILE, **given: str) -> Image:
+    """Carry out all stages in `folder`; the last one is what is returned. Raises `CalledProcessError`.
+
+    `given` are arguments of the build, of those that a stage asks for.
+    """
     stages: dict[str, Image] = {}
     image = Image(folder)
     for instruction in dockerfile.parse_file(str(file)):
@@ -82,6 +97,9 @@ def build(folder: Path, file: Path = FILE) -> Image:
             image = Image(folder / name)
             # bubblewrap would make folders above it that only root may enter.
             Path(f"{image.layer}{sys.base_prefix}").mkdir(parents=True)
+        elif instruction.cmd.upper() == "ARG":
+            name, _, otherwise = instruction.value[0].partition("=")
+            image = replace(image, arguments={**image.arguments, name: given.get(name, otherwise)})
         else:
             image = _carried_out(instruction, image, stages)
         stages[image.layer.name] = image
@@ -104,6 +122,7 @@ def _carried_out(instruction: dockerfile.Command, image: Image, stages: Mapping[
             return image
         case "RUN":
             environment = {name: text for name, text in os.environ.items() if _HANDED_ON.match(name)}
+            environment |= image.arguments
             inside = [*_sandbox(image), "--tmpfs", "/tmp", *_pip_cache(), *_variables(environment)]
             inside += ["sh", "-ec", value[0]]
             subprocess.run(inside, check=True)
@@ -118,7 +137,7 @@ def _carried_out(instruction: dockerfile.Command, image: Image, stages: Mapping[
         case "USER" | "ENTRYPOINT" | "CMD" | "STOPSIGNAL" as name:
             fields = {"USER": "user", "STOPSIGNAL": "stop_signal", "ENTRYPOINT": "entrypoint", "CMD": "command"}
             return replace(image, **{fields[name]: value[0] if name in ("USER", "STOPSIGNAL") else value})
-        case "ARG" | "LABEL":
+        case "LABEL":
             return image
         case other:
             raise NotImplementedError(f"{other}: not known here")

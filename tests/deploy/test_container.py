@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from loadtests.fetch import fetch
 from loadtests.servers import ROOT, free_port
-from tests.deploy.image import FILE, Container, Image, build, can_run, running
+from tests.deploy.image import FILE, Container, Image, build, can_compile, can_run, running
 from tests.service.conftest import eventually, sign_body
 from tests.service.families import sign_model, write_family
 from variants.repository import Repository
@@ -25,7 +27,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     if reason := can_run():
         pytest.skip(f"no image can be built here: {reason}")
     folder = tmp_path_factory.mktemp("image")
-    yield build(folder)
+    yield build(folder, COMPILED=str(int(can_compile())))
     # Hundreds of megabytes, which pytest would keep for the next runs.
     shutil.rmtree(folder)
 
@@ -51,8 +53,27 @@ def test_the_image_holds_what_serving_needs_and_no_more(image: Image) -> None:
     (packages,) = image.layer.glob("opt/pareto/lib/python3.*/site-packages")
     names = {path.name.split("-")[0].lower() for path in packages.glob("*.dist-info")}
     assert {"pareto_gateway", "bentoml", "onnxruntime"} <= names
-    assert set() == {"pip", "setuptools", "torch", "onnx", "matplotlib", "locust", "pytest", "hatchling"} & names
+    tools = {"pip", "setuptools", "hatchling", "mypy", "torch", "onnx", "matplotlib", "locust", "pytest"}
+    assert set() == tools & names
     assert [] == [path for path in image.files() if not path.startswith("/opt/pareto/")]
+
+
+def test_its_router_is_compiled_and_decides_as_the_sources_do(image: Image, tmp_path: Path) -> None:
+    """The same simulations, records and dispatches alike, by whichever is imported."""
+    if not can_compile():
+        pytest.skip("there is no C compiler here")
+    (packages,) = image.layer.glob("opt/pareto/lib/python3.*/site-packages")
+
+    def decided(packages: Path) -> tuple[str, str]:
+        command = [sys.executable, str(ROOT / "tests" / "deploy" / "decided.py")]
+        environment = {**os.environ, "PYTHONPATH": str(packages)}
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        module, _, digest = ran.stdout.strip().rpartition(" ")
+        return Path(module).suffix, digest
+
+    (compiled, by_image), (sources, by_sources) = decided(packages), decided(ROOT)
+    assert (".so", ".py") == (compiled, sources)
+    assert by_image == by_sources
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from loadtests.fetch import Answer, fetch
 from loadtests.fleet import DOWN, UP, Fleet, answered_by, fleet
 from loadtests.fleet_load import Generator, Sent, poisson
 from loadtests.haproxy import Counted
+from loadtests.outcomes import Fate
 from loadtests.samples import Samples, read_samples
-from loadtests.scoring import Fate
 from loadtests.servers import Server
 from tests.service.conftest import sign_body
 from tests.service.families import sign_model, write_family
@@ -135,7 +135,7 @@ def test_a_killed_replica_takes_nothing_with_it(whole: Fleet, samples: tuple[Rep
     victim, before = whole.replicas[1], whole.front.counted()
     long = [f"killed-long-{number}" for number in range(6)]
     with load(whole, samples[1], "killed-") as sent, ThreadPoolExecutor(len(long)) as pool:
-        answers = [pool.submit(asked, whole.front.server, name, 4) for name in long]
+        answers = [pool.submit(asked, whole.front.server, name, 12) for name in long]
         whole.wait_until(lambda: all(_unfinished(one.server) for one in whole.replicas), "each replica holds one")
         victim.kill()
         whole.wait_for(DOWN, victim)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from loadtests.generator_faults import Sending
 from loadtests.harness.cargo import Message, Plan
 from loadtests.harness.conductor import Ran
 from loadtests.harness.measured import Run
@@ -19,7 +20,7 @@ from loadtests.harness.subject import Member, Names, Subject
 from loadtests.harness.target import Served, Target
 from loadtests.harness.verdict import Wanted, checks_of, verdict
 from loadtests.load import Load
-from loadtests.scoring import Fate, Reply, Results, Sending
+from loadtests.outcomes import Fate, Reply, Results
 from loadtests.workload import SloMix
 
 ROWS = 8

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from loadtests.balanced import hand_out, simulate_fleet
 from loadtests.machine import Machine
-from loadtests.scoring import Fate, Results, score
+from loadtests.outcomes import Fate, Results
+from loadtests.scoring import score
 from loadtests.simulator import Replica, replica, requests_of, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload

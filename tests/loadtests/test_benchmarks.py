@@ -18,11 +18,13 @@ from loadtests import oip
 from loadtests.calibration import Pinned, calibrate, capacity_per_s, profiled_noise
 from loadtests.closedloop import GeneratorError, Throughput, generator_name, measure
 from loadtests.fetch import fetch
+from loadtests.generator_faults import Sending
 from loadtests.machine import Machine
+from loadtests.outcomes import Fate, Results
 from loadtests.overhead import compare, markdown
 from loadtests.report import read_score, score_json, write_json
 from loadtests.samples import Samples, read_samples
-from loadtests.scoring import Fate, Results, Sending, score
+from loadtests.scoring import score
 from loadtests.servers import ServerError, bare, bento_batchable, running
 from loadtests.simulator import simulate
 from loadtests.synthetic import synthetic

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loadtests.bounds import Group, best_schedule, fluid_value, lp_bound, oracle_accuracy
 from loadtests.machine import Machine
-from loadtests.scoring import Fate
+from loadtests.outcomes import Fate
 from loadtests.simulator import simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload

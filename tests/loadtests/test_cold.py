@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtests.churn import Held, slope_bytes
+from loadtests.churn import Held, largest_message, slope_bytes
 from loadtests.cold import score_simulated
 from loadtests.cold_simulated import ColdSimulation, Memory, Simulated
-from loadtests.cold_workload import Visits, family_names, write_copies, zipf_visits
+from loadtests.cold_workload import Tables, Visits, family_names, write_copies, zipf_visits
+from loadtests.samples import Samples
 from router.family import Family, VariantProfile
 from router.latency import table
 from router.placement import Placement
 from tests.service.families import looking_up, share_family, sign_model, write_family
+from variants.manifest import ModelFile
 from variants.repository import Repository
+from variants.session import open_file
 
 FAMILY = Family(
     "f",
@@ -85,17 +88,41 @@ def test_copies_are_families_of_their_own(tmp_path: Path) -> None:
         assert model.samefile(Repository(tmp_path / "one").open("sign").file("quick/model.onnx"))
 
 
-@pytest.mark.parametrize(("one_base", "tables"), [(True, 1), (False, 0)])
-def test_copies_share_tables_only_with_one_base(tmp_path: Path, *, one_base: bool, tables: int) -> None:
-    """Copies that stand for families of their own have the table as a weight of each session; all files are there."""
+@pytest.mark.parametrize(("tables", "as_tables", "in_memory"), [("shared", 1, 1), ("own", 1, 2), ("weights", 0, 0)])
+def test_tables_of_copies(tmp_path: Path, tables: Tables, as_tables: int, in_memory: int) -> None:
+    """All have one, each has its own, or each session has it as a weight; all files are there, and variants run."""
     source = Repository(tmp_path / "source")
     write_family(source, "one", {"only": (looking_up(), 0.8)})
     share_family(source, "one")
-    write_copies(source, "one", tmp_path / "copies", ["copy"], one_base=one_base)
-    folder = Repository(tmp_path / "copies").open("copy")
-    assert {} == folder.verify()
-    parts = folder.manifest.parts_of("graphs/only.onnx")
-    assert (tables, 1 - tables, 1) == (len(parts.tables), len(parts.weights), len(parts.files))
+    write_copies(source, "one", tmp_path / "copies", ["a", "b"], tables=tables)
+    seen = set()
+    for name in "ab":
+        folder = Repository(tmp_path / "copies").open(name)
+        assert {} == folder.verify()
+        parts = folder.manifest.parts_of("graphs/only.onnx")
+        assert (as_tables, 1 - as_tables, 1) == (len(parts.tables), len(parts.weights), len(parts.files))
+        seen |= {table.sha256 for table in parts.tables}
+        session = open_file(folder, ModelFile("graphs/only.onnx"))
+        assert (1, 2) == session.run({"x": np.ones((1, 4), np.float32)})["logits"].shape
+    assert in_memory == len(seen)
+
+
+def test_the_largest_message_has_the_longest_row_so_many_times() -> None:
+    """One request that fills a batch."""
+    text = np.array([b"short", b"a long one", b"some"], dtype=object)
+    samples = Samples(
+        "f",
+        ("no", "yes"),
+        {"text": text},
+        {"text": "BYTES"},
+        label=np.zeros(3, np.int64),
+        size_class=np.array([0, 2, 1]),
+        predicted={},
+        confidence={},
+    )
+    _, body = largest_message(samples, 4)
+    expected = {"name": "text", "shape": [4], "datatype": "BYTES", "data": ["a long one"] * 4}
+    assert [expected] == json.loads(body)["inputs"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from loadtests.harness.subject import Subject
 from loadtests.harness.target import Target
 from loadtests.harness.verdict import Wanted
 from loadtests.load import Load
-from loadtests.scoring import Fate
+from loadtests.outcomes import Fate
 from loadtests.servers import Server, free_port
 from loadtests.workload import SloMix
 from service import cli

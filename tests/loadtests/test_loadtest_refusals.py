@@ -64,7 +64,7 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
         ("--rate 5 --out /", 2, "--out: expected a name"),
         ("--rate 5 --out x/..", 2, "--out: expected a name"),
         ("--rate 5 --out taken", 2, "--out: taken.json is a folder"),
-        ("--rate 5 --out file/name", 2, "--out: file cannot be written to"),
+        ("--rate 5 --out file/name", 2, "--out: file is no folder"),
         ("--models nowhere --family tiny --rate 5", 1, "no family 'tiny' here"),
     ],
 )

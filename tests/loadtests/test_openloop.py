@@ -8,7 +8,7 @@ import pytest
 from gevent.event import Event  # type: ignore[import-untyped]  # gevent carries no types
 
 from loadtests.openloop import OpenLoop, Send
-from loadtests.scoring import Fate, Reply
+from loadtests.outcomes import Fate, Reply
 from loadtests.workload import Workload
 
 

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from loadtests.machine import Machine
+from loadtests.outcomes import Fate, Results
 from loadtests.revision import commit_of
 from loadtests.routing import main
 from loadtests.routing_goals import Goal, goals
@@ -28,7 +29,6 @@ from loadtests.routing_robustness import (
 from loadtests.routing_runs import Book, BookError, Decisions, Key, Run, read_runs
 from loadtests.routing_simulated import Bench, run_all, stopwatch
 from loadtests.routing_table import BEST_STATIC, RunTable
-from loadtests.scoring import Fate, Results
 from loadtests.suite import measure, traces_named
 from loadtests.synthetic import synthetic
 from router.policies import policy_named

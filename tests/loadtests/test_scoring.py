@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.scoring import Fate, Results, Score, Sending, score
+from loadtests.generator_faults import Sending
+from loadtests.outcomes import Fate, Results
+from loadtests.scoring import Score, score
 from loadtests.workload import Workload
 
 LABEL = np.array([0, 1])

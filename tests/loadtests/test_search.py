@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtests.generator_faults import Sending
 from loadtests.harness.cargo import Plan
 from loadtests.harness.conductor import Ran
 from loadtests.harness.profiles import Profile
@@ -15,7 +16,7 @@ from loadtests.harness.search import SearchOptions
 from loadtests.harness.session import Ended, Session
 from loadtests.harness.verdict import Outcome, Wanted
 from loadtests.load import MOST_REQUESTS
-from loadtests.scoring import Fate, Reply, Results, Sending
+from loadtests.outcomes import Fate, Reply, Results
 from tests.loadtests.judged import Silent, load, subject
 
 PER_S, BURST = 90.0, 20.0

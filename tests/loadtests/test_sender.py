@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from loadtests.outcomes import Fate
 from loadtests.samples import Samples
-from loadtests.scoring import Fate
 from loadtests.sender import Sender, prepared, read_answers
 from loadtests.workload import Workload
 from service.oip.decode import decode_infer

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from loadtests.breaking import Breaks
 from loadtests.machine import Machine
-from loadtests.scoring import Fate, score
+from loadtests.outcomes import Fate
+from loadtests.scoring import score
 from loadtests.simulator import Simulation, simulate
 from loadtests.traces import Shape, arrivals
 from loadtests.workload import SloMix, Workload

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtests.generator_faults import Sending
 from loadtests.harness.cargo import Cargo, Plan, Way, share
 from loadtests.harness.measured import MOST_BLOCKS
 from loadtests.harness.part import Part, merged
@@ -17,7 +18,8 @@ from loadtests.harness.smoke import plan_of
 from loadtests.harness.subject import Names, with_own
 from loadtests.harness.target import Served
 from loadtests.load import Load
-from loadtests.scoring import LOST, Fate, Reply, Results, Sending, score
+from loadtests.outcomes import LOST, Fate, Reply, Results
+from loadtests.scoring import score
 from loadtests.traces import TraceError
 from loadtests.workload import SloMix
 from tests.loadtests.judged import ROWS, answered, load, member, subject

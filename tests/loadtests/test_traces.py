@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtests.load import Load
 from loadtests.traces import PROCESSES, Shape, TraceError, arrivals, recorded
 from loadtests.workload import SloMix, Workload
 
@@ -189,3 +190,15 @@ def test_workloads_that_make_no_sense_are_refused(
     """Empty, unsorted, without SLO, without sample or of different lengths."""
     with pytest.raises(TraceError, match=r"^workload: "):
         Workload(np.array(arrival_s), np.array(slo_s), np.array(sample, dtype=np.int64))
+
+
+def test_a_load_says_where_chance_has_drawn_another_rate() -> None:
+    """So that nobody takes it for another load than the one that was asked for."""
+    said = set()
+    for seed in range(50):
+        workload = Load(SloMix.parse("50"), 5.0, 50.0).draw(10, seed)
+        came = f"{len(workload) / 5.0:.0f}"
+        mean = "" if came == "50" else " (random, 50/s in the mean)"
+        assert f"poisson, {came}/s for 5 s{mean}, SLO 50 ms" == workload.description
+        said.add(mean)
+    assert 2 == len(said)

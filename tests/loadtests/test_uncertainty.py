@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loadtests.harness.uncertainty import Measure, difference, share_interval
+from loadtests.harness.uncertainty import Measure, difference, share_interval, share_of_rows
 
 
 @given(blocks=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=30))
@@ -37,6 +37,15 @@ def test_requests_that_share_their_fate_tell_less() -> None:
     even, lumped = share_interval([45] * 10, [50] * 10), share_interval([50] * 9 + [0], [50] * 10)
     assert pytest.approx(even.value) == lumped.value
     assert lumped.high - lumped.low > 2.0 * (even.high - even.low)
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_row_asked_again_tells_nothing_new(times: int) -> None:
+    """Rows that are always answered alike are as sure as they are many, however often they are asked."""
+    row = np.repeat(np.arange(50), times)
+    once, again = share_of_rows(np.arange(50) < 40, np.arange(50)), share_of_rows(row < 40, row)
+    assert pytest.approx(once) == again
+    assert once.high - once.low > 0.2
 
 
 def share_of(hits: list[int], counts: list[int]) -> Measure:

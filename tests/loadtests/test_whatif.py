@@ -11,7 +11,7 @@ import pytest
 
 from loadtests.load import Load
 from loadtests.machine import Machine
-from loadtests.scoring import Fate
+from loadtests.outcomes import Fate
 from loadtests.simulator import simulate
 from loadtests.traces import Shape, TraceError
 from loadtests.whatif import (

@@ -11,12 +11,13 @@ import gevent  # type: ignore[import-untyped]  # gevent carries no types
 import numpy as np
 import pytest
 
+from loadtests.generator_faults import Sending, generator_faults
 from loadtests.harness import station, workers
 from loadtests.harness.cargo import Cargo, Message, Plan, Way
 from loadtests.harness.part import merged
 from loadtests.harness.station import Station, unsent
 from loadtests.harness.workers import Worker, Workers, WorkersError
-from loadtests.scoring import Fate, Results, Sending, generator_faults
+from loadtests.outcomes import Fate, Results
 from loadtests.workload import Workload
 from tests.loadtests.scripted import ANSWER, Scripted, scripted
 

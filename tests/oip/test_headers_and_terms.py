@@ -66,9 +66,30 @@ def test_the_tightest_source_wins() -> None:
         when_late="shed",
         priority=3,
     )
-    assert told == Terms(0.04, 1.5, 0.85, 3, WhenLate.SHED, "default-flow", "default")
+    by = "parameters.min_accuracy"
+    assert told == Terms(0.04, 1.5, 0.85, 3, WhenLate.SHED, "default-flow", "default", floor_by=by)
     assert terms(("x-slo-latency-ms", "50"), slo_ms=45).slo_s == 0.045
     assert terms(("x-slo-when-late", "Serve")).when_late is WhenLate.SERVE
+
+
+@pytest.mark.parametrize(
+    ("header", "parameter", "by"),
+    [
+        (None, None, "min_accuracy in the settings"),
+        ("0.6", None, "min_accuracy in the settings"),
+        (None, 0.7, "min_accuracy in the settings"),
+        ("0.8", None, "header x-slo-min-accuracy"),
+        ("0.8", 0.8, "header x-slo-min-accuracy"),
+        ("0.9", 0.8, "header x-slo-min-accuracy"),
+        (None, 0.8, "parameters.min_accuracy"),
+        ("0.8", 0.9, "parameters.min_accuracy"),
+    ],
+)
+def test_the_floor_is_known_by_who_set_it(header: str | None, parameter: float | None, by: str) -> None:
+    """The highest one counts, and is what an error names."""
+    headers = [] if header is None else [("x-slo-min-accuracy", header)]
+    parameters = {} if parameter is None else {"min_accuracy": parameter}
+    assert by == terms(*headers, defaults=DEFAULTS._replace(min_accuracy=0.7), **parameters).floor_by
 
 
 def test_a_stated_slo_replaces_the_default_even_where_it_is_longer() -> None:

@@ -1,56 +1,28 @@
-"""Slots of several devices: who gets which batch, who waits for a better device, and what is learnt of each."""
+"""Slots of several devices: who gets which batch, and who waits for a better device."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.machine import Machine
-from loadtests.simulator import Simulation, simulate
-from loadtests.traces import Shape, arrivals
-from loadtests.workload import SloMix, Workload
 from router.contract import Dispatch, Poll, Slot
-from router.devices import AcrossDevices, Reach, of_device, speeds, without
+from router.devices import AcrossDevices, Reach, without
 from router.family import Family, VariantProfile
 from router.latency import LatencyModel, table
 from router.limits import Limits
-from router.policies import POLICIES, policy_named
+from router.policies import policy_named
 from router.policies.fixed import Fixed
 from router.request import NEVER, Request
 from router.scheduler import Scheduler
-from router.slots import Slots
 from router.triage import first_in_time
-from router.view import Decision, Kinds, Lane, Plan, View
+from router.view import Decision, Kinds, Plan, View
 from router.words import Outcome, Reason
-from tests import scripted
 from tests.queued import FAMILY, lane, view
+from tests.router.wide_and_narrow import NAMED, SLOTS, TWO, replace_latency, two
 
-NAMED = [name for name in POLICIES if "<" not in name]
 WAITING = ("proteus",)
 """Lets a slot idle to fill a batch."""
-SLOTS = (Slot(0, "wide", 2), Slot(1, "narrow", 1))
-
-
-def two(family: Family, slower: float) -> Family:
-    """The family with a device `narrow` on which all takes so many times as long."""
-
-    def row(seconds: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(slower * s for s in seconds)
-
-    return replace(
-        family,
-        variants=tuple(
-            replace(v, elsewhere=(("narrow", table(v.latency.batches, *map(row, v.latency.median_s))),))
-            for v in family.variants
-        ),
-    )
-
-
-TWO = two(FAMILY, 2.0)
 
 
 class Served:
@@ -254,26 +226,6 @@ def test_a_row_is_not_late_where_a_dearer_variant_is_quicker_on_the_free_device(
     assert [("narrow", "b")] == [(d.device, d.variant) for d in scheduler.poll(0.001).dispatches]
 
 
-@pytest.mark.parametrize(("free", "busy"), [((0, 2), 1), ((0, 1), 2)])
-def test_company_is_planned_for_as_it_is_learnt(free: tuple[int, int], busy: int) -> None:
-    """A narrow slot that starts beside a busy one of its kind and a free wide one: one of three threads."""
-    kinds = Kinds.of((*SLOTS, Slot(2, "narrow", 1)), {"wide": 1.0, "narrow": 0.5})
-    model = LatencyModel(TWO, 1.0)
-    seen = view(lane([0.1])._replace(family=TWO, latency=model))
-    seen = seen._replace(free_slots=free, busy_slots=(busy,), busy_until_s=(0.01,), kinds=kinds)
-    met: list[float] = []
-    for step in range(200):
-        narrow = model.on("narrow")
-        narrow.observe(2, 1, 0, 0.03 if step % 2 else 0.02, 0.03 if step % 2 else 0.02, step, crowd=step % 2 / 3)
-    for busy_until_s in (0.01, -0.01):
-        of_device(seen._replace(busy_until_s=(busy_until_s,)), kinds, "narrow", 0.0)
-        met.append(model.on("narrow").planned_run_s(2, 1, 0))
-    model.on("narrow").meet(kinds.crowd(free[1], [busy]))
-    assert [model.on("narrow").planned_run_s(2, 1, 0)] * 2 == met
-    model.on("narrow").meet(0.0)
-    assert met[0] > model.on("narrow").planned_run_s(2, 1, 0)
-
-
 def test_a_row_is_refused_when_no_device_can_do_it() -> None:
     """What is too late for the wide one is too late."""
     served = Served("fluid")
@@ -293,71 +245,6 @@ def test_a_busy_device_is_given_its_next_batch_while_another_is_left_free() -> N
     assert [("wide", True)] == [(dispatch.device, dispatch.ahead) for dispatch in started]
 
 
-def test_what_is_learnt_of_one_device_does_not_touch_another() -> None:
-    """Batches of the narrow device take three times as long: the wide one is planned as before."""
-    model = LatencyModel(TWO, 1.0)
-    narrow = model.on("narrow")
-    before_s = model.planned_run_s(2, 1, 0), narrow.planned_run_s(2, 1, 0)
-    for step in range(200):
-        narrow.observe(2, 1, 0, 0.06, 0.06, step * 0.06)
-    assert before_s[0] == model.planned_run_s(2, 1, 0)
-    assert pytest.approx(3.0, rel=0.05) == narrow.planned_run_s(2, 1, 0) / before_s[1]
-
-
-def test_what_a_batch_costs_beside_the_model_is_learnt_by_all_devices() -> None:
-    """There is one driver, whose event loop hands batches to all of them."""
-    model = LatencyModel(TWO, 1.0)
-    for step in range(200):
-        model.on("narrow").observe(2, 1, 0, 0.02, 0.0205, step * 0.06)
-    assert pytest.approx(0.0005, rel=0.05) == model.overhead_s
-    assert model.overhead_s == model.on("narrow").overhead_s
-
-
-def test_beliefs_of_an_idle_device_fade_while_another_runs() -> None:
-    """A device that nobody uses because it was slow is tried again."""
-    model = LatencyModel(TWO, 1.0)
-    for step in range(200):
-        model.on("narrow").observe(2, 1, 0, 0.06, 0.06, step * 0.06)
-    for step in range(20):
-        model.observe(2, 1, 0, 0.01, 0.01, 20.0 + step)
-        model.relax_idle(20.0 + step, ["wide"])
-    assert pytest.approx(1.0, abs=0.01) == model.on("narrow").correction(2)
-
-
-def test_a_device_that_a_family_does_not_know_is_like_the_first() -> None:
-    """There is nothing better to believe."""
-    model = LatencyModel(TWO, 1.0)
-    assert model is model.on("other")
-    assert 1.0 == model.speed("other")
-
-
-def test_speeds_are_against_the_first_device() -> None:
-    """Half as fast on the narrow one; nothing is to be told apart where all slots are of one device."""
-    assert {"wide": 1.0, "narrow": pytest.approx(0.5)} == speeds(SLOTS, [LatencyModel(TWO)])
-    assert speeds([Slot(0), Slot(1)], [LatencyModel(TWO)]) is None
-
-
-def test_slots_in_service_count_by_their_speed() -> None:
-    """Whoever is judged at arrival is judged by the time that all devices have, in seconds of the first."""
-    slots = Slots(SLOTS, speeds={"wide": 1.0, "narrow": 0.5})
-    assert 1.5 == slots.count
-
-
-def test_a_rule_sees_one_device_and_the_others_as_parts_of_it() -> None:
-    """Two seconds of the narrow one are one of the wide one, and the other way round."""
-    kinds = Kinds.of(SLOTS, {"wide": 1.0, "narrow": 0.5})
-    rows = replace_latency(lane([0.1]))
-    seen = view(rows)._replace(free_slots=(0, 1), kinds=kinds)
-    wide, narrow = (of_device(seen, kinds, name, 0.0) for name in ("wide", "narrow"))
-    assert ((0,), (0.5,), 1.5) == (wide.free_slots, wide.others, wide.slots)
-    assert ((1,), (2.0,), 3.0) == (narrow.free_slots, narrow.others, narrow.slots)
-    assert 0.020 == pytest.approx(narrow.lanes[0].latency.planned_run_s(2, 1, 0))
-
-
-def replace_latency(some: Lane) -> Lane:
-    return some._replace(family=TWO, latency=LatencyModel(TWO, 1.0))
-
-
 @given(slacks_s=st.lists(st.floats(0.001, 1.0), min_size=1, max_size=20), gone=st.sets(st.integers(0, 25)))
 def test_rows_out_of_sight_are_neither_seen_nor_counted(slacks_s: list[float], gone: set[int]) -> None:
     """The others keep their order, and lanes without any are not there."""
@@ -366,35 +253,3 @@ def test_rows_out_of_sight_are_neither_seen_nor_counted(slacks_s: list[float], g
     expected = [item for item in whole.lanes[0].items if item.sequence not in gone]
     assert expected == [item for some in rest.lanes for item in some.items]
     assert len(expected) == sum(some.depth for some in rest.lanes)
-
-
-def run(family: Family, machine: Machine, policy: str, seed: int, rate: float) -> Simulation:
-    rng = np.random.default_rng([seed, 1])
-    arrival_s = np.append(0.0, arrivals("gamma", rate, 0.6, Shape(), rng))
-    load = Workload.draw(arrival_s, SloMix.parse("15:0.3,40:0.4,120:0.3"), len(scripted.SAMPLES), rng)
-    rule, limits = policy_named(policy), Limits(ahead=0.7, transit_s=0.002)
-    return simulate(load, family, scripted.SAMPLES, rule, machine, np.random.default_rng(seed), limits)
-
-
-@pytest.mark.parametrize("policy", NAMED)
-@pytest.mark.parametrize("slots", [1, 2, 3])
-def test_slots_that_are_alike_are_decided_on_as_if_there_were_no_devices(policy: str, slots: int) -> None:
-    """The same batches and outcomes to the last bit, whatever the one device is called and known of elsewhere."""
-    for seed in range(3):
-        machine = Machine(slots, noise=0.3, request_s=2e-4, batch_s=3e-4)
-        named = replace(machine, devices=(("only", 2),) * slots)
-        plain = run(scripted.FAMILY, machine, policy, seed, 500.0)
-        other = run(two(scripted.FAMILY, 3.0), named, policy, seed, 500.0)
-        assert plain.dispatches == tuple(d._replace(device="cpu") for d in other.dispatches)
-        assert [r._replace(device="") for r in plain.records] == [r._replace(device="") for r in other.records]
-
-
-@pytest.mark.parametrize("policy", NAMED)
-def test_a_narrow_device_is_used_and_never_loses_a_row(policy: str) -> None:
-    """Whatever the rule: each request ends once, and under load both devices work."""
-    machine = Machine(2, noise=0.1, devices=(("wide", 2), ("narrow", 1)), contention=0.2)
-    ran = run(two(scripted.FAMILY, 2.0), machine, policy, 7, 600.0)
-    assert list(range(len(ran.results.fate))) == sorted(record.request_id for record in ran.records)
-    assert {"wide", "narrow"} == {dispatch.device for dispatch in ran.dispatches}
-    answered = [record for record in ran.records if record.variant]
-    assert {record.device for record in answered} <= {"wide", "narrow"}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.contract import Record, Slot
-from router.fairness import MOST_FLOWS, WINDOW_S, Fairness, Flows, allotment, jain, water_level
+from router.fairness import Fairness, jain
 from router.family import EVEN, Family, Share, VariantProfile
+from router.flows import MOST_FLOWS, WINDOW_S, Flows
 from router.latency import LatencyModel, table
 from router.policies import policy_named
 from router.request import Request
 from router.scheduler import Scheduler
+from router.water_filling import allotment, water_level
 from router.words import Outcome, Reason, WhenLate
 
 ASKS = st.lists(
@@ -22,6 +24,7 @@ ASKS = st.lists(
 )
 
 
+@example([(1.0, EVEN), (5e-324, Share(2.0))], 1.0).via("demand that has faded to the least number there is")
 @given(ASKS, st.floats(0.5, 4.0))
 def test_shares_add_up_to_the_machine_or_to_what_is_asked(asks: list[tuple[float, Share]], capacity: float) -> None:
     """Nobody gets more than asked or less than guaranteed, and nothing is left while somebody wants it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, consumes, initialize, multiple, rule
 
-from router.admission import lowest_variant
-from router.contract import Dispatch, Slot, Spell
+from router.contract import Slot
 from router.family import Evidence, Family, VariantProfile
 from router.latency import table
 from router.limits import Limits
@@ -22,7 +20,8 @@ from router.quarantine import FAULTS, HARD
 from router.quotas import Quota, Quotas
 from router.request import NEVER, Request
 from router.scheduler import Scheduler
-from router.words import Outcome, Reason, WhenLate
+from router.words import Reason, WhenLate
+from tests.router.booked import SETTLED, BookedScheduler
 
 BASELINES = (
     "slack-fraction",
@@ -43,8 +42,6 @@ BASELINES = (
 POLICIES = ("casc", "fluid", *BASELINES, *(f"{name}:lazy" for name in BASELINES))
 WAITING = ("proteus", "proteus:lazy")
 """Policies that let a slot idle to fill a batch."""
-SETTLED = -2
-"""In the place of a variant: the row has its last answer."""
 
 
 def family(name: str, *, staged: bool = False, narrow: bool = False) -> Family:
@@ -65,7 +62,7 @@ def family(name: str, *, staged: bool = False, narrow: bool = False) -> Family:
     return Family(name, variants, sizes=(16, 64), max_batch=8, evidence=Evidence(right, confidence))
 
 
-class SchedulerMachine(RuleBasedStateMachine):
+class SchedulerMachine(BookedScheduler):
     """Random submissions, completions, failures, cancels and passing time against one scheduler."""
 
     running = Bundle("running")
@@ -80,27 +77,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def begin(self, policy: str, slots: int, backlog: int, ahead: float, hang_s: float, wide: int) -> None:
         """Start an empty scheduler of two families; the first `wide` slots are of one device, others of another."""
-        self.now = 0.0
-        self.slots = slots
-        self.backlog = backlog
-        self.scheduler = Scheduler(
-            [family("f", narrow=True), family("g", staged=True, narrow=True)],
-            [Slot(i, "wide", 2) if i < wide else Slot(i, "narrow") for i in range(slots)],
-            policy_named(policy),
-            Limits(backlog, 4, ahead=ahead, hang_s=hang_s),
-            quotas=Quotas({"limited": Quota(rate=100.0, burst=10.0, concurrency=3)}),
+        self.open(
+            Scheduler(
+                [family("f", narrow=True), family("g", staged=True, narrow=True)],
+                [Slot(i, "wide", 2) if i < wide else Slot(i, "narrow") for i in range(slots)],
+                policy_named(policy),
+                Limits(backlog, 4, ahead=ahead, hang_s=hang_s),
+                quotas=Quotas({"limited": Quota(rate=100.0, burst=10.0, concurrency=3)}),
+            ),
+            devices=[{i for i in range(slots) if i < wide}, {i for i in range(slots) if i >= wide}],
+            backlog=backlog,
+            ahead=ahead,
+            waits=policy in WAITING,
         )
-        self.ahead = ahead
-        self.waits = policy in WAITING
-        self.devices = [{i for i in range(slots) if i < wide}, {i for i in range(slots) if i >= wide}]
-        self.submitted: dict[int, Request] = {}
-        self.ended: Counter[int] = Counter()
-        self.busy: dict[int, Dispatch] = {}
-        self.lost: set[int] = set()
-        self.probes: list[Spell] = []
-        self.variant_of: dict[tuple[int, int], int] = {}
-        self.insured: Counter[int] = Counter()
-        self.wake_at = NEVER
 
     @rule(
         target=running,
@@ -173,7 +162,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(target=running, slot=st.integers(0, 2), reason=st.sampled_from([Reason.CRASHED, Reason.EXECUTOR_LOST]))
     def lose(self, slot: int, reason: Reason) -> Any:
         """The executor of a slot is gone, with its batches."""
-        if slot < self.slots and slot not in self.lost:
+        if any(slot in own for own in self.devices) and slot not in self.lost:
             self.scheduler.lose(slot, reason, self.now)
             self._gone(slot)
         return self._poll()
@@ -228,124 +217,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.wake_at < NEVER:
             self.now = self.wake_at
         return self._poll()
-
-    def _poll(self) -> Any:
-        poll = self.scheduler.poll(self.now)
-        assert poll.wake_at > self.now, "it would be asked again for ever"
-        assert poll.wake_at > self.now or not poll.wake_at < NEVER, "a wake-up lies in the future"
-        self.wake_at = poll.wake_at
-        for gone in poll.hung:
-            assert gone.batch_id in self.busy, "it runs"
-            self._gone(gone.slot)
-        self.probes += poll.probes
-        for record in poll.records:
-            self.ended[record.request_id] += 1
-            request = self.submitted[record.request_id]
-            if record.outcome in (Outcome.SERVED, Outcome.SERVED_LATE):
-                assert len(record.row_variants) == len(request.row_classes)
-                assert all(record.row_variants)
-                assert record.quality >= request.min_quality or request.pinned
-                assert request.pinned in (None, record.variant)
-                assert (record.outcome is Outcome.SERVED) == (record.finished_s <= request.deadline_s)
-            elif self.insured[record.request_id] == len(request.row_classes):
-                assert record.outcome in (Outcome.CANCELLED, Outcome.EXPIRED), "an insured answer is lost"
-        for dispatch in poll.dispatches:
-            assert dispatch.slot not in self.lost, "the slot is out of service"
-            before = self._of_slot(dispatch.slot)
-            assert len(before) == dispatch.ahead, "a slot has one batch, and at most one more that was decided ahead"
-            assert self.ahead or not dispatch.ahead
-            assert len({item.size_class for item in dispatch.items}) == 1
-            assert 1 <= len(dispatch.items) <= 8
-            self.busy[dispatch.batch_id] = dispatch
-            variant = self.scheduler.families[dispatch.family].index(dispatch.variant)
-            assert variant is not None
-            assert self.scheduler.families[dispatch.family].is_loaded(variant), "a batch on what is not loaded"
-            for item in dispatch.items:
-                assert item.at == self.variant_of.get((item.request_id, item.row), -1), "a row runs again unkept"
-                assert item.at < variant, "a row is answered again, but no better"
-                self.variant_of[item.request_id, item.row] = variant
-        return multiple(*(dispatch.batch_id for dispatch in poll.dispatches))
-
-    @invariant()
-    def no_row_is_in_two_batches(self) -> None:
-        """Whatever a row has had before, it runs once at a time."""
-        rows = [(item.request_id, item.row) for dispatch in self.busy.values() for item in dispatch.items]
-        assert len(rows) == len(set(rows))
-
-    @invariant()
-    def every_request_is_either_unfinished_or_ended_once(self) -> None:
-        """Submitted = unfinished + ended, and nothing ends twice."""
-        assert not self.ended or max(self.ended.values()) == 1
-        assert len(self.submitted) == self.scheduler.unfinished + len(self.ended)
-
-    @invariant()
-    def the_backlog_is_bounded(self) -> None:
-        """Never more rows wait than the limit allows."""
-        assert self.scheduler.queued_rows <= self.backlog
-
-    @invariant()
-    def no_slot_idles_while_rows_wait(self) -> None:
-        """Fresh rows and a free slot never meet without a batch, unless the policy waits, or a look at them is due.
-
-        Work without a deadline waits where it would be in the way of others who are expected. While a device has no
-        free slot, another one may leave to it what is too late for itself.
-        """
-        taken = self.lost | {dispatch.slot for dispatch in self.busy.values()}
-        is_free = all(slots - taken for slots in self.devices if slots)
-        idle = is_free and self._fresh_rows() and not self.waits
-        waiting = self.submitted.values()
-        patient = any(r.deadline_s == NEVER or r.when_late is WhenLate.SERVE for r in waiting)
-        assert not idle or (patient and self.wake_at < NEVER)
-
-    @invariant()
-    def the_scheduler_knows_its_slots(self) -> None:
-        """A slot is busy as long as a batch of it has not ended, and out of service until it is restored."""
-        assert (self._busy_slots(), len(self.lost)) == (self.scheduler.busy_slots, self.scheduler.lost_slots)
-
-    def _unanswered(self, dispatch: Dispatch) -> None:
-        """Rows of a batch without an answer may run anew, those with a kept answer have their last."""
-        for item in dispatch.items:
-            if item.at < 0:
-                del self.variant_of[item.request_id, item.row]
-            else:
-                self.variant_of[item.request_id, item.row] = SETTLED
-
-    def _gone(self, slot: int) -> None:
-        """A slot is out of service, with its batches."""
-        self.lost.add(slot)
-        for number in self._of_slot(slot):
-            self._unanswered(self.busy.pop(number))
-
-    def _of_slot(self, slot: int) -> list[int]:
-        """The batches of a slot that have not ended."""
-        return [number for number, dispatch in self.busy.items() if dispatch.slot == slot]
-
-    def _busy_slots(self) -> int:
-        return len({dispatch.slot for dispatch in self.busy.values()})
-
-    def _fresh_rows(self) -> list[tuple[int, int]]:
-        """The rows of unfinished requests that have been in no batch."""
-        return [
-            (number, row)
-            for number, request in self.submitted.items()
-            if number not in self.ended
-            for row in range(len(request.row_classes))
-            if (number, row) not in self.variant_of and self._is_warm(request)
-        ]
-
-    def _is_warm(self, request: Request) -> bool:
-        """Whether something that is loaded may answer it."""
-        return lowest_variant(self.scheduler.families[request.family], request, None) is not None
-
-    def teardown(self) -> None:
-        """At shutdown everything has its outcome."""
-        if not hasattr(self, "scheduler"):
-            return
-        self.scheduler.abandon_all(self.now)
-        for record in self.scheduler.poll(self.now).records:
-            self.ended[record.request_id] += 1
-        assert sorted(self.ended) == sorted(self.submitted)
-        assert set(self.ended.values()) <= {1}
 
 
 TestScheduler = SchedulerMachine.TestCase

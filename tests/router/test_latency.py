@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.family import Family, VariantProfile
-from router.latency import FADE_AFTER_S, LatencyModel, table
+from router.latency import LatencyModel, table
+from router.pace import FADE_AFTER_S
 
 
 def model(*medians: tuple[float, ...], batches: tuple[int, ...] = (1, 4), margin: float = 1.0) -> LatencyModel:
@@ -81,6 +85,28 @@ def test_a_slow_machine_is_learnt_for_variants_that_did_not_run() -> None:
     for _ in range(400):
         learner.observe(0, 1, 0, 2.0, 2.0, 0.0)
     assert learner.correction(1) > 1.2
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.3, 0.6])
+def test_noise_of_one_variant_teaches_nothing_of_the_others(spread: float) -> None:
+    """After 50,000 batches of one, which take as long as profiled on average, the others' plans are what they were."""
+    learner = model((1.0, 4.0), (2.0, 8.0))
+    noise = random.Random(0)
+    for _ in range(50_000):
+        learner.observe(0, 1, 0, noise.lognormvariate(0.0, spread), 0.0, 0.0)
+    assert learner.correction(1) == pytest.approx(1.0, abs=0.2)
+    assert learner.correction(0) == pytest.approx(1.0, abs=0.5)
+
+
+@given(st.lists(st.floats(1e-3, 1e3), max_size=200))
+def test_what_one_variant_shows_moves_the_others_by_less(ratios: list[float]) -> None:
+    """Whatever its batches took: the others are believed to be faster or slower as it is, and by less."""
+    learner = model((1.0, 4.0), (2.0, 8.0))
+    for ratio in ratios:
+        learner.observe(0, 1, 0, ratio, ratio, 0.0)
+    own, other = math.log(learner.correction(0)), math.log(learner.correction(1))
+    assert abs(other) <= 0.5 * abs(own) + 1e-9
+    assert own * other >= -1e-9
 
 
 @given(

@@ -90,7 +90,7 @@ def test_a_variant_that_drifts_from_the_others_prices_the_known_rules_anew() -> 
     assert table.prices.price.tolist() == prices.price.tolist()
     assert table.prices.moves is prices.moves
     # Seen from `small`, of which the seconds are as before, `large` is for fewer rows at a price of today.
-    before, after = prices.go[made().index(20.0), 0, 2], table.prices.go[table.index(20.0), 0, 2]
+    before, after = prices.go[made().index(30.0), 0, 2], table.prices.go[table.index(30.0), 0, 2]
     assert after < before
     assert not table.refresh(2.0)
 

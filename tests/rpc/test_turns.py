@@ -53,6 +53,24 @@ def test_who_has_no_turn_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -
     assert asyncio.run(_none_comes(monkeypatch)) == (503, "backlog_full")
 
 
+async def _many_leave(callers: int) -> bool:
+    turns = Turns(1, 1)
+    await turns.take("a")
+    waiting = [asyncio.create_task(turns.take(f"b{caller % 20}")) for caller in range(callers)]
+    await settled()
+    for task in waiting:
+        task.cancel()
+    turns.give_back("a")
+    await settled()
+    await turns.take("a")
+    return all(task.cancelled() for task in waiting)
+
+
+def test_any_number_may_leave_at_once() -> None:
+    """Also while the turn that they waited for is given back: nobody else pays for it."""
+    assert asyncio.run(_many_leave(2000))
+
+
 async def _any_order(most: int, of_one: int, steps: list[tuple[str, int]]) -> None:
     turns, taken, chance = Turns(most, of_one), list[str](), random.Random(0)
     waiting: list[asyncio.Task[None]] = []

@@ -68,8 +68,9 @@ class Caller:
 
 @contextmanager
 def calling(port: int) -> Iterator[Caller]:
-    """A caller of the gateway whose gRPC port that is."""
-    with grpc.insecure_channel(f"127.0.0.1:{port}", options=(("grpc.enable_retries", 0),)) as channel:
+    """A caller of the gateway whose gRPC port that is, on a connection of its own."""
+    options = (("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1))
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield Caller(channel)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from uvicorn.config import LoopFactoryType
 
 from loadtests.servers import free_port
 from router.view import Policy
@@ -30,13 +31,22 @@ async def _nothing_inside(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def serving(settings: Settings, policy: Policy | None = None) -> Iterator[httpx.Client]:
-    """A client of a gateway with these settings and this policy (else theirs), from ready until drained."""
+def serving(settings: Settings, policy: Policy | None = None, loop: LoopFactoryType = "auto") -> Iterator[httpx.Client]:
+    """A client of a gateway with these settings and this policy (else theirs), from ready until drained.
+
+    `loop` is the event loop, as uvicorn names it.
+    """
     port = free_port()
     gateway = Gateway(settings, policy)
     app = DataPlane(gateway, _nothing_inside, frozenset())
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, http=bounded(gateway.connections), log_level="warning", lifespan="on"
+        app,
+        host="127.0.0.1",
+        port=port,
+        http=bounded(gateway.connections),
+        log_level="warning",
+        lifespan="on",
+        loop=loop,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

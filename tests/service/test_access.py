@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service import cli
 from service.access import ANYBODY, EVERY_ROLE, LONGEST_SECRET, Access, Key, Keys, Role, shown_secret
+from service.gate import open_paths, role_for
 from service.key_file import KeysError, holds_plain_secrets_for_all, read_keys
 from service.oip.errors import ProtocolError
 
@@ -234,3 +235,10 @@ def test_secrets_that_all_may_read_are_noticed(tmp_path: Path, content: str, mod
     path.write_text(content)
     path.chmod(mode)
     assert expected == holds_plain_secrets_for_all(path)
+
+
+@pytest.mark.parametrize("path", ["/v2/models/a/infer", "/v2/models/a/versions/b/infer", "/classify", "/v2", "/x", ""])
+def test_what_is_not_named_needs_a_key_for_inference(path: str) -> None:
+    """Known or not: no path is open because somebody forgot it."""
+    assert Role.INFER == role_for(path)
+    assert path not in open_paths(("metrics", "page"))

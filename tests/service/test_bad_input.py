@@ -47,7 +47,10 @@ BAD = {
     "unknown_output": (orjson.dumps({**sign_body(1.0), "outputs": [{"name": "z"}]}), "outputs"),
     "bad_slo": (orjson.dumps({**sign_body(1.0), "parameters": {"slo_ms": -1}}), "slo_ms"),
     "bad_floor": (orjson.dumps({**sign_body(1.0), "parameters": {"min_accuracy": 1.5}}), "min_accuracy"),
-    "floor_out_of_reach": (orjson.dumps({**sign_body(1.0), "parameters": {"min_accuracy": 0.99}}), "min_accuracy"),
+    "floor_out_of_reach": (
+        orjson.dumps({**sign_body(1.0), "parameters": {"min_accuracy": 0.99}}),
+        "parameters.min_accuracy",
+    ),
 }
 
 
@@ -73,6 +76,7 @@ def test_a_malformed_body_is_a_400_that_names_the_field(client: httpx.Client, na
         ("x-slo-latency-ms", "nan"),
         ("x-slo-latency-ms", ""),
         ("x-slo-min-accuracy", "2"),
+        ("x-slo-min-accuracy", "0.99"),
         ("x-slo-when-late", "maybe"),
         ("grpc-timeout", "5"),
         ("x-envoy-expected-rq-timeout-ms", "inf"),
@@ -210,7 +214,11 @@ HOPELESS = {"x-slo-latency-ms": "0.001"}
 def test_what_cannot_be_in_time_is_refused_before_it_is_decoded(
     server: Server, path: str, body: bytes, status: int
 ) -> None:
-    """But where the body may say that it goes first, or may be late, it is read; and so it is for a pinned variant."""
+    """But where the body may say that it goes first, or may be late, it is read; and so it is for a pinned variant.
+
+    That is while others are refused.
+    """
+    assert httpx.post(server.url + URL, json=sign_body(1.0), headers=HOPELESS).status_code == 429
     assert httpx.post(server.url + path, content=body, headers=HOPELESS).status_code == status
 
 

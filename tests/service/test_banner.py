@@ -2,16 +2,38 @@ from __future__ import annotations
 
 import json
 import shlex
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from service.banner import try_line
+from service.banner import banner, try_line
 from service.configuration import KEYS
 from service.settings import Settings
+from tests.service.families import sign_model, write_family
+from variants.repository import Repository
+
+
+def test_what_is_not_served_is_told(tmp_path: Path) -> None:
+    """Families, variants and memory that are missing have a line each, below the one that says it is ready."""
+    for name in ("sign", "aside"):
+        write_family(Repository(tmp_path), name, {"quick": (sign_model(), 0.8), "better": (sign_model(1), 0.9)})
+    told, lack = StringIO(), "memory_budget leaves 1.0 MB for models"
+    banner(
+        Settings(models=tmp_path),
+        1.0,
+        Console(file=told),
+        is_served=lambda name: name == "sign",
+        lack=lack,
+        refused={"sign": ["better"], "aside": ["quick", "better"]},
+    )
+    lines = [line.split(maxsplit=1) for line in told.getvalue().splitlines() if line.startswith("  ")]
+    but = [content.strip() for label, content in lines if label == "but"]
+    assert ["aside cannot be loaded: see the log", "sign serves without better: see the log", lack] == but
 
 
 @pytest.mark.parametrize(("side", "asks"), [(8, "/infer"), (260, "/v2/models/pictures")])

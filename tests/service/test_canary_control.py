@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import numpy as np
-import orjson
 import pytest
 
-from router.agreement import corrected
-from router.canary import Trial, Verdict
-from router.contract import Record
-from router.request import Origin
+from router.canary import Verdict
 from router.scheduler import Scheduler
-from router.words import Outcome, Reason
+from router.words import Outcome
 from service.canary_control import CanaryControl
-from service.canary_trial import State, counterpart
-from service.gateway import Gateway, Phase
-from service.hidden_families import Unmasked, falls_back, hidden_name, is_hidden, model_of
-from service.load_request import LoadRequest, read_load_request
+from service.canary_trial import State
+from service.gateway import Gateway
 from service.oip.errors import ProtocolError
-from service.oip.terms import TermDefaults, Terms
 from service.reloading import Reloading
 from service.repository_control import RepositoryControl
 from service.scoped_settings import FamilySettings
 from service.settings import Settings
 from service.work import Answer
-from tests.queued import FAMILY
 from tests.service.families import sign_model, write_family
-from tests.service.test_feedback import answered
+from tests.service.trials import ALL, ask, serve, settled, started, state
 from variants.repository import Repository, RepositoryError
 
 BUDGETS = pytest.mark.parametrize("budget", [None, "8GiB"])
-ALL = Trial(share=0.999, answers=10**6)
-DEFAULTS = TermDefaults(10.0, 30.0)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +34,7 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trials")
     repository = Repository(root)
     write_family(repository, "f", {"quick": (sign_model(), 0.8), "slow": (sign_model(20), 0.9)}, revision="1")
-    asyncio.run(_started(Settings(models=root, slots=1), lambda gateway, canaries, control: _nothing()))
+    asyncio.run(started(Settings(models=root, slots=1), lambda gateway, canaries, control: _nothing()))
     for revision in ("2", "3", "renamed"):
         shutil.copytree(root / "f" / "1", root / "f" / revision)
         manifest = root / "f" / revision / "family.json"
@@ -61,51 +49,8 @@ def models(profiled: Path, tmp_path: Path) -> Path:
     return shutil.copytree(profiled, tmp_path / "models")
 
 
-Scenario = Callable[[Gateway, CanaryControl, RepositoryControl], Awaitable[None]]
-
-
 async def _nothing() -> None:
     pass
-
-
-async def _started(settings: Settings, scenario: Scenario) -> None:
-    gateway = Gateway(settings)
-    await gateway.start()
-    assert Phase.READY is gateway.phase
-    control = RepositoryControl(gateway, lambda: None)
-    try:
-        await scenario(gateway, CanaryControl(gateway, control), control)
-    finally:
-        gateway.abandon()
-
-
-def serve(models: Path, budget: str | None, scenario: Scenario) -> None:
-    """Run a scenario with a gateway that is ready."""
-    asyncio.run(_started(Settings(models=models, slots=1, memory_budget=budget), scenario))
-
-
-async def ask(gateway: Gateway, name: str = "one", variant: str | None = None, tenant: str = "") -> tuple[Answer, str]:
-    """The answer to one row, and the revision that gave it."""
-    terms = Terms(10.0, 30.0, 0.0, 0, DEFAULTS.when_late, tenant or DEFAULTS.tenant, "default")
-    rows = {"x": np.array([[1, 0, 0, 0]], np.float32)}
-    answer, loaded = await gateway.intake.infer(
-        "f", rows, terms, asyncio.get_running_loop().time(), variant, None, Origin(name)
-    )
-    assert "f" == answer.record.family
-    return answer, loaded.family.revision
-
-
-async def settled(gateway: Gateway) -> dict[str, str]:
-    """The revisions that the scheduler knows, once those that end are gone."""
-    scheduler = gateway.scheduler
-    assert scheduler is not None
-    await asyncio.gather(*gateway.canaries.retiring)
-    assert {} == gateway.canaries.families
-    return {name: family.revision for name, family in scheduler.families.items()}
-
-
-def state(gateway: Gateway) -> State:
-    return gateway.canaries.reports["f"].state
 
 
 @BUDGETS
@@ -312,73 +257,3 @@ def test_settings_that_are_read_again_hold_for_the_trial(models: Path) -> None:
         assert {"f": "1"} == await settled(gateway)
 
     serve(models, None, scenario)
-
-
-RECORD = answered(1).record
-
-
-@pytest.mark.parametrize(
-    ("outcome", "reason", "expected"),
-    [
-        (Outcome.SERVED, Reason.BEST_VALUE, False),
-        (Outcome.SERVED_LATE, Reason.LATE, False),
-        (Outcome.FAILED, Reason.EXECUTOR_ERROR, True),
-        (Outcome.FAILED, Reason.SHUTDOWN, False),
-        (Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, True),
-        (Outcome.REJECTED_INFEASIBLE, Reason.NOT_LOADED, True),
-        (Outcome.REJECTED_FULL, Reason.BACKLOG_FULL, True),
-        (Outcome.REJECTED_QUOTA, Reason.QUOTA, False),
-        (Outcome.EXPIRED, Reason.TIMEOUT, False),
-        (Outcome.CANCELLED, Reason.CLIENT_GONE, False),
-    ],
-)
-def test_what_falls_back_is_told_of_once(outcome: Outcome, reason: Reason, expected: bool) -> None:
-    """The revision's own faults fall back, the caller's doing does not; observers read the model's name."""
-    seen: list[Record] = []
-
-    class Observer:
-        def observe(self, records: Sequence[Record], _: object) -> None:
-            seen.extend(records)
-
-    hidden = hidden_name("f", "2", 7)
-    record = RECORD._replace(family=hidden, outcome=outcome, reason=reason)
-    public = record._replace(family="f")
-    Unmasked(Observer()).observe([record, public], [])
-    assert (expected, [public] * (1 if expected else 2)) == (falls_back(record), seen)
-    assert ("f", True, False) == (model_of(hidden), is_hidden(hidden), is_hidden("f"))
-
-
-@pytest.mark.parametrize(
-    ("loaded", "name", "quality", "expected"),
-    [
-        ((0, 1, 2), "large", 0.1, "large"),
-        ((0, 1), "large", 0.9, "middle"),
-        ((0, 2), "other", 0.7, "small"),
-        ((), "large", 0.9, None),
-    ],
-)
-def test_a_counterpart_has_the_same_name_or_the_nearest_quality(
-    loaded: tuple[int, ...], name: str, quality: float, expected: str | None
-) -> None:
-    """Of what is loaded, as it was measured, whatever it is believed to have lost since."""
-    like = replace(FAMILY.variants[0], name=name, quality=quality)
-    assert expected == counterpart(FAMILY.with_loaded(loaded), like)
-    believed = corrected(FAMILY, {"large": 0.3, "middle": 0.15})
-    assert expected == counterpart(believed.with_loaded(loaded), like)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({}, LoadRequest()),
-        ({"revision": "2", "unload_dependents": True}, LoadRequest("2")),
-        ({"revision": "2", "canary_share": 0.1}, LoadRequest("2", Trial(0.1))),
-        (
-            {"revision": "2", "canary_shadow": True, "canary_answers": 5},
-            LoadRequest("2", Trial(shadow=True, answers=5)),
-        ),
-    ],
-)
-def test_what_a_load_request_asks_for(parameters: dict[str, object], expected: LoadRequest) -> None:
-    """With any rule of a trial, one is to begin; what is not said is as `Trial` has it."""
-    assert expected == read_load_request(orjson.dumps({"parameters": parameters}))

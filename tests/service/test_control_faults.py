@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import orjson
 import pytest
 
 from router.scheduler import Scheduler
-from service.gateway import Gateway, Phase
-from service.lifecycle import Lifecycle
+from service.gateway import Gateway
 from service.oip.errors import ProtocolError
 from service.page.samples import Samples
 from service.paths import PathOpener
@@ -22,8 +22,9 @@ from service.reloading import Reloading
 from service.repository_control import RepositoryControl
 from service.scoped_settings import FamilySettings
 from service.settings import Settings
+from tests.service.controlled import fail, serve, served, started
 from tests.service.families import sign_model, write_family
-from variants.repository import Repository, RepositoryError
+from variants.repository import Repository
 from variants.session import ModelLoadError
 
 NAMES = ("a", "b", "c")
@@ -37,7 +38,7 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = Repository(root)
     for name in NAMES:
         write_family(repository, name, {"quick": (sign_model(), 0.8), "slow": (sign_model(1), 0.9)})
-    asyncio.run(_started(Settings(models=root, slots=1), lambda gateway: _nothing()))
+    asyncio.run(started(Settings(models=root, slots=1), lambda gateway: _nothing()))
     first = repository.active("a")
     shutil.copytree(root / "a" / first, root / "a" / "second")
     manifest = root / "a" / "second" / "family.json"
@@ -54,30 +55,6 @@ def models(profiled: Path, tmp_path: Path) -> Path:
 
 async def _nothing() -> None:
     pass
-
-
-async def _started(settings: Settings, scenario: Callable[[Gateway], Awaitable[None]]) -> None:
-    gateway = Gateway(settings)
-    await gateway.start()
-    assert Phase.READY is gateway.phase
-    try:
-        await scenario(gateway)
-    finally:
-        gateway.abandon()
-
-
-def serve(models: Path, budget: str | None, scenario: Callable[[Gateway], Awaitable[None]]) -> None:
-    """Run a scenario with a gateway that is ready."""
-    asyncio.run(_started(Settings(models=models, slots=1, memory_budget=budget), scenario))
-
-
-def served(gateway: Gateway) -> dict[str, tuple[str, ...]]:
-    """The variants of each family."""
-    return {name: tuple(v.name for v in loaded.family.variants) for name, loaded in gateway.families.items()}
-
-
-def fail(*_: object) -> Any:
-    raise RepositoryError("read-only")
 
 
 @BUDGETS
@@ -207,13 +184,13 @@ def test_scheduler_and_gateway_change_together(
             seen.append(ours == {name: family.revision for name, family in scheduler.families.items()})
 
         if residency is not None:
-            real = residency.in_thread
+            real = residency.moves.in_thread
 
             async def in_thread(work: Callable[[], Any]) -> Any:
                 compare()
                 return await real(work)
 
-            monkeypatch.setattr(residency, "in_thread", in_thread)
+            monkeypatch.setattr(residency.moves, "in_thread", in_thread)
         control = RepositoryControl(gateway, compare)
         await control.load("a", "second")
         await control.unload("b")
@@ -273,39 +250,31 @@ def test_samples_are_those_of_the_served_revision(models: Path, monkeypatch: pyt
     serve(models, None, scenario)
 
 
-def test_a_fault_after_sighup_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Also one that nobody foresaw, with its traceback."""
+def test_a_budget_that_holds_nothing_is_told(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once at the start, and once after each reload that changes it; such a replica is not to be sent requests."""
+    beginning = "nothing to serve: memory_budget leaves "
+    told_welcome: list[bool] = []
 
-    async def broken() -> None:
-        raise RuntimeError("unforeseen")
+    def errors() -> list[str]:
+        said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        return [line for line in said if line.startswith(beginning)]
 
-    lifecycle = Lifecycle(Gateway(Settings()))
-    lifecycle._reload = broken
+    async def scenario(gateway: Gateway) -> None:
+        (told,) = errors()
+        assert "leaves 0.0 MB for models: not even the smallest variant fits of 3 families: a (takes " in told
+        said = gateway.unavailable()
+        assert (503, False) == (said.status, gateway.is_welcoming)
+        assert "nothing to serve: no family can be loaded within memory_budget, see the log" == said.message
+        assert gateway.residency is not None
+        gateway.residency.changed = lambda: told_welcome.append(gateway.is_welcoming)
+        for budget, count in (("2MiB", 2), ("2MiB", 2), ("8GiB", 2), ("1MiB", 3)):
+            wanted = partial(gateway.settings.model_copy, update={"memory_budget": budget})
+            await Reloading(gateway, RepositoryControl(gateway, lambda: None), wanted).reload()
+            # What is in memory goes first, and serves until then.
+            for _ in range(2):
+                await gateway.residency._step({})
+            assert (count, budget == "8GiB") == (len(errors()), gateway.is_welcoming)
+        assert [True, False] == told_welcome
 
-    async def scenario() -> None:
-        lifecycle._hung_up()
-        lifecycle._hung_up()
-        await asyncio.gather(*lifecycle._reloading)
-
-    with caplog.at_level(logging.ERROR, "pareto.lifecycle"):
-        asyncio.run(scenario())
-    assert ["unforeseen"] * 2 == [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
-    assert set() == lifecycle._reloading
-
-
-def test_a_signal_while_loading_is_not_forgotten(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replica that was told to end while its scheduler was made does not become ready."""
-    gateway = Gateway(Settings(models=models, slots=1))
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-
-        def made(*given: Any, **named: Any) -> Scheduler:
-            asyncio.run_coroutine_threadsafe(gateway.drain(), loop).result()
-            return Scheduler(*given, **named)
-
-        monkeypatch.setattr("service.gateway.Scheduler", made)
-        await gateway.start()
-
-    asyncio.run(scenario())
-    assert Phase.DRAINING is gateway.phase
+    with caplog.at_level(logging.INFO, "pareto.residency"):
+        serve(models, "1MiB", scenario)

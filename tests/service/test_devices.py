@@ -165,15 +165,14 @@ def test_a_family_whose_only_variant_another_device_refuses_says_why(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("slots = 2\n[devices.wide]\nthreads = 2\n", "devices: they say how many slots there are and of what; leave"),
+        ("slots = 2\n[devices.wide]\nthreads = 2\n", "they say how many slots there are and of what; leave"),
         ("threads_per_slot = 2\n[devices.wide]\n", "leave threads_per_slot out"),
-        ('isolation = "processes"\n[devices.wide]\n', "devices: executors in `processes` are all alike"),
-        ('memory_budget = "1GiB"\n[devices.wide]\n', "devices: their models keep no memory_budget yet"),
+        ('isolation = "processes"\n[devices.wide]\n', "executors in `processes` are all alike"),
         ("[devices.wide]\nthreads = 2\ncores = [0]\n", "cores: 1 core for 2 threads"),
         ("[devices.wide]\nthraeds = 2\n", "did you mean devices.wide.threads?"),
         ("[devices.wide]\nthreads = 0\n", "devices.wide.threads"),
         ("[devices.Wide]\n", "devices.Wide"),
-        ("[devices.cpu]\n", "devices: cpu is what answers do not name; call it otherwise"),
+        ("[devices.cpu]\n", "cpu is what answers do not name; call it otherwise"),
     ],
 )
 def test_what_is_wrong_with_devices_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,9 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from loadtests.servers import free_port
+from service.rpc.bursts import Bursts
 from service.rpc.health import SERVICE as HEALTH
+from service.rpc.health import Health
 from service.rpc.open_inference_pb2 import RepositoryModelLoadRequest, RepositoryModelLoadResponse
 from service.rpc.reflection import PATH as REFLECTION
 from service.settings import Settings
@@ -130,3 +133,56 @@ def test_what_is_administered_is_logged_by_name(caller: Caller, caplog: pytest.L
         request = RepositoryModelLoadRequest(model_name="nobody")
         caller.start("RepositoryModelLoad", request, RepositoryModelLoadResponse).exception()
     assert "RepositoryModelLoad 'nobody' for 127.0.0.1" in [record.getMessage() for record in caplog.records]
+
+
+def test_who_has_little_time_left_waits_for_no_others(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is the time until the SLO or the timeout, whichever is first and wherever it is said."""
+    left: list[float] = []
+
+    async def gathered(_: Bursts, left_s: float) -> None:
+        left.append(left_s)
+
+    monkeypatch.setattr(Bursts, "gathered", gathered)
+    slo, timeout = ("x-slo-latency-ms", "20000"), ("x-request-timeout-seconds", "15")
+    for metadata in ((), (slo,), (slo, timeout)):
+        caller.infer(sign_request(1.0, variant="quick"), metadata)
+    caller.infer(sign_request(1.0, variant="quick", timeout=25_000_000), (slo,))
+    caller.infer(sign_request(1.0, variant="quick"), (slo,), timeout=5.0)
+    # The first has the SLO of the family; gRPC rounds deadlines up a little.
+    assert left == [pytest.approx(said, abs=2.0) for said in (10.0, 20.0, 15.0, 0.0, 5.0)]
+
+
+def test_nobody_waits_for_calls_that_are_refused_unread(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no part of a burst: who may not ask cannot keep others waiting."""
+    begun: list[str] = []
+    begin = Bursts.begin
+
+    def counted(bursts: Bursts) -> None:
+        begun.append("call")
+        begin(bursts)
+
+    monkeypatch.setattr(Bursts, "begin", counted)
+    assert "INVALID_ARGUMENT" == caller.refusal(sign_request(1.0), (("x-slo-latency-ms", "soon"),))[0]
+    assert [] == begun
+    caller.infer(sign_request(1.0, variant="quick"))
+    assert ["call"] == begun
+
+
+def test_thousands_of_calls_at_once_are_answered_or_told_why_not(
+    client: httpx.Client, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is ended as if its caller had hung up, also where they come faster than they are taken in."""
+    go_on = threading.Event()
+    status = Health._status
+
+    def held_up(health: Health, service: str) -> int | None:
+        go_on.wait()
+        return status(health, service)
+
+    monkeypatch.setattr(Health, "_status", held_up)
+    with ExitStack() as stack:
+        callers = [stack.enter_context(calling(port)) for _ in range(25)]
+        calls = [one.start(CHECK, HealthCheckRequest(), HealthCheckResponse) for one in 100 * callers]
+        go_on.set()
+        codes = {(call.exception(), call.code().name)[1] for call in calls}
+    assert codes <= {"OK", "UNAVAILABLE"}

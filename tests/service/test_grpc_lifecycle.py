@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -29,6 +31,7 @@ from tests.service.conftest import eventually
 from tests.service.grpc_caller import Caller, calling, sign_request, trailing
 from tests.service.test_lifecycle import gauge, worker_of
 
+CALLERS = 32
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
 
@@ -73,6 +76,29 @@ def test_models_come_and_go_and_a_drain_loses_nothing(models: Path) -> None:
         eventually(lambda: caller.refusal(slow)[0] == "UNAVAILABLE", "the port is closed")
         assert [call.result().model_version for call in accepted] == ["slow"] * 6
         assert all(trailing(call)["x-variant"] == "slow" for call in accepted)
+
+
+def test_who_asks_while_the_replica_leaves_is_told_to_go_elsewhere(models: Path) -> None:
+    """Whether its call was taken in already or not: nobody's call ends as if the caller had hung up."""
+    port, busy = free_port(), threading.Barrier(CALLERS + 1, timeout=60.0)
+    settings = {"PARETO_SLOTS": "1", "PARETO_GRPC_PORT": str(port)}
+
+    def ask_until_refused() -> str:
+        with calling(port) as caller:
+            asked = 0
+            while True:
+                call = caller.start("ModelInfer", sign_request(1.0, variant="quick"), ModelInferResponse)
+                if call.exception() is not None:
+                    return str(call.code().name)
+                asked += 1
+                if asked == 5:
+                    busy.wait()
+
+    with running(gateway(models, settings)) as server, ThreadPoolExecutor(CALLERS) as pool:
+        last = [pool.submit(ask_until_refused) for _ in range(CALLERS)]
+        busy.wait()
+        worker_of(server).send_signal(signal.SIGTERM)
+        assert ["UNAVAILABLE"] * CALLERS == [one.result() for one in last]
 
 
 def test_a_taken_port_is_one_line_and_no_server(models: Path) -> None:

@@ -156,6 +156,15 @@ def test_what_there_is_not_is_unimplemented(caller: Caller, path: str) -> None:
     assert (call.code(), "docs/grpc.md" in call.details()) == (grpc.StatusCode.UNIMPLEMENTED, True)
 
 
+def test_streams_of_inference_are_unimplemented(caller: Caller) -> None:
+    """Whoever begins one is told at once, before it has sent or read anything, what to call instead."""
+    stream = caller.channel.stream_stream(f"/{INFERENCE}/ModelStreamInfer", bytes, bytes)
+    with pytest.raises(grpc.RpcError) as refused:
+        list(stream(iter([sign_request(1.0).SerializeToString()])))
+    expected = "ModelStreamInfer: there are no streams of inference here; call ModelInfer for each request"
+    assert (grpc.StatusCode.UNIMPLEMENTED, expected) == (refused.value.code(), refused.value.details())
+
+
 def test_administration_is_closed(caller: Caller) -> None:
     """Nobody may load models unless the settings open that."""
     request = RepositoryModelLoadRequest(model_name="sign")

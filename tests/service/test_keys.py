@@ -14,7 +14,7 @@ import pytest
 from loadtests.servers import Server, free_port, gateway, running
 from service import cli
 from service.access import Role
-from service.gate import open_paths, role_for
+from service.gate import open_paths
 from tests.service.collector import Collector, collecting
 from tests.service.conftest import eventually, samples, sign_body
 from tests.service.test_lifecycle import worker_of
@@ -280,13 +280,6 @@ def test_what_may_be_read_without_a_key_is_a_setting(keyless: str, expected: lis
     opened = open_paths(keyless.split(","))
     found = [200 if path in opened else 401 for path in ("/metrics", "/events", INFER_URL)]
     assert expected == found
-
-
-@pytest.mark.parametrize("path", ["/v2/models/a/infer", "/v2/models/a/versions/b/infer", "/classify", "/v2", "/x", ""])
-def test_what_is_not_named_needs_a_key_for_inference(path: str) -> None:
-    """Known or not: no path is open because somebody forgot it."""
-    assert Role.INFER == role_for(path)
-    assert path not in open_paths(("metrics", "page"))
 
 
 def test_a_server_with_a_fault_in_its_keys_does_not_start(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import logging
 import os
 import signal
 import subprocess
@@ -10,11 +12,17 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from loadtests.servers import ROOT, Server, free_port, gateway, running
+from router.scheduler import Scheduler
+from service.gateway import Gateway, Phase
+from service.lifecycle import Lifecycle
+from service.settings import Settings
 from tests.service.conftest import eventually, samples, sign_body
 
 SLOW = "/v2/models/sign/versions/slow/infer"
@@ -174,3 +182,41 @@ def test_a_fixed_variant_that_nobody_has_is_said_at_once(models: Path) -> None:
     command = dataclasses.replace(gateway(models, {"PARETO_POLICY": "fixed:typo"}), ready_path="/livez")
     with running(command) as server, httpx.Client(base_url=server.url) as client:
         eventually(lambda: "nothing to serve" in client.get("/v2/health/ready").text, "the replica refuses")
+
+
+def test_a_fault_after_sighup_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Also one that nobody foresaw, with its traceback."""
+
+    async def broken() -> None:
+        raise RuntimeError("unforeseen")
+
+    lifecycle = Lifecycle(Gateway(Settings()))
+    lifecycle._reload = broken
+
+    async def scenario() -> None:
+        lifecycle._hung_up()
+        lifecycle._hung_up()
+        await asyncio.gather(*lifecycle._reloading)
+
+    with caplog.at_level(logging.ERROR, "pareto.lifecycle"):
+        asyncio.run(scenario())
+    assert ["unforeseen"] * 2 == [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert set() == lifecycle._reloading
+
+
+def test_a_signal_while_loading_is_not_forgotten(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that was told to end while its scheduler was made does not become ready."""
+    gateway = Gateway(Settings(models=sound, slots=1))
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+
+        def made(*given: Any, **named: Any) -> Scheduler:
+            asyncio.run_coroutine_threadsafe(gateway.drain(), loop).result()
+            return Scheduler(*given, **named)
+
+        monkeypatch.setattr("service.starting.Scheduler", made)
+        await gateway.start()
+
+    asyncio.run(scenario())
+    assert Phase.DRAINING is gateway.phase

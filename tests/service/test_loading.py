@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 
 from service import loading
 from service.eligibility import check_variant
-from service.loading import LoadedFamily, load_family
+from service.loaded_family import LoadedFamily
+from service.loading import load_family
 from service.oip.errors import ProtocolError
 from service.piecewise import PiecewiseFamily
 from service.scoped_settings import Stages
@@ -101,7 +102,7 @@ def test_a_repository_that_cannot_be_written_serves(repository: Repository, budg
     (publish(repository, a=sign_model()).path / "profiles").write_text("")
     if budget:
         piece = PiecewiseFamily(repository, "sign", SessionOptions(), None, stages="off", cascades=False)
-        loaded, path = piece.loaded, piece.open("a").path
+        loaded, (path,) = piece.loaded, piece.open("a").paths.values()
     else:
         loaded = load(repository)
         path = loaded.paths["a"]

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.memory import Overhead, budget_bytes, give_back, limit_bytes, parse_budget, resident_bytes
+from service.memory import (
+    Overhead,
+    budget_bytes,
+    limit_bytes,
+    parse_budget,
+    resident_bytes,
+    resident_together,
+)
+from service.settings import Settings
+from variants.resident import give_back
 
 
 @pytest.mark.parametrize(
@@ -27,8 +38,11 @@ def test_a_share_is_one_of_the_limit() -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "101%", "1TBB", "10 potatoes"])
 def test_what_is_no_budget_is_refused(text: str) -> None:
-    """The error shows what one looks like."""
-    with pytest.raises(ValueError, match=r"expected bytes with a unit .* or a share"):
+    """The error shows what one looks like, in the words of the setting."""
+    described = Settings.model_fields["memory_budget"].description
+    assert described is not None
+    assert "a share of the container's limit" in described
+    with pytest.raises(ValueError, match=r"expected bytes with a unit .* or a share of the container's limit"):
         parse_budget(text)
 
 
@@ -61,6 +75,41 @@ def test_the_overhead_is_never_believed_smaller_than_it_is(observations: list[tu
         believed = overhead.observe(resident, models)
         assert believed >= now
         assert believed >= before * (1 - Overhead.FALL) - 1e-6
+
+
+ROLLUP = "5581-7ffd ---p 00000000 00:00 0      [rollup]\nRss:     90 kB\nPss:      {pss} kB\nPss_File:      {file} kB\n"
+STATUS = "Name:\tgateway\nRssAnon:\t      9 kB\nRssFile:\t      {} kB\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([(20, 8, 13), (25, 7, 12)], 30 + 15),  # their parts add up to more than either has
+        ([(16, 6, 14), (25, 5, 9)], 30 + 14),  # others have parts of the first one's pages of files
+        ([(16, 6, 0), (25, 5, 0)], 30 + 11),  # nobody says how many those are
+    ],
+)
+def test_what_processes_share_counts_once(tmp_path: Path, said: Sequence[tuple[int, int, int]], expected: int) -> None:
+    """Memory by parts; pages of files too, but no less than one process has: others may share these, and go."""
+    for process, (part, of_files, files) in enumerate(said):
+        folder = tmp_path / str(process)
+        folder.mkdir()
+        (folder / "smaps_rollup").write_text(ROLLUP.format(pss=part, file=of_files))
+        (folder / "status").write_text(STATUS.format(files))
+    assert 1024 * expected == resident_together([0, 1, 2], tmp_path)
+
+
+def test_where_no_parts_are_told_all_that_is_resident_counts(tmp_path: Path) -> None:
+    """For each process: rather too much than too little."""
+    for process, pages in ((1, 10), (2, 7)):
+        (tmp_path / str(process)).mkdir()
+        (tmp_path / str(process) / "statm").write_text(f"90 {pages} 5 1 0 20 0")
+    assert 17 * os.sysconf("SC_PAGE_SIZE") == resident_together([1, 2, 3], tmp_path)
+
+
+def test_a_process_alone_counts_as_it_would_among_others() -> None:
+    """Its part of what it shares with nobody is all of it, and libraries count as a whole."""
+    assert resident_together([os.getpid()]) == pytest.approx(resident_bytes(), rel=0.2)
 
 
 def test_freed_memory_is_given_back() -> None:

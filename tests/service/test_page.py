@@ -64,6 +64,7 @@ def test_bentomls_page_has_moved_beside_it(client: httpx.Client) -> None:
     assert 200 == page.status_code
     assert "swagger-ui" in page.text
     assert ("DENY", "nosniff") == (page.headers["x-frame-options"], page.headers["x-content-type-options"])
+    assert "script-src 'self';" in page.headers["content-security-policy"]
     assert 200 == client.get("/static_content/swagger-ui-bundle.js").status_code
 
 

@@ -50,7 +50,14 @@ def client(repository: Repository) -> Iterator[httpx.Client]:
 def executors() -> list[psutil.Process]:
     """The processes that executors run in, but for those that have ended; templates are their parents."""
     templates = [one for one in psutil.Process().children() if is_there(one) and is_template(one)]
-    return [executor for one in templates for executor in one.children() if is_there(executor)]
+    return [executor for one in templates for executor in children(one) if is_there(executor)]
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """Those of a process that may end meanwhile, and has none then."""
+    with suppress(psutil.NoSuchProcess):
+        return list(process.children())
+    return []
 
 
 def is_template(process: psutil.Process) -> bool:

@@ -143,7 +143,7 @@ def test_settings_are_read_again(folder: Path, changing: Server) -> None:
                 usual.replace("1", "2") + 'policy = "fluid"\n[families.f]\nslo_ms = 0.001\n', encoding="utf-8"
             )
             said = http.post("/admin/reload").json()
-            assert {"applied": ["families.f.slo_ms"], "needs_restart": ["slots", "policy"]} == said
+            assert {"applied": ["families.f.slo_ms"], "needs_restart": ["policy", "slots"]} == said
             assert 429 == http.post("/v2/models/f/infer", json=sign_body(1.0)).status_code
             file.write_text(usual + "slo = 1\n", encoding="utf-8")
             refused = http.post("/admin/reload")

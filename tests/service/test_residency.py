@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from loadtests.servers import Server, gateway, running
-from tests.service.conftest import samples, sign_body
+from tests.service.conftest import eventually, samples, sign_body
 from tests.service.families import sign_model, write_family
 from tests.service.test_lifecycle import gauge
 from variants.repository import Repository
@@ -22,10 +23,10 @@ FAMILIES = 6
 BULK = 1_000_000
 
 
-def bulky_model(matrix_products: int = 0) -> onnx.ModelProto:
-    """A `sign_model` that takes 16 MB more: beside that, what requests take of memory is little."""
+def bulky_model(matrix_products: int = 0, bulk: int = BULK) -> onnx.ModelProto:
+    """A `sign_model` that takes 16 bytes more for each of `bulk`: what requests take is little beside that."""
     model = sign_model(matrix_products)
-    weights = numpy_helper.from_array(np.zeros((4, BULK), np.float32), "bulk")
+    weights = numpy_helper.from_array(np.zeros((4, bulk), np.float32), "bulk")
     model.graph.initializer.append(weights)
     model.graph.node[-1].output[0] = "light"
     model.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "columns"))
@@ -39,13 +40,18 @@ def bulky_model(matrix_products: int = 0) -> onnx.ModelProto:
     return model
 
 
+def bulky_pair() -> dict[str, tuple[onnx.ModelProto, float]]:
+    """A quick variant, and a slow one which takes more memory by what measurements cannot miss."""
+    return {"quick": (bulky_model(), 0.8), "slow": (bulky_model(2, BULK * 3 // 2), 0.9)}
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six families of two variants, one of which has a broken file."""
+    """Six families of two variants, and one that has a broken file."""
     root = tmp_path_factory.mktemp("many")
     repository = Repository(root)
     for number in range(FAMILIES):
-        write_family(repository, f"f{number}", {"quick": (bulky_model(), 0.8), "slow": (bulky_model(2), 0.9)})
+        write_family(repository, f"f{number}", bulky_pair())
     write_family(repository, "sick", {"only": (sign_model(), 0.8)})
     broken = repository.open("sick").file("only/model.onnx")
     with running(gateway(root, {"PARETO_SLOTS": "1"})):
@@ -108,6 +114,10 @@ def test_what_is_in_memory_is_shown(roomy: Server) -> None:
 def test_a_tight_budget_moves_families_in_and_out(many: Path, roomy: Server) -> None:
     """With room for few, all families are answered in turn, others make room, and resident memory stays below."""
     with httpx.Client(base_url=roomy.url, timeout=30.0) as client:
+        ready = {"ready": True}
+        eventually(
+            lambda: 2 * FAMILIES == len(client.post("/v2/repository/index", json=ready).json()), "all is in memory"
+        )
         empty = gauge(client, "pareto_memory_resident_bytes") - sum_of(client, "pareto_model_bytes")
         each = sum_of(client, "pareto_model_bytes") / FAMILIES
     budget = int(empty + 3.5 * each)
@@ -126,13 +136,19 @@ def test_a_tight_budget_moves_families_in_and_out(many: Path, roomy: Server) -> 
 
 
 def test_a_family_that_is_not_to_wait_refuses_when_it_is_cold(many: Path) -> None:
-    """503 and a time to come back, at once; and as the budget has no room for anything, for ever."""
+    """503 and a time to come back, at once; and as the budget has no room for anything, for ever.
+
+    A replica with such a budget says that it is not ready, so that others are asked.
+    """
     settings = {
         "PARETO_SLOTS": "1",
         "PARETO_MEMORY_BUDGET": "1MiB",
         "PARETO_FAMILIES": '{"f1": {"when_cold": "refuse"}}',
     }
-    with running(gateway(many, settings)) as server:
+    with running(replace(gateway(many, settings), ready_path="/livez")) as server:
+        ready = f"{server.url}/v2/health/ready"
+        eventually(lambda: "nothing to serve" in httpx.get(ready).text, "it says that it can answer nobody")
+        assert 503 == httpx.get(ready).status_code
         refused = ask(server, "f1")
         assert (503, "not_loaded") == (refused.status_code, refused.headers["x-request-dropped-reason"])
         assert "retry-after" in refused.headers

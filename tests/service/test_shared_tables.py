@@ -12,7 +12,8 @@ import pytest
 from loadtests.servers import gateway, running
 from router.roster import Missing
 from service.appraisal import Appraisal
-from service.piecewise import PiecewiseFamily, is_table
+from service.model_sizes import is_table
+from service.piecewise import PiecewiseFamily
 from service.residency import Residency
 from tests.service.conftest import sign_body
 from tests.service.families import looking_up, share_family, write_family
@@ -47,16 +48,16 @@ def test_variants_and_families_hold_a_table_together(alike: Path) -> None:
     appraisal = Appraisal(pieces, 2**40, (), 1)
     opened = [("first", "small"), ("first", "large"), ("second", "small")]
     for name, variant in opened:
-        pieces[name].paths[variant] = pieces[name].open(variant).path
+        pieces[name].hold(variant, pieces[name].open(variant))
     table = ref(hold_tables(Repository(alike).open("first").tables("graphs/small.onnx"))["table"])
-    held = appraisal.files_held()
+    held = set(appraisal.taken())
     assert 4 == len(held)
     assert [TABLE_BYTES] == [pieces["second"].bytes[file] for file in held if is_table(file)]
     for name, variant in opened:
         assert pieces[name].size(variant) >= TABLE_BYTES + pieces[name].bytes[f"{name}/graphs/{variant}.onnx"]
         assert table() is not None
         pieces[name].drop(variant)
-    assert set() == appraisal.files_held()
+    assert {} == appraisal.taken()
     assert table() is None
 
 
@@ -65,7 +66,7 @@ def test_what_a_load_took_does_not_change_a_table(alike: Path, monkeypatch: pyte
     family = piece(alike, "first")
     before = dict(family.bytes)
     resident = itertools.count(0, 10**9)
-    monkeypatch.setattr("service.piecewise.resident_bytes", lambda: next(resident))
+    monkeypatch.setattr("service.footprint.resident_bytes", lambda: next(resident))
     family.open("small")
     changed = {file for file in before if family.bytes[file] != before[file]}
     assert {"first/graphs/small.onnx"} == changed
@@ -119,7 +120,7 @@ def test_a_damaged_table_refuses_its_variants_by_name(alike: Path, tmp_path: Pat
     assert f"graphs/shared/{file.name}" in damaged.refused["only"]
     assert "graphs" in repository.open("sick").verify()["only"]
     sound = piece(alike, "third")
-    sound.paths["small"] = sound.open("small").path
+    sound.hold("small", sound.open("small"))
 
 
 def test_a_missing_graph_refuses_its_variant_alone(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_missing_graph_refuses_its_variant_alone(tmp_path: Path) -> None:
     torn = piece(tmp_path, "torn")
     with pytest.raises(RepositoryError, match="is missing"):
         torn.open("small")
-    torn.paths["large"] = torn.open("large").path
+    torn.hold("large", torn.open("large"))
     assert {"small": "graphs/small.onnx: is missing"} == torn.refused
 
 

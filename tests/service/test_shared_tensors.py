@@ -114,3 +114,27 @@ def test_who_is_killed_ran_out_of_memory_if_the_kernel_counts_that(
     kills = MemoryKills(iter(counts).__next__, iter(moments).__next__)
     killed = End("was killed by SIGKILL", signal.SIGKILL)
     assert reasons == [reason_of(killed, kills) for _ in reasons]
+
+
+@pytest.mark.parametrize(
+    ("looks", "reason"),
+    [
+        ([(100.0, 1), (101.0, 1)], Reason.KILLED),
+        ([(100.0, 0), (100.5, 1)], Reason.OUT_OF_MEMORY),
+        ([(100.0, 0), (160.0, 1)], Reason.OUT_OF_MEMORY),
+        ([(100.0, 0), (102.0, 1), (103.0, 1)], Reason.OUT_OF_MEMORY),
+        ([(100.0, 0), (160.0, 1), (161.0, 1)], Reason.KILLED),
+        ([(100.0, 0), (102.0, 1), (108.0, 1)], Reason.KILLED),
+    ],
+)
+def test_what_the_kernel_killed_before_is_not_why_another_one_ends(
+    looks: list[tuple[float, int]], reason: Reason
+) -> None:
+    """Work begins at each moment but the last, when the executor is killed; the kernel's count was 0 long before."""
+    now = [(0.0, 0)]
+    kills = MemoryKills(lambda: now[-1][1], lambda: now[-1][0])
+    for look in looks[:-1]:
+        now.append(look)
+        kills.begin()
+    now.append(looks[-1])
+    assert reason == reason_of(End("was killed by SIGKILL", signal.SIGKILL), kills)

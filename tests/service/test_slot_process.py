@@ -16,8 +16,9 @@ import pytest
 
 from router.contract import Dispatch
 from router.words import Reason
-from service.loading import LoadedFamily
+from service.loaded_family import LoadedFamily
 from service.processes.conversation import End
+from service.processes.deaths import MemoryKills, reason_of
 from service.processes.host import Host
 from service.processes.links import Link
 from service.processes.messages import MOST_BYTES, READY, pair
@@ -124,6 +125,26 @@ def test_a_batch_that_has_not_reached_an_executor_is_not_blamed() -> None:
         return told.lost_by, told.back
 
     assert ([Reason.EXECUTOR_LOST], 1) == asyncio.run(run())
+
+
+def test_a_kill_for_want_of_memory_before_a_batch_is_not_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has killed something since this process looked last, and then somebody else kills the executor."""
+    kills = MemoryKills(iter([6, 7, 7]).__next__, lambda: 0.0)
+    monkeypatch.setattr("service.processes.deaths._KILLS", kills)
+    monkeypatch.setattr("service.processes.slot.reason_of", lambda end: reason_of(end, kills))
+
+    async def run() -> list[Reason]:
+        host = Hosting()
+        slot, told = made(host)
+        await until(lambda: slot.is_up)
+        slot.start(BATCH, ())
+        its, ended = host.made[0]
+        its.close()
+        ended(End("was killed by SIGKILL", signal.SIGKILL))
+        slot.stop()
+        return told.lost_by
+
+    assert [Reason.KILLED] == asyncio.run(run())
 
 
 def test_a_batch_that_an_executor_had_is_blamed_for_its_end() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -70,7 +71,9 @@ async def is_opening(host: Host, after: int = 0) -> None:
     """Wait until the template, or another one `after` that, has a process that opens a model."""
 
     def opens(process: int) -> bool:
-        return process not in (0, after) and bool(psutil.Process(process).children())
+        with suppress(psutil.NoSuchProcess):
+            return process not in (0, after) and bool(psutil.Process(process).children())
+        return False
 
     async with asyncio.timeout(30.0):
         while not opens(host.process):  # noqa: ASYNC110 - no event tells

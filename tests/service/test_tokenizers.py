@@ -96,7 +96,7 @@ def test_a_tokenizer_comes_and_goes_with_what_is_in_memory(
         async def until(condition: Callable[[], bool]) -> None:
             async with asyncio.timeout(20.0):
                 while not condition():
-                    await residency.in_thread(lambda: None)
+                    await residency.moves.in_thread(lambda: None)
                     await asyncio.sleep(0)
 
         pieces["words"].preparer.prepare(TEXTS)

@@ -19,13 +19,14 @@ from router.sampling import fraction
 from router.words import Outcome
 from service.canary_control import CanaryControl
 from service.canary_trial import State
-from service.gateway import Gateway, Phase
+from service.gateway import Gateway
 from service.hidden_families import hinted
 from service.oip.errors import ProtocolError
 from service.oip.terms import TermDefaults, Terms
 from service.repository_control import RepositoryControl
 from service.settings import Settings
 from tests.service.families import sign_model, write_family
+from tests.service.trials import started
 from variants.repository import Repository
 
 FAILS = -10.0
@@ -38,9 +39,9 @@ Scenario = Callable[[Gateway, CanaryControl, RepositoryControl], Awaitable[None]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The family `f`: revision 1 is sound, `failing` fails on some rows, `slow` takes a tenth of a second."""
+    """The family `f`: revision 1 is sound, `failing` fails on some rows, `slow` takes a tenth of a second at least."""
     repository = Repository(tmp_path_factory.mktemp("trials"))
-    for revision, model in (("failing", sign_model(limit=5.0)), ("slow", sign_model(2000)), ("1", sign_model())):
+    for revision, model in (("failing", sign_model(limit=5.0)), ("slow", sign_model(4000)), ("1", sign_model())):
         write_family(repository, "f", {"quick": (model, 0.8)}, revision=revision)
     repository.activate("f", "1")
     return repository.root
@@ -48,18 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def serve(scenario: Scenario, models: Path, **settings: Any) -> None:
     """Run a scenario with a gateway that is ready."""
-
-    async def started() -> None:
-        gateway = Gateway(Settings(models=models, slots=1, **settings))
-        await gateway.start()
-        assert Phase.READY is gateway.phase
-        control = RepositoryControl(gateway, lambda: None)
-        try:
-            await scenario(gateway, CanaryControl(gateway, control), control)
-        finally:
-            gateway.abandon()
-
-    asyncio.run(started())
+    asyncio.run(started(Settings(models=models, slots=1, **settings), scenario))
 
 
 async def ask(
@@ -100,7 +90,7 @@ def test_a_revision_whose_callers_do_not_wait_for_it_is_slow(models: Path) -> No
             await ask(gateway, name)
         for name in [name for name in names if drawn[name]][:60]:
             if gateway.canaries.reports["f"].state is State.RUNNING:
-                assert Outcome.EXPIRED is (await ask(gateway, name, slo_s=None, timeout_s=0.015)).outcome
+                assert Outcome.EXPIRED is (await ask(gateway, name, slo_s=None, timeout_s=0.05)).outcome
         assert State.SLOW is gateway.canaries.reports["f"].state
 
     serve(scenario, models)
@@ -209,11 +199,11 @@ def test_nobody_waits_for_a_load_of_the_revision_on_trial(models: Path, monkeypa
         await canaries.start("f", "slow", ALL)
         (hidden,) = gateway.canaries.families
         async with residency._stepping:
-            await residency.in_thread(lambda: None)
+            await residency.moves.in_thread(lambda: None)
         # As if there were no room for it beside the old one.
         wanted = residency.appraisal.plan
         monkeypatch.setattr(residency.appraisal, "plan", lambda cold, busy: ())
-        await residency._evict(hidden, ["quick"])
+        await residency.moves.evict(hidden, ["quick"])
         record = await ask(gateway)
         assert (Outcome.SERVED, "1", False) == (record.outcome, record.revision, record.cold)
         monkeypatch.setattr(residency.appraisal, "plan", wanted)

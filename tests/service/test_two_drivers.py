@@ -149,6 +149,7 @@ def live(workload: Workload, family: Family, policy: Policy, slots: int, limits:
         loop.call_at(requests[0].arrival_s, arrive, 0)
         await all_submitted.wait()
         await asyncio.gather(*answers)
+        assert await dispatcher.drained(1.0)
 
     loop.run_until_complete(serve())
     loop.close()

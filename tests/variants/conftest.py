@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from tests.service.families import write_chain
+from tests.variants.sides import SIDES
 from variants.manifest import FamilyManifest
 from variants.repository import Repository, RevisionFolder
+from variants.spec import FamilySpec
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "very", "day", "##s"]
 
@@ -173,6 +177,16 @@ def repository(tmp_path: Path) -> Repository:
 
 
 @pytest.fixture
+def sides(tmp_path: Path) -> FamilySpec:
+    """A family in one file, small enough to be built in a test."""
+    from variants.families import load_family
+
+    path = tmp_path / "sides.py"
+    path.write_text(textwrap.dedent(SIDES))
+    return load_family(str(path))
+
+
+@pytest.fixture
 def publish_tiny(repository: Repository, tiny_fields: dict[str, Any]) -> Callable[[str], RevisionFolder]:
     """Publishes `tiny` as the named revision."""
 
@@ -237,6 +251,13 @@ def publish_words(repository: Repository, fields: dict[str, Any]) -> RevisionFol
         tokenizer.save(str(staging / "tokenizer.json"))
         np.savez(staging / "samples.npz", text=np.array(texts), label=np.zeros(len(texts), np.int64))
         return repository.publish(FamilyManifest.model_validate(fields), staging)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> RevisionFolder:
+    """Two exits of one network; the quick one is right where it is sure."""
+    write_chain(Repository(tmp_path), "chain")
+    return Repository(tmp_path).open("chain")
 
 
 @pytest.fixture(scope="module")

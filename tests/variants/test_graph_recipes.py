@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.variants.graphs import logits, normal, operators, save_cnn, save_graph, save_mlp
 from variants.preparation import Feeds
 from variants.recipes.artifact import Artifact, RecipeError
-from variants.recipes.codebook import clustered, k_means, nearest
+from variants.recipes.codebook import clustered
 from variants.recipes.dynamic_int8 import dynamic_int8
 from variants.recipes.half_weights import Half, half_weights
 from variants.recipes.int8_values import LARGEST_IN_PRODUCTS
@@ -131,6 +129,29 @@ def test_static_int8_wants_batches_of_one_shape(calibration: list[Feeds], messag
         static_int8(save_mlp(tmp_path / "source.onnx"), tmp_path / "made.onnx", calibration)
 
 
+def test_depthwise_weights_of_static_int8_have_eight_bits(tmp_path: Path) -> None:
+    """A filter of one channel uses all of int8; convolutions across channels, in groups too, keep to seven bits."""
+    names = ("whole", "depthwise", "grouped", "several")
+    shapes = {"whole": (8, 1, 3, 3), "depthwise": (8, 1, 3, 3), "grouped": (8, 4, 3, 3), "several": (16, 1, 3, 3)}
+    groups = {"whole": 1, "depthwise": 8, "grouped": 2, "several": 8}
+    nodes = [
+        helper.make_node("Conv", [before, name], [f"{name}_out"], group=groups[name])
+        for before, name in zip(("x", *(f"{name}_out" for name in names)), names, strict=False)
+    ]
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["several_out"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["logits"]),
+    ]
+    constants = {name: normal(*shape) for name, shape in shapes.items()}
+    outputs = {"logits": ("n", 16)}
+    source = save_graph(tmp_path / "source.onnx", nodes, constants, x=("n", 1, 12, 12), outputs=outputs)
+    images = [Feeds(x=normal(8, 1, 12, 12))]
+    made = static_int8(source, tmp_path / "made.onnx", images, operators=IMAGE_OPERATORS)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(made.path).graph.initializer}
+    largest = {name: int(np.abs(weights[f"{name}_quantized"].astype(np.int64)).max()) for name in names}
+    assert {"whole": 64, "depthwise": 127, "grouped": 64, "several": 64} == largest
+
+
 def test_weights_of_products_have_seven_bits(tmp_path: Path) -> None:
     """So that uint8 x int8 pairs never saturate 16 bits: 255 * 63 * 2 fits, on machines without VNNI too."""
     assert 255 * LARGEST_IN_PRODUCTS * 2 < 2**15
@@ -232,38 +253,6 @@ def test_half_weights_keep_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="weights that fit fp16"):
         half_weights(source, tmp_path / "fp16.onnx")
     assert "bf16" == half_weights(source, tmp_path / "bf16.onnx", Half.BF16).recipe
-
-
-def test_clustered_convolutions_and_odd_sizes(tmp_path: Path) -> None:
-    """Constants of any rank and of an odd number of weights come back in their shape, with 16 values at most."""
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["logits"])]
-    source = save_graph(tmp_path / "odd.onnx", nodes, {"w": normal(405, 3)}, x=("n", 405), outputs={"logits": ("n", 3)})
-    made = clustered(source, tmp_path / "made.onnx", bits=4)
-    columns = logits(made, np.eye(405, dtype=np.float32))
-    assert 405 * 3 % 2 == 1
-    assert 16 >= len(np.unique(columns))
-    assert np.abs(columns - normal(405, 3)).max() < 0.6
-    images = clustered(save_cnn(tmp_path / "cnn.onnx"), tmp_path / "images.onnx")
-    assert np.abs(logits(images, IMAGES) - logits(Artifact(tmp_path / "cnn.onnx", "", (), 0), IMAGES)).max() < 0.02
-
-
-@given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=60), st.sampled_from([2, 4, 16]))
-def test_k_means_is_no_worse_than_where_it_starts(numbers: list[float], clusters: int) -> None:
-    """Centroids ascend, values go to the nearest, and the squared error is at most that of evenly spaced centroids."""
-    values = np.array(numbers, dtype=np.float32)
-    centroids = k_means(values, clusters)
-    even = np.linspace(values.min(), values.max(), clusters)
-    assert (np.diff(centroids) >= 0).all()
-    distance = np.abs(values - centroids[nearest(values, centroids)])
-    np.testing.assert_allclose(distance, np.abs(values[:, None] - centroids).min(axis=1), atol=1e-4)
-    error = float((distance.astype(np.float64) ** 2).sum())
-    assert error <= float(((values[:, None] - even) ** 2).min(axis=1).sum()) + 1e-3
-
-
-def test_k_means_finds_what_there_is() -> None:
-    """Numbers that lie in as many heaps as there are centroids end with one centroid at the mean of each."""
-    values = np.array([0.0, 0.2, 5.0, 5.2, 9.8, 10.0], dtype=np.float32)
-    np.testing.assert_allclose(k_means(values, 3), [0.1, 5.1, 9.9], atol=1e-6)
 
 
 def test_slim_unhides_weights(tmp_path: Path) -> None:

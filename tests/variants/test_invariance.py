@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from variants.invariance import batch_invariance
 from variants.manifest import TensorPreparation, TensorSpec
+from variants.measurements import BATCH_TOLERANCE, Invariance
 from variants.preparation import Feeds, TensorPreparer
 
 ROWS = [np.random.default_rng(row).standard_normal((1, 2)).astype(np.float32) for row in range(40)]
@@ -49,6 +50,29 @@ def test_a_probability_that_follows_the_neighbours_is_enough() -> None:
     result = measured(lambda x: np.stack([np.full(len(x), 1.0 + len(x)), np.zeros(len(x))], axis=1).astype(np.float32))
     assert (False, 0.0) == (result.invariant, result.label_flips)
     assert pytest.approx(1 - 1 / (1 + np.exp(-2)), abs=1e-4) == result.max_probability_delta
+
+
+@pytest.mark.parametrize(
+    ("flips", "delta", "tolerance", "words"),
+    [
+        (0.0, 2e-7, 1e-3, "the same"),
+        (0.0, 2e-7, 5e-3, "the same"),
+        (0.0, 2.8e-3, 1e-3, "no"),
+        (0.0, 2.8e-3, 2.8e-3, "within 0.0028"),
+        (0.0, 2.8e-3, 5e-3, "within 0.005"),
+        (0.0, 2e-4, 1e-4, "no"),
+        (0.01, 2.8e-3, 0.1, "no"),
+    ],
+)
+def test_how_far_answers_may_move_is_said(flips: float, delta: float, tolerance: float, words: str) -> None:
+    """The same, within what is allowed, or not; a label that changes is beyond any tolerance."""
+    found = Invariance(
+        invariant=not flips and delta <= BATCH_TOLERANCE,
+        label_flips=flips,
+        max_probability_delta=delta,
+        compared_rows=1,
+    )
+    assert (words, words != "no") == (found.in_words(tolerance), found.within(tolerance))
 
 
 def test_rounding_in_another_order_still_counts_as_the_same_answer() -> None:

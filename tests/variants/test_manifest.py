@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from variants.manifest import FamilyManifest, TensorPreparation, TextPreparation
+from variants.measurements import BATCH_TOLERANCE
 
 Fields = dict[str, Any]
 
@@ -16,14 +17,16 @@ Fields = dict[str, Any]
 def test_a_manifest_survives_its_file(tiny_fields: Fields, words_fields: Fields) -> None:
     """Writing a manifest as JSON and reading it gives the same manifest, whichever the preparation."""
     for fields, preparation in ((tiny_fields, TensorPreparation), (words_fields, TextPreparation)):
-        manifest = FamilyManifest.model_validate(fields)
+        manifest = FamilyManifest.model_validate({**fields, "batch_tolerance": 0.005})
+        assert 0.005 == manifest.batch_tolerance
         assert manifest == FamilyManifest.model_validate_json(manifest.model_dump_json())
         assert preparation is type(manifest.preparation)
 
 
 def test_a_manifest_of_an_older_build_is_read(tiny_fields: Fields) -> None:
-    """What older builds did not measure is None, and nothing else is asked for."""
+    """What older builds did not measure is None, what they did not say has its default; nothing else is asked for."""
     variant = FamilyManifest.model_validate(tiny_fields).variant("small")
+    assert BATCH_TOLERANCE == FamilyManifest.model_validate(tiny_fields).batch_tolerance
     assert [None] * 4 == [variant.macs, variant.training, variant.scores_file, variant.counterpart]
     assert None is variant.quality.f1_error
 
@@ -75,6 +78,8 @@ def _set(**changes: Any) -> Callable[[Fields], object]:
         (_set(sizes=[4]), "the one size class"),
         (_set(default_slo_s=0.0), "default_slo_s"),
         (_set(default_slo_s=float("nan")), "default_slo_s"),
+        (_set(batch_tolerance=0.0), "batch_tolerance"),
+        (_set(batch_tolerance=0.5), "batch_tolerance"),
         (_set(stages=[]), "no stage 'trunk'"),
         (_set(inputs=[{"name": "x", "datatype": "BYTES", "shape": [-1]}]), "a tensor needs numbers"),
         (_set(inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, -1]}]), "a tensor needs numbers"),

@@ -56,11 +56,7 @@ def test_the_router_gets_the_cheapest_first(words: RevisionFolder, tiny: Revisio
     profile = profile.model_copy(update={"variants": {**profile.variants, "small": slow}})
     family = to_router_family(tiny.manifest, profile, ["small", "big"])
     assert ["big", "small"] == [variant.name for variant in family.variants]
-    assert (0.7, ((1.0, 2.0),), True) == (
-        family.variants[1].quality,
-        family.variants[1].latency.median_s,
-        family.variants[1].batch_invariant,
-    )
+    assert (0.7, ((1.0, 2.0),)) == (family.variants[1].quality, family.variants[1].latency.median_s)
     assert ("tiny", "1", 8, (1,)) == (family.name, family.revision, family.max_batch, family.sizes)
     assert ["big"] == [variant.name for variant in to_router_family(tiny.manifest, profile, ["big"]).variants]
     assert (4, 8) == to_router_family(words.manifest, profile_family(words), ["sum"]).sizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pytest
@@ -43,15 +43,21 @@ class ScriptedMachine:
         made = work(rows)
         return self.now_s - begun_s, made
 
-    def measure(self, progress: Progress = lambda _: None) -> dict[Cell, list[float]]:
+    def measure(
+        self,
+        progress: Progress = lambda _: None,
+        rows: Sequence[Row] = (np.arange(3),) * 4,
+        prepares: Collection[str] = (),
+    ) -> dict[Cell, list[float]]:
         return measure(
             [{name: work} for name, work in self.works.items()],
-            [[np.arange(3)] * 4],
+            [rows],
             [3],
             PLAN,
             progress,
             self.stopwatch,
             self.clock,
+            prepares=prepares,
         )
 
     def _work(self, name: str, base_s: float, per_row_s: float) -> Work:
@@ -77,6 +83,28 @@ def test_every_cell_is_measured_as_often_as_its_budget_buys() -> None:
     } == {cell: len(seconds) for cell, seconds in found.items()}
     assert pytest.approx([0.8, 0.8]) == found[Cell("dear", 0, 4)]
     assert (1.0, sorted(fractions)) == (fractions[-1], fractions)
+
+
+@pytest.mark.parametrize(("prepares", "slowest_s", "samples"), [(["shaped"], 0.009, 10), ([], 0.109, 2)])
+def test_what_a_runtime_prepares_for_a_shape_is_not_measured(
+    prepares: list[str], slowest_s: float, samples: int
+) -> None:
+    """A model that takes long for the first batch of each length is timed with a later one, and as often as others."""
+    machine = ScriptedMachine(steady=(0.009, 0.0), shaped=(0.009, 0.0))
+    seen: set[int] = set()
+    run = machine.works["shaped"]
+
+    def shaped(rows: Sequence[Row]) -> None:
+        longest = max(len(row) for row in rows)
+        machine.now_s += 0.0 if longest in seen else 0.1
+        seen.add(longest)
+        run(rows)
+
+    machine.works["shaped"] = shaped
+    found = machine.measure(rows=[np.arange(length) for length in range(1, 9)], prepares=prepares)
+    alone = found[Cell("shaped", 0, 1)]
+    assert pytest.approx(slowest_s) == max(alone)
+    assert (samples, 10) == (len(alone), len(found[Cell("steady", 0, 1)]))
 
 
 def test_measuring_is_brief_when_the_time_is_spent() -> None:

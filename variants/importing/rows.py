@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from variants.manifest import Datatype
+from variants.interface import Datatype
 from variants.spec import BuildError
 
 ROWS, LABEL, LABELS = "x", "label", "labels"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from variants.atomic import write_atomically
-from variants.manifest import EXPORTS_FOLDER, Name
+from variants.frozen import Frozen
 from variants.measurements import Fraction, Parity
+from variants.naming import EXPORTS_FOLDER, Name
 from variants.revision import RepositoryError, RevisionFolder
 from variants.shared_parts import Sha256
 
@@ -23,11 +24,7 @@ RECORDS_FILE = "exports.json"
 Seconds = Annotated[float, Field(gt=0.0)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Export(_Frozen):
+class Export(Frozen):
     """One file for devices, for one row of `tokens` tokens at a time (1 for tensors).
 
     `accuracy` is that of the revision's samples through this file, of which `cut_rows` had more tokens and lost their
@@ -71,7 +68,7 @@ class Export(_Frozen):
         return self.p_value >= 0.05
 
 
-class _Records(_Frozen):
+class _Records(Frozen):
     schema_version: Literal[1] = 1
     exports: tuple[Export, ...] = ()
 

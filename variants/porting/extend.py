@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import datetime
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,23 +18,22 @@ import numpy as np
 from variants.assessment import Assessment, HeldOut, assess
 from variants.build import DEFAULT_STAGE_S
 from variants.candidates import faults_of_the_spec
-from variants.draft import revision_name
 from variants.fingerprint import available_cores
 from variants.held_out import held_out
-from variants.manifest import EXPORTS_FOLDER, FamilyManifest, StageManifest, VariantManifest
+from variants.manifest import FamilyManifest, StageManifest, VariantManifest
 from variants.porting.ports import Port, Porter, wanted_ports
 from variants.porting.tools import NO_TOOLS, PYTHON
 from variants.preparation import open_preparation
 from variants.profiling import ProfileMode, load_profile, profile_family, save_profile
 from variants.progress import BuildProgress, Display, open_display
 from variants.repository import Repository
-from variants.revision import RepositoryError, RevisionFolder
-from variants.runtimes.defaults import unusable
+from variants.reselection import reselect_family
+from variants.revision import RevisionFolder
 from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, Runtime
-from variants.scores import read_scores
 from variants.selection import own_notes, select
 from variants.sources import cache_folder
 from variants.spec import BuildContext, BuildError, BuildStage, FamilySpec, check_dataset
+from variants.succession import check_profilable, copy_files, known_scores, stale, successor
 
 _STAGES = (BuildStage.DATA, BuildStage.PORT, BuildStage.EVALUATE, BuildStage.PROFILE, BuildStage.PUBLISH)
 
@@ -64,12 +61,6 @@ def usable_runtimes(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name != ONNXRUNTIME)
 
 
-def check_profilable(manifest: FamilyManifest) -> None:
-    """Raise `BuildError` where a variant's runtime is missing: ports are measured beside all that there is."""
-    for name, lack in unusable(manifest).items():
-        raise BuildError(f"{manifest.name}: {name} cannot be measured beside more ports: {lack}")
-
-
 def extend_family(
     spec: FamilySpec,
     repository: Repository,
@@ -80,17 +71,20 @@ def extend_family(
     profile_mode: ProfileMode = "quick",
     jobs: int | None = None,
     cache: Path | None = None,
+    batch_tolerance: float | None = None,
 ) -> RevisionFolder:
     """Port the active revision of a built family, and make what comes of it the active one.
 
     `only` names the variants to port, by default all that compete; what is ported already stays as it is, and where
-    that is everything the active revision is returned. Raises `BuildError`, `RepositoryError`.
+    that is everything the active revision is returned. A `batch_tolerance` replaces that of the revision, and then all
+    compete anew. Raises `BuildError`, `RepositoryError`.
     """
     folder = repository.open(spec.name)
+    tolerance = folder.manifest.batch_tolerance if batch_tolerance is None else batch_tolerance
     check_profilable(folder.manifest)
-    wanted = wanted_ports(folder.manifest.variants, usable_runtimes(runtimes), only)
+    wanted = wanted_ports(folder.manifest.variants, usable_runtimes(runtimes), only, tolerance)
     if not wanted:
-        return folder
+        return reselect_family(repository, spec.name, tolerance, display=display)
     display = display or open_display(f"porting {spec.name}")
     progress = BuildProgress({stage: spec.expected_s.get(stage, DEFAULT_STAGE_S) for stage in _STAGES}, display)
     with (
@@ -102,7 +96,8 @@ def extend_family(
         loading = Path(scratch) / "loading"
         loading.mkdir()
         context = BuildContext(spec, loading, Path(scratch), cache or cache_folder(), progress.advance, display.log)
-        extension = _Extension(context, folder, staging, progress, jobs or max(1, int(available_cores())))
+        manifest = successor(folder.manifest).model_copy(update={"batch_tolerance": tolerance})
+        extension = _Extension(context, folder, manifest, staging, progress, jobs or max(1, int(available_cores())))
         try:
             draft = extension.run(wanted, profile_mode)
             progress.begin(BuildStage.PUBLISH)
@@ -118,7 +113,13 @@ class _Extension:
     """One run. `facts` becomes the manifest's `build`."""
 
     def __init__(
-        self, context: BuildContext, folder: RevisionFolder, staging: Path, progress: BuildProgress, jobs: int
+        self,
+        context: BuildContext,
+        folder: RevisionFolder,
+        manifest: FamilyManifest,
+        staging: Path,
+        progress: BuildProgress,
+        jobs: int,
     ) -> None:
         self._context = context
         self._spec = context.spec
@@ -126,17 +127,14 @@ class _Extension:
         self._staging = staging
         self._progress = progress
         self._jobs = jobs
-        created = datetime.datetime.now(datetime.UTC)
-        self._manifest = folder.manifest.model_copy(update={"revision": revision_name(created), "created": created})
+        self._manifest = manifest
 
     def run(self, wanted: Sequence[tuple[VariantManifest, Runtime]], profile_mode: ProfileMode) -> FamilyManifest:
         """Fill the staging folder and return the manifest to publish it with."""
         self._progress.begin(BuildStage.DATA)
         rows = self._rows()
-        known = read_scores(self._old, [variant.name for variant in self._manifest.variants])
-        if known is None or known.rows != "test part":
-            raise self._stale("it does not have the scores of its variants")
-        self._copy()
+        known = known_scores(self._old)
+        copy_files(self._old, self._staging)
 
         self._progress.begin(BuildStage.PORT)
         preparer = open_preparation(self._old)
@@ -177,7 +175,8 @@ class _Extension:
         chosen = select(
             variants,
             {name: table.median_s[middle][0] for name, table in profile.variants.items()},
-            known.of | {name: assessment.scores for name, assessment in found.items()},
+            {**known, **{name: assessment.scores for name, assessment in found.items()}},
+            manifest.batch_tolerance,
         )
         return manifest.model_copy(update={"variants": chosen})
 
@@ -196,23 +195,8 @@ class _Extension:
         if not np.array_equal(data.test.labels[: len(samples)], samples) or not np.array_equal(
             data.validation.labels, validation
         ):
-            raise self._stale("its rows are not those that the revision was measured on")
+            raise stale(self._old, "its rows are not those that the revision was measured on")
         return held_out(self._spec, data, open_preparation(self._old))
-
-    def _stale(self, why: str) -> BuildError:
-        return BuildError(f"{self._spec.name}: revision {self._old.manifest.revision}: {why}; build it anew (--force)")
-
-    def _copy(self) -> None:
-        """Have all files of the old revision in the staging folder. Raises `RepositoryError` for one that is broken."""
-        for path, fault in self._old.broken_files().items():
-            raise RepositoryError(f"{self._old.file(path)}: {fault}")
-        for entry in self._old.manifest.files:
-            target = self._staging / entry.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Not linked: `onnx` takes data with two names for an attack and does not read it.
-            shutil.copyfile(self._old.file(entry.path), target)
-        if (exports := self._old.path / EXPORTS_FOLDER).is_dir():
-            shutil.copytree(exports, self._staging / EXPORTS_FOLDER)
 
     def _variant(self, port: Port, assessment: Assessment) -> VariantManifest:
         name = port.made.name
@@ -248,6 +232,6 @@ class _Extension:
             update={
                 "variants": tuple(variants),
                 "stages": tuple(stages.values()),
-                "build": {**facts, "extended": self._old.manifest.revision},
+                "build": facts,
             }
         )

@@ -3,7 +3,8 @@
 Products are uint8 x int8. x86 without VNNI adds pairs of them in 16 bits, which saturate: 255 * 127 * 2 is too much,
 255 * 63 * 2 is not. So weights of products keep to 7 bits, which onnxruntime calls a reduced range. Measured without
 VNNI: a small network on the digits answers 9 % of its rows otherwise than in fp32 with 8 bits, 0.2 % with 7; and what
-is measured where a variant is built holds where it is served.
+is measured where a variant is built holds where it is served. Depthwise convolutions are no such products
+(`variants.recipes.static_int8`).
 """
 
 from __future__ import annotations

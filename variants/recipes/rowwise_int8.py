@@ -7,8 +7,9 @@ weights the rewrite puts
     scale = max(|x| over the last axis, 1e-6);  q = QuantizeLinear(x / scale, 1/127, zero point 128)
     y = MatMulIntegerToFloat(q, int8 weights, 1/127, scales per column) * scale
 
-and it stores large constant embedding tables as int8 with one scale per table row. Scales per row of activations are
-those of LLM.int8() (Dettmers et al., 2022) and ZeroQuant (Yao et al., 2022). No calibration data is needed.
+and it stores large constant embedding tables as int8 with one scale per table row. After what is never below -0.17
+(GELU) or 0 (ReLU), max(x, 0.17) or max(x) stands for max(|x|): a pass over x is saved. Scales per row of activations
+are those of LLM.int8() (Dettmers et al., 2022) and ZeroQuant (Yao et al., 2022). No calibration data is needed.
 
 Products are `MatMul` and `Gemm` with constant weights, of any model. Convolutions stay fp32: with one scale per sample
 they would have to run as `ConvInteger`, which takes four times as long as the fp32 convolution in onnxruntime 1.31 (3.1
@@ -30,6 +31,7 @@ from onnx import helper, numpy_helper
 from variants.recipes.artifact import Artifact, RecipeError
 from variants.recipes.int8_tables import Int8Tables
 from variants.recipes.int8_values import LARGEST_IN_PRODUCTS, symmetric_int8
+from variants.recipes.least_values import LeastValues
 from variants.recipes.matrices import (
     CONTRIB_DOMAIN,
     MINIMUM_WEIGHTS,
@@ -44,10 +46,10 @@ from variants.recipes.matrices import (
 RECIPE = "rowwise-int8"
 
 _STEP = "rowwise_step"
-_FLOOR = "rowwise_floor"
 _LAST_AXIS = "rowwise_last_axis"
 _ACTIVATION_ZERO = "rowwise_activation_zero"
 _OPSET_OF_AXES_AS_INPUT = 18
+SMALLEST_SCALE = 1e-6
 
 
 def rowwise_int8(source: Artifact, path: Path, *, minimum_weights: int = MINIMUM_WEIGHTS) -> Artifact:
@@ -78,9 +80,13 @@ class _Products:
         self.rewritten = 0
         self._opset = opset_of(model)
         self._graph_constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._least = LeastValues(
+            model.graph, {name: numpy_helper.to_array(held) for name, held in self._graph_constants.items()}
+        )
         self._minimum_weights = minimum_weights
         self._quantized_inputs: set[str] = set()
         self._quantized_weights: set[str] = set()
+        self._floors: set[str] = set()
 
     def nodes_for(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Return the nodes that take the place of `node`; itself where nothing is to be done."""
@@ -106,22 +112,32 @@ class _Products:
     def _quantize(self, activations: str, quantized: str, scale: str) -> list[onnx.NodeProto]:
         if not self._quantized_inputs:
             self._store(_STEP, np.float32(1 / 127))
-            self._store(_FLOOR, np.float32(1e-6))
             self._store(_LAST_AXIS, np.array([-1], dtype=np.int64))
             self._store(_ACTIVATION_ZERO, np.uint8(128))
         self._quantized_inputs.add(activations)
         absolute, largest, scaled = (f"{activations}_rowwise_{part}" for part in ("absolute", "largest", "scaled"))
+        least = self._least.of(activations)
+        measured = absolute if least is None else activations
         if self._opset < _OPSET_OF_AXES_AS_INPUT:
-            maximum = helper.make_node("ReduceMax", [absolute], [largest], axes=[-1], keepdims=1)
+            maximum = helper.make_node("ReduceMax", [measured], [largest], axes=[-1], keepdims=1)
         else:
-            maximum = helper.make_node("ReduceMax", [absolute, _LAST_AXIS], [largest], keepdims=1)
+            maximum = helper.make_node("ReduceMax", [measured, _LAST_AXIS], [largest], keepdims=1)
         return [
-            helper.make_node("Abs", [activations], [absolute]),
+            *([helper.make_node("Abs", [activations], [absolute])] if least is None else []),
             maximum,
-            helper.make_node("Max", [largest, _FLOOR], [scale]),
+            helper.make_node("Max", [largest, self._floor(-(least or 0.0))], [scale]),
             helper.make_node("Div", [activations, scale], [scaled]),
             helper.make_node("QuantizeLinear", [scaled, _STEP, _ACTIVATION_ZERO], [quantized]),
         ]
+
+    def _floor(self, needed: float) -> str:
+        """Return the name of what scales are not below: `needed`, and more than nothing."""
+        floor = np.float32(max(needed, SMALLEST_SCALE))
+        name = f"rowwise_floor_{floor:g}"
+        if name not in self._floors:
+            self._floors.add(name)
+            self._store(name, floor)
+        return name
 
     def _store_matrix(self, weights: str, matrix: str) -> None:
         if matrix in self._quantized_weights:

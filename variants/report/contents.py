@@ -119,7 +119,7 @@ def points_of(manifest: FamilyManifest, profile: FamilyProfile) -> list[ParetoPo
     """Return one point for each variant, fastest first; latency is that of one row of the middle size class."""
     middle = len(manifest.sizes) // 2
     profiled = [variant for variant in manifest.variants if variant.name in profile.variants]
-    left_out = not_competing(profiled)
+    left_out = not_competing(profiled, manifest.batch_tolerance)
     points = [
         ParetoPoint(
             name=variant.name,

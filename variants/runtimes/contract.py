@@ -27,7 +27,8 @@ class SessionOptions:
 
     `slots` is how many batches a session is to run at the same time; more than that wait for each other where a runtime
     has to set threads or memory aside for each. `longest` is how many tokens a row of text may have: a runtime that
-    runs batches in few shapes pads rows to no more, and where nobody says it, not at all.
+    runs batches in few shapes pads rows to no more, and where nobody says it, not at all. `cells` is how much of a
+    batch runs at once (`variants.pieces`), by default all of it.
     `arena` keeps the memory of the largest batch ever run for the next one. Measured on a 4-layer text encoder, one
     thread, batch x tokens, arena off against on: fp32 1x32 +2 %, 8x32 +4 %, 32x32 +13 %; int8 0, 0 and +1 %. After one
     batch of 64x128 a session kept 33 MB (fp32) and 48 MB (int8) without the arena, 226 and 170 MB with it. A process
@@ -37,6 +38,7 @@ class SessionOptions:
     threads: int = 1
     slots: int = 1
     longest: int | None = None
+    cells: int | None = None
     arena: bool = False
 
 

@@ -14,6 +14,9 @@ from variants.tables import HeldTable
 
 PROVIDERS = ("CPUExecutionProvider",)
 _LOG_ERRORS_ONLY = 3
+_SLOWER_FUSED = ("SkipLayerNormFusion", "BiasGeluFusion")
+"""Fusions whose CPU kernels take longer than what they replace: a sum and a normalization of 32 x 384 numbers take 23
+us, `SkipLayerNormalization` 65 (onnxruntime 1.31, AVX-512). `docs/import.md` has what a text encoder gains without."""
 
 
 class OnnxruntimeModel:
@@ -51,6 +54,9 @@ def open_model(
     # Threads that spin while they wait would take the cores from the sessions beside this one.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if tuple(providers) == PROVIDERS:
+        # Other devices have kernels of their own, which gain by them.
+        settings.add_session_config_entry("optimization.disable_specified_optimizers", ";".join(_SLOWER_FUSED))
     for name, table in tables.items():
         settings.add_initializer(name, table.value)
     inference = onnxruntime.InferenceSession(str(path), settings, providers=list(providers))

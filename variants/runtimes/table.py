@@ -21,8 +21,8 @@ class Runtime:
 
     `package` is what brings it, `install` says what to do where it is not there. `suffix` is the kind of file that it
     reads; one that `shares_tables` uses lookup tables as they lie in memory for others. One that is `picky` about the
-    machine has a function `check` in its file, which raises `RuntimeUnavailableError`. One that `grows` takes memory
-    for every new shape of a batch; of one that `copies`, each slot has a model of its own.
+    machine has a function `check` in its file, which raises `RuntimeUnavailableError`. One that `grows` takes memory,
+    and time, for every new shape of a batch; of one that `copies`, each slot has a model of its own.
     """
 
     name: str

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-_CLEAR = Path("/proc/self/clear_refs")
-_STATUS = Path("/proc/self/status")
-_RESET_PEAK = "5"
-"""See proc_pid_clear_refs(5): sets the high water mark back to what is resident now."""
+from variants.resident import forget_the_peak, peak_bytes
 
 
 @dataclass(slots=True)
@@ -30,18 +24,8 @@ def peak_memory() -> Iterator[PeakMemory]:
     Blocks may follow one another; a block within another cuts the outer one's view to what came after it.
     """
     measured = PeakMemory()
-    with suppress(OSError):
-        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+    forget_the_peak()
     try:
         yield measured
     finally:
-        measured.rss_bytes = _high_water_mark()
-
-
-def _high_water_mark() -> int:
-    with suppress(OSError):
-        for line in _STATUS.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest if sys.platform == "darwin" else largest * 1024
+        measured.rss_bytes = peak_bytes()

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from loadtests.generator_faults import MAX_LAG_P99_S
 from loadtests.harness.histogram import Histogram
 from loadtests.harness.page.charts import COLOURS, Chart
 from loadtests.harness.page.scales import Scale, highest, linear, milliseconds, nines, seconds_text, shares
-from loadtests.scoring import MAX_LAG_P99_S
 
 Record = Mapping[str, Any]
 _OTHERS = "others"

@@ -53,6 +53,9 @@ export function colour(place, of) {
   return `rgb(${mixed.join(",")})`;
 }
 
+/** Pixels that a letter of a name takes on average. */
+export const LETTER = 6.6;
+
 /** How wide a picture may be drawn, in pixels: letters keep their size on a phone. */
 export const roomOf = (figure) => Math.min(1300, Math.max(260, Math.round(figure.clientWidth || 520)));
 

@@ -1,11 +1,11 @@
 // The frontier of one family: quality against latency, and where the traffic goes.
 
-import { colour, fillTable, html, isOpen, megabytes, milliseconds, percent, roomOf, svg } from "./dom.js";
+import { LETTER, colour, fillTable, html, isOpen, megabytes, milliseconds, percent, roomOf, svg } from "./dom.js";
 
 const HEIGHT = 330, LEFT = 46, RIGHT = 16, TOP = 14, BOTTOM = 40;
 const MOST_RADIUS = 44;
-const LETTER = 6.6; // pixels that a letter of a name takes on average
-const PLACES = [[1, 10, 16], [1, 10, -9], [-1, -10, -9], [-1, -10, 16], [1, 10, 30], [-1, -10, 30], [1, 10, -23], [-1, -10, -23]];
+const PLACES = [[1, 10, 16], [1, 10, -9], [-1, -10, -9], [-1, -10, 16], [1, 10, 30], [-1, -10, 30], [1, 10, -23], [-1, -10, -23],
+  [1, 10, 44], [-1, -10, 44], [1, 10, -37], [-1, -10, -37]];
 
 export class Frontier {
   constructor(figure, table) {
@@ -29,7 +29,11 @@ export class Frontier {
     const { share, moves } = flows(recent?.paths ?? {}, answered);
     if (this.outgrown()) this.draw();
     this.stair.setAttribute("d", this.steps());
-    const taken = this.family.variants.map((variant) => box(this.x(this.latency[variant.name]), this.y(variant.quality), 7));
+    const bows = Object.keys(moves).map((way) => this.bow(way)).filter((bow) => bow !== null);
+    const taken = [
+      ...this.family.variants.map((variant) => box(this.x(this.latency[variant.name]), this.y(variant.quality), 7)),
+      ...this.stairs(), ...bows.flatMap(along),
+    ];
     for (const [index, variant] of this.family.variants.entries()) {
       const mark = this.marks[index];
       const x = this.x(this.latency[variant.name]), y = this.y(variant.quality);
@@ -77,7 +81,7 @@ export class Frontier {
     }
     this.picture.append(
       svg("text", { class: "axis", x: (LEFT + this.width) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "latency of one row (ms)"),
-      svg("text", { class: "axis", x: LEFT - 34, y: TOP + 2, "text-anchor": "start" }, "%"),
+      svg("text", { class: "axis", x: 0, y: TOP + 2, "text-anchor": "start" }, "%"),
       (this.stair = svg("path", { class: "stair" })),
     );
     this.arcs = svg("g");
@@ -87,7 +91,7 @@ export class Frontier {
       const paint = colour(index, many);
       const disc = svg("circle", { class: "disc", r: 0, fill: paint });
       const dot = svg("circle", { r: 5.5, fill: variant.on_ladder ? paint : "none", stroke: paint, "stroke-width": 2 });
-      const label = svg("text");
+      const label = svg("text", { class: "name" });
       this.picture.append(disc, dot, label);
       return { moving: [disc, dot], label };
     });
@@ -96,17 +100,32 @@ export class Frontier {
 
   /** The frontier of what is loaded, at the latencies of this moment. */
   steps() {
-    const points = this.family.variants.map((variant) => [this.latency[variant.name], variant.quality]).sort((a, b) => a[0] - b[0]);
-    let path = "", best = -1;
-    for (const [ms, quality] of points) {
-      if (quality <= best) continue;
-      path += path ? `H${this.x(ms)}V${this.y(quality)}` : `M${this.x(ms)} ${this.y(quality)}`;
-      best = quality;
-    }
-    return `${path}H${this.width - RIGHT}`;
+    const path = this.corners().map(([x, y], index) => (index ? `H${x}V${y}` : `M${x} ${y}`));
+    return `${path.join("")}H${this.width - RIGHT}`;
   }
 
-  /** Put a name where it covers least of points and names already there; returns the box that it takes. */
+  /** Where the variants on the frontier are, from quick to accurate. */
+  corners() {
+    const points = this.family.variants.map((variant) => [this.latency[variant.name], variant.quality]).sort((a, b) => a[0] - b[0]);
+    const found = [];
+    let best = -1;
+    for (const [ms, quality] of points) {
+      if (quality > best) found.push([this.x(ms), this.y(quality)]);
+      best = Math.max(best, quality);
+    }
+    return found;
+  }
+
+  /** The boxes that its lines take. */
+  stairs() {
+    const corners = this.corners();
+    return corners.flatMap(([x, y], index) => {
+      const [next, above] = corners[index + 1] ?? [this.width - RIGHT, y];
+      return [{ left: x, right: next, top: y - 2, bottom: y + 2 }, { left: next - 2, right: next + 2, top: above, bottom: y }];
+    });
+  }
+
+  /** Put a name where it covers least of points, lines and names already there; returns the box that it takes. */
   place(label, x, y, taken) {
     const width = LETTER * label.textContent.length;
     let best = null;
@@ -124,16 +143,23 @@ export class Frontier {
     return best.found;
   }
 
-  arc(way, part) {
+  /** The two ends of an arc, and the point between them that it bends to; null where a variant is not there. */
+  bow(way) {
     const [from, to] = way.split(">").map((name) => this.family.variants.findIndex((variant) => variant.name === name));
-    if (from < 0 || to < 0) return svg("g");
+    if (from < 0 || to < 0) return null;
     const [a, b] = [this.family.variants[from], this.family.variants[to]];
     const [x1, y1, x2, y2] = [this.x(this.latency[a.name]), this.y(a.quality), this.x(this.latency[b.name]), this.y(b.quality)];
     const bend = 0.25 * Math.hypot(x2 - x1, y2 - y1);
+    return { x1, y1, x: (x1 + x2) / 2, y: (y1 + y2) / 2 + bend, x2, y2, to };
+  }
+
+  arc(way, part) {
+    const bow = this.bow(way);
+    if (bow === null) return svg("g");
     return svg("path", {
       class: "arc",
-      d: `M${x1} ${y1}Q${(x1 + x2) / 2} ${(y1 + y2) / 2 + bend} ${x2} ${y2}`,
-      stroke: colour(to, this.family.variants.length),
+      d: `M${bow.x1} ${bow.y1}Q${bow.x} ${bow.y} ${bow.x2} ${bow.y2}`,
+      stroke: colour(bow.to, this.family.variants.length),
       "stroke-width": 1 + 9 * part,
     });
   }
@@ -163,6 +189,15 @@ export class Frontier {
 const box = (x, y, half) => ({ left: x - half, right: x + half, top: y - half, bottom: y + half });
 
 const shared = (a, b) => Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left)) * Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
+
+/** Boxes along an arc. */
+function along({ x1, y1, x, y, x2, y2 }) {
+  const count = Math.ceil(Math.hypot(x2 - x1, y2 - y1) / 5);
+  return Array.from({ length: count }, (_, index) => {
+    const t = (index + 1) / (count + 1), s = 1 - t;
+    return box(s * s * x1 + 2 * s * t * x + t * t * x2, s * s * y1 + 2 * s * t * y + t * t * y2, 3);
+  });
+}
 
 /** Share of answers by the variant that gave the last one, and of rows by step from one variant to the next. */
 function flows(paths, answered) {

@@ -1,8 +1,9 @@
 // Two minutes, second by second: who answered, what share in time, what waited.
 
-import { byId, colour, count, fillTable, html, isOpen, percent, roomOf, say, svg } from "./dom.js";
+import { LETTER, byId, colour, count, fillTable, html, isOpen, percent, roomOf, say, svg } from "./dom.js";
 
-const LEFT = 38, RIGHT = 8, TOP = 8, BOTTOM = 18;
+const LEFT = 38, RIGHT = 8, TOP = 18, BOTTOM = 18;
+const FARTHER = [0, 13, 26, 39, 52]; // pixels that a name may be away from the end of its line, beyond what it needs
 const REFUSED = "refused";
 
 /** Draw all three pictures, the legend and, where it is open, the table. */
@@ -95,18 +96,46 @@ function smooth(seconds, parts, share) {
 export function lines(figure, label, height, most, written, series, ends = ["2 min ago", "now"]) {
   const said = series.map(({ name, values }) => [name, values.findLast((value) => value !== null)]).filter(([, value]) => value !== undefined);
   const picture = frame(figure, height, most, written, `${label}. Last: ${said.map(([name, value]) => `${name} ${written(value)}`).join(", ")}.`, ends);
-  const taken = [];
+  const taken = [], names = [];
+  const drawn = series.filter(({ filled }) => !filled).flatMap(({ values }) => segments(picture, values));
   if (said.length === 0) sayNothing(picture);
   for (const { name, values, paint, filled, dashed } of series) {
     if (filled) picture.plot.append(svg("path", { d: band(picture, values.map(() => 0), values.map((value) => value ?? 0)), fill: paint, opacity: 0.3 }));
     else picture.plot.append(svg("path", { d: line(picture, values), fill: "none", stroke: paint, "stroke-width": 2, "stroke-dasharray": dashed ? "5 3" : "none" }));
     const last = values.findLastIndex((value) => value !== null);
     if (last < 0 || filled) continue;
-    let y = Math.max(11, picture.y(values[last]) + (dashed ? 14 : -5));
-    while (taken.some((other) => Math.abs(other - y) < 13)) y += 13;
+    const y = place(picture, name, picture.y(values[last]), dashed, drawn, taken);
     taken.push(y);
-    picture.plot.append(svg("text", { x: picture.width - RIGHT, y, "text-anchor": "end" }, name));
+    names.push(svg("text", { class: "name", x: picture.width - RIGHT, y, "text-anchor": "end" }, name));
   }
+  // Above all lines, also those that are drawn later.
+  picture.plot.append(...names);
+}
+
+/** Where a name covers least of lines and of names already there, as near as can be to the end of its line. */
+function place({ width, height }, name, end, below, drawn, taken) {
+  const left = width - RIGHT - LETTER * name.length;
+  const sides = below ? [1, -1] : [-1, 1];
+  const places = FARTHER.flatMap((more) => sides.map((side) => end + (side > 0 ? 14 + more : -5 - more)));
+  let best = null;
+  for (const y of places.filter((y) => y >= 11 && y <= height - BOTTOM - 3)) {
+    const covered = drawn.filter((part) => part.right >= left && part.top <= y + 4 && part.bottom >= y - 10).length;
+    const cost = covered + 1000 * taken.filter((other) => Math.abs(other - y) < 13).length;
+    if (best === null || cost < best.cost) best = { cost, y };
+    if (cost === 0) break;
+  }
+  return best?.y ?? end;
+}
+
+/** The parts of a line from second to second: how far right, and between which heights. */
+function segments({ x, y }, values) {
+  const found = [];
+  for (let at = 1; at < values.length; at++) {
+    if (values[at - 1] === null || values[at] === null) continue;
+    const heights = [y(values[at - 1]), y(values[at])];
+    found.push({ right: x(at, values.length), top: Math.min(...heights), bottom: Math.max(...heights) });
+  }
+  return found;
 }
 
 function frame(figure, height, most, written, label, ends = ["2 min ago", "now"]) {

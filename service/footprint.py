@@ -1,0 +1,67 @@
+"""Where models are opened under a memory budget, and the memory that it is held against.
+
+In this process (`OwnFootprint`), or in several that share memory (`service.processes.footprint`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from service.memory import resident_bytes
+from service.paths import OpenFile
+from variants.manifest import VariantManifest
+from variants.resident import give_back
+from variants.session import open_file
+from variants.tables import tables_bytes
+
+
+class Footprint(Protocol):
+    """Methods take milliseconds, `give_back` some ten: none is called on the event loop. Any other thread may."""
+
+    @property
+    def open_one(self) -> OpenFile:
+        """Opens models."""
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What a change of models takes for a moment beside what the models do."""
+
+    def resident_bytes(self) -> int:
+        """Of all processes that serve; what they share counts once."""
+
+    def models_bytes(self) -> int:
+        """What grows by what each load adds; lookup tables, which may be in memory for others, are not counted."""
+
+    def give_back(self) -> None:
+        """Hand back to the system what models took that were closed."""
+
+    def lack(self, variant: VariantManifest) -> str:
+        """Why a variant cannot be served under a budget, in one line; empty where it can."""
+
+
+class OwnFootprint:
+    """That of this process, in which models are opened, by `open_one`. See `Footprint`."""
+
+    reserve_bytes = 0
+
+    def __init__(self, open_one: OpenFile = open_file) -> None:
+        self.open_one = open_one
+
+    def resident_bytes(self) -> int:
+        """See `Footprint`."""
+        return resident_bytes()
+
+    def models_bytes(self) -> int:
+        """See `Footprint`."""
+        return resident_bytes() - tables_bytes()
+
+    def give_back(self) -> None:
+        """See `Footprint`."""
+        give_back()
+
+    def lack(self, _: VariantManifest) -> str:
+        """See `Footprint`."""
+        return ""
+
+
+OWN = OwnFootprint()

@@ -1,0 +1,157 @@
+"""What is planned for families beyond the budget, by their sizes alone: nothing is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from router.family import Family, VariantProfile
+from router.latency import table
+from router.placement import Load, Loadable, Spot, Step
+from router.roster import Cold, Missing
+from service.appraisal import MOST_RIVALS, Appraisal
+from service.footprint import OwnFootprint
+
+MB = 1_000_000
+ELSE_BYTES = 50 * MB
+
+
+class Sized:
+    """A family of one variant that takes so much, as `PiecewiseFamily` is asked for it."""
+
+    device_count = 1
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.believed = (VariantProfile("only", 0.9, table((1, 4), (0.001, 0.004))),)
+        self.loaded = SimpleNamespace(family=Family(name, self.believed, sizes=(16,), max_batch=4))
+        self.paths: dict[str, tuple[()]] = {}
+        self.bytes = {f"{name}/only": size}
+
+    def loadable(self) -> dict[int, Loadable]:
+        return {0: Loadable(tuple(self.bytes), 0.9)}
+
+    def keys(self, _: str) -> tuple[str, ...]:
+        return tuple(self.bytes)
+
+    def size(self, _: str) -> int:
+        return sum(self.bytes.values())
+
+    def sizes(self, _: int) -> dict[str, int]:
+        return dict(self.bytes)
+
+
+class Measured(OwnFootprint):
+    """What the families in memory take, and so much else."""
+
+    def __init__(self, families: Iterable[Sized]) -> None:
+        super().__init__()
+        self.else_bytes = ELSE_BYTES
+        self._families = tuple(families)
+
+    def resident_bytes(self) -> int:
+        return self.else_bytes + sum(family.size("only") for family in self._families if family.paths)
+
+
+def appraisal_of(families: list[Sized], room_bytes: int, footprint: Measured | None = None) -> Appraisal:
+    """With so much room for models, and for a model's file once more."""
+    pieces: Any = {family.name: family for family in families}
+    return Appraisal(pieces, ELSE_BYTES + room_bytes, (), 2, footprint or Measured(families))
+
+
+def settled(appraisal: Appraisal, families: list[Sized]) -> list[Step]:
+    """Carry out plans up to their first load until nothing is left to do, as `Residency` does; what was done."""
+    by_name = {family.name: family for family in families}
+    done: list[Step] = []
+    while steps := appraisal.plan({}, frozenset()):
+        for step in steps:
+            done.append(step)
+            if isinstance(step, Load):
+                by_name[step.spot.family].paths["only"] = ()
+                break
+            del by_name[step.spot.family].paths["only"]
+        assert len(done) < 10 * len(families), f"it goes on for ever: {done[-4:]}"
+    return done
+
+
+def test_while_nobody_asks_memory_comes_to_rest() -> None:
+    """A load lets another family be thought of, which is larger: what was loaded does not go for that."""
+    families = [Sized(f"f{number}", 10 * MB) for number in range(MOST_RIVALS + 12)] + [Sized("larger", 14 * MB)]
+    appraisal = appraisal_of(families, 155 * MB)
+    assert all(isinstance(step, Load) for step in settled(appraisal, families))
+    in_memory = sum(family.size("only") for family in families if family.paths)
+    assert 155 * MB - 14 * MB - 14 * MB - 10 * MB < in_memory <= 155 * MB - 14 * MB - 14 * MB
+
+
+def test_who_asks_for_what_is_too_large_makes_nothing_go() -> None:
+    """Its requests are refused; what is in memory stays there, and goes on being loaded."""
+    families = [Sized(f"f{number}", 10 * MB) for number in range(10)]
+    large = Sized("large", 70 * MB)
+    appraisal = appraisal_of([*families, large], 115 * MB)
+    settled(appraisal, [*families, large])
+    assert [True] * 10 == [bool(family.paths) for family in families]
+    for _ in range(2):
+        assert () == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
+        assert not appraisal.can_load("large", Missing(0), ())
+    families[3].paths.clear()
+    assert (Load(Spot("f3", 0)),) == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
+
+
+def test_a_little_less_room_costs_one_family_and_no_second() -> None:
+    """Where all are in memory and one no longer fits, none goes beside it; with clearly less, one does."""
+    families = [Sized(f"f{number}", 10 * MB) for number in range(11)]
+    footprint = Measured(families)
+    appraisal = appraisal_of(families, 120 * MB, footprint)
+    assert 11 == len(settled(appraisal, families))
+    footprint.else_bytes += MB
+    assert 1 == len(settled(appraisal, families))
+    footprint.else_bytes += 5 * MB
+    assert 1 == len(settled(appraisal, families))
+
+
+def test_families_without_room_are_named() -> None:
+    """Their number, the first three with what each takes, and what is left; nothing of them where all fit."""
+    families = [Sized(f"f{number}", 10 * MB) for number in range(5)] + [Sized("small", 1 * MB)]
+    appraisal = appraisal_of(families, 5 * MB)
+    appraisal.plan({}, frozenset())
+    named = "f0 (takes 10.0 MB), f1 (takes 10.0 MB), f2 (takes 10.0 MB), ..."
+    said = f"memory_budget leaves 4.0 MB for models: not even the smallest variant fits of 5 families: {named}"
+    assert said == appraisal.room()
+    appraisal.budget_bytes += 95 * MB
+    appraisal.plan({}, frozenset())
+    assert "memory_budget leaves 90.0 MB for models" == appraisal.room()
+
+
+def test_it_is_known_whether_anything_could_be_loaded() -> None:
+    """Nobody is served where nothing is in memory and nothing fits; who is loaded on demand is."""
+    families = [Sized("large", 40 * MB), Sized("small", 10 * MB)]
+    appraisal = appraisal_of(families, 15 * MB)
+
+    def is_futile() -> bool:
+        appraisal.plan({}, frozenset())
+        return appraisal.is_futile
+
+    assert is_futile()
+    appraisal.budget_bytes += 6 * MB
+    assert not is_futile()
+    families[1].paths["only"] = ()
+    appraisal.budget_bytes -= 6 * MB
+    assert not is_futile()
+    families[1].paths.clear()
+    assert is_futile()
+
+
+def test_what_was_too_large_is_loaded_when_there_is_room_again() -> None:
+    """At once for who asks; and for its own sake where there is clearly enough."""
+    large = Sized("large", 49 * MB)
+    appraisal = appraisal_of([large], 97 * MB)
+    assert () == appraisal.plan({}, frozenset())
+    appraisal.budget_bytes += 2 * MB
+    assert () == appraisal.plan({}, frozenset())
+    load = (Load(Spot("large", 0)),)
+    assert load == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
+    appraisal.budget_bytes -= 2 * MB
+    assert () == appraisal.plan({}, frozenset())
+    appraisal.budget_bytes += 10 * MB
+    assert load == appraisal.plan({}, frozenset())
