@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from variants.manifest import ModelFile
 from variants.pieces import InPieces
+from variants.resident import give_back
 from variants.revision import RevisionFolder
 from variants.runtimes.contract import Model, OpenModel, SessionOptions, Tensors
 from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, lack_of, shares_tables
@@ -91,6 +92,8 @@ def open_session(
         getattr(module, "prepare", _nothing)()
         started_s = time.perf_counter()
         held = hold_tables(tables)
+        # What earlier work has left free would be used, and the model seem to take nothing.
+        give_back()
         resident_bytes = process.memory_info().rss
         model = open_model(path, options, held)
         if options.cells is not None:
@@ -98,6 +101,8 @@ def open_session(
     except Exception as error:  # runtimes raise a dozen unrelated types for a bad file
         raise ModelLoadError(f"{path}: cannot be opened as a model: {_one_line(error)}") from error
     load_s = time.perf_counter() - started_s
+    # Reading a graph leaves up to twice its bytes free behind, which the process would keep.
+    give_back()
     memory_bytes = max(0, process.memory_info().rss - resident_bytes)
     memory_bytes += sum({file.table.sha256: file.table.size_bytes for file in tables}.values())
     return Session(path, model, load_s, memory_bytes)

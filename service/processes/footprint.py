@@ -13,10 +13,11 @@ from service.processes.copies import survives_a_fork
 from service.processes.host import Host
 from service.processes.models import HostedOpener
 from variants.manifest import VariantManifest
+from variants.pieces import MOST_BYTES
 from variants.resident import give_back
 
 NEW_EXECUTOR_BYTES = 3_000_000
-"""What an executor takes of its own before it has run anything: while two change places, a slot has both."""
+"""What an executor takes of its own before it has run anything."""
 
 
 class HostedFootprint:
@@ -32,8 +33,8 @@ class HostedFootprint:
 
     @property
     def reserve_bytes(self) -> int:
-        """See `Footprint`."""
-        return NEW_EXECUTOR_BYTES * len(self._host.slots)
+        """See `Footprint`. While two executors change places a slot has both, and both have what a batch takes."""
+        return (NEW_EXECUTOR_BYTES + MOST_BYTES) * len(self._host.slots)
 
     def resident_bytes(self) -> int:
         """See `Footprint`."""

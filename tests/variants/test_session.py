@@ -93,19 +93,41 @@ def test_a_closed_session_is_not_run(tmp_path: Path) -> None:
         session.run({"x": np.array([1.0], np.float32)})
 
 
-def test_closing_gives_memory_back(tmp_path: Path) -> None:
-    """Of 64 MB of weights, most leave the process with the session though a reference to it is left."""
+def _save_wide(path: Path, width: int) -> Path:
+    """A model of `width` squared weights, 4 bytes each."""
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         "wide",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4096])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4096])],
-        [numpy_helper.from_array(np.ones((4096, 4096), np.float32), "w")],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", width])],
+        [numpy_helper.from_array(np.ones((width, width), np.float32), "w")],
     )
-    path = tmp_path / "wide.onnx"
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    del graph
-    session = open_session(path)
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the C library decides what it gives back")
+def test_a_model_takes_what_it_keeps(tmp_path: Path) -> None:
+    """What reading its file took for a moment is neither counted as the model's nor kept by the process."""
+    for name, width in (("small", 2000), ("large", 2500)):
+        _save_wide(tmp_path / f"{name}.onnx", width)
+    program = (
+        "import sys; from pathlib import Path; from service.memory import resident_bytes; "
+        "from variants.session import open_session; "
+        "small, large = (Path(name) for name in sys.argv[1:]); "
+        # The first ones bring what belongs to no model, and make the C library keep larger blocks.
+        "kept = [open_session(path) for path in (small, large, small)]; before = resident_bytes(); "
+        "kept.append(open_session(large)); print(kept[-1].memory_bytes, resident_bytes() - before)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "small.onnx"), str(tmp_path / "large.onnx")]
+    root = Path(__file__).resolve().parents[2]
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    assert all(0.9 * 25e6 < int(taken) < 1.2 * 25e6 for taken in said), said
+
+
+def test_closing_gives_memory_back(tmp_path: Path) -> None:
+    """Of 64 MB of weights, most leave the process with the session though a reference to it is left."""
+    session = open_session(_save_wide(tmp_path / "wide.onnx", 4096))
     session.run({"x": np.ones((1, 4096), np.float32)})
     before_bytes = resident_bytes()
     session.close()
