@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from loadtests.colocation_live import live
 from loadtests.colocation_report import COLUMNS, cells, draw, goals, markdown, rows_of
-from loadtests.colocation_runs import BURSTY, CONTENDERS, NOISY, OVERLOAD, ZIPF, Outcome, Task, run_all
+from loadtests.colocation_runs import BURSTY, CONTENDERS, MACHINE, NOISY, OVERLOAD, ZIPF, Outcome, Task, run_all
 from loadtests.live import LiveRunError
 from loadtests.report import write_json
 from loadtests.revision import commit_of
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         with progress(console) as bar:
             shown = bar.add_task("simulated runs", total=len(tasks))
-            outcomes = run_all(tasks, options.workers, lambda: bar.advance(shown))
+            machine = replace(MACHINE, setup=options.setup)
+            outcomes = run_all(tasks, options.workers, lambda: bar.advance(shown), machine)
         publish(console, outcomes, options.out / "colocation.json", "Simulated")
     except (LiveRunError, RepositoryError, ServerError, OSError, ValueError) as error:
         console.print(f"[red]bench-colocation:[/] {escape(str(error))}")
@@ -93,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=2, help="workloads of each mix (default 2)")
     add("--duration", type=float, default=4.0, help="seconds of each workload (default 4)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="simulations at a time (default: cores)")
+    add(
+        "--setup",
+        type=float,
+        default=0.0,
+        metavar="ROWS",
+        help="simulated: a change of models takes so many rows' time",
+    )
     add("--live", action="store_true", help="serve copies of built families by real gateways instead")
     add("--models", type=Path, default=Path("models"))
     add(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -97,16 +98,18 @@ def run(task: Task, machine: Machine = MACHINE) -> Outcome:
     return Outcome(task, len(asked), measured)
 
 
-def run_all(tasks: Sequence[Task], workers: int, done: Callable[[], None] = lambda: None) -> list[Outcome]:
+def run_all(
+    tasks: Sequence[Task], workers: int, done: Callable[[], None] = lambda: None, machine: Machine = MACHINE
+) -> list[Outcome]:
     """The runs in the order of the tasks, by so many processes; `done` is called as each one is ready."""
     found: list[Outcome] = []
     if workers <= 1:
         for task in tasks:
-            found.append(run(task))
+            found.append(run(task, machine))
             done()
         return found
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for outcome in pool.map(run, tasks):
+        for outcome in pool.map(partial(run, machine=machine), tasks):
             found.append(outcome)
             done()
     return found

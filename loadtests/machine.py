@@ -53,6 +53,9 @@ class Machine:
     device says how long batches take there. A batch takes 1 + `contention` times as long while all threads of all other
     slots are busy, and proportionally less while some are.
 
+    `setup` is what a slot's change of models costs: a batch of another family or variant than the slot's last one takes
+    as much longer as so many single rows of it, as memory and caches have to bring its weights anew.
+
     A neighbour that comes and goes is there in the second half of every `hog_period_s` and makes everything that runs
     then take `hog_factor` times as long.
     """
@@ -74,6 +77,7 @@ class Machine:
     hog_period_s: float = 2.0
     devices: tuple[tuple[str, int], ...] = ()
     contention: float = 0.0
+    setup: float = 0.0
 
     def __post_init__(self) -> None:
         if self.devices and len(self.devices) != self.slots:
@@ -219,6 +223,8 @@ class _ServiceTimes:
         self._profiles = {family.name: (family, LatencyModel(family)) for family in families}
         self._machine = machine
         self._rng = rng
+        self._last: dict[int, tuple[str, int]] = {}
+        """The model that each slot ran last."""
 
     def draw_s(self, dispatch: Dispatch) -> float:
         machine = self._machine
@@ -229,6 +235,11 @@ class _ServiceTimes:
         if machine.devices:
             profile = profile.on(machine.devices[dispatch.slot][0])
         median_s = profile.median_s(variant, len(dispatch.items), first.size_class, dispatch.start)
+        if machine.setup:
+            model = dispatch.family, variant
+            if self._last.get(dispatch.slot) != model:
+                median_s += machine.setup * profile.median_s(variant, 1, first.size_class, dispatch.start)
+            self._last[dispatch.slot] = model
         factor = machine.slowdown * math.exp(machine.noise * self._rng.standard_normal())
         if machine.stragglers > 0.0 and self._rng.random() < machine.stragglers:
             factor *= machine.straggler_factor

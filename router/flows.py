@@ -6,7 +6,8 @@ variants in full batches, over an exponential window.
 Whether a single request is within its flow's share is asked of a server of the flow's own that is as fast as its share:
 the flow's requests, one after the other, must be done there by their deadlines (the total bandwidth server of Spuri and
 Buttazzo, 1996). As long as shares do not add up to more than the machine, earliest deadline first has time for all that
-is within: so a burst costs those who burst.
+is within: so a burst costs those who burst. Where the server would need longer than the SLO for one request alone, as
+among dozens of flows, it is asked to be hardly behind: the flow has its share on average then, and no guarantee.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ MOST_FLOWS = 256
 """More flows of a kind than that share one, without a name."""
 DRY = 1e-4
 """A flow that asks for less than that share of one slot is forgotten where room is wanted."""
+BEHIND = 1.0
+"""A request is within its flow's share, however short its SLO, where the server has work for no more than so many
+times what the request takes there. Among many flows a share may be too small to answer even one by its deadline."""
 OTHERS = ""
 SLO_STEP = 0.05
 """Of the way from the SLO that a flow had so far to that of a request."""
@@ -112,14 +116,15 @@ class Flows:
         flow.ask(work_s, slo_s, now)
 
     def is_within(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> bool:
-        """Whether a server of the flow's own would answer such a request by `by_s`."""
+        """Whether a server of the flow's own would answer such a request by `by_s`, or is hardly behind."""
         flow = self._flow(name, share, slo_s, now)
-        return max(now, flow.done_s) + work_s / self._allotted(flow, now) <= by_s
+        return self._done_s(flow, work_s, by_s, now) is not None
 
     def admit(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> None:
         """A request is let in. What is let in beyond a share because there is time to spare is not held against it."""
         flow = self._flow(name, share, slo_s, now)
-        flow.done_s = min(max(now, flow.done_s) + work_s / self._allotted(flow, now), max(by_s, flow.done_s))
+        done_s = self._done_s(flow, work_s, by_s, now)
+        flow.done_s = max(by_s, flow.done_s) if done_s is None else done_s
 
     def due_s(self, name: str, within_s: float) -> float:
         """Seconds that come and are due within so long: what the others are expected to ask for, and the flow's share.
@@ -140,6 +145,13 @@ class Flows:
 
     def __len__(self) -> int:
         return len(self._flows)
+
+    def _done_s(self, flow: _Flow, work_s: float, by_s: float, now: float) -> float | None:
+        """When the flow's own server would be done with a request; `None` where that is beyond its share."""
+        waits_s, takes_s = max(0.0, flow.done_s - now), work_s / self._allotted(flow, now)
+        if now + waits_s + takes_s <= by_s or waits_s <= BEHIND * takes_s:
+            return now + waits_s + takes_s
+        return None
 
     def _allotted(self, flow: _Flow, now: float) -> float:
         if now - flow.allotted_s >= REFRESH_S:

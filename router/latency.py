@@ -1,8 +1,9 @@
 """How long a batch will take: the measured profile, corrected by what is observed while serving.
 
-Seconds are the profiled median (`router.interpolation`) times what is believed of this machine (`router.beliefs`) times
-a margin, so that a plan holds for most batches: the learnt one, or one that somebody sets. Either is multiplied by the
-caution that the outer loop advises: it sees over hours what is forgotten here in seconds.
+Seconds are the profiled median (`router.interpolation`) and what a batch takes beside its rows (`router.setup`), times
+what is believed of this machine (`router.beliefs`) times a margin, so that a plan holds for most batches: the learnt
+one, or one that somebody sets. Either is multiplied by the caution that the outer loop advises: it sees over hours what
+is forgotten here in seconds.
 
 What a batch costs beside the model (handing it to its slot and back) does not grow with the model, so it is learnt
 apart, as seconds: multiplied into the factors it would make a 20 us model look ten times slower than it is. Its mean
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from router.beliefs import SPREAD, Beliefs
 from router.family import Family, LatencyTable
 from router.interference import Interference
-from router.interpolation import dense, economical
+from router.interpolation import dense, economical, longer
 from router.pace import Paces
 
 OVERHEAD_STEP = 0.05
@@ -54,6 +55,8 @@ class LatencyModel:
         "_margin",
         "_median",
         "_pace",
+        "_profiled",
+        "_setup",
         "_together",
         "devices",
         "economical_batch",
@@ -66,12 +69,15 @@ class LatencyModel:
         paces = paces or Paces()
         self._margin = margin
         self._caution = 1.0
-        self._median = tuple(
+        self._profiled = tuple(
             tuple(dense(v.latency.batches, row, family.max_batch) for row in v.latency.median_s)
             for v in family.variants
         )
+        self._setup = 0.0
+        """What the tables were made with."""
+        self._median = self._profiled
         self._arrays: dict[int, NDArray[np.float64]] = {}
-        self.economical_batch = tuple(tuple(economical(row) for row in rows) for rows in self._median)
+        self.economical_batch = economical(self._median)
         """Batch size for [variant][size class] up to which batching makes a row cheaper."""
         self.overhead_s = 0.0
         """Seconds that a batch takes beside the model, as learnt."""
@@ -147,7 +153,7 @@ class LatencyModel:
         return self.median_s(variant, batch, size_class, start) * self._factors[variant]
 
     def median_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
-        """Profiled median seconds, uncorrected."""
+        """Profiled median seconds with what a batch takes beside its rows, otherwise uncorrected."""
         whole_s = self._median[variant][size_class][batch]
         if start < 0:
             return whole_s
@@ -155,13 +161,13 @@ class LatencyModel:
         return max(whole_s - self._median[start][size_class][batch], 0.1 * whole_s)
 
     def medians_s(self, size_class: int) -> NDArray[np.float64]:
-        """Profiled medians of all variants and batches 0..max_batch, uncorrected: float64 [variants, max_batch + 1]."""
+        """The same of all variants and batches 0..max_batch: float64 [variants, max_batch + 1]."""
         if size_class not in self._arrays:
             self._arrays[size_class] = np.array([rows[size_class] for rows in self._median])
         return self._arrays[size_class]
 
     def planned_by_rows(self, variant: int, size_class: int) -> tuple[tuple[float, ...], float]:
-        """Profiled medians for 0..max_batch rows, and planned over profiled seconds: `planned_run_s` of each."""
+        """`median_s` for 0..max_batch rows, and planned seconds over them: `planned_run_s` of each."""
         return self._median[variant][size_class], self._factors[variant]
 
     def clearing_s(self, variant: int, rows: int, size_class: int) -> float:
@@ -198,6 +204,15 @@ class LatencyModel:
         """
         for model in self._together:
             model.hear(max(0.0, busy_s - run_s))
+        pace = self._beliefs.pace
+        if start < 0:
+            rows = self._profiled[variant][size_class]
+            over = run_s / (rows[batch] * self.correction(variant))
+            longer_by = pace.setup.learn(rows[1] / rows[batch], over)
+            if longer_by != 1.0:
+                pace.settle(longer_by)
+        if self._setup != pace.setup.rows:
+            self._tabulate(pace.setup.rows)
         ratio = run_s / self.median_s(variant, batch, size_class, start)
         if self._interference is not None:
             ratio = self._interference.observe(crowd, ratio, self.correction(variant))
@@ -225,7 +240,8 @@ class LatencyModel:
         if keep is not None:
             self.overhead_s *= keep
             self._late_s *= keep
-        if keep is not None or self._pace != self._beliefs.pace.factor:
+        pace = self._beliefs.pace
+        if keep is not None or self._pace != pace.factor or self._setup != pace.setup.rows:
             self._refactor()
 
     @property
@@ -257,6 +273,8 @@ class LatencyModel:
     def _refactor(self) -> None:
         margin, beliefs = self.margin, self._beliefs
         self._pace = beliefs.pace.factor
+        if self._setup != beliefs.pace.setup.rows:
+            self._tabulate(beliefs.pace.setup.rows)
         common = margin * self._pace * beliefs.shared
         if self._interference is not None:
             common *= self._interference.factor(self._crowd)
@@ -264,8 +282,15 @@ class LatencyModel:
         self._calm = min(1.0, SPREAD / margin)
         self._full_row_s.clear()
 
+    def _tabulate(self, setup: float) -> None:
+        """Have every batch take so many single rows longer than profiled."""
+        self._setup = setup
+        self._median = longer(self._profiled, setup) if setup else self._profiled
+        self._arrays.clear()
+        self.economical_batch = economical(self._median)
+
     def correction(self, variant: int) -> float:
-        """Observed over profiled seconds, as learnt so far; 1.0 at the start."""
+        """Observed over expected seconds, as learnt so far; 1.0 at the start."""
         return self._beliefs.pace.factor * self._beliefs.shared * self._beliefs.own[variant]
 
 

@@ -4,11 +4,15 @@ Where many families are asked for now and then, each has few batches to learn fr
 they have enough. So the factors of a family's beliefs (`router.beliefs`) multiply one that all families have in common.
 It moves by the same errors. A family whose profile is wrong moves it as well, so it is bounded: others are taken to be
 at most twice as slow by that, which their own batches correct.
+
+What a batch takes beside its rows (`router.setup`) they have in common as well.
 """
 
 from __future__ import annotations
 
 import math
+
+from router.setup import Setup
 
 LEAST_PACE, MOST_PACE = 0.5, 2.0
 FADE_AFTER_S = 1.0
@@ -16,12 +20,13 @@ FADE_HALF_LIFE_S = 1.0
 
 
 class Pace:
-    """`factor`: observed over profiled seconds, in [`LEAST_PACE`, `MOST_PACE`]; 1.0 at the start."""
+    """`factor`: observed over profiled seconds, in [`LEAST_PACE`, `MOST_PACE`]; 1.0 at the start. `setup` is on top."""
 
-    __slots__ = ("_faded_s", "_observed_s", "factor")
+    __slots__ = ("_faded_s", "_observed_s", "factor", "setup")
 
     def __init__(self) -> None:
         self.factor = 1.0
+        self.setup = Setup()
         self._observed_s = self._faded_s = -math.inf
 
     def learn(self, times: float, now: float) -> None:
@@ -30,12 +35,18 @@ class Pace:
         factor = self.factor * times
         self.factor = MOST_PACE if factor > MOST_PACE else LEAST_PACE if factor < LEAST_PACE else factor
 
+    def settle(self, longer: float) -> None:
+        """By their `setup` batches are expected to take so many times as long: the factor makes up for it."""
+        self.factor = min(max(self.factor / longer, LEAST_PACE), MOST_PACE)
+
     def fade(self, now: float) -> None:
         """Forget, once nothing has run on the device for a while: nothing that is refused would ever correct it."""
         before_s, self._faded_s = self._faded_s, max(now, self._faded_s)
         since_s = max(before_s, self._observed_s + FADE_AFTER_S)
         if now > since_s > -math.inf:
-            self.factor **= 0.5 ** ((now - since_s) / FADE_HALF_LIFE_S)
+            keep = 0.5 ** ((now - since_s) / FADE_HALF_LIFE_S)
+            self.factor **= keep
+            self.setup.fade(keep)
 
 
 class Paces:

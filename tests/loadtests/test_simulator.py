@@ -130,6 +130,17 @@ def test_requests_make_the_batch_that_runs_longer() -> None:
     assert pytest.approx(0.008 + 2 * 0.001) == first.finished_s
 
 
+def test_a_change_of_models_costs_as_many_single_rows() -> None:
+    """The slot's first batch and each of another variant than the last one, not one after the same."""
+    load, machine = even(4, 0.1), Machine(noise=0.0, setup=3.0)
+    same = run(load, "fixed:large", machine)
+    assert pytest.approx([4 * 0.008, 0.008, 0.008, 0.008]) == same.results.latency_s
+    by_turns = Workload(load.arrival_s, np.array([0.2, 0.005, 0.2, 0.005]), load.sample)
+    taken = run(by_turns, "slack-fraction", Machine(noise=0.0, setup=0.5))
+    assert ["large", "small", "large", "small"] == [dispatch.variant for dispatch in taken.dispatches]
+    assert pytest.approx([1.5 * 0.008, 1.5 * 0.001] * 2) == taken.results.latency_s
+
+
 def test_the_event_loop_at_most_doubles_a_batch() -> None:
     """Two threads share a core: however many requests arrive, the model keeps half of it."""
     load = even(40, 0.0005)

@@ -106,13 +106,33 @@ def test_tenants_that_are_not_known_have_one_share_together(known: dict[str, Sha
 def test_other_shares_hold_from_then_on() -> None:
     """A tenant that is guaranteed half of a crowded machine is within it with what was beyond its share before."""
     fairness = Fairness(1, {"gold": Share(), "loud": Share(100.0)})
-    for name, work_s in (("loud", 2.0), ("gold", 0.01)):
-        fairness.ask(request(1, 0.0, tenant=name), EVEN, work_s, 0.0)
-    gold = request(2, 0.0, tenant="gold")
-    assert fairness.beyond(gold, EVEN, 0.04, 0.1, 0.0) is not None
+
+    def third_at(now: float) -> Flows | None:
+        gold = request(2, now, tenant="gold")
+        for name, work_s in (("loud", 2.0), ("gold", 0.01)):
+            fairness.ask(request(1, now, tenant=name), EVEN, work_s, now)
+        for _ in range(2):
+            fairness.admit(gold, EVEN, 0.01, now + 0.1, now)
+        return fairness.beyond(gold, EVEN, 0.01, now + 0.1, now)
+
+    assert third_at(0.0) is not None
     fairness.change({"gold": Share(1.0, 0.5), "loud": Share(100.0)})
-    fairness.ask(gold, EVEN, 0.001, 1.0)
-    assert fairness.beyond(gold, EVEN, 0.04, 1.1, 1.0) is None
+    assert third_at(9.0) is None
+
+
+def test_a_share_too_small_for_one_request_within_its_slo_is_a_share_all_the_same() -> None:
+    """64 flows ask for half as much again as there is; on its own one's requests would take longer than their SLO."""
+    flows = Flows(1.0)
+    work_s, every_s, slo_s = 0.001, 0.0426, 0.03
+    within = 0
+    for turn in range(400):
+        for number in range(64):
+            now = every_s * (turn + number / 64)
+            flows.ask(str(number), EVEN, work_s, slo_s, now)
+            if flows.is_within(str(number), EVEN, work_s, slo_s, now + slo_s, now):
+                flows.admit(str(number), EVEN, work_s, slo_s, now + slo_s, now)
+                within += turn >= 200
+    assert 0.6 < within / (200 * 64) < 0.72
 
 
 def test_what_was_let_in_beyond_a_share_is_not_held_against_a_flow() -> None:

@@ -39,9 +39,13 @@ Scenario = Callable[[Gateway, CanaryControl, RepositoryControl], Awaitable[None]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The family `f`: revision 1 is sound, `failing` fails on some rows, `slow` takes a tenth of a second at least."""
+    """The family `f`: revisions 1 and 2 are sound, `failing` fails on some rows.
+
+    `slow` takes a tenth of a second at least; to load it takes ten seconds on a slow machine.
+    """
     repository = Repository(tmp_path_factory.mktemp("trials"))
-    for revision, model in (("failing", sign_model(limit=5.0)), ("slow", sign_model(4000)), ("1", sign_model())):
+    models = {"failing": sign_model(limit=5.0), "slow": sign_model(4000), "1": sign_model(), "2": sign_model()}
+    for revision, model in models.items():
         write_family(repository, "f", {"quick": (model, 0.8)}, revision=revision)
     repository.activate("f", "1")
     return repository.root
@@ -119,7 +123,7 @@ def test_a_rollback_while_the_revision_is_promoted_is_heeded(
     """Reading it takes long under a budget; what is rolled back meanwhile neither serves nor becomes active."""
 
     async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
-        await canaries.start("f", "slow", ALL)
+        await canaries.start("f", "2", ALL)
         read = control._read
 
         async def read_too_long(name: str, revision: str) -> Any:
@@ -196,7 +200,7 @@ def test_nobody_waits_for_a_load_of_the_revision_on_trial(models: Path, monkeypa
         residency = gateway.residency
         assert residency is not None
         await ask(gateway)
-        await canaries.start("f", "slow", ALL)
+        await canaries.start("f", "2", ALL)
         (hidden,) = gateway.canaries.families
         async with residency._stepping:
             await residency.moves.in_thread(lambda: None)
