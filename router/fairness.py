@@ -58,6 +58,11 @@ class Fairness:
         beyond = len(tenants) > 1 and not tenants.is_within(*self._tenant(request), work_s, slo_s, by_s, now)
         return tenants if beyond else None
 
+    def is_owed(self, request: Request, share: Share, kind: Flows, work_s: float, by_s: float, now: float) -> bool:
+        """Whether a request beyond its share of that kind is owed to its flow all the same: see `router.flows`."""
+        name, share = (request.family, share) if kind is self._families else self._tenant(request)
+        return kind.is_owed(name, share, work_s, request.deadline_s - request.arrival_s, by_s, now)
+
     def admit(self, request: Request, share: Share, work_s: float, by_s: float, now: float) -> None:
         """It is let in."""
         slo_s = request.deadline_s - request.arrival_s

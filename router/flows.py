@@ -7,7 +7,8 @@ Whether a single request is within its flow's share is asked of a server of the 
 the flow's requests, one after the other, must be done there by their deadlines (the total bandwidth server of Spuri and
 Buttazzo, 1996). As long as shares do not add up to more than the machine, earliest deadline first has time for all that
 is within: so a burst costs those who burst. Where the server would need longer than the SLO for one request alone, as
-among dozens of flows, it is asked to be hardly behind: the flow has its share on average then, and no guarantee.
+among dozens of flows, nothing ever would be within: a request is then owed to its flow as long as the server is hardly
+behind. The flow has its share on average so, where that makes nobody late who waits.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ MOST_FLOWS = 256
 DRY = 1e-4
 """A flow that asks for less than that share of one slot is forgotten where room is wanted."""
 BEHIND = 1.0
-"""A request is within its flow's share, however short its SLO, where the server has work for no more than so many
-times what the request takes there. Among many flows a share may be too small to answer even one by its deadline."""
+"""Requests that a flow's share is too small to answer by their deadline are owed to it where the server has work for no
+more than so many usual ones."""
+UNUSUAL = 2.0
+"""What takes longer than so many usual requests is not owed: it would be the flow's others that pay for it."""
 OTHERS = ""
 SLO_STEP = 0.05
 """Of the way from the SLO that a flow had so far to that of a request."""
@@ -49,12 +52,25 @@ class FlowKey(NamedTuple):
 class _Flow:
     """Demand of a flow (seconds per second), and when a server of its own would have done what was let in."""
 
-    __slots__ = ("_asked", "_since_s", "_updated_s", "allotted", "allotted_s", "done_s", "filled", "share", "slo_s")
+    __slots__ = (
+        "_asked",
+        "_since_s",
+        "_updated_s",
+        "allotted",
+        "allotted_s",
+        "done_s",
+        "filled",
+        "share",
+        "slo_s",
+        "work_s",
+    )
 
     def __init__(self, share: Share, slo_s: float, now: float) -> None:
         self.share = share
         self.slo_s = slo_s
         """Usual seconds from arrival to deadline."""
+        self.work_s = 0.0
+        """Usual seconds of a request at its cheapest."""
         self._asked = 0.0
         self._since_s = self._updated_s = now
         self.done_s = now
@@ -68,6 +84,7 @@ class _Flow:
         self._asked = self._asked * self._kept(now) + work_s / WINDOW_S
         self._updated_s = max(now, self._updated_s)
         self.slo_s += SLO_STEP * (slo_s - self.slo_s)
+        self.work_s += SLO_STEP * (work_s - self.work_s) if self.work_s else work_s
 
     def asked(self, now: float) -> float:
         # Corrected for the time before anything was seen, of which a part is taken to have been as busy.
@@ -116,15 +133,25 @@ class Flows:
         flow.ask(work_s, slo_s, now)
 
     def is_within(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> bool:
-        """Whether a server of the flow's own would answer such a request by `by_s`, or is hardly behind."""
+        """Whether a server of the flow's own would answer such a request by `by_s`."""
         flow = self._flow(name, share, slo_s, now)
-        return self._done_s(flow, work_s, by_s, now) is not None
+        allotted = self._allotted(flow, now)
+        return max(now, flow.done_s) + work_s / allotted <= by_s
+
+    def is_owed(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> bool:
+        """Whether its share is too small for a request of which the flow has not had its share lately."""
+        flow = self._flow(name, share, slo_s, now)
+        allotted = self._allotted(flow, now)
+        behind_s = max(0.0, flow.done_s - now) * allotted
+        return work_s > (by_s - now) * allotted and behind_s <= BEHIND * work_s <= BEHIND * UNUSUAL * flow.work_s
 
     def admit(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> None:
         """A request is let in. What is let in beyond a share because there is time to spare is not held against it."""
         flow = self._flow(name, share, slo_s, now)
-        done_s = self._done_s(flow, work_s, by_s, now)
-        flow.done_s = max(by_s, flow.done_s) if done_s is None else done_s
+        done_s = max(now, flow.done_s) + work_s / self._allotted(flow, now)
+        if done_s > by_s and not self.is_owed(name, share, work_s, slo_s, by_s, now):
+            done_s = max(by_s, flow.done_s)
+        flow.done_s = done_s
 
     def due_s(self, name: str, within_s: float) -> float:
         """Seconds that come and are due within so long: what the others are expected to ask for, and the flow's share.
@@ -146,20 +173,16 @@ class Flows:
     def __len__(self) -> int:
         return len(self._flows)
 
-    def _done_s(self, flow: _Flow, work_s: float, by_s: float, now: float) -> float | None:
-        """When the flow's own server would be done with a request; `None` where that is beyond its share."""
-        waits_s, takes_s = max(0.0, flow.done_s - now), work_s / self._allotted(flow, now)
-        if now + waits_s + takes_s <= by_s or waits_s <= BEHIND * takes_s:
-            return now + waits_s + takes_s
-        return None
-
     def _allotted(self, flow: _Flow, now: float) -> float:
         if now - flow.allotted_s >= REFRESH_S:
             if now - self._known_s >= REFRESH_S:
                 self._known_s = now
                 self._know(now)
             flow.allotted_s = now
-            flow.allotted = max(self._entitled(flow), 1e-9)
+            before, flow.allotted = flow.allotted, max(self._entitled(flow), 1e-9)
+            if flow.done_s > now:
+                # With another share what it was let in for is done at another time.
+                flow.done_s = now + (flow.done_s - now) * before / flow.allotted
         return flow.allotted
 
     def _entitled(self, flow: _Flow) -> float:

@@ -232,6 +232,9 @@ class Gate:
         if not fits:
             return _REFUSED
         due_s = partial(fairness.due_s, request, beyond)
+        owed = fairness.is_owed(request, share, beyond, own_s, by_s, now)
+        if owed and spares(ahead, own_s, by_s, now, count, 0.0, due_s):
+            return _LET_IN
         if spares(ahead, own_s, by_s, now, count, beyond.crowd, due_s):
             return _Verdict(beyond=fairness.flow_of(request, beyond))
         return _Verdict(Reason.OVER_SHARE)

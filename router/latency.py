@@ -27,6 +27,7 @@ from router.family import Family, LatencyTable
 from router.interference import Interference
 from router.interpolation import dense, economical, longer
 from router.pace import Paces
+from router.setup import Usual
 
 OVERHEAD_STEP = 0.05
 OVERHEAD_CLIP_S = 0.001
@@ -55,12 +56,13 @@ class LatencyModel:
         "_margin",
         "_median",
         "_pace",
-        "_profiled",
         "_setup",
         "_together",
+        "_usual",
         "devices",
         "economical_batch",
         "overhead_s",
+        "profiled",
     )
 
     def __init__(
@@ -69,13 +71,13 @@ class LatencyModel:
         paces = paces or Paces()
         self._margin = margin
         self._caution = 1.0
-        self._profiled = tuple(
+        self.profiled = tuple(
             tuple(dense(v.latency.batches, row, family.max_batch) for row in v.latency.median_s)
             for v in family.variants
         )
-        self._setup = 0.0
-        """What the tables were made with."""
-        self._median = self._profiled
+        """Profiled medians, by [variant][size class][batch]; `_median` has what a batch takes beside its rows, too."""
+        self._setup, self._median = 0.0, self.profiled
+        self._usual = [Usual() for _ in family.variants]
         self._arrays: dict[int, NDArray[np.float64]] = {}
         self.economical_batch = economical(self._median)
         """Batch size for [variant][size class] up to which batching makes a row cheaper."""
@@ -112,9 +114,8 @@ class LatencyModel:
         other = self.devices.get(device)
         if other is None:
             return 1.0
-        classes, ends = range(len(self._median[0])), (1, -1)
-        ratios = [self.medians_s(c)[:, ends] / other.medians_s(c)[:, ends] for c in classes]
-        return float(np.exp(np.log(ratios).mean()))
+        own, others = (np.array(model.profiled)[:, :, (1, -1)] for model in (self, other))
+        return float(np.exp(np.log(own / others).mean()))
 
     def meet(self, crowd: float) -> None:
         """Plan for batches that begin while that share of the other slots' threads is busy, in [0, 1]."""
@@ -206,11 +207,11 @@ class LatencyModel:
             model.hear(max(0.0, busy_s - run_s))
         pace = self._beliefs.pace
         if start < 0:
-            rows = self._profiled[variant][size_class]
-            over = run_s / (rows[batch] * self.correction(variant))
-            longer_by = pace.setup.learn(rows[1] / rows[batch], over)
-            if longer_by != 1.0:
-                pace.settle(longer_by)
+            rows = self.profiled[variant][size_class]
+            beside = 1.0 if self._interference is None else self._interference.factor(crowd)
+            over = run_s / (rows[batch] * self.correction(variant) * beside)
+            if pace.setup.learn(self._usual[variant], rows[1] / rows[batch], over):
+                pace.settle()
         if self._setup != pace.setup.rows:
             self._tabulate(pace.setup.rows)
         ratio = run_s / self.median_s(variant, batch, size_class, start)
@@ -285,7 +286,7 @@ class LatencyModel:
     def _tabulate(self, setup: float) -> None:
         """Have every batch take so many single rows longer than profiled."""
         self._setup = setup
-        self._median = longer(self._profiled, setup) if setup else self._profiled
+        self._median = longer(self.profiled, setup) if setup else self.profiled
         self._arrays.clear()
         self.economical_batch = economical(self._median)
 

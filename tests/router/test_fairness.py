@@ -124,15 +124,49 @@ def test_a_share_too_small_for_one_request_within_its_slo_is_a_share_all_the_sam
     """64 flows ask for half as much again as there is; on its own one's requests would take longer than their SLO."""
     flows = Flows(1.0)
     work_s, every_s, slo_s = 0.001, 0.0426, 0.03
-    within = 0
+    owed = 0
     for turn in range(400):
         for number in range(64):
             now = every_s * (turn + number / 64)
             flows.ask(str(number), EVEN, work_s, slo_s, now)
-            if flows.is_within(str(number), EVEN, work_s, slo_s, now + slo_s, now):
-                flows.admit(str(number), EVEN, work_s, slo_s, now + slo_s, now)
-                within += turn >= 200
-    assert 0.6 < within / (200 * 64) < 0.72
+            asked = str(number), EVEN, work_s, slo_s, now + slo_s, now
+            is_owed = flows.is_owed(*asked)
+            assert turn < 200 or not flows.is_within(*asked)
+            if is_owed:
+                flows.admit(*asked)
+                owed += turn >= 200
+    assert 0.6 < owed / (200 * 64) < 0.72
+
+
+def test_what_is_owed_to_a_flow_does_not_grow_with_what_it_asks_for() -> None:
+    """Requests that double in size are not each as small as what is done before it."""
+    flows = Flows(1.0)
+    for turn in range(100):
+        for number in range(10):
+            flows.ask(str(number), EVEN, 0.012, 0.03, 0.1 * turn)
+    now = 10.0
+    owed_s = 0.0
+    for work_s in [0.003 * 2**double for double in range(8)]:
+        asked = "0", EVEN, work_s, 0.03, now + 0.03, now
+        if flows.is_owed(*asked):
+            flows.admit(*asked)
+            owed_s += work_s
+    assert 0.0 < owed_s < 0.05
+
+
+def test_a_flow_that_had_hardly_a_share_has_its_share_when_there_is_one() -> None:
+    """What it was let in for while others had all that was guaranteed to them is not held against it afterwards."""
+    flows = Flows(1.0)
+    half = Share(1.0, 0.5)
+    for name, share in (("a", EVEN), ("b", half), ("c", half)):
+        flows.ask(name, share, 1.0, 0.1, 0.0)
+    asked = "a", EVEN, 0.001, 0.1, 0.1, 0.0
+    flows.ask(*asked[:4], 0.0)
+    assert not flows.is_within(*asked)
+    flows.admit(*asked)
+    for name in ("a", "c"):
+        flows.ask(name, EVEN, 0.6, 0.1, 20.0)
+    assert flows.is_within("a", EVEN, 0.001, 0.1, 20.1, 20.0)
 
 
 def test_what_was_let_in_beyond_a_share_is_not_held_against_a_flow() -> None:
