@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-Seconds = tuple[tuple[tuple[float, ...], ...], ...]
-"""Of [variant][size class][batch], for batches of 0..max_batch rows."""
 ECONOMY = 0.95
 """A larger batch is worth waiting for only if it costs at most this share per row of what the smaller one does."""
 
@@ -19,19 +17,8 @@ def dense(batches: tuple[int, ...], seconds: tuple[float, ...], max_batch: int) 
     return tuple(every)
 
 
-def economical(seconds: Seconds) -> tuple[tuple[int, ...], ...]:
-    """Of [variant][size class], the smallest batch beyond which doubling no longer makes a row noticeably cheaper."""
-    return tuple(tuple(_economical(row) for row in classes) for classes in seconds)
-
-
-def longer(seconds: Seconds, rows: float) -> Seconds:
-    """The same where every batch takes so many single rows longer."""
-    return tuple(
-        tuple((0.0, *[of_batch + rows * row[1] for of_batch in row[1:]]) for row in classes) for classes in seconds
-    )
-
-
-def _economical(dense: tuple[float, ...]) -> int:
+def economical(dense: tuple[float, ...]) -> int:
+    """The smallest batch beyond which doubling no longer makes a row noticeably cheaper."""
     batch = 1
     while batch * 2 < len(dense) and dense[batch * 2] / (batch * 2) <= ECONOMY * dense[batch] / batch:
         batch *= 2

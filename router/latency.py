@@ -1,9 +1,8 @@
 """How long a batch will take: the measured profile, corrected by what is observed while serving.
 
-Seconds are the profiled median (`router.interpolation`) and what a batch takes beside its rows (`router.setup`), times
-what is believed of this machine (`router.beliefs`) times a margin, so that a plan holds for most batches: the learnt
-one, or one that somebody sets. Either is multiplied by the caution that the outer loop advises: it sees over hours what
-is forgotten here in seconds.
+Seconds are the profiled median (`router.interpolation`) times what is believed of this machine (`router.beliefs`) times
+a margin, so that a plan holds for most batches: the learnt one, or one that somebody sets. Either is multiplied by the
+caution that the outer loop advises: it sees over hours what is forgotten here in seconds.
 
 What a batch costs beside the model (handing it to its slot and back) does not grow with the model, so it is learnt
 apart, as seconds: multiplied into the factors it would make a 20 us model look ten times slower than it is. Its mean
@@ -25,9 +24,8 @@ from numpy.typing import NDArray
 from router.beliefs import SPREAD, Beliefs
 from router.family import Family, LatencyTable
 from router.interference import Interference
-from router.interpolation import dense, economical, longer
+from router.interpolation import dense, economical
 from router.pace import Paces
-from router.setup import Usual
 
 OVERHEAD_STEP = 0.05
 OVERHEAD_CLIP_S = 0.001
@@ -56,13 +54,10 @@ class LatencyModel:
         "_margin",
         "_median",
         "_pace",
-        "_setup",
         "_together",
-        "_usual",
         "devices",
         "economical_batch",
         "overhead_s",
-        "profiled",
     )
 
     def __init__(
@@ -71,15 +66,12 @@ class LatencyModel:
         paces = paces or Paces()
         self._margin = margin
         self._caution = 1.0
-        self.profiled = tuple(
+        self._median = tuple(
             tuple(dense(v.latency.batches, row, family.max_batch) for row in v.latency.median_s)
             for v in family.variants
         )
-        """Profiled medians, by [variant][size class][batch]; `_median` has what a batch takes beside its rows, too."""
-        self._setup, self._median = 0.0, self.profiled
-        self._usual = [Usual() for _ in family.variants]
         self._arrays: dict[int, NDArray[np.float64]] = {}
-        self.economical_batch = economical(self._median)
+        self.economical_batch = tuple(tuple(economical(row) for row in rows) for rows in self._median)
         """Batch size for [variant][size class] up to which batching makes a row cheaper."""
         self.overhead_s = 0.0
         """Seconds that a batch takes beside the model, as learnt."""
@@ -114,8 +106,9 @@ class LatencyModel:
         other = self.devices.get(device)
         if other is None:
             return 1.0
-        own, others = (np.array(model.profiled)[:, :, (1, -1)] for model in (self, other))
-        return float(np.exp(np.log(own / others).mean()))
+        classes, ends = range(len(self._median[0])), (1, -1)
+        ratios = [self.medians_s(c)[:, ends] / other.medians_s(c)[:, ends] for c in classes]
+        return float(np.exp(np.log(ratios).mean()))
 
     def meet(self, crowd: float) -> None:
         """Plan for batches that begin while that share of the other slots' threads is busy, in [0, 1]."""
@@ -154,7 +147,7 @@ class LatencyModel:
         return self.median_s(variant, batch, size_class, start) * self._factors[variant]
 
     def median_s(self, variant: int, batch: int, size_class: int, start: int = -1) -> float:
-        """Profiled median seconds with what a batch takes beside its rows, otherwise uncorrected."""
+        """Profiled median seconds, uncorrected."""
         whole_s = self._median[variant][size_class][batch]
         if start < 0:
             return whole_s
@@ -162,13 +155,13 @@ class LatencyModel:
         return max(whole_s - self._median[start][size_class][batch], 0.1 * whole_s)
 
     def medians_s(self, size_class: int) -> NDArray[np.float64]:
-        """The same of all variants and batches 0..max_batch: float64 [variants, max_batch + 1]."""
+        """Profiled medians of all variants and batches 0..max_batch, uncorrected: float64 [variants, max_batch + 1]."""
         if size_class not in self._arrays:
             self._arrays[size_class] = np.array([rows[size_class] for rows in self._median])
         return self._arrays[size_class]
 
     def planned_by_rows(self, variant: int, size_class: int) -> tuple[tuple[float, ...], float]:
-        """`median_s` for 0..max_batch rows, and planned seconds over them: `planned_run_s` of each."""
+        """Profiled medians for 0..max_batch rows, and planned over profiled seconds: `planned_run_s` of each."""
         return self._median[variant][size_class], self._factors[variant]
 
     def clearing_s(self, variant: int, rows: int, size_class: int) -> float:
@@ -205,15 +198,6 @@ class LatencyModel:
         """
         for model in self._together:
             model.hear(max(0.0, busy_s - run_s))
-        pace = self._beliefs.pace
-        if start < 0:
-            rows = self.profiled[variant][size_class]
-            beside = 1.0 if self._interference is None else self._interference.factor(crowd)
-            over = run_s / (rows[batch] * self.correction(variant) * beside)
-            if pace.setup.learn(self._usual[variant], rows[1] / rows[batch], over):
-                pace.settle()
-        if self._setup != pace.setup.rows:
-            self._tabulate(pace.setup.rows)
         ratio = run_s / self.median_s(variant, batch, size_class, start)
         if self._interference is not None:
             ratio = self._interference.observe(crowd, ratio, self.correction(variant))
@@ -241,8 +225,7 @@ class LatencyModel:
         if keep is not None:
             self.overhead_s *= keep
             self._late_s *= keep
-        pace = self._beliefs.pace
-        if keep is not None or self._pace != pace.factor or self._setup != pace.setup.rows:
+        if keep is not None or self._pace != self._beliefs.pace.factor:
             self._refactor()
 
     @property
@@ -274,8 +257,6 @@ class LatencyModel:
     def _refactor(self) -> None:
         margin, beliefs = self.margin, self._beliefs
         self._pace = beliefs.pace.factor
-        if self._setup != beliefs.pace.setup.rows:
-            self._tabulate(beliefs.pace.setup.rows)
         common = margin * self._pace * beliefs.shared
         if self._interference is not None:
             common *= self._interference.factor(self._crowd)
@@ -283,15 +264,8 @@ class LatencyModel:
         self._calm = min(1.0, SPREAD / margin)
         self._full_row_s.clear()
 
-    def _tabulate(self, setup: float) -> None:
-        """Have every batch take so many single rows longer than profiled."""
-        self._setup = setup
-        self._median = longer(self.profiled, setup) if setup else self.profiled
-        self._arrays.clear()
-        self.economical_batch = economical(self._median)
-
     def correction(self, variant: int) -> float:
-        """Observed over expected seconds, as learnt so far; 1.0 at the start."""
+        """Observed over profiled seconds, as learnt so far; 1.0 at the start."""
         return self._beliefs.pace.factor * self._beliefs.shared * self._beliefs.own[variant]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from loadtests.colocation_live import copies
 from loadtests.colocation_report import goals, rows_of
 from loadtests.colocation_runs import (
     CONTENDERS,
-    MACHINE,
     NOISY,
     OURS,
     OVERLOAD,
@@ -31,7 +29,6 @@ from loadtests.colocation_score import Shared
 from loadtests.colocation_simulator import slower
 from loadtests.samples import read_samples
 from router.latency import LatencyModel
-from router.setup import Setup
 from tests.service.families import sign_model, write_family
 from variants.repository import Repository
 
@@ -107,14 +104,6 @@ def test_overload_is_shared_more_evenly() -> None:
     """The family that fares worst fares better with shares, once it is known for a moment who asks for how much."""
     fair, plain = (run(Task(4, OVERLOAD, contender, 1, 1.6)).measured for contender in (OURS, PLAIN))
     assert fair.least > plain.least
-
-
-def test_what_a_change_of_models_costs_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen families find caches full of the others': more are in time than where that is taken for slowness."""
-    task, machine = Task(16, ZIPF, OURS, 1, 4.0), replace(MACHINE, setup=3.0)
-    learnt = run(task, machine).measured.attainment
-    monkeypatch.setattr(Setup, "learn", lambda *_: 1.0)
-    assert learnt > run(task, machine).measured.attainment + 0.05
 
 
 def test_an_unknown_way_to_share_is_named() -> None:
