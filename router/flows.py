@@ -34,7 +34,7 @@ DRY = 1e-4
 """A flow that asks for less than that share of one slot is forgotten where room is wanted."""
 BEHIND = 1.0
 """Requests that a flow's share is too small to answer by their deadline are owed to it where the server has work for no
-more than so many usual ones."""
+more than so many of them."""
 UNUSUAL = 2.0
 """What takes longer than so many usual requests is not owed: it would be the flow's others that pay for it."""
 OTHERS = ""
