@@ -50,13 +50,19 @@ class Fairness:
         self._tenants.ask(*self._tenant(request), work_s, slo_s, now)
 
     def beyond(self, request: Request, share: Share, work_s: float, by_s: float, now: float) -> Flows | None:
-        """The flows of the kind in which it asks for more than its share; none where it is within both."""
+        """The flows of the kind in which it asks for more than its share; none where it is within both.
+
+        Where that is so of both, one in which it is not owed to it.
+        """
         slo_s = request.deadline_s - request.arrival_s
         families, tenants = self._families, self._tenants
+        found = None
         if len(families) > 1 and not families.is_within(request.family, share, work_s, slo_s, by_s, now):
-            return families
+            found = families
+            if not self.is_owed(request, share, families, work_s, by_s, now):
+                return found
         beyond = len(tenants) > 1 and not tenants.is_within(*self._tenant(request), work_s, slo_s, by_s, now)
-        return tenants if beyond else None
+        return tenants if beyond else found
 
     def is_owed(self, request: Request, share: Share, kind: Flows, work_s: float, by_s: float, now: float) -> bool:
         """Whether a request beyond its share of that kind is owed to its flow all the same: see `router.flows`."""

@@ -233,11 +233,9 @@ class Gate:
             return _REFUSED
         due_s = partial(fairness.due_s, request, beyond)
         owed = fairness.is_owed(request, share, beyond, own_s, by_s, now)
-        if owed and spares(ahead, own_s, by_s, now, count, 0.0, due_s):
-            return _LET_IN
-        if spares(ahead, own_s, by_s, now, count, beyond.crowd, due_s):
-            return _Verdict(beyond=fairness.flow_of(request, beyond))
-        return _Verdict(Reason.OVER_SHARE)
+        if not spares(ahead, own_s, by_s, now, count, 0.0 if owed else beyond.crowd, due_s):
+            return _Verdict(Reason.OVER_SHARE)
+        return _LET_IN if owed else _Verdict(beyond=fairness.flow_of(request, beyond))
 
     def _ask(self, request: Request, state: Known, lowest: int, by_s: float, now: float, *, admitted: bool) -> None:
         """Count what a request asks of its family's and its tenant's share."""

@@ -138,6 +138,24 @@ def test_a_share_too_small_for_one_request_within_its_slo_is_a_share_all_the_sam
     assert 0.6 < owed / (200 * 64) < 0.72
 
 
+def test_what_is_owed_to_a_family_is_not_owed_to_a_tenant_that_had_its_share() -> None:
+    """A request is to be within both of its shares, or owed to both."""
+    fairness = Fairness(1)
+    for family in range(64):
+        for tenant in ("loud", "calm"):
+            asked = request(family, 0.0, str(family), tenant, slo_s=0.03)
+            fairness.ask(asked, EVEN, 0.012, 0.0)
+    loud = request(99, 0.0, "0", "loud", slo_s=0.03)
+    first = fairness.beyond(loud, EVEN, 0.012, 0.03, 0.0)
+    assert first is not None
+    assert fairness.is_owed(loud, EVEN, first, 0.012, 0.03, 0.0)
+    for family in range(1, 4):
+        fairness.admit(request(family, 0.0, str(family), "loud", slo_s=0.03), EVEN, 0.012, 0.03, 0.0)
+    second = fairness.beyond(loud, EVEN, 0.012, 0.03, 0.0)
+    assert second is not None
+    assert not fairness.is_owed(loud, EVEN, second, 0.012, 0.03, 0.0)
+
+
 def test_what_is_owed_to_a_flow_does_not_grow_with_what_it_asks_for() -> None:
     """Requests that double in size are not each as small as what is done before it."""
     flows = Flows(1.0)

@@ -128,7 +128,8 @@ def test_a_tight_budget_moves_families_in_and_out(many: Path, roomy: Server) -> 
             for number in range(FAMILIES):
                 for variant in ("", "/versions/slow"):
                     path = f"/v2/models/f{number}{variant}/infer"
-                    assert 200 == client.post(path, json=sign_body(1.0)).status_code
+                    answer = client.post(path, json=sign_body(1.0))
+                    assert 200 == answer.status_code, f"{answer.text} {server.said()[-2000:]}"
                     assert gauge(client, "pareto_memory_resident_bytes") < 1.03 * budget
         assert 0 < gauge(client, "pareto_model_evictions_total")
         assert client.get("/v2/models/f0/versions/quick/ready").status_code == 200
