@@ -3,9 +3,10 @@
 Rules, in order:
 
 1. Rows that even the cheapest allowed variant cannot answer in time are late.
-2. The lane whose head has the earliest deadline runs next; the other lanes of its family count as work to come.
+2. The lane whose head has the earliest deadline runs next; all other lanes count as work to come, those of other
+   families at their cheapest.
 3. Budget = min(slack of the head, `fraction` of its SLO). A variant fits if its batch, and its share of all queued
-   work of the family over all slots, are planned within the budget. The best fitting variant runs; the queue is
+   work over all slots, are planned within the budget. The best fitting variant runs; the queue is
    shared out over the free slots, so that none idles while one is long, unless a larger batch makes rows cheaper
    and fits too.
 4. Where none fits: the cheapest allowed variant, in the batch size beyond which batching no longer makes rows
@@ -73,6 +74,9 @@ class SlackFraction:
         shared_out = min(largest, int(-(-lane.depth // free)))
         latency, size_class, pinned = lane.latency, head.size_class, lane.key.pinned
         others = [other for other in lanes if other is not lane and other.key.family == lane.key.family]
+        room_s = self._room_s(lane, lanes, budget_s * slots)
+        if room_s <= 0.0:
+            return None
         rungs = (pinned,) if pinned >= 0 else lane.family.ladder
         for variant in reversed(rungs):
             if variant < head.lowest:
@@ -86,10 +90,19 @@ class SlackFraction:
             for other in others:
                 theirs = other.key.pinned if other.key.pinned >= 0 else max(variant, other.key.lowest)
                 work_s += latency.clearing_s(theirs, other.depth, other.key.size_class)
-            if work_s <= budget_s * slots:
+            if work_s <= room_s:
                 reason = chosen(lane, variant, Reason.FITS_SLACK)
                 return Plan(view.free_slots[0], lane, variant, lane.items[:size], reason)
         return None
+
+    def _room_s(self, lane: Lane, lanes: tuple[Lane, ...], room_s: float) -> float:
+        """What other families' queued rows at their cheapest leave of so many seconds; not above 0: nothing."""
+        for other in lanes:
+            if room_s <= 0.0:
+                break
+            if other.key.family != lane.key.family:
+                room_s -= other.latency.clearing_s(other.key.lowest, other.depth, other.key.size_class)
+        return room_s
 
     def _overload(
         self, view: View, lane: Lane, budget_s: float, now: float
