@@ -43,11 +43,13 @@ class Fairness:
         """Tenants may count on other shares from now on."""
         self._shares = {OTHERS: EVEN, **tenants}
 
-    def ask(self, request: Request, share: Share, work_s: float, now: float) -> None:
-        """A request came that takes so many seconds at its cheapest; `share` is its family's."""
+    def ask(self, request: Request, share: Share, work_s: float, now: float, stretch: float = 1.0) -> None:
+        """A request came that takes so many seconds at its cheapest in full batches, `stretch` times as long in those
+        that come; `share` is its family's.
+        """
         slo_s = request.deadline_s - request.arrival_s
-        self._families.ask(request.family, share, work_s, slo_s, now)
-        self._tenants.ask(*self._tenant(request), work_s, slo_s, now)
+        self._families.ask(request.family, share, work_s, slo_s, now, stretch)
+        self._tenants.ask(*self._tenant(request), work_s, slo_s, now, stretch)
 
     def beyond(self, request: Request, share: Share, work_s: float, by_s: float, now: float) -> Flows | None:
         """The flows of the kind in which it asks for more than its share; none where it is within both.

@@ -1,7 +1,8 @@
 """What flows ask for, and what each of them may use of a crowded machine.
 
-A flow is what shares are given to: all requests of one family, or of one tenant. Demand is seconds of the cheapest
-variants in full batches, over an exponential window.
+A flow is what shares are given to: all requests of one family, or of one tenant. What it uses is counted in seconds of
+the cheapest variants in full batches. What it asks for, over an exponential window, is kept for it from the others, and
+so counted in seconds in batches as they come: those of a row or two, where a family is seldom asked for.
 
 Whether a single request is within its flow's share is asked of a server of the flow's own that is as fast as its share:
 the flow's requests, one after the other, must be done there by their deadlines (the total bandwidth server of Spuri and
@@ -80,8 +81,8 @@ class _Flow:
         self.allotted_s = -math.inf
         """When `allotted` was computed."""
 
-    def ask(self, work_s: float, slo_s: float, now: float) -> None:
-        self._asked = self._asked * self._kept(now) + work_s / WINDOW_S
+    def ask(self, work_s: float, slo_s: float, now: float, stretch: float) -> None:
+        self._asked = self._asked * self._kept(now) + stretch * work_s / WINDOW_S
         self._updated_s = max(now, self._updated_s)
         self.slo_s += SLO_STEP * (slo_s - self.slo_s)
         self.work_s += SLO_STEP * (work_s - self.work_s) if self.work_s else work_s
@@ -125,12 +126,12 @@ class Flows:
         self._due: list[tuple[float, float]] = [(0.0, 0.0)]
         """By SLO: demand of all flows up to that one, as far as they get it, and the same weighted with their SLO."""
 
-    def ask(self, name: str, share: Share, work_s: float, slo_s: float, now: float) -> None:
-        """A request asks for so many seconds, whether it gets them or not."""
+    def ask(self, name: str, share: Share, work_s: float, slo_s: float, now: float, stretch: float = 1.0) -> None:
+        """A request asks for so many seconds, whether it gets them or not; `stretch` times as many, as batches come."""
         flow = self._flow(name, share, slo_s, now)
         if name in self._flows:
             flow.share = share
-        flow.ask(work_s, slo_s, now)
+        flow.ask(work_s, slo_s, now, stretch)
 
     def is_within(self, name: str, share: Share, work_s: float, slo_s: float, by_s: float, now: float) -> bool:
         """Whether a server of the flow's own would answer such a request by `by_s`."""

@@ -242,7 +242,7 @@ class Gate:
         if self.fairness is None:
             return
         own_s, share = state.latency.full_rows_s(lowest, request.row_classes), state.family.share
-        self.fairness.ask(request, share, own_s, now)
+        self.fairness.ask(request, share, own_s, now, state.latency.stretch)
         if admitted:
             self.fairness.admit(request, share, own_s, by_s, now)
 

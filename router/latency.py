@@ -32,6 +32,8 @@ OVERHEAD_CLIP_S = 0.001
 LATE_QUANTILE = 0.95
 LATE_STEP_S = 0.0002
 MOST_LATE_S = 0.01
+STRETCH_STEP = 0.1
+MOST_STRETCH = 8.0
 
 
 class LatencyModel:
@@ -53,11 +55,13 @@ class LatencyModel:
         "_late_s",
         "_margin",
         "_median",
+        "_most",
         "_pace",
         "_together",
         "devices",
         "economical_batch",
         "overhead_s",
+        "stretch",
     )
 
     def __init__(
@@ -75,6 +79,10 @@ class LatencyModel:
         """Batch size for [variant][size class] up to which batching makes a row cheaper."""
         self.overhead_s = 0.0
         """Seconds that a batch takes beside the model, as learnt."""
+        self.stretch = 1.0
+        """What rows took of late over `full_row_s`, at least 1: batches are not always full, and the models of families
+        that are seldom asked for come back from memory slowly."""
+        self._most = family.max_batch
         self._late_s = 0.0
         self._beliefs = Beliefs(len(family.variants), paces.of(device))
         self._pace = 1.0
@@ -198,6 +206,12 @@ class LatencyModel:
         """
         for model in self._together:
             model.hear(max(0.0, busy_s - run_s))
+        if start < 0:
+            # `full_row_s`, which is forgotten after each batch.
+            full_s = self._median[variant][size_class][-1] * self._factors[variant] * self._calm + self.overhead_s
+            took = busy_s * self._most / (batch * full_s)
+            took = 1.0 if took < 1.0 else MOST_STRETCH if took > MOST_STRETCH else took
+            self._together[0].stretch += STRETCH_STEP * (took - self._together[0].stretch)
         ratio = run_s / self.median_s(variant, batch, size_class, start)
         if self._interference is not None:
             ratio = self._interference.observe(crowd, ratio, self.correction(variant))
@@ -225,6 +239,7 @@ class LatencyModel:
         if keep is not None:
             self.overhead_s *= keep
             self._late_s *= keep
+            self.stretch = 1.0 + keep * (self.stretch - 1.0)
         if keep is not None or self._pace != self._beliefs.pace.factor:
             self._refactor()
 

@@ -119,7 +119,8 @@ class Relief:
             if item.request_id in evicted:
                 continue
             pending = parts.ledger.pending[item.request_id]
-            row_s = parts.families[pending.request.family].latency.full_row_s(item.lowest, item.size_class)
+            latency = parts.families[pending.request.family].latency
+            row_s = latency.stretch * latency.full_row_s(item.lowest, item.size_class)
             work_s += row_s
             if pending.beyond is not None:
                 # One of which rows run, or have answers, is let be.

@@ -27,6 +27,7 @@ from loadtests.colocation_runs import (
 )
 from loadtests.colocation_score import Shared
 from loadtests.colocation_simulator import slower
+from loadtests.machine import Machine
 from loadtests.samples import read_samples
 from router.latency import LatencyModel
 from tests.service.families import sign_model, write_family
@@ -104,6 +105,14 @@ def test_overload_is_shared_more_evenly() -> None:
     """The family that fares worst fares better with shares, once it is known for a moment who asks for how much."""
     fair, plain = (run(Task(4, OVERLOAD, contender, 1, 1.6)).measured for contender in (OURS, PLAIN))
     assert fair.least > plain.least
+
+
+def test_dozens_of_families_on_a_slow_machine_are_in_time() -> None:
+    """Each has a row or two waiting, and together as much as there is time for: nobody's batch takes all of it."""
+    machine = Machine(noise=0.12, batch_s=0.0003, slowdown=1.5)
+    measured = run(Task(24, ZIPF, OURS, 1, 1.5), machine).measured
+    assert measured.attainment > 0.98
+    assert measured.least > 0.9
 
 
 def test_an_unknown_way_to_share_is_named() -> None:

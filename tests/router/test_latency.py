@@ -136,3 +136,37 @@ def test_what_is_learnt_fades_from_when_it_was_last_confirmed() -> None:
     assert learner.correction(0) == pytest.approx(learnt, rel=0.02)
     learner.relax(59.0 + FADE_AFTER_S + 10.0)
     assert learner.correction(0) < 1.0 + 0.1 * (learnt - 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "times", "expected"), [(1, 1.0, 2.0), (2, 1.0, 1.25), (4, 1.0, 1.0), (1, 2.0, 4.0), (1, 100.0, 8.0)]
+)
+def test_rows_in_small_or_slow_batches_stretch(rows: int, times: float, expected: float) -> None:
+    """Alone a row takes 2 s, among four 1 s: what it took of late over that, at least 1 and at most `MOST_STRETCH`."""
+    variant = VariantProfile("v", 0.5, table((1, 2, 4), (2.0, 2.5, 4.0)))
+    learner = LatencyModel(Family("f", (variant,), max_batch=4), 1.0)
+    took_s = learner.median_s(0, rows, 0)
+    for _ in range(100):
+        # What is believed of the machine shall not move: a batch that is slower than its model is slow beside it.
+        learner.observe(0, rows, 0, took_s, took_s * times, 0.0)
+        learner.overhead_s = 0.0
+    assert expected == pytest.approx(learner.stretch, rel=0.01)
+
+
+def test_a_batch_that_goes_on_says_nothing_of_the_stretch() -> None:
+    """It is no row's cheapest answer."""
+    learner = model((1.0, 1.1), (2.0, 2.2))
+    learner.observe(1, 1, 0, 2.0, 2.0, 0.0, start=0)
+    assert 1.0 == learner.stretch
+
+
+def test_a_stretch_fades() -> None:
+    """As all that is learnt does, once no batch confirms it."""
+    learner = model((1.0, 1.1))
+    for number in range(50):
+        learner.observe(0, 1, 0, 1.0, 1.0, float(number))
+    learner.relax(50.0)
+    before = learner.stretch
+    assert before > 2.0
+    learner.relax(50.0 + FADE_AFTER_S + 1000.0)
+    assert 1.0 == pytest.approx(learner.stretch, abs=0.01)
