@@ -1,8 +1,8 @@
 """What flows ask for, and what each of them may use of a crowded machine.
 
 A flow is what shares are given to: all requests of one family, or of one tenant. What it uses is counted in seconds of
-the cheapest variants in full batches. What it asks for, over an exponential window, is kept for it from the others, and
-so counted in seconds in batches as they come: those of a row or two, where a family is seldom asked for.
+the cheapest variants in full batches, and so is what it asks for, over an exponential window. What the others are kept
+from for it is counted in batches as they come: those of a row or two, where a family is seldom asked for.
 
 Whether a single request is within its flow's share is asked of a server of the flow's own that is as fast as its share:
 the flow's requests, one after the other, must be done there by their deadlines (the total bandwidth server of Spuri and
@@ -63,6 +63,7 @@ class _Flow:
         "filled",
         "share",
         "slo_s",
+        "stretch",
         "work_s",
     )
 
@@ -72,6 +73,8 @@ class _Flow:
         """Usual seconds from arrival to deadline."""
         self.work_s = 0.0
         """Usual seconds of a request at its cheapest."""
+        self.stretch = 1.0
+        """How many times as long its rows take in batches as they come."""
         self._asked = 0.0
         self._since_s = self._updated_s = now
         self.done_s = now
@@ -82,10 +85,12 @@ class _Flow:
         """When `allotted` was computed."""
 
     def ask(self, work_s: float, slo_s: float, now: float, stretch: float) -> None:
-        self._asked = self._asked * self._kept(now) + stretch * work_s / WINDOW_S
+        self._asked = self._asked * self._kept(now) + work_s / WINDOW_S
         self._updated_s = max(now, self._updated_s)
         self.slo_s += SLO_STEP * (slo_s - self.slo_s)
-        self.work_s += SLO_STEP * (work_s - self.work_s) if self.work_s else work_s
+        step = SLO_STEP if self.work_s else 1.0
+        self.work_s += step * (work_s - self.work_s)
+        self.stretch += step * (stretch - self.stretch)
 
     def asked(self, now: float) -> float:
         # Corrected for the time before anything was seen, of which a part is taken to have been as busy.
@@ -127,7 +132,7 @@ class Flows:
         """By SLO: demand of all flows up to that one, as far as they get it, and the same weighted with their SLO."""
 
     def ask(self, name: str, share: Share, work_s: float, slo_s: float, now: float, stretch: float = 1.0) -> None:
-        """A request asks for so many seconds, whether it gets them or not; `stretch` times as many, as batches come."""
+        """A request asks for so many seconds, whether it gets them or not; `stretch` times as many as batches come."""
         flow = self._flow(name, share, slo_s, now)
         if name in self._flows:
             flow.share = share
@@ -201,9 +206,10 @@ class Flows:
     def _know(self, now: float) -> None:
         """Take note of what all flows ask for."""
         flows, capacity = list(self._flows.values()), self._capacity
-        asked = [(RESERVE * flow.asked(now), flow.share) for flow in flows]
+        plain = [flow.asked(now) for flow in flows]
+        self.crowd = sum(plain) / capacity
+        asked = [(RESERVE * flow.stretch * ask, flow.share) for flow, ask in zip(flows, plain, strict=True)]
         total = sum([ask for ask, _ in asked])
-        self.crowd = total / (RESERVE * capacity)
         level = water_level(asked, capacity) if total > capacity else math.inf
         levels = [0.0, 0.0]
         for flow, (ask, share) in zip(flows, asked, strict=True):

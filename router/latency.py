@@ -80,8 +80,8 @@ class LatencyModel:
         self.overhead_s = 0.0
         """Seconds that a batch takes beside the model, as learnt."""
         self.stretch = 1.0
-        """What rows took of late over `full_row_s`, at least 1: batches are not always full, and the models of families
-        that are seldom asked for come back from memory slowly."""
+        """What rows took in the last dozens of batches over `full_row_s`, at least 1: batches are not always full, and
+        models that are seldom asked for come back from memory slowly. It does not fade, as it is for just these."""
         self._most = family.max_batch
         self._late_s = 0.0
         self._beliefs = Beliefs(len(family.variants), paces.of(device))
@@ -239,7 +239,6 @@ class LatencyModel:
         if keep is not None:
             self.overhead_s *= keep
             self._late_s *= keep
-            self.stretch = 1.0 + keep * (self.stretch - 1.0)
         if keep is not None or self._pace != self._beliefs.pace.factor:
             self._refactor()
 

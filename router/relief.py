@@ -111,7 +111,7 @@ class Relief:
         parts, fairness, slots = self._parts, self._fairness, self._parts.slots.count
         lanes = (items for key, items in islice(parts.backlog.lanes(), MOST_LANES) if key.at < 0 and not key.background)
         ends = parts.slots.ends(now)
-        guests, evicted, work_s = _Guests(), dict[int, Pending](), 0.0
+        guests, evicted, begun, work_s = _Guests(), dict[int, Pending](), set[str](), 0.0
         last = (inf,) if newcomer is None else (newcomer.request.urgency, newcomer.by_s, inf)
         for item in islice(heapq.merge(*lanes), MOST_ROWS):
             if item[:3] > last:
@@ -119,8 +119,13 @@ class Relief:
             if item.request_id in evicted:
                 continue
             pending = parts.ledger.pending[item.request_id]
-            latency = parts.families[pending.request.family].latency
-            row_s = latency.stretch * latency.full_row_s(item.lowest, item.size_class)
+            family = pending.request.family
+            latency = parts.families[family].latency
+            row_s = latency.full_row_s(item.lowest, item.size_class)
+            if family not in begun:
+                # What its rows take beside those of a full batch, they take once.
+                begun.add(family)
+                row_s *= latency.stretch
             work_s += row_s
             if pending.beyond is not None:
                 # One of which rows run, or have answers, is let be.

@@ -16,7 +16,9 @@ from variants.tables import tables_bytes
 
 
 class Footprint(Protocol):
-    """Methods take milliseconds, `give_back` some ten: none is called on the event loop. Any other thread may."""
+    """Methods take milliseconds, some ten where much is given back: none is called on the event loop. Any other thread
+    may.
+    """
 
     @property
     def open_one(self) -> OpenFile:

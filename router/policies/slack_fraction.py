@@ -3,12 +3,12 @@
 Rules, in order:
 
 1. Rows that even the cheapest allowed variant cannot answer in time are late.
-2. The lane whose head has the earliest deadline runs next; all other lanes count as work to come, those of other
-   families at their cheapest.
+2. The lane whose head has the earliest deadline runs next; the other lanes of its family count as work to come.
 3. Budget = min(slack of the head, `fraction` of its SLO). A variant fits if its batch, and its share of all queued
-   work over all slots, are planned within the budget. The best fitting variant runs; the queue is
-   shared out over the free slots, so that none idles while one is long, unless a larger batch makes rows cheaper
-   and fits too.
+   work of the family over all slots, are planned within the budget, and leave other families' rows time: what of them
+   is due by any moment, at its cheapest, takes with it no more than a share `others` of the time until then. The best
+   fitting variant runs; the queue is shared out over the free slots, so that none idles while one is long, unless a
+   larger batch makes rows cheaper and fits too.
 4. Where none fits: the cheapest allowed variant, in the batch size beyond which batching no longer makes rows
    cheaper. Heads too tight for that batch are late (early drop): running them alone would cost more rows than it saves.
 5. Where nothing has a deadline: a short batch of background work.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from router.copying import by_fields
 from router.policies.batching import background, chosen, earliest, overdue, reason_for
-from router.request import Item
+from router.request import NEVER, Item
 from router.triage import quickest_of, triage
 from router.view import Decision, Lane, Plan, View
 from router.words import Reason
@@ -31,11 +31,13 @@ class SlackFraction:
     """The short rule: one look at the queue, no forecast.
 
     `fraction` (0 to 1] of the SLO is what clearing the queue may take: less keeps more in reserve for arrivals to
-    come, more is more accurate. The default came out best in simulations of steady and bursty arrivals. Without
-    `early_drop` only rows whose deadline is over are late.
+    come, more is more accurate. The default came out best in simulations of steady and bursty arrivals. So did a share
+    `others` of their time that other families' rows may take, in mixes of 16 and 64 families: with 0.3 fewer of them are in
+    time, with less no more. Without `early_drop` only rows whose deadline is over are late.
     """
 
     fraction: float = 0.3
+    others: float = 0.1
     early_drop: bool = True
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
@@ -62,10 +64,12 @@ class SlackFraction:
         """
         head = lane.items[0]
         budget_s = min(head.deadline_s - now, self.fraction * head.slo_s)
-        plan = self._best_fitting(view, lane, lanes, budget_s)
+        plan = self._best_fitting(view, lane, lanes, budget_s, now)
         return ((), plan) if plan is not None else self._overload(view, lane, budget_s, now)
 
-    def _best_fitting(self, view: View, lane: Lane, lanes: tuple[Lane, ...], budget_s: float) -> Plan | None:
+    def _best_fitting(
+        self, view: View, lane: Lane, lanes: tuple[Lane, ...], budget_s: float, now: float
+    ) -> Plan | None:
         """Rule 3."""
         head = lane.items[0]
         free = len(view.free_slots) + sum(view.idle, 0.0)
@@ -74,7 +78,7 @@ class SlackFraction:
         shared_out = min(largest, int(-(-lane.depth // free)))
         latency, size_class, pinned = lane.latency, head.size_class, lane.key.pinned
         others = [other for other in lanes if other is not lane and other.key.family == lane.key.family]
-        room_s = self._room_s(lane, lanes, budget_s * slots)
+        room_s = min(budget_s * slots, self._room_s(lane, lanes, slots, now))
         if room_s <= 0.0:
             return None
         rungs = (pinned,) if pinned >= 0 else lane.family.ladder
@@ -95,13 +99,17 @@ class SlackFraction:
                 return Plan(view.free_slots[0], lane, variant, lane.items[:size], reason)
         return None
 
-    def _room_s(self, lane: Lane, lanes: tuple[Lane, ...], room_s: float) -> float:
-        """What other families' queued rows at their cheapest leave of so many seconds; not above 0: nothing."""
-        for other in lanes:
-            if room_s <= 0.0:
-                break
-            if other.key.family != lane.key.family:
-                room_s -= other.latency.clearing_s(other.key.lowest, other.depth, other.key.size_class)
+    def _room_s(self, lane: Lane, lanes: tuple[Lane, ...], slots: float, now: float) -> float:
+        """Seconds that the rows of other families leave of a share `others` of the time until any of them are due.
+
+        They are taken at their cheapest, a lane's to be due with its last; those that are less urgent leave everything.
+        """
+        room_s, work_s = NEVER, 0.0
+        key = lane.key
+        theirs = [some for some in lanes if some.key.family != key.family and some.key.urgency <= key.urgency]
+        for other in sorted(theirs, key=lambda some: some.last_deadline_s):
+            work_s += other.latency.clearing_s(other.key.lowest, other.depth, other.key.size_class)
+            room_s = min(room_s, self.others * (other.last_deadline_s - now) * slots - work_s)
         return room_s
 
     def _overload(

@@ -10,25 +10,51 @@ from tests.queued import lane, sized, view
 
 
 @pytest.mark.parametrize(
-    ("strangers", "slots", "variant", "reason"),
+    ("strangers", "due_s", "slots", "variant", "reason"),
     [
-        (0, 1, "large", Reason.MOST_ACCURATE),
-        (19, 1, "large", Reason.MOST_ACCURATE),
-        (24, 1, "middle", Reason.FITS_SLACK),
-        (27, 1, "small", Reason.FITS_SLACK),
-        (30, 1, "small", Reason.OVERLOAD),
-        (45, 1, "small", Reason.OVERLOAD),
-        (45, 2, "large", Reason.MOST_ACCURATE),
+        (0, 0.3, 1, "large", Reason.MOST_ACCURATE),
+        (19, 0.3, 1, "large", Reason.MOST_ACCURATE),
+        (24, 0.3, 1, "middle", Reason.FITS_SLACK),
+        (27, 0.3, 1, "small", Reason.FITS_SLACK),
+        (30, 0.3, 1, "small", Reason.OVERLOAD),
+        (45, 0.3, 1, "small", Reason.OVERLOAD),
+        (45, 0.3, 2, "large", Reason.MOST_ACCURATE),
+        (45, 60.0, 1, "large", Reason.MOST_ACCURATE),
     ],
 )
-def test_what_other_families_ask_for_is_not_spent(strangers: int, slots: int, variant: str, reason: Reason) -> None:
-    """One row may take 30 ms on each slot, of which every row of the other family takes 1 ms at its cheapest."""
+def test_what_other_families_ask_for_is_not_spent(
+    strangers: int, due_s: float, slots: int, variant: str, reason: Reason
+) -> None:
+    """One row beside others of another family, 1 ms each at their cheapest, which may take a tenth of their time."""
     queue = lane([0.1])
-    lanes = (queue, sized([0.2] * strangers)) if strangers else (queue,)
+    lanes = (queue, sized([due_s] * strangers)) if strangers else (queue,)
     _, decision = SlackFraction().decide(None, view(*lanes, slots=slots), 0.0)
     assert decision.plan is not None
     assert (queue, variant) == (decision.plan.lane, queue.family.variants[decision.plan.variant].name)
     assert reason is decision.plan.reason
+
+
+def test_who_is_less_urgent_leaves_all_the_time() -> None:
+    """Rows that come after this one whatever happens do not make its answer a worse one."""
+    queue, others = lane([0.1]), sized([0.2] * 45)
+    _, decision = SlackFraction().decide(None, view(queue, others), 0.0)
+    assert decision.plan is not None
+    assert Reason.OVERLOAD is decision.plan.reason
+    later = others._replace(
+        key=others.key._replace(urgency=1), items=tuple(item._replace(urgency=1) for item in others.items)
+    )
+    _, decision = SlackFraction().decide(None, view(queue, later), 0.0)
+    assert decision.plan is not None
+    assert Reason.MOST_ACCURATE is decision.plan.reason
+
+
+def test_time_that_others_leave_counts_at_every_deadline() -> None:
+    """Rows that have time themselves, and too little with those that are due before them."""
+    queue, soon, later = lane([0.1]), sized([0.2] * 10), sized([0.25] * 16)
+    for lanes, variant in (((queue, soon), "large"), ((queue, later), "middle"), ((queue, soon, later), "small")):
+        _, decision = SlackFraction().decide(None, view(*lanes), 0.0)
+        assert decision.plan is not None
+        assert variant == queue.family.variants[decision.plan.variant].name
 
 
 def test_rows_of_the_same_family_get_what_this_one_gets() -> None:
