@@ -31,9 +31,9 @@ class SlackFraction:
     """The short rule: one look at the queue, no forecast.
 
     `fraction` (0 to 1] of the SLO is what clearing the queue may take: less keeps more in reserve for arrivals to
-    come, more is more accurate. The default came out best in simulations of steady and bursty arrivals. So did `others`,
-    what other families' rows may take of their time, in mixes of 16 and 64 families: with 0.3 fewer are in time, with
-    less no more. Without `early_drop` only rows whose deadline is over are late.
+    come, more is more accurate. The default came out best in simulations of steady and bursty arrivals; and so did
+    `others`, what other families' rows may take of their time, in mixes of 16 and 64 families: with 0.3 fewer are in
+    time, with less no more. Without `early_drop` only rows whose deadline is over are late.
     """
 
     fraction: float = 0.3
