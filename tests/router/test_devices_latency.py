@@ -44,6 +44,19 @@ def test_what_is_learnt_of_one_device_does_not_touch_another() -> None:
     assert pytest.approx(3.0, rel=0.05) == narrow.planned_run_s(2, 1, 0) / before_s[1]
 
 
+def test_how_rows_come_is_learnt_from_the_batches_of_all_devices() -> None:
+    """The gate asks the family's first model, wherever its rows are answered one by one."""
+    model = LatencyModel(TWO, 1.0)
+    narrow = model.on("narrow")
+    alone_s, full_s = narrow.median_s(2, 1, 0), narrow.full_row_s(2, 0)
+    for step in range(100):
+        narrow.observe(2, 1, 0, alone_s, 2.0 * alone_s, step)
+        for each in (model, narrow):
+            each.overhead_s = 0.0
+    assert pytest.approx(2.0 * alone_s / full_s, rel=0.05) == model.stretch
+    assert 1.0 == narrow.stretch
+
+
 def test_what_a_batch_costs_beside_the_model_is_learnt_by_all_devices() -> None:
     """There is one driver, whose event loop hands batches to all of them."""
     model = LatencyModel(TWO, 1.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from router.contract import Record, Slot
 from router.fairness import Fairness, jain
 from router.family import EVEN, Family, Share, VariantProfile
-from router.flows import MOST_FLOWS, WINDOW_S, Flows
+from router.flows import MOST_FLOWS, UNSEEN, WINDOW_S, Flows
 from router.latency import LatencyModel, table
 from router.policies import policy_named
 from router.request import Request
@@ -284,3 +284,19 @@ def test_who_wants_late_answers_does_not_pass_by_the_shares(*, by_tenant: bool) 
 def test_nobody_is_refused_while_there_is_time_for_all(*, by_tenant: bool) -> None:
     """Twice as many requests than usual still fit; shares mean nothing then."""
     assert (1.0, 1.0, set()) == attained(fair=True, by_tenant=by_tenant, loud_times=2)
+
+
+@pytest.mark.parametrize("stretch", [1.0, 8.0])
+def test_rows_that_come_alone_make_no_crowd(stretch: float) -> None:
+    """Where time is short they share batches: others are kept from more, and all together ask for the same.
+
+    Who asks for the least over its share still does.
+    """
+    flows = Flows(1.0)
+    for name, work_s, times in (("bulk", 0.8, 1.0), ("small", 0.1, stretch)):
+        flows.ask(name, EVEN, work_s * WINDOW_S, 0.1, 0.0, times)
+    for name in ("bulk", "small"):
+        flows.is_within(name, EVEN, 0.001, 0.1, 0.1, 1.0)
+    asked = {name: flows.excess(name, 1.0) for name in ("bulk", "small")}
+    assert flows.crowd == pytest.approx(0.9 * math.exp(-1.0) / -math.expm1(-1.0 - UNSEEN))
+    assert asked["small"] < asked["bulk"]
