@@ -67,10 +67,20 @@ def quartering(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
     return [strategy.run(replace(original("residual-l"), seed=0), replace(at, seed=seed)) for seed in seeds]
 
 
+def quickening(at: Workbench, seeds: Sequence[int]) -> list[StrategyReport]:
+    """Shrink `residual-l` to the largest network of its kind that takes a quarter of its time on this machine."""
+    large = replace(original("residual-l"), seed=0)
+    teaching = replace(TEACHING, fit=replace(TEACHING.fit, epochs=20), views=2)
+    # Once, so that all seeds train the same one.
+    strategy = ShrinkAndImprove(share=0.25, teaching=teaching).plan(large, at)
+    return [strategy.run(large, replace(at, seed=seed)) for seed in seeds]
+
+
 RUNS: Mapping[str, Callable[[Workbench, Sequence[int]], list[StrategyReport]]] = {
     "growing": growing,
     "shrinking": shrinking,
     "quartering": quartering,
+    "quickening": quickening,
 }
 
 
