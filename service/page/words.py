@@ -18,7 +18,7 @@ CHOSEN: Mapping[str, str] = MappingProxyType(
         "queued and expected",
         Reason.ESCALATED.value: "an earlier answer was unsure, and slack and the other work allowed a better variant",
         Reason.ONLY_VARIANT.value: "no other worth choosing satisfies the request's floor, or is loaded",
-        Reason.OVERLOAD.value: "nothing fitted everything queued: the cheapest allowed variant took what it could",
+        Reason.OVERLOAD.value: "nothing fitted with time to spare: the cheapest allowed variant took what it could",
         Reason.SPARE_CAPACITY.value: "the request has no deadline and nothing with one waited",
         Reason.LATE.value: "the deadline was lost and the caller wants the answer all the same (when_late)",
         Reason.FIXED.value: "the policy always chooses so",
