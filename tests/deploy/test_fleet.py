@@ -65,7 +65,7 @@ def load(on: Fleet, rows: Samples, name: str) -> AbstractContextManager[Sent]:
 
 
 def asked(front: Server, name: str, rows: int = 1, path: str = SLOW) -> Answer:
-    """One request, on the slow path of some hundred milliseconds a row; head and body are sent one after the other."""
+    """One request, on the slow path of tens of milliseconds a row; head and body are sent one after the other."""
     body = json.dumps(sign_body(*[1.0] * rows)).encode()
     headers = {"x-request-id": name, "x-gateway-inference-objective": "batch"}
     return fetch(f"{front.url}{path}", body, headers, timeout_s=60.0)
@@ -179,7 +179,7 @@ def test_what_a_pulled_cable_cuts_off_is_answered_elsewhere(whole: Fleet) -> Non
     victim = whole.replicas[2]
     names = [f"pulled-{number}" for number in range(3)]
     with ThreadPoolExecutor(len(names)) as pool:
-        answers = [pool.submit(asked, whole.front.server, name, 16) for name in names]
+        answers = [pool.submit(asked, whole.front.server, name, 64) for name in names]
         whole.wait_until(lambda: all(_unfinished(one.server) for one in whole.replicas), "each replica holds one")
         victim.machine.pull()
         try:
