@@ -68,7 +68,7 @@ def assemble(
     dispatcher = Dispatcher(
         scheduler,
         runner,
-        slots_of_threads(runner, cores) if processes is None else processes.slots(families, slot_cores),
+        slots_of_threads(runner, cores) if processes is None else processes.slots(families, settings.places, cores),
         observers,
         inline_below_s=settings.inline_below_s if processes is None else 0.0,
         probe=ThreadProbe(families, gateway.reader.repository, gateway.marker),

@@ -31,7 +31,7 @@ from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.runtimes.contest import gain
 from variants.runtimes.defaults import loaded_by_default
 from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, lack_of
-from variants.shared_sizes import repeated_table_bytes
+from variants.shared_sizes import loaded_bytes
 
 _INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp")
 _SPARE_MEMORY_BYTES = 512 * 1024**2
@@ -109,13 +109,11 @@ def _machine(settings: Settings) -> Iterator[Finding]:
 def _isolation(settings: Settings) -> Finding:
     if settings.isolation == "threads":
         said = "batches run in threads: a model that crashes ends the server, which starts again"
-        # Executors in processes are all alike: beside devices they are refused.
-        advice = "" if settings.devices else '; isolation = "processes" costs it its batch'
-        return Finding("isolation", Verdict.FINE, f"{said}{advice}")
-    if settings.threads_per_slot > 1:
-        text = (
-            "with threads_per_slot above 1 each of the processes opens the models anew: they are in memory once a slot"
-        )
+        return Finding("isolation", Verdict.FINE, f'{said}; isolation = "processes" costs it its batch')
+    if max(settings.widths.values()) > 1:
+        of_what = "with several threads a process opens its models anew: they are in memory once a slot"
+        wide = ", ".join(name for name, device in settings.devices.items() if device.threads > 1)
+        text = f"{of_what} ({wide})" if wide else of_what
         return Finding("isolation", Verdict.NOTE, text)
     return Finding("isolation", Verdict.FINE, "batches run in processes, which share the memory of the models")
 
@@ -175,9 +173,13 @@ def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
 
 
 def _loaded_bytes(folder: RevisionFolder, settings: Settings) -> int:
-    chosen = _chosen(folder, settings)
-    repeated_bytes = repeated_table_bytes(folder.manifest, [variant.name for variant in chosen])
-    return sum(variant.size_bytes for variant in chosen) - repeated_bytes
+    """On each device once, or in `processes` once in each slot of several threads; lookup tables once."""
+    places = settings.places if settings.devices else ()
+    alone = settings.isolation == "processes"
+    times = len({slot.index if alone and slot.width > 1 else slot.device for slot in places}) or 1
+    if alone and settings.threads_per_slot > 1:
+        times = settings.slot_count
+    return loaded_bytes(folder.manifest, [variant.name for variant in _chosen(folder, settings)], times)
 
 
 def _chosen(folder: RevisionFolder, settings: Settings) -> Sequence[VariantManifest]:

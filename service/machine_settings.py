@@ -89,8 +89,6 @@ class MachineSettings(BaseModel):
                 raise ValueError(f"devices: {Slot(0).device} is what answers do not name; call it otherwise")
             if also := sorted({"slots", "threads_per_slot", "slot_cores"} & self.model_fields_set):
                 raise ValueError(f"devices: they say how many slots there are and of what; leave {also[0]} out")
-            if self.isolation == "processes":
-                raise ValueError("devices: executors in `processes` are all alike; leave one of the two out")
         return self
 
     @model_validator(mode="after")
@@ -98,10 +96,10 @@ class MachineSettings(BaseModel):
         if self.isolation == "processes":
             if not hasattr(os, "memfd_create") or not hasattr(os, "pidfd_open"):
                 raise ValueError("isolation: `processes` need Linux; `threads` run anywhere")
-            if self.memory_budget is not None and self.threads_per_slot > 1:
+            if self.memory_budget is not None and (wide := [name for name, width in self.widths.items() if width > 1]):
+                where = f"threads of devices.{wide[0]}" if self.devices else "threads_per_slot"
                 raise ValueError(
-                    "isolation: batches in `processes` run with one thread under a memory_budget; set "
-                    "threads_per_slot to 1"
+                    f"isolation: batches in `processes` run with one thread under a memory_budget; set {where} to 1"
                 )
         return self
 

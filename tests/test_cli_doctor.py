@@ -52,12 +52,16 @@ def test_doctor_says_how_to_serve_what_it_looked_at(
 def test_doctor_tells_devices_apart(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sound: Path
 ) -> None:
-    """With the slots and threads of each; processes, which devices have no use for, are not recommended."""
+    """With the slots and threads of each; in processes, which of them have models of their own."""
     monkeypatch.setenv("PARETO_DEVICES", '{"narrow": {"slots": 2}, "wide": {"threads": 2}}')
     cli.run(["doctor", "--models", str(sound), "--port", str(free_port())])
     said = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
     assert " usable, 1 slot of 2 threads (wide), 2 slots of 1 thread (narrow)" in said["cores"]
-    assert said["isolation"].endswith(": a model that crashes ends the server, which starts again")
+    assert said["isolation"].endswith('which starts again; isolation = "processes" costs it its batch')
+    monkeypatch.setenv("PARETO_ISOLATION", "processes")
+    cli.run(["doctor", "--models", str(sound), "--port", str(free_port())])
+    said = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+    assert said["isolation"].endswith("opens its models anew: they are in memory once a slot (wide)")
 
 
 def test_a_memory_budget_that_holds_nothing_is_told(

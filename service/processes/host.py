@@ -57,7 +57,7 @@ class Host:
     """Keeps one template running; methods run on the event loop's thread but where they say otherwise.
 
     `generation` counts how often models were opened or closed: an executor has those of the generation that it was made
-    in. Templates, and all that is forked without a core of its own, keep off the cores that are `left_to_slots`.
+    in. Templates, and all that is forked without cores of its own, keep off the cores that are `left_to_slots`.
     """
 
     def __init__(self, left_to_slots: Collection[int] = ()) -> None:
@@ -169,8 +169,15 @@ class Host:
             for slot in self.slots:
                 slot.renew()
 
-    def fork(self, ended: Callable[[End], None], core: int | None = None, only: int | None = None) -> Link:
-        """Have an executor made, of `only` one model or all; called on any thread.
+    def fork(
+        self,
+        ended: Callable[[End], None],
+        cores: tuple[int, ...] = (),
+        *,
+        only: int | None = None,
+        threads: int | None = None,
+    ) -> Link:
+        """Have an executor made, on these cores, of `only` one model or all (see `Fork`); called on any thread.
 
         `ended` is called, on the event loop, when it is no more. The link is there at once. The executor says `READY`
         over it once it can take batches, if it ever does.
@@ -181,7 +188,9 @@ class Host:
         self._talk.expect_end(executor, ended)
         link = Link(executor, ours, areas)
         with its:
-            if not self._talk.send(Fork(executor, core, only), [its.fileno(), *(area.file for area in areas)]):
+            if not self._talk.send(
+                Fork(executor, cores, only, threads), [its.fileno(), *(area.file for area in areas)]
+            ):
                 self._loop.call_soon_threadsafe(self._talk.ended, executor, End(NO_TEMPLATE, 0))
         return link
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 
+from router.contract import Slot
 from service.executors import MakeSlots, SlotEvents
 from service.loaded_family import LoadedFamily
 from service.processes.footprint import HostedFootprint
@@ -24,11 +25,14 @@ class Processes:
         self.footprint = HostedFootprint(self._host)
         self._host.start()
 
-    def slots(self, families: Mapping[str, LoadedFamily], cores: Sequence[int | None]) -> MakeSlots:
-        """Slots that run batches in processes of their own, each on its core where it has one."""
+    def slots(
+        self, families: Mapping[str, LoadedFamily], places: Sequence[Slot], cores: Sequence[Sequence[int]]
+    ) -> MakeSlots:
+        """Slots that run batches in processes of their own, each on its cores where it has some."""
 
         def make(events: SlotEvents) -> Sequence[SlotProcess]:
-            self._slots = [SlotProcess(index, self._host, families, events, core) for index, core in enumerate(cores)]
+            pairs = zip(places, cores, strict=True)
+            self._slots = [SlotProcess(place, self._host, families, events, own) for place, own in pairs]
             return self._slots
 
         return make

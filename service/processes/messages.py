@@ -46,12 +46,14 @@ class Close(NamedTuple):
 class Fork(NamedTuple):
     """To the template: make an executor under this number; with its socket and its two areas come their files.
 
-    It keeps to the processor `core`, if there is one, and has all models, or `only` that one.
+    It keeps to processor `cores`, if there are any, and has all models, or `only` that one. Of those that it opens
+    itself it has those of so many `threads` alone, if that is said.
     """
 
     executor: int
-    core: int | None
+    cores: tuple[int, ...] = ()
     only: int | None = None
+    threads: int | None = None
 
 
 class Kill(NamedTuple):

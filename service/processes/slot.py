@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from router.contract import Dispatch
+from router.contract import Dispatch, Slot
 from router.words import Reason
 from service.executors import SlotEvents
 from service.loaded_family import LoadedFamily
@@ -30,7 +30,7 @@ LEAST_PAUSE_S, MOST_PAUSE_S = 0.05, 10.0
 
 
 class SlotProcess:
-    """See `service.executors.SlotExecutor`. All methods run on the event loop's thread.
+    """See `service.executors.SlotExecutor`. All methods run on the event loop's thread. It keeps to `cores`, if any.
 
     A slot has an executor, and for a while a second one: that is made while the first one works, and takes over between
     two batches. What is begun meanwhile is held back until then.
@@ -38,17 +38,19 @@ class SlotProcess:
 
     def __init__(
         self,
-        index: int,
+        place: Slot,
         host: Host,
         families: Mapping[str, LoadedFamily],
         events: SlotEvents,
-        core: int | None = None,
+        cores: Sequence[int] = (),
     ) -> None:
-        self._index = index
+        self._index = place.index
+        # Where all slots are alike, all models are for each.
+        self._threads = None if place.device == Slot(0).device else place.width
         self._host = host
         self._families = families
         self._events = events
-        self._core = core
+        self._cores = tuple(cores)
         self._loop = asyncio.get_running_loop()
         self._now: Executor | None = None
         self._next: Executor | None = None
@@ -113,7 +115,7 @@ class SlotProcess:
             return
         generation = self._host.generation
         try:
-            link = self._host.fork(lambda end: self._ended(executor, end), self._core)
+            link = self._host.fork(lambda end: self._ended(executor, end), self._cores, threads=self._threads)
         except OSError as error:
             # No files left, say: for now.
             self._failed_to_begin(f"could not be made: {error.strerror}")
@@ -155,7 +157,7 @@ class SlotProcess:
             loaded = self._families[dispatch.family]
             stages = [
                 stage
-                for stage in loaded.paths[dispatch.variant][dispatch.from_stage : dispatch.to_stage]
+                for stage in loaded.paths_on(dispatch.device)[dispatch.variant][dispatch.from_stage : dispatch.to_stage]
                 if isinstance(stage, HostedSession)
             ]
             if any(stage.generation > executor.generation for stage in stages):

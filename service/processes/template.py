@@ -129,12 +129,12 @@ class Template:
 
     def _fork(self, told: Fork, files: list[int]) -> None:
         def work() -> None:
-            if told.core is not None:
-                os.sched_setaffinity(0, {told.core})
+            if told.cores:
+                os.sched_setaffinity(0, told.cores)
             models = dict(self._models)
             for number, wanted in self._late.items():
-                # A model that is tried waits for no other one.
-                if told.only not in (None, number):
+                # A model that is tried waits for no other one, nor a device for those of another one.
+                if told.only not in (None, number) or told.threads not in (None, wanted.options.threads):
                     continue
                 said, model = _opened(wanted)
                 if model is None:

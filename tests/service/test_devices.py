@@ -167,7 +167,10 @@ def test_a_family_whose_only_variant_another_device_refuses_says_why(
     [
         ("slots = 2\n[devices.wide]\nthreads = 2\n", "they say how many slots there are and of what; leave"),
         ("threads_per_slot = 2\n[devices.wide]\n", "leave threads_per_slot out"),
-        ('isolation = "processes"\n[devices.wide]\n', "executors in `processes` are all alike"),
+        (
+            'isolation = "processes"\nmemory_budget = "1GB"\n[devices.wide]\nthreads = 2\n',
+            "set threads of devices.wide to 1",
+        ),
         ("[devices.wide]\nthreads = 2\ncores = [0]\n", "cores: 1 core for 2 threads"),
         ("[devices.wide]\nthraeds = 2\n", "did you mean devices.wide.threads?"),
         ("[devices.wide]\nthreads = 0\n", "devices.wide.threads"),

@@ -19,7 +19,7 @@ from tests.service.conftest import sign_body
 from tests.service.families import looking_up, share_family, write_family
 from variants.repository import Repository, RepositoryError
 from variants.session import ModelLoadError, SessionOptions
-from variants.shared_sizes import own_bytes, repeated_table_bytes
+from variants.shared_sizes import loaded_bytes, own_bytes, repeated_table_bytes
 from variants.tables import hold_tables
 
 TABLE_BYTES = 600 * 32 * 4
@@ -105,6 +105,11 @@ def test_sizes_say_what_is_shared(alike: Path) -> None:
         assert variant.size_bytes > TABLE_BYTES > own[variant.name] > 0
     assert TABLE_BYTES == repeated_table_bytes(manifest, ["small", "large"])
     assert 0 == repeated_table_bytes(manifest, ["small"])
+    both, small = (
+        sum(manifest.variant(name).size_bytes for name in names) for names in (("small", "large"), ("small",))
+    )
+    assert both - TABLE_BYTES == loaded_bytes(manifest, ["small", "large"])
+    assert 3 * (small - TABLE_BYTES) + TABLE_BYTES == loaded_bytes(manifest, ["small"], 3)
 
 
 def test_a_damaged_table_refuses_its_variants_by_name(alike: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from router.contract import Dispatch
+from router.contract import Dispatch, Slot
 from router.words import Reason
 from service.loaded_family import LoadedFamily
 from service.processes.conversation import End
@@ -40,9 +40,9 @@ class Hosting:
         self.made: list[tuple[socket.socket, Callable[[End], None]]] = []
         self.killed: list[int] = []
 
-    def fork(self, ended: Callable[[End], None], core: int | None = None) -> Link:
+    def fork(self, ended: Callable[[End], None], cores: tuple[int, ...] = (), *, threads: int | None = None) -> Link:
         """As `Host.fork`."""
-        assert core is None
+        assert ((), None) == (cores, threads)
         ours, its = pair()
         self.made.append((its, ended))
         return Link(len(self.made) - 1, ours, (Area.make(), Area.make()))
@@ -91,11 +91,11 @@ def made(host: Hosting, generation: int = 0) -> tuple[SlotProcess, Told]:
     said = {"input_names": ["x"], "output_names": ["logits"]}
     model = HostedModel(cast(Host, host), 7, said, generation)
     loaded: Any = SimpleNamespace(
-        paths={"only": (HostedSession(Path("only.onnx"), model, 0.0, 0),)},
+        paths_on=lambda _: {"only": (HostedSession(Path("only.onnx"), model, 0.0, 0),)},
         preparer=SimpleNamespace(collate=lambda _: {}),
     )
     told = Told()
-    slot = SlotProcess(0, cast(Host, host), {"f": cast(LoadedFamily, loaded)}, told)
+    slot = SlotProcess(Slot(0), cast(Host, host), {"f": cast(LoadedFamily, loaded)}, told)
     host.made[0][0].send(READY)
     return slot, told
 

@@ -129,7 +129,7 @@ def test_the_cores_of_slots_are_left_to_them() -> None:
 
     async def does(host: Host) -> None:
         found = []
-        for wanted in (None, core):
+        for wanted in ((), (core,)):
             link = host.fork(lambda _: None, wanted)
             assert READY == await asyncio.to_thread(link.connection.recv, 100)
             (executor,) = psutil.Process(host.process).children()
