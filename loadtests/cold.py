@@ -3,8 +3,9 @@
 Copies of one real family are asked for with Zipf's popularity, open loop. Reported are the attainment of the hot ones
 (the most popular half of what there is room for), the seconds from a cold request to its answer against those that a
 bare load takes here (reading, checking, opening and warming the smallest variant, nothing else running), memory
-against the budget, and whether every request has its outcome. The first fifth of the time fills the memory and is not
-scored. Simulated, by value and by recency (LRU); with `--live`, the server itself as well.
+against the budget, and whether every request has its outcome. The first part of the time (`--warm-up`, a fifth) is not
+scored; how much of the budget was used at its end is printed. Simulated, by value and by recency (LRU); with `--live`,
+the server itself as well.
 
 Live, lookup tables are weights that are mapped from the files that all copies share: memory holds of them what was
 looked up, so less than the budget is used. With `--own-tables` each has blank ones for itself, in memory as of families
@@ -45,19 +46,22 @@ from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.session import open_session
 from variants.stages import run_stages
 
-WARM_UP = 0.2
 SAMPLE_EVERY_S = 0.05
 TRIES = 7
 
 
 class Scores(NamedTuple):
-    """What one run came to. Fractions in [0, 1], seconds, bytes; `memory` is what was used at most over the budget."""
+    """What one run came to. Fractions in [0, 1], seconds; `memory` is what was used at most over the budget.
+
+    `filled` is what of the budget was used when the scored part began (0 where that is not known).
+    """
 
     hot: float
     cold_requests: int
     cold_p50_s: float
     cold_p95_s: float
     memory: float
+    filled: float
     refused: int
     lost: int
     requests: int
@@ -73,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
     parser.add_argument("--zipf", type=float, default=1.1)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--warm-up", type=float, default=0.2, help="share of the seconds that is not scored")
     parser.add_argument("--slo-ms", type=float, default=100.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--live", action="store_true")
@@ -97,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rng = np.random.default_rng(given.seed + 1)
         placement = Placement(order=order)
         run = ColdSimulation(family, names, memory, placement, rng).run(visits, names, slo_s)
-        found[f"simulated, {order}"] = score_simulated(run, visits, given.room // 2, given.seconds, room_bytes)
+        found[f"simulated, {order}"] = score_simulated(
+            run, visits, given.room // 2, given.warm_up * given.seconds, room_bytes
+        )
     if given.live:
         with tempfile.TemporaryDirectory(dir=given.models.resolve().parent) as folder:
             tables: Tables = "own" if given.own_tables else "weights"
@@ -150,17 +157,17 @@ def bare_load_s(revision: RevisionFolder, names: Sequence[str]) -> tuple[dict[st
     return {name: statistics.median(seconds) for name, seconds in taken.items()}, p95_s
 
 
-def score_simulated(run: Simulated, visits: Visits, hot: int, seconds: float, budget_bytes: int) -> Scores:
-    """Every request that was answered in time or not."""
+def score_simulated(run: Simulated, visits: Visits, hot: int, begin_s: float, budget_bytes: int) -> Scores:
+    """Every request from `begin_s` on that was answered in time or not; the most popular are the `hot` ones."""
     ranks = visits.family
-    scored = [record for record in run.records if record.arrival_s >= WARM_UP * seconds]
+    scored = [record for record in run.records if record.arrival_s >= begin_s]
     met = [record.slo_met for record in scored if ranks[record.request_id] < hot]
     cold_s = [record.total_s for record in scored if record.cold and record.variant]
     refused = sum(not record.variant for record in scored)
     lost = len(visits.family) - len({record.request_id for record in run.records})
     p50_s, p95_s = np.percentile(cold_s or [0.0], [50, 95]).tolist()
     return Scores(
-        float(np.mean(met)), len(cold_s), p50_s, p95_s, run.most_bytes / budget_bytes, refused, lost, len(scored)
+        float(np.mean(met)), len(cold_s), p50_s, p95_s, run.most_bytes / budget_bytes, 0.0, refused, lost, len(scored)
     )
 
 
@@ -193,14 +200,26 @@ def live(
         count = len(visits.arrival_s)
         workload = Workload(visits.arrival_s, np.full(count, slo_s), np.zeros(count, np.int64))
         sender = Sender(address.host, address.port or 80, requests)
-        held_bytes = [0]
-        with ResidentWatch(partial(resident_of, serving_process(server)), SAMPLE_EVERY_S, held_bytes.append):
+        held: list[tuple[float, int]] = []
+        process = serving_process(server)
+        with ResidentWatch(
+            partial(resident_of, process), SAMPLE_EVERY_S, lambda size: held.append((time.perf_counter(), size))
+        ):
             began_s, _ = sender.run(workload)
-        return score_live(sender, visits, began_s, slo_s, max(held_bytes) / budget_bytes, given)
+        begin_s = began_s + given.warm_up * given.seconds
+        filled = max((size for at_s, size in held if at_s <= begin_s), default=0) / budget_bytes
+        most = max((size for _, size in held), default=0) / budget_bytes
+        return score_live(sender, visits, began_s, slo_s, most, filled, given)
 
 
 def score_live(
-    sender: Sender, visits: Visits, began_s: float, slo_s: float, memory: float, given: argparse.Namespace
+    sender: Sender,
+    visits: Visits,
+    began_s: float,
+    slo_s: float,
+    memory: float,
+    filled: float,
+    given: argparse.Namespace,
 ) -> Scores:
     """From the answers as they came."""
     met: list[bool] = []
@@ -210,7 +229,7 @@ def score_live(
         head = b"" if seen is None else seen[1].partition(b"\r\n\r\n")[0].lower()
         status = head.split(b" ", 2)[1] if head else b""
         lost += status not in (b"200", b"429", b"503")
-        if arrival_s < WARM_UP * given.seconds:
+        if arrival_s < given.warm_up * given.seconds:
             continue
         scored += 1
         latency_s = 1e9 if seen is None else seen[0] - began_s - arrival_s
@@ -220,13 +239,23 @@ def score_live(
         if status == b"200" and b"\r\nx-cold: true" in head:
             cold_s.append(latency_s)
     p50_s, p95_s = np.percentile(cold_s or [0.0], [50, 95]).tolist()
-    return Scores(float(np.mean(met)), len(cold_s), p50_s, p95_s, memory, refused, lost, scored)
+    return Scores(float(np.mean(met)), len(cold_s), p50_s, p95_s, memory, filled, refused, lost, scored)
 
 
 def as_table(found: dict[str, Scores], bare_s: float) -> Table:
     """One row a run."""
     table = Table(title="hot families, cold answers, memory")
-    columns = ("run", "hot in time", "cold", "cold p50 / bare", "cold p95 / bare", "memory / budget", "refused", "lost")
+    columns = (
+        "run",
+        "hot in time",
+        "cold",
+        "cold p50 / bare",
+        "cold p95 / bare",
+        "filled",
+        "memory",
+        "refused",
+        "lost",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column == "run" else "right")
     for name, scores in found.items():
@@ -236,6 +265,7 @@ def as_table(found: dict[str, Scores], bare_s: float) -> Table:
             f"{scores.cold_requests}",
             f"{scores.cold_p50_s / bare_s:.2f}",
             f"{scores.cold_p95_s / bare_s:.2f}",
+            f"{scores.filled:.3f}" if scores.filled else "",
             f"{scores.memory:.3f}",
             f"{scores.refused}",
             f"{scores.lost}",

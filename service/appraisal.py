@@ -20,7 +20,7 @@ from service.hidden_families import is_hidden
 from service.lazy_preparer import LazyPreparer
 from service.log_words import LEAVES, NO_ROOM
 from service.memory import Overhead, first_of
-from service.model_sizes import is_table
+from service.opening_room import OpeningRoom
 from service.piecewise import PiecewiseFamily
 
 MOST_RIVALS = 32
@@ -66,6 +66,7 @@ class Appraisal:
         self._placement = Placement()
         self._overhead = Overhead()
         self._too_large: set[str] = set()
+        self._opening = OpeningRoom()
         self._spare_bytes: float | None = None
         self._loadable: dict[str, dict[int, Loadable]] = {}
         self._row_s: dict[str, dict[int, float]] = {}
@@ -82,30 +83,40 @@ class Appraisal:
         # It may be changed meanwhile, from another thread.
         families = frozenset(name for name in list(self._pieces) if not is_hidden(name))
         before, self.planned_for = self.planned_for, PlannedFor(self.budget_bytes, self.pinned, families)
-        room_bytes = self.planned_for.budget_bytes - overhead - self._footprint.reserve_bytes
+        batch_bytes = max((piece.batch_bytes for piece in list(self._pieces.values())), default=0)
+        reserve_bytes = self._footprint.reserve_bytes(self._slots, batch_bytes)
+        room_bytes = self.planned_for.budget_bytes - overhead - reserve_bytes
         smallest = self._smallest()
-        once_more = {name: _once_more_bytes(self._pieces[name]) for name in smallest}
-        alone = {name: sum(sizes.values()) + once_more[name] for name, sizes in smallest.items()}
+        alone = {name: self._alone(name, sizes) for name, sizes in smallest.items()}
         self._too_large = self._larger_than(room_bytes, alone, cold)
         self.is_futile = bool(self._pieces) and not taken and not any(size <= room_bytes for size in alone.values())
-        # Opening a model takes its file's bytes once more for a moment. Of all families that can be loaded, so that
-        # neither a load nor an eviction, nor who asks for what is too large, changes what the others may take.
-        largest = max((size for name, size in once_more.items() if name not in self._too_large), default=0)
-        self.allowed_bytes = room_bytes - largest
+        fitting = [self._pieces[name] for name in smallest if name not in self._too_large]
+        loadable = [(piece, self.variants(piece)) for piece in fitting]
+        self.allowed_bytes = room_bytes - self._opening.room(loadable, room_bytes)
         needed, rivals = self._thought_of(cold, now)
         pieces = needed | rivals
         sizes = {file: size for piece in pieces.values() for file, size in piece.bytes.items()}
         held = [Spot(name, _index(piece, variant)) for name, piece in needed.items() for variant in tuple(piece.paths)]
         wanted = self._wanted(pieces, cold, busy, now)
-        fitting = [sizes for name, sizes in smallest.items() if name not in self._too_large]
+        least = [sizes for name, sizes in smallest.items() if name not in self._too_large]
         known_bytes = self._spare_bytes if self.planned_for == before else None
-        self._spare_bytes = room_to_spare(fitting, self.allowed_bytes, known_bytes)
+        self._spare_bytes = room_to_spare(least, self.allowed_bytes, known_bytes)
         return self._placement.plan(wanted, sizes, held, (), self.allowed_bytes, self._spare_bytes)
 
     def _smallest(self) -> dict[str, dict[str, int]]:
         """The files of the smallest variant of each family that has one which can be loaded, with their bytes."""
         pieces = list(self._pieces.items())
         return {name: piece.sizes(first) for name, piece in pieces for first in tuple(self.variants(piece))[:1]}
+
+    def _alone(self, name: str, smallest: Mapping[str, int]) -> int:
+        """What a family needs to be loaded at all: its smallest variant, while that is opened."""
+        piece = self._pieces[name]
+        first = next(iter(self.variants(piece)))
+        return sum(smallest.values()) + piece.opening_bytes(piece.believed[first].name)
+
+    def _needed(self, piece: PiecewiseFamily, variant: str) -> int:
+        """What is said to be wanted of what models may take, from which the room to open them is left out already."""
+        return piece.size(variant) + (piece.opening_bytes(variant) if piece.name in self._too_large else 0)
 
     def _larger_than(self, room_bytes: float, alone: Mapping[str, int], cold: Container[str]) -> set[str]:
         """The families that could not be loaded with all the room for themselves, of which they need so much.
@@ -185,7 +196,7 @@ class Appraisal:
         As it was when a plan was made last.
         """
         lacking = {
-            name: sum(piece.sizes(first).values())
+            name: self._needed(piece, piece.believed[first].name)
             for name, piece in list(self._pieces.items())
             for first in tuple(self.variants(piece))[:1]
             if not is_hidden(name) and not self._fits(piece, first)
@@ -203,7 +214,8 @@ class Appraisal:
         if piece is None or choice is None:
             return "no variant that may answer can be loaded"
         variant, left = piece.believed[choice].name, max(0.0, self.allowed_bytes)
-        return f"{variant} takes {piece.size(variant) / 1e6:.1f} MB, the budget leaves {left / 1e6:.1f} MB for models"
+        needed = self._needed(piece, variant)
+        return f"{variant} takes {needed / 1e6:.1f} MB, the budget leaves {left / 1e6:.1f} MB for models"
 
     def unused(self, cold: Container[str], since_s: float) -> list[LazyPreparer]:
         """Tokenizers that requests have opened of families with nothing in memory, that nobody has asked for since."""
@@ -252,11 +264,6 @@ class Appraisal:
             last_s = self.popularity.last_s.get(name, 0.0)
             found.append(Wanted(name, per_s, variants, since_s, name in busy, name in self.pinned, last_s))
         return found
-
-
-def _once_more_bytes(piece: PiecewiseFamily) -> int:
-    """What opening a model takes for a moment: on one device after the other; a lookup table is read into its place."""
-    return max([size for file, size in piece.bytes.items() if not is_table(file)], default=0) // piece.device_count
 
 
 def _index(piece: PiecewiseFamily, variant: str) -> int:

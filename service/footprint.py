@@ -24,9 +24,8 @@ class Footprint(Protocol):
     def open_one(self) -> OpenFile:
         """Opens models."""
 
-    @property
-    def reserve_bytes(self) -> int:
-        """What a change of models takes for a moment beside what the models do."""
+    def reserve_bytes(self, slots: int, batch_bytes: int) -> int:
+        """What is taken for a moment beside models: by a batch of so many bytes in each slot, by a change of models."""
 
     def resident_bytes(self) -> int:
         """Of all processes that serve; what they share counts once."""
@@ -44,10 +43,12 @@ class Footprint(Protocol):
 class OwnFootprint:
     """That of this process, in which models are opened, by `open_one`. See `Footprint`."""
 
-    reserve_bytes = 0
-
     def __init__(self, open_one: OpenFile = open_file) -> None:
         self.open_one = open_one
+
+    def reserve_bytes(self, slots: int, batch_bytes: int) -> int:
+        """See `Footprint`."""
+        return slots * batch_bytes
 
     def resident_bytes(self) -> int:
         """See `Footprint`."""

@@ -13,6 +13,13 @@ from variants.runtimes.table import RUNTIMES, copies_of, shares_tables
 MEASURED_SHARE = 0.5
 """What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
 
+GRAPH_ONCE_MORE = 2.2
+"""So many times its bytes an ONNX graph that stores weights takes while it is opened, beside what the model keeps: they
+are parsed, then packed before the parsed ones are gone (measured: 0.6 to 2.17 times on onnxruntime 1.31, 1.1 to 1.3 on
+OpenVINO 2026.4). How much it is of the same graph differs from once to once, so a profile's figure may be too low."""
+
+_ONNX = ".onnx"
+
 _TABLE = "table:"
 """Before the SHA-256 of a lookup table: no family is called so."""
 
@@ -27,11 +34,13 @@ class ModelSizes:
 
     `bytes` has what each model takes that is open, by `<family>/<its key>`; never less than on disk, and of one that
     grows with the batches it gets, never less than it was measured to take with all of them. And tokenizers, and of
-    lookup tables exactly what they take, by names that all have which share them.
+    lookup tables exactly what they take, by names that all have which share them. `opening` has, by the same keys, what
+    opening a model takes for a moment beside what it keeps, on one device after the other.
     """
 
     def __init__(self, folder: RevisionFolder, family: str) -> None:
         self.bytes: dict[str, int] = {}
+        self.opening: dict[str, int] = {}
         self._folder = folder
         self._family = family
         self._least: dict[str, int] = {}
@@ -39,8 +48,11 @@ class ModelSizes:
         if self._tokenizer is not None:
             self.bytes[self._tokenizer] = tokenizer_bytes(folder)
 
-    def expect(self, file: ModelFile, measured: Sequence[int]) -> None:
-        """Believe what was measured of a model, tables included: bytes, once for each device that it is opened on."""
+    def expect(self, file: ModelFile, measured: Sequence[int], opening: int | None = None) -> None:
+        """Believe what was measured of a model, tables included: bytes, once for each device that it is opened on.
+
+        `opening` is what was measured of opening it, beside that, at the most; None where it was not.
+        """
         tables = self._tables(file)
         own = self._folder.size_bytes(file.path) - sum(tables.values())
         key = self._key(file)
@@ -49,6 +61,10 @@ class ModelSizes:
         grows = file.runtime in RUNTIMES and RUNTIMES[file.runtime].grows
         self._least[key] = self.bytes[key] if grows else len(measured) * own
         self.bytes |= tables
+        graph = self._folder.file_bytes(file.path) if file.path.endswith(_ONNX) else 0
+        # Not measured, all that it keeps is thought to be there twice. A lookup table is read into its place.
+        known = max(self.bytes[key] // len(measured), own) if opening is None else opening
+        self.opening[key] = max(known, int(GRAPH_ONCE_MORE * graph))
 
     def keys(self, files: Iterable[ModelFile]) -> tuple[str, ...]:
         """What a variant of these files takes, as `bytes` calls it."""
@@ -77,6 +93,17 @@ class ModelSizes:
         if not shares_tables(file.runtime):
             return {}
         return {f"{_TABLE}{t.sha256}": t.size_bytes for t in self._folder.manifest.parts_of(file.path).tables}
+
+
+def opening_bytes(profiles: Iterable[FamilyProfile | None], table: str) -> int | None:
+    """The most that opening a model takes by these profiles, of that name there, bytes; None where one does not say."""
+    most = 0
+    for profile in profiles:
+        found = None if profile is None else {**profile.variants, **profile.stages}.get(table)
+        if found is None or found.opening_bytes is None:
+            return None
+        most = max(most, found.opening_bytes)
+    return most
 
 
 def profiled_bytes(profile: FamilyProfile | None, table: str, file: ModelFile, slots: int) -> int:

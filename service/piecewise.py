@@ -23,12 +23,13 @@ from service.lazy_preparer import LazyPreparer
 from service.loaded_family import LoadedFamily
 from service.loading import Device, describe_family, load_family, sample_rows
 from service.log_words import REFUSED
-from service.model_sizes import ModelSizes, profiled_bytes
+from service.model_sizes import ModelSizes, opening_bytes, profiled_bytes
 from service.paths import KilledError, NotNowError
 from service.scoped_settings import Stages
 from service.servable import servable
 from variants.evidence import read_evidence
-from variants.pieces import cells_of_files, profile_in_pieces
+from variants.manifest import VariantManifest
+from variants.pieces import cells_of_files, most_batch_bytes, profile_in_pieces
 from variants.preparation import Row
 from variants.profiles import FamilyProfile, load_profile
 from variants.repository import Repository, RepositoryError
@@ -51,7 +52,7 @@ class PiecewiseFamily:
     """One revision of a family, by default the active one, known to the scheduler by its name or an `alias`.
 
     A variant is in memory on all of the `devices` or on none; without any it is opened with `options`, as the
-    `footprint` opens models.
+    `footprint` opens models. `batch_bytes` is what a batch takes at the most beside its model.
     Its methods take from milliseconds to seconds and are called on the loading thread, but for `hold`. `loaded` is what
     serves it; `loaded.paths` and `loaded.elsewhere` have the variants in memory and are changed in place. Reading needs
     manifest and profiles alone; where variants lack one of this machine for a device, all are opened and measured once.
@@ -134,14 +135,14 @@ class PiecewiseFamily:
             family=family,
             refused=self.refused,
         )
+        self.batch_bytes = max(most_batch_bytes(profile) for profile in profiles.values())
         self._sizes = ModelSizes(self._folder, self.name)
         self._keys: dict[str, tuple[str, ...]] = {}
         for variant in family.variants:
             names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
             for table, file in zip(names, self._held.files(variant.name), strict=True):
-                self._sizes.expect(
-                    file, [profiled_bytes(profiles[one.name], table, file, one.options.slots) for one in self._devices]
-                )
+                taken = [profiled_bytes(profiles[one.name], table, file, one.options.slots) for one in self._devices]
+                self._sizes.expect(file, taken, opening_bytes(profiles.values(), table))
         for variant in family.variants:
             if marker is not None and marker.is_doubted(*self._marked(variant.name)):
                 self._try(variant.name)
@@ -156,10 +157,15 @@ class PiecewiseFamily:
         """What each file is thought to take in memory, on all devices: see `ModelSizes`."""
         return self._sizes.bytes
 
-    @property
-    def device_count(self) -> int:
-        """On how many devices a variant is opened, one after the other."""
-        return len(self._devices)
+    @cached_property
+    def openings(self) -> tuple[tuple[int, int], ...]:
+        """Its variants by index, and what opening a model of each takes for a moment: the largest first."""
+        names = [variant.name for variant in self.loaded.family.variants]
+        return tuple(sorted(enumerate(map(self.opening_bytes, names)), key=lambda one: -one[1]))
+
+    def opening_bytes(self, variant: str) -> int:
+        """What opening a model of a variant takes for a moment, beside what it keeps, at the most: see `ModelSizes`."""
+        return max((self._sizes.opening.get(key, 0) for key in self.keys(variant)), default=0)
 
     def family(self, without: Iterable[str] = ()) -> Family:
         """What the scheduler is to know of it: all variants, and those in memory as loaded, `without` some.
@@ -222,7 +228,7 @@ class PiecewiseFamily:
             broken = self._folder.broken_files(files)
             if broken:
                 raise RepositoryError("; ".join(f"{path}: {fault}" for path, fault in broken.items()))
-            opened = self._held.open(manifest, self.preparer, self._rows())
+            opened = self._open_on_all(manifest)
         except KilledError as error:
             self._killed[variant] += 1
             if self._killed[variant] < KILLED_TIMES:
@@ -240,6 +246,15 @@ class PiecewiseFamily:
         held = {key for name in self.paths for key in self.keys(name)}
         self._sizes.took(self.keys(variant), held, self._footprint.models_bytes() - before)
         return Opened(opened, time.perf_counter() - started_s)
+
+    def _open_on_all(self, variant: VariantManifest) -> OnDevices:
+        try:
+            return self._held.open(variant, self.preparer, self._rows())
+        except (ModelLoadError, RepositoryError):
+            if len(self._devices) > 1:
+                # Closed on those before, but executors that were made meanwhile have it still.
+                self._footprint.give_back()
+            raise
 
     def hold(self, variant: str, opened: Opened) -> None:
         """Have a variant in memory from now on, on all devices."""

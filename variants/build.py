@@ -201,7 +201,7 @@ class _Build:
         return draft_manifest(self._spec, self._revision, self._created, variants, self._facts, self._moved)
 
     def _share(self, variants: Sequence[VariantManifest]) -> list[VariantManifest]:
-        """Store once what the variants and their stages share; return the variants with the files as they are now."""
+        """Store large weights beside the graphs, each once; return the variants with the files as they are now."""
         stages = {stage.name: stage.file for stage in self._manifest(variants).stages}
         files = {variant.name: variant.model_file for variant in variants}
         self._moved = share_weights(self._context.staging, files, stages)

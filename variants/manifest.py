@@ -164,7 +164,7 @@ class FamilyManifest(Frozen):
     `outputs` are among those that a classifier answers: `label` BYTES [-1], `confidence` FP32 [-1] and `probabilities`
     FP32 [-1, k], k labels.
     `sizes` are the ascending upper bounds of the size classes in tokens, (1,) for tensor families; the last one holds
-    the longest row that preparation makes. `graphs` has what graph files keep in files that others refer to as well; a
+    the longest row that preparation makes. `graphs` has what graph files keep in files that others may refer to; a
     graph that is not there is whole in its own file, as all are in revisions of older builds. `files` lists every file
     of the revision but `family.json` and the profiles; it is empty only before the revision is published.
     `batch_tolerance` is by how much a calibrated probability may move with the other rows of a batch for a variant to
@@ -219,7 +219,7 @@ class FamilyManifest(Frozen):
         return frozenset(shared_file(table.sha256) for parts in self.graphs.values() for table in parts.tables)
 
     def parts_of(self, graph: str) -> SharedParts:
-        """Return what a graph file keeps in files that others refer to as well."""
+        """Return what a graph file keeps in files that others may refer to as well."""
         return self.graphs.get(graph, NOTHING_SHARED)
 
     @model_validator(mode="after")

@@ -72,6 +72,12 @@ def cells_at_once(manifest: FamilyManifest, profile: FamilyProfile) -> dict[str,
     return {name: int(largest * MOST_BYTES / size) for name, size in taken.items() if size > MOST_BYTES}
 
 
+def most_batch_bytes(profile: FamilyProfile | None) -> int:
+    """Return what a batch of any variant takes at once at the most; `MOST_BYTES` where the profile does not say."""
+    sizes = [] if profile is None else [batch_bytes(profile, name) or MOST_BYTES for name in profile.variants]
+    return min(MOST_BYTES, max(sizes, default=MOST_BYTES))
+
+
 def batch_bytes(profile: FamilyProfile, variant: str) -> int:
     """Return what the largest batch of a variant takes; 0 where nobody knows. Older profiles have it as a footprint."""
     known = profile.variants[variant].batch_bytes

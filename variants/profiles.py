@@ -30,7 +30,8 @@ class VariantTable(Frozen):
     few samples to know it; profiles of older versions have none. `load_s` is how long the model takes to open,
     `memory_bytes` how much resident memory it takes alone with one slot, at least the size of its file and what that
     shares (`variants.runtimes.table.copies_of`). `batch_bytes` is what the largest batch of the longest rows takes
-    beside that while it runs; None of stages, where the machine does not tell, and in profiles of older versions.
+    beside that while it runs; None of stages. `opening_bytes` is what opening the model takes for a moment beside what
+    it keeps. Both are None where the machine does not tell, and in profiles of older versions.
     """
 
     batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -41,6 +42,7 @@ class VariantTable(Frozen):
     load_s: float
     memory_bytes: Annotated[int, Field(ge=0)]
     batch_bytes: Annotated[int, Field(ge=0)] | None = None
+    opening_bytes: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:

@@ -5,9 +5,10 @@ Taken through the sessions, the collation and the decoding that serve, on real r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import psutil
 
@@ -22,7 +23,7 @@ from variants.profiles import (
     save_profile,
     to_router_family,
 )
-from variants.resident import taken_by
+from variants.resident import taken_beyond, taken_by
 from variants.revision import RevisionFolder
 from variants.runtimes.defaults import unusable
 from variants.runtimes.table import RUNTIMES
@@ -58,6 +59,9 @@ __all__ = [
 _PLANS = {"quick": QUICK, "full": FULL}
 _STAGE = "stage/"
 """Before a stage's name in its cells; no variant's name holds a slash."""
+
+OPENINGS = 2
+"""What opening a model takes is measured so often."""
 
 _Carried = tuple[Sequence[Row], Sequence[State]]
 """The rows of a batch, and the state of each of them."""
@@ -95,8 +99,10 @@ def profile_family(
     works: dict[str, Work] = {}
     grown_bytes: dict[str, int] = {}
     batch_bytes: dict[str, int | None] = {}
+    opening_bytes: dict[str, int | None] = {}
     for name, file in files.items():
         with noting(name):
+            opening_bytes[name] = _opening_bytes(partial(open_file, folder, file, options))
             wholes[name] = open_file(folder, file, options)
             works[name] = batch_work(wholes[name], preparer, _temperature(manifest, name))
             batch_bytes[name] = _batch_bytes(works[name], rows[-1], manifest.max_batch)
@@ -107,6 +113,7 @@ def profile_family(
     stages: dict[str, Session] = {}
     for name, file in stage_files.items():
         with noting(of_stage[name]):
+            opening_bytes[_STAGE + name] = _opening_bytes(partial(open_file, folder, file, options))
             stages[name] = open_file(folder, file, options)
     noting_of = {_STAGE + stage: name for stage, name in of_stage.items()}
     growing = {name for name, file in files.items() if RUNTIMES[file.runtime].grows}
@@ -130,7 +137,8 @@ def profile_family(
     def table(cells_of: str, session: Session, file: ModelFile) -> VariantTable:
         memory_bytes = max(session.memory_bytes + grown_bytes.get(cells_of, 0), folder.size_bytes(file.path))
         table = _table(cells_of, measured, len(manifest.sizes), plan.batches, spreads, session.load_s, memory_bytes)
-        return table.model_copy(update={"batch_bytes": batch_bytes.get(cells_of)})
+        more = {"batch_bytes": batch_bytes.get(cells_of), "opening_bytes": opening_bytes[cells_of]}
+        return table.model_copy(update=more)
 
     return FamilyProfile(
         family=manifest.name,
@@ -180,6 +188,20 @@ def _batch_bytes(work: Work, rows: Sequence[Row], most: int) -> int | None:
     # The first time, some of it stays.
     work(batch)
     return taken_by(lambda: work(batch))
+
+
+def _opening_bytes(open_it: Callable[[], Session]) -> int | None:
+    """What opening a model takes at the most beside what it keeps; None where the machine does not tell.
+
+    More than once: where parsed weights lie decides how much of them is free in time.
+    """
+    found: list[int] = []
+    for _ in range(OPENINGS):
+        session, beyond_bytes = taken_beyond(open_it)
+        session.close()
+        if beyond_bytes is not None:
+            found.append(beyond_bytes)
+    return max(found, default=None)
 
 
 def _growth_bytes(work: Work, rows: Sequence[Sequence[Row]], batches: Sequence[int]) -> int:

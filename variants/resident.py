@@ -9,8 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+
+Result = TypeVar("Result")
 
 _RESET = Path("/proc/self/clear_refs")
 
@@ -61,6 +64,18 @@ def taken_by(work: Callable[[], object]) -> int | None:
         return None
     work()
     return max(0, peak_bytes() - before_bytes)
+
+
+def taken_beyond(work: Callable[[], Result]) -> tuple[Result, int | None]:
+    """What some work returns, and the most bytes that it takes beside what stays of it; None as of `taken_by`."""
+    give_back()
+    before_bytes = int(psutil.Process().memory_info().rss)
+    is_known = forget_the_peak()
+    result = work()
+    most_bytes = peak_bytes()
+    give_back()
+    kept_bytes = max(before_bytes, int(psutil.Process().memory_info().rss))
+    return result, max(0, most_bytes - kept_bytes) if is_known else None
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,16 @@ class RevisionFolder:
 
         Of a published revision by its manifest, whatever is on the disk. Raises `OSError` where it is being built.
         """
-        said = {entry.path: entry.size_bytes for entry in self.manifest.files}
-        files = (graph, *self.manifest.parts_of(graph).files)
-        return sum(said[path] if path in said else self.file(path).stat().st_size for path in files)
+        return self.file_bytes(graph) + sum(map(self.file_bytes, self.manifest.parts_of(graph).files))
+
+    def file_bytes(self, path: str) -> int:
+        """Return the bytes of one file; see `size_bytes`."""
+        said = self._sizes.get(path)
+        return self.file(path).stat().st_size if said is None else said
+
+    @cached_property
+    def _sizes(self) -> Mapping[str, int]:
+        return {entry.path: entry.size_bytes for entry in self.manifest.files}
 
     def broken_files(self, only: Collection[str] | None = None) -> Mapping[str, str]:
         """Read every file, or `only` some; return what is wrong with those that differ from the manifest, by path."""

@@ -1,8 +1,9 @@
-"""Store once what several graphs of a revision hold: large initializers move into files that the graphs refer to.
+"""Store weights once and beside the graphs of a revision: large initializers move into files that graphs refer to.
 
-Variants of one network, its exits or its resolutions, hold the same weights many times over. Lookup tables leave even a
-graph that holds one alone: sessions share them (`variants.tables`), of this family and of others made from its base.
-What is written is described in `variants.shared_parts`.
+Variants of one network, its exits or its resolutions, hold the same weights many times over. What one graph holds alone
+leaves it as well: a runtime maps such files, where it would parse and copy weights in the graph. Lookup tables are
+shared by sessions (`variants.tables`), of this family and of others made from its base. What is written is described in
+`variants.shared_parts`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class _Place(NamedTuple):
 
     sha256: str
     offset: int
+    size_bytes: int
 
 
 @dataclass(slots=True)
@@ -49,20 +51,16 @@ class _Found:
     computed_with: set[str] = field(default_factory=set)
     places: dict[str, _Place] = field(default_factory=dict)
 
-    def leaves(self, held: str) -> bool:
-        """Whether an initializer gets out of its graphs."""
-        return held not in self.computed_with or len(self.holders[held]) > 1
-
     def file_key(self, held: str) -> object:
         """Initializers with the same key go into one file: a table alone, others with those of the same graphs."""
         return frozenset(self.holders[held]) if held in self.computed_with else held
 
 
 def share_weights(folder: Path, variants: Mapping[str, str], stages: Mapping[str, str]) -> Moved:
-    """Move what graphs share out of them. `variants` and `stages` have their files, relative to the folder, by name.
+    """Move what is large out of graphs. `variants` and `stages` have their files, relative to the folder, by name.
 
-    A graph that shares nothing stays where it is, as does one that has external data already. One graph is in memory
-    at a time. Raises `OSError`.
+    A graph with nothing large stays where it is, as does one that has external data already. One graph is in memory
+    at a time, and once more one of its initializers. Raises `OSError`.
     """
     homes: dict[str, str] = {}
     named = [(f"{GRAPHS_FOLDER}/{name}.onnx", file) for name, file in variants.items()]
@@ -75,14 +73,9 @@ def share_weights(folder: Path, variants: Mapping[str, str], stages: Mapping[str
             taken.add(home)
     found = _Found()
     for file in homes:
-        graph = onnx.load(folder / file, load_external_data=False).graph
-        for tensor in _large(graph):
-            held = hashlib.sha256(_elements(tensor)).hexdigest()
-            found.holders[held].add(file)
-            if tensor.data_type not in _TABLE_TYPES or not _is_looked_up(tensor.name, graph):
-                found.computed_with.add(held)
-    sharing = set().union(*(holders for held, holders in found.holders.items() if found.leaves(held)))
-    moved = {file: home for file, home in homes.items() if file in sharing}
+        _find(folder, file, found)
+    leaving = set().union(*found.holders.values())
+    moved = {file: home for file, home in homes.items() if file in leaving}
     graphs = {home: _move(folder, file, home, found) for file, home in moved.items()}
     for left in {(folder / file).parent for file in moved}:
         if not any(left.iterdir()):
@@ -90,59 +83,68 @@ def share_weights(folder: Path, variants: Mapping[str, str], stages: Mapping[str
     return Moved(moved, graphs)
 
 
+def _find(folder: Path, file: str, found: _Found) -> None:
+    """Take note of what a graph holds that is large."""
+    graph = onnx.load(folder / file, load_external_data=False).graph
+    for tensor in _large(graph):
+        held = hashlib.sha256(_elements(tensor)).hexdigest()
+        found.holders[held].add(file)
+        if tensor.data_type not in _TABLE_TYPES or not _is_looked_up(tensor.name, graph):
+            found.computed_with.add(held)
+
+
 def _move(folder: Path, file: str, home: str, found: _Found) -> SharedParts:
-    """Write a graph to its new place, and of what it shares whatever is not written yet."""
+    """Write a graph to its new place, and of what leaves it whatever is not written yet."""
     model = onnx.load(folder / file, load_external_data=False)
-    leaving = {}
-    for tensor in _large(model.graph):
-        elements = _elements(tensor)
-        held = hashlib.sha256(elements).hexdigest()
-        if found.leaves(held):
-            leaving[tensor.name] = (tensor, held, elements)
-    files: defaultdict[object, dict[str, bytes]] = defaultdict(dict)
-    for _, held, elements in leaving.values():
+    leaving = [(tensor, hashlib.sha256(_elements(tensor)).hexdigest()) for tensor in _large(model.graph)]
+    files: defaultdict[object, dict[str, TensorProto]] = defaultdict(dict)
+    for tensor, held in leaving:
         if held not in found.places:
-            files[found.file_key(held)][held] = elements
+            files[found.file_key(held)][held] = tensor
     for tensors in files.values():
         found.places |= _write(folder, tensors)
     weights: dict[str, None] = {}
     tables: list[LookupTable] = []
-    for name, (tensor, held, elements) in leaving.items():
+    for tensor, held in leaving:
         place = found.places[held]
-        _refer(tensor, place, len(elements))
+        _refer(tensor, place)
         if held in found.computed_with:
             weights[place.sha256] = None
         else:
             datatype = _TABLE_TYPES[tensor.data_type]
-            tables.append(LookupTable(name=name, sha256=held, datatype=datatype, shape=tuple(tensor.dims)))
+            tables.append(LookupTable(name=tensor.name, sha256=held, datatype=datatype, shape=tuple(tensor.dims)))
     (folder / home).parent.mkdir(exist_ok=True)
     onnx.save(model, folder / home)
     (folder / file).unlink()
     return SharedParts(weights=tuple(weights), tables=tuple(tables))
 
 
-def _write(folder: Path, tensors: Mapping[str, bytes]) -> dict[str, _Place]:
+def _write(folder: Path, tensors: Mapping[str, TensorProto]) -> dict[str, _Place]:
     """Write tensors into one file, in the order of their hashes, and return their places."""
-    content = bytearray()
-    offsets = {}
-    for held, elements in sorted(tensors.items()):
-        content.extend(bytes(-len(content) % PAGE_BYTES))
-        offsets[held] = len(content)
-        content.extend(elements)
-    sha256 = hashlib.sha256(content).hexdigest()
-    path = folder / shared_file(sha256)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return {held: _Place(sha256, offset) for held, offset in offsets.items()}
+    sha256, size = hashlib.sha256(), 0
+    parts: dict[str, tuple[int, int]] = {}
+    unnamed = folder / shared_file("unnamed")
+    unnamed.parent.mkdir(parents=True, exist_ok=True)
+    with unnamed.open("wb") as stream:
+        for held, tensor in sorted(tensors.items()):
+            padding, elements = bytes(-size % PAGE_BYTES), _elements(tensor)
+            for content in (padding, elements):
+                stream.write(content)
+                sha256.update(content)
+            parts[held] = size + len(padding), len(elements)
+            size += len(padding) + len(elements)
+    name = sha256.hexdigest()
+    unnamed.rename(folder / shared_file(name))
+    return {held: _Place(name, *part) for held, part in parts.items()}
 
 
-def _refer(tensor: TensorProto, place: _Place, size_bytes: int) -> None:
+def _refer(tensor: TensorProto, place: _Place) -> None:
     """Make a tensor a reference to external data."""
     for name in _DATA_FIELDS:
         tensor.ClearField(name)
     tensor.data_location = TensorProto.EXTERNAL
     location = f"{SHARED_FOLDER}/{Path(shared_file(place.sha256)).name}"
-    for key, value in (("location", location), ("offset", str(place.offset)), ("length", str(size_bytes))):
+    for key, value in (("location", location), ("offset", str(place.offset)), ("length", str(place.size_bytes))):
         entry = tensor.external_data.add()
         entry.key, entry.value = key, value
 

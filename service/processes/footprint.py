@@ -13,11 +13,12 @@ from service.processes.copies import survives_a_fork
 from service.processes.host import Host
 from service.processes.models import HostedOpener
 from variants.manifest import VariantManifest
-from variants.pieces import MOST_BYTES
 from variants.resident import give_back
 
 NEW_EXECUTOR_BYTES = 3_000_000
 """What an executor takes of its own before it has run anything."""
+TRIED_BYTES = 20_000_000
+"""What a process takes of its own in which a model is opened first, or tried: 17 to 20 MB (`docs/log.md`)."""
 
 
 class HostedFootprint:
@@ -31,10 +32,9 @@ class HostedFootprint:
         self.open_one = HostedOpener(host)
         self._host = host
 
-    @property
-    def reserve_bytes(self) -> int:
+    def reserve_bytes(self, slots: int, batch_bytes: int) -> int:
         """See `Footprint`. While two executors change places a slot has both, and both have what a batch takes."""
-        return (NEW_EXECUTOR_BYTES + MOST_BYTES) * len(self._host.slots)
+        return (NEW_EXECUTOR_BYTES + batch_bytes) * slots + TRIED_BYTES
 
     def resident_bytes(self) -> int:
         """See `Footprint`."""

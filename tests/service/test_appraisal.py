@@ -20,14 +20,18 @@ ELSE_BYTES = 50 * MB
 class Sized:
     """A family of one variant that takes so much, as `PiecewiseFamily` is asked for it."""
 
-    device_count = 1
+    batch_bytes = 0
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
+        self.openings = ((0, size),)
         self.believed = (VariantProfile("only", 0.9, table((1, 4), (0.001, 0.004))),)
         self.loaded = SimpleNamespace(family=Family(name, self.believed, sizes=(16,), max_batch=4))
         self.paths: dict[str, tuple[()]] = {}
         self.bytes = {f"{name}/only": size}
+
+    def opening_bytes(self, _: str) -> int:
+        return self.openings[0][1]
 
     def loadable(self) -> dict[int, Loadable]:
         return {0: Loadable(tuple(self.bytes), 0.9)}
@@ -55,7 +59,7 @@ class Measured(OwnFootprint):
 
 
 def appraisal_of(families: list[Sized], room_bytes: int, footprint: Measured | None = None) -> Appraisal:
-    """With so much room for models, and for a model's file once more."""
+    """With so much room for models and for what opening one takes for a moment."""
     pieces: Any = {family.name: family for family in families}
     return Appraisal(pieces, ELSE_BYTES + room_bytes, (), 2, footprint or Measured(families))
 
@@ -111,11 +115,11 @@ def test_a_little_less_room_costs_one_family_and_no_second() -> None:
 
 
 def test_families_without_room_are_named() -> None:
-    """Their number, the first three with what each takes, and what is left; nothing of them where all fit."""
+    """Their number, the first three with what each takes as it is opened, and what is left; nothing where all fit."""
     families = [Sized(f"f{number}", 10 * MB) for number in range(5)] + [Sized("small", 1 * MB)]
     appraisal = appraisal_of(families, 5 * MB)
     appraisal.plan({}, frozenset())
-    named = "f0 (takes 10.0 MB), f1 (takes 10.0 MB), f2 (takes 10.0 MB), ..."
+    named = "f0 (takes 20.0 MB), f1 (takes 20.0 MB), f2 (takes 20.0 MB), ..."
     said = f"memory_budget leaves 4.0 MB for models: not even the smallest variant fits of 5 families: {named}"
     assert said == appraisal.room()
     appraisal.budget_bytes += 95 * MB

@@ -7,13 +7,25 @@ from typing import Any
 
 import pytest
 
-from service.model_sizes import ModelSizes
+from service.model_sizes import ModelSizes, opening_bytes
+from service.opening_room import OpeningRoom
 from variants.manifest import ModelFile
-from variants.shared_parts import NOTHING_SHARED
+from variants.shared_parts import NOTHING_SHARED, LookupTable, SharedParts
 
-FOLDER: Any = SimpleNamespace(
-    manifest=SimpleNamespace(preparation=None, parts_of=lambda _: NOTHING_SHARED), size_bytes=lambda _: 10
-)
+TABLE_BYTES = 1_000_000
+TABLE = LookupTable(name="table", sha256="1" * 64, datatype="float32", shape=(TABLE_BYTES // 4,))
+SHARING = SharedParts(weights=("0" * 64,), tables=(TABLE,))
+
+
+def folder(graph_bytes: int, weights_bytes: int = 0) -> Any:
+    """A revision whose one graph takes so much, and refers to so much beside a table, if to anything."""
+    parts = SHARING if weights_bytes else NOTHING_SHARED
+    tables = TABLE_BYTES if weights_bytes else 0
+    return SimpleNamespace(
+        manifest=SimpleNamespace(preparation=None, parts_of=lambda _: parts),
+        file_bytes=lambda _: graph_bytes,
+        size_bytes=lambda _: graph_bytes + weights_bytes + tables,
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,9 +39,57 @@ FOLDER: Any = SimpleNamespace(
 )
 def test_what_a_load_changes(runtime: str, gained: int, expected: int) -> None:
     """Half of it is believed; of a runtime that grows with its batches, nothing below what was measured with all."""
-    sizes = ModelSizes(FOLDER, "f")
+    sizes = ModelSizes(folder(10), "f")
     file = ModelFile("model.onnx", runtime)
     sizes.expect(file, [100])
     (key,) = sizes.keys([file])
     sizes.took([key], (), gained)
     assert expected == sizes.bytes[key]
+
+
+@pytest.mark.parametrize(
+    ("path", "weights", "measured", "expected"),
+    [
+        ("model.onnx", 0, None, 8000),  # nobody knows: what it keeps is there twice
+        ("model.onnx", 4000, 300, 2200),  # a small graph is parsed, whatever a profile saw of that
+        ("model.onnx", 4000, 9000, 9000),
+        ("model.pt2", 0, 300, 300),
+    ],
+)
+def test_what_opening_takes_for_a_moment(path: str, weights: int, measured: int | None, expected: int) -> None:
+    """By its profile, once on however many devices; weights in a graph take no less than is known of such."""
+    sizes = ModelSizes(folder(1000, weights), "f")
+    sizes.expect(ModelFile(path, "onnxruntime"), [8000 + bool(weights) * TABLE_BYTES] * 2, measured)
+    assert [expected] == list(sizes.opening.values())
+
+
+def test_what_opening_takes_is_that_of_the_device_where_it_takes_most() -> None:
+    """Where one has no profile, or an older one, it is not known."""
+
+    def profile(opening: int | None) -> Any:
+        return SimpleNamespace(variants={"v": SimpleNamespace(opening_bytes=opening)}, stages={})
+
+    assert 5 == opening_bytes([profile(3), profile(5)], "v")
+    assert opening_bytes([profile(3), profile(None)], "v") is None
+    assert opening_bytes([profile(3), None], "v") is None
+
+
+def test_room_to_open_is_kept_for_what_could_be_loaded() -> None:
+    """The most that any variant takes which all the room would do for; one that did not, when it clearly does."""
+
+    def piece(name: str, *variants: tuple[int, int]) -> Any:
+        names = [str(number) for number in range(len(variants))]
+        openings = sorted(enumerate(opening for _, opening in variants), key=lambda one: -one[1])
+        sizes = {number: size for number, (size, _) in zip(names, variants, strict=True)}
+        believed = [SimpleNamespace(name=one) for one in names]
+        return SimpleNamespace(name=name, openings=openings, size=sizes.__getitem__, believed=believed)
+
+    small_and_large, other = piece("f", (25, 55), (100, 220)), piece("g", (10, 60))
+    opening = OpeningRoom()
+    assert 55 == opening.room([(small_and_large, (0, 1))], 200.0)
+    assert 60 == opening.room([(small_and_large, (0, 1)), (other, (0,))], 200.0)
+    assert 55 == opening.room([(small_and_large, (0, 1))], 325.0)
+    assert 220 == opening.room([(small_and_large, (0, 1))], 340.0)
+    assert 220 == opening.room([(small_and_large, (0, 1))], 325.0)
+    assert 55 == opening.room([(small_and_large, (0,))], 340.0)
+    assert 0 == opening.room([], 340.0)

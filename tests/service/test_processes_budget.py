@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,14 @@ import pytest
 
 from loadtests.handmade import CRASHES, aborting_model, breaking_model
 from loadtests.servers import gateway, running
+from router.contract import Slot
 from service.footprint import OWN
+from service.loading import Device
+from service.paths import KilledError
 from service.piecewise import PiecewiseFamily
 from service.processes.footprint import HostedFootprint
 from service.processes.host import Host
+from service.processes.models import HostedOpener
 from service.processes.slot import SlotProcess
 from service.settings import Settings
 from tests.service.conftest import eventually, samples, sign_body, sound_again
@@ -29,17 +34,30 @@ from tests.service.test_lifecycle import gauge
 from tests.service.test_processes import SOUND, ask, executors, lost_slots
 from tests.service.test_residency import bulky_model, bulky_pair, sum_of
 from tests.service.test_template import hosted
+from variants.manifest import ModelFile
 from variants.profiles import save_profile
-from variants.repository import Repository, RepositoryError
+from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.runtimes.table import ONNXRUNTIME
-from variants.session import SessionOptions
+from variants.session import Session, SessionOptions
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the models break as they do on x86")
 
 FAMILIES = 5
 NAMES = [f"f{number}" for number in range(FAMILIES)]
 BULK_BYTES = 16_000_000
-PROCESSES = {"PARETO_SLOTS": "2", "PARETO_ISOLATION": "processes"}
+
+
+class Once(HostedOpener):
+    """Opens one model, and is in want of memory for the next."""
+
+    def __call__(self, folder: RevisionFolder, file: ModelFile, options: SessionOptions) -> Session:
+        if self.gained_bytes:
+            raise KilledError("somebody needed the memory")
+        return super().__call__(folder, file, options)
+
+
+class Silent:
+    """Whom a slot tells, where nothing runs."""
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +96,15 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_a_tight_budget_holds_for_all_processes(bulky: Path) -> None:
-    """With room for few, all families are answered in turn, others make room, and all processes stay below together."""
-    roomy = {**PROCESSES, "PARETO_MEMORY_BUDGET": "8GiB"}
+@pytest.mark.parametrize("devices", [(), ("first", "second")])
+def test_a_tight_budget_holds_for_all_processes(bulky: Path, devices: Sequence[str]) -> None:
+    """With room for few, all families are answered in turn, others make room, and all processes stay below together.
+
+    Devices, which have models of their own each, make no difference to that.
+    """
+    places = {"PARETO_DEVICES": json.dumps({name: {} for name in devices})} if devices else {"PARETO_SLOTS": "2"}
+    processes = {**places, "PARETO_ISOLATION": "processes"}
+    roomy = {**processes, "PARETO_MEMORY_BUDGET": "8GiB"}
     with running(gateway(bulky, roomy)) as server, httpx.Client(base_url=server.url, timeout=60.0) as client:
         for number in range(FAMILIES):
             for variant in ("quick", "slow"):
@@ -97,12 +121,14 @@ def test_a_tight_budget_holds_for_all_processes(bulky: Path) -> None:
         empty = gauge(client, "pareto_memory_resident_bytes") - sum_of(client, "pareto_model_bytes")
         each = sum_of(client, "pareto_model_bytes") / FAMILIES
     # As much as is believed of them before they have been loaded, which corrects it.
+    own = [Device(name, SessionOptions()) for name in devices]
     fresh = [
-        PiecewiseFamily(Repository(bulky), name, SessionOptions(), None, stages="off", cascades=False) for name in NAMES
+        PiecewiseFamily(Repository(bulky), name, SessionOptions(), None, stages="off", cascades=False, devices=own)
+        for name in NAMES
     ]
     largest = max(piece.size("slow") for piece in fresh)
     budget = int(empty + 3.5 * max(each, largest))
-    settings = {**PROCESSES, "PARETO_MEMORY_BUDGET": str(budget), "PARETO_PINNED": "f0"}
+    settings = {**processes, "PARETO_MEMORY_BUDGET": str(budget), "PARETO_PINNED": "f0"}
     with running(gateway(bulky, settings)) as server, httpx.Client(base_url=server.url, timeout=60.0) as client:
         assert client.get("/v2/models/f0/versions/quick/ready").status_code == 200
         for _ in range(2):
@@ -123,12 +149,9 @@ def test_what_is_closed_is_given_back_by_all_processes(tmp_path: Path) -> None:
     onnx.save(bulky_model(), path)
     onnx.save(sign_model(), small)
 
-    class Silent:
-        """Whom a slot tells, where nothing runs."""
-
     async def does(host: Host) -> None:
         silent: Any = Silent()
-        slot = SlotProcess(0, host, {}, silent)
+        slot = SlotProcess(Slot(0), host, {}, silent)
         footprint = HostedFootprint(host)
 
         def used() -> int:
@@ -147,6 +170,38 @@ def test_what_is_closed_is_given_back_by_all_processes(tmp_path: Path) -> None:
         await asyncio.to_thread(footprint.give_back)
         assert used() - before < 0.2 * BULK_BYTES
         assert [executor] != psutil.Process(host.process).children()
+        slot.stop()
+
+    hosted(does)
+
+
+def test_what_one_device_cannot_open_leaves_the_others(bulky: Path) -> None:
+    """What was opened on the device before is in no executor any more."""
+
+    async def does(host: Host) -> None:
+        silent: Any = Silent()
+        slot = SlotProcess(Slot(0), host, {}, silent)
+        footprint, devices = HostedFootprint(host), [Device(name, SessionOptions()) for name in ("first", "second")]
+        footprint.open_one = Once(host)
+        family = PiecewiseFamily(
+            Repository(bulky),
+            "f0",
+            SessionOptions(),
+            None,
+            stages="off",
+            cascades=False,
+            footprint=footprint,
+            devices=devices,
+        )
+        # It brings the runtime.
+        path = Repository(bulky).open("f0").file(family.loaded.manifest.variant("quick").model_file)
+        number, *_ = await asyncio.to_thread(host.open, path, SessionOptions(), (), ONNXRUNTIME)
+        await asyncio.to_thread(host.close_model, number)
+        await asyncio.to_thread(footprint.give_back)
+        before = footprint.resident_bytes() - OWN.resident_bytes()
+        with pytest.raises(KilledError):
+            await asyncio.to_thread(family.open, "quick")
+        assert footprint.resident_bytes() - OWN.resident_bytes() - before < 0.5 * BULK_BYTES
         slot.stop()
 
     hosted(does)

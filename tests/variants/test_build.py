@@ -106,7 +106,7 @@ def test_an_interrupt_leaves_nothing_half(sides: FamilySpec, repository: Reposit
 def test_what_variants_share_is_stored_once(
     sides: FamilySpec, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two variants of the same weights refer to one file; a third one stays whole; nothing is left behind."""
+    """Two variants of the same weights refer to one file, a third one to its own; nothing is left behind."""
     monkeypatch.setattr("variants.sharing.LEAST_BYTES", WEIGHTS.nbytes)
 
     def twice(context: BuildContext, data: Dataset) -> Iterator[Candidate]:
@@ -117,14 +117,13 @@ def test_what_variants_share_is_stored_once(
 
     revision = build(replace(sides, build=twice), repository)
     files = {variant.name: variant.model_file for variant in revision.manifest.variants}
-    shared = {"exact": "graphs/exact.onnx", "again": "graphs/again.onnx"}
-    assert {**shared, "blurred": "blurred/model.onnx"} == files
-    parts = [revision.manifest.parts_of(files[name]).files for name in ("exact", "again")]
-    assert parts[0] == parts[1] != ()
+    assert files == {name: f"graphs/{name}.onnx" for name in files}
+    parts = {name: revision.manifest.parts_of(file).files for name, file in files.items()}
+    assert parts["exact"] == parts["again"] != parts["blurred"]
     assert {} == revision.verify()
-    held = revision.file(parts[0][0])
+    held = revision.file(parts["exact"][0])
     assert WEIGHTS.nbytes == held.stat().st_size
-    assert {held.relative_to(revision.path).as_posix(), *files.values()} == {
+    assert {*parts["exact"], *parts["blurred"], *files.values()} == {
         entry.path for entry in revision.manifest.files if entry.path.endswith((".onnx", ".bin"))
     }
     held.write_bytes(bytes(WEIGHTS.nbytes))

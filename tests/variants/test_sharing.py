@@ -62,7 +62,7 @@ def tables_of(folder: Path, moved: Moved, graph: str) -> list[TableFile]:
 
 
 def test_what_variants_hold_alike_is_stored_once(tmp_path: Path) -> None:
-    """One table and one layer of two variants and a stage: each one file; what only one of them holds stays in it."""
+    """One table and one layer of two variants and a stage: each one file; what only one of them holds is a third."""
     save_deep(tmp_path / "short/model.onnx", table=1, layers=[2])
     save_deep(tmp_path / "long/model.onnx", table=1, layers=[2, 3], name="vocabulary")
     save_deep(tmp_path / "stages/first.onnx", table=1, layers=[2])
@@ -75,9 +75,10 @@ def test_what_variants_hold_alike_is_stored_once(tmp_path: Path) -> None:
     assert {"graphs", "short", "long"} >= {path.name for path in tmp_path.iterdir()}
     files = {path.relative_to(tmp_path).as_posix(): path.stat().st_size for path in tmp_path.rglob("*.bin")}
     assert files.keys() == {file for graph in graphs for file in moved.graphs[graph].files}
-    # The table; and the layer that all hold, at the beginning of a page.
-    assert sorted(files.values()) == [WORDS * WIDTH * 4, 160 * 160 * 4]
-    assert (tmp_path / "graphs/long.onnx").stat().st_size > 160 * 160 * 4 > (tmp_path / graphs[0]).stat().st_size
+    # The table; the layer that all hold, and the one that is the long variant's own.
+    assert sorted(files.values()) == [WORDS * WIDTH * 4, 160 * 160 * 4, 160 * 160 * 4]
+    assert [2, 3, 2] == [len(moved.graphs[graph].files) for graph in graphs]
+    assert all((tmp_path / graph).stat().st_size < 160 * 160 * 4 for graph in graphs)
     for graph, expected in zip(graphs, before, strict=False):
         tables = tables_of(tmp_path, moved, graph)
         assert ["vocabulary" if "long" in graph else "words"] == [file.table.name for file in tables]
@@ -86,18 +87,31 @@ def test_what_variants_hold_alike_is_stored_once(tmp_path: Path) -> None:
         onnx.checker.check_model(tmp_path / graph)
 
 
-def test_a_graph_that_shares_nothing_stays_as_it_is(tmp_path: Path) -> None:
-    """Its large weights are its own; and one that keeps some outside already is not touched."""
-    save_deep(tmp_path / "shares/model.onnx", table=1, layers=[2])
+def test_what_one_graph_holds_alone_leaves_it(tmp_path: Path) -> None:
+    """It refers to a file of its own, which a runtime maps, and answers as before."""
     x = helper.make_node("Cast", ["ids"], ["x"], to=TensorProto.FLOAT)
     product = helper.make_node("MatMul", ["x", "w"], ["logits"])
-    save(tmp_path / "alone/model.onnx", [x, product], {"w": normal(5, 160, 160)})
+    save(tmp_path / "alone/model.onnx", [x, product], {"w": normal(5, 12, 4000)})
+    before = answers(tmp_path / "alone/model.onnx")
+    moved = share_weights(tmp_path, {"alone": "alone/model.onnx"}, {})
+    (parts,) = moved.graphs.values()
+    assert (1, ()) == (len(parts.weights), parts.tables)
+    assert 12 * 4000 * 4 == (tmp_path / parts.files[0]).stat().st_size
+    np.testing.assert_array_equal(before, answers(tmp_path / "graphs/alone.onnx"))
+
+
+def test_a_graph_with_nothing_large_stays_as_it_is(tmp_path: Path) -> None:
+    """As does one that keeps some weights outside already."""
+    save_deep(tmp_path / "large/model.onnx", table=1, layers=[2])
+    x = helper.make_node("Cast", ["ids"], ["x"], to=TensorProto.FLOAT)
+    product = helper.make_node("MatMul", ["x", "w"], ["logits"])
+    save(tmp_path / "small/model.onnx", [x, product], {"w": normal(5, 12, 160)})
     save_deep(tmp_path / "outside/model.onnx", table=1, layers=[2])
     outside = onnx.load(tmp_path / "outside/model.onnx")
     onnx.save(outside, tmp_path / "outside/model.onnx", save_as_external_data=True, location="weights")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "shares" not in str(path)}
-    moved = share_weights(tmp_path, {n: f"{n}/model.onnx" for n in ("shares", "alone", "outside")}, {})
-    assert ["shares/model.onnx"] == list(moved.files)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "large" not in path.parts}
+    moved = share_weights(tmp_path, {n: f"{n}/model.onnx" for n in ("large", "small", "outside")}, {})
+    assert ["large/model.onnx"] == list(moved.files)
     assert before == {path: path.read_bytes() for path in before}
 
 
@@ -198,7 +212,5 @@ def test_nothing_is_lost_or_stored_twice(graphs: list[tuple[int, list[int]]]) ->
             then = {t.name: numpy_helper.to_array(t) for t in before[file].graph.initializer}
             assert then.keys() == now.keys()
             assert all(np.array_equal(then[name], now[name]) for name in then)
-        # Every table leaves, and of layers those in several graphs.
-        in_graphs = [layer for _, layers in graphs for layer in set(layers)]
-        shared = {layer for layer in in_graphs if in_graphs.count(layer) > 1}
-        assert len({table for table, _ in graphs}) + len(shared) == len(set(held))
+        stored = {layer for _, layers in graphs for layer in layers}
+        assert len({table for table, _ in graphs}) + len(stored) == len(set(held))
