@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--own-tables", action="store_true", help="live, each copy has lookup tables for itself")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args(arguments)
+    if not 0.0 <= given.warm_up < 1.0:
+        parser.error(f"--warm-up {given.warm_up:g}: expected a share in [0, 1)")
     console = Console()
     repository = Repository(given.models)
     revision = repository.open(given.family)
@@ -207,7 +209,7 @@ def live(
         ):
             began_s, _ = sender.run(workload)
         begin_s = began_s + given.warm_up * given.seconds
-        filled = max((size for at_s, size in held if at_s <= begin_s), default=0) / budget_bytes
+        filled = next((size for at_s, size in reversed(held) if at_s <= begin_s), 0) / budget_bytes
         most = max((size for _, size in held), default=0) / budget_bytes
         return score_live(sender, visits, began_s, slo_s, most, filled, given)
 

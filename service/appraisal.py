@@ -6,13 +6,13 @@ Called on the loading thread and on the event loop: it reads what the other chan
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from heapq import nlargest
 from time import monotonic
 from typing import NamedTuple
 
 from router.latency import LatencyModel
-from router.placement import CLEARLY_LESS, Loadable, Placement, Spot, Step, Wanted, room_to_spare
+from router.placement import CLEARLY_LESS, Load, Loadable, Placement, Spot, Step, Wanted, room_to_spare
 from router.popularity import Popularity
 from router.roster import Cold, Missing
 from service.footprint import OWN, Footprint
@@ -28,6 +28,10 @@ MOST_RIVALS = 32
 
 A plan is carried out up to its first load, and made anew then: others are considered when these are loaded.
 """
+
+
+MOST_RESERVED = 0.2
+"""No more than that share of a budget is kept free for what batches and changes of models take for a moment."""
 
 
 class PlannedFor(NamedTuple):
@@ -79,13 +83,15 @@ class Appraisal:
         """What to do next, as far as can be seen now; `cold` has what waits for a load, `busy` who has requests."""
         now = monotonic()
         taken = self.taken()
-        overhead = self._overhead.observe(self._footprint.resident_bytes(), sum(taken.values()))
+        resident = self._footprint.resident_bytes()
+        overhead = self._overhead.observe(resident, sum(taken.values()))
         # It may be changed meanwhile, from another thread.
         families = frozenset(name for name in list(self._pieces) if not is_hidden(name))
         before, self.planned_for = self.planned_for, PlannedFor(self.budget_bytes, self.pinned, families)
         batch_bytes = max((piece.batch_bytes for piece in list(self._pieces.values())), default=0)
-        reserve_bytes = self._footprint.reserve_bytes(self._slots, batch_bytes)
-        room_bytes = self.planned_for.budget_bytes - overhead - reserve_bytes
+        budget_bytes = self.planned_for.budget_bytes
+        reserve_bytes = min(self._footprint.reserve_bytes(self._slots, batch_bytes), MOST_RESERVED * budget_bytes)
+        room_bytes = budget_bytes - overhead - reserve_bytes
         smallest = self._smallest()
         alone = {name: self._alone(name, sizes) for name, sizes in smallest.items()}
         self._too_large = self._larger_than(room_bytes, alone, cold)
@@ -101,7 +107,27 @@ class Appraisal:
         least = [sizes for name, sizes in smallest.items() if name not in self._too_large]
         known_bytes = self._spare_bytes if self.planned_for == before else None
         self._spare_bytes = room_to_spare(least, self.allowed_bytes, known_bytes)
-        return self._placement.plan(wanted, sizes, held, (), self.allowed_bytes, self._spare_bytes)
+        steps = self._placement.plan(wanted, sizes, held, (), self.allowed_bytes, self._spare_bytes)
+        if held and not any(isinstance(step, Load) for step in steps):
+            # Nothing comes, so no room to open it is needed; and what batches take is among the overhead already.
+            at_most = budget_bytes - self._overhead.least_bytes - reserve_bytes
+            if resident <= budget_bytes and sum(taken.values()) <= at_most:
+                return ()
+            return self._but_for_the_last(steps, held, budget_bytes - overhead)
+        return steps
+
+    def _but_for_the_last(
+        self, steps: tuple[Step, ...], held: Sequence[Spot], at_rest_bytes: float
+    ) -> tuple[Step, ...]:
+        """A plan that leaves nothing in memory is carried out but for the smallest variant, where that fits at rest.
+
+        There is no room to load another one beside it, but then there need not be: without it nobody is served at all.
+        """
+        if set(held).difference(step.spot for step in steps):
+            return steps
+        sizes = {spot: sum(self._pieces[spot.family].sizes(spot.variant).values()) for spot in held}
+        last = min(sizes, key=lambda spot: sizes[spot])
+        return tuple(step for step in steps if step.spot != last) if sizes[last] <= at_rest_bytes else steps
 
     def _smallest(self) -> dict[str, dict[str, int]]:
         """The files of the smallest variant of each family that has one which can be loaded, with their bytes."""
@@ -112,11 +138,15 @@ class Appraisal:
         """What a family needs to be loaded at all: its smallest variant, while that is opened."""
         piece = self._pieces[name]
         first = next(iter(self.variants(piece)))
-        return sum(smallest.values()) + piece.opening_bytes(piece.believed[first].name)
+        return sum(smallest.values()) + piece.opening_bytes(piece.loaded.family.variants[first].name)
 
     def _needed(self, piece: PiecewiseFamily, variant: str) -> int:
         """What is said to be wanted of what models may take, from which the room to open them is left out already."""
-        return piece.size(variant) + (piece.opening_bytes(variant) if piece.name in self._too_large else 0)
+        if piece.name not in self._too_large:
+            return piece.size(variant)
+        needed = piece.size(variant) + piece.opening_bytes(variant)
+        # What was too large once is so until there is clearly more.
+        return needed if needed > self.allowed_bytes else int(needed / CLEARLY_LESS)
 
     def _larger_than(self, room_bytes: float, alone: Mapping[str, int], cold: Container[str]) -> set[str]:
         """The families that could not be loaded with all the room for themselves, of which they need so much.
@@ -174,12 +204,20 @@ class Appraisal:
             self._loadable[piece.name] = known
         return known
 
+    def _offered(self, piece: PiecewiseFamily) -> Mapping[int, Loadable]:
+        """Of these, what there is room to open."""
+        known, too_large = self.variants(piece), self._opening.too_large
+        if not too_large:
+            return known
+        return {index: loadable for index, loadable in known.items() if Spot(piece.name, index) not in too_large}
+
     def choice(self, piece: PiecewiseFamily, missing: Missing) -> int | None:
         """The variant to load for rows that wait: of those that will do, the one that takes least memory."""
         variants = piece.believed
         if missing.pinned:
-            return missing.variant if missing.variant in self.variants(piece) else None
-        do = (index for index in self.variants(piece) if variants[index].quality >= missing.floor)
+            return missing.variant if missing.variant in self._offered(piece) else None
+        offered = self._offered(piece)
+        do = (index for index in offered if variants[index].quality >= missing.floor)
         return min(do, key=lambda index: (piece.size(variants[index].name), index), default=None)
 
     def can_load(self, name: str, missing: Missing, promised: Container[Spot]) -> bool:
@@ -199,7 +237,7 @@ class Appraisal:
             name: self._needed(piece, piece.believed[first].name)
             for name, piece in list(self._pieces.items())
             for first in tuple(self.variants(piece))[:1]
-            if not is_hidden(name) and not self._fits(piece, first)
+            if not is_hidden(name) and not piece.paths and not self._fits(piece, first)
         }
         said = f"{LEAVES}{max(0.0, self.allowed_bytes) / 1e6:.1f} MB for models"
         if not lacking:
@@ -243,7 +281,7 @@ class Appraisal:
         self, pieces: Mapping[str, PiecewiseFamily], cold: Mapping[str, Cold], busy: frozenset[str], now: float
     ) -> list[Wanted]:
         rates = {name: self.popularity.per_s(name, now) for name in pieces}
-        offered = {name: self.variants(piece) for name, piece in pieces.items()}
+        offered = {name: self._offered(piece) for name, piece in pieces.items()}
         first_s = {name: min(self._row_s[name].values(), default=0.0) for name in pieces}
         spare = max(0.0, self._slots - sum(rates[name] * first_s[name] for name in pieces))
         found = []

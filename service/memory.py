@@ -110,16 +110,20 @@ def _kilobytes(path: Path) -> dict[str, int]:
 class Overhead:
     """What the process uses beside the models, smoothed: requests make it move by some megabytes all the time.
 
-    It follows a rise at once and a fall slowly, so that room that was there for a moment is not loaded into.
+    `bytes` follows a rise at once and a fall slowly, so that room that was there for a moment is not loaded into;
+    `least_bytes` the other way round: the difference is what comes and goes.
     """
 
-    FALL = 0.1
+    FALL, RISE = 0.1, 0.02
 
     def __init__(self) -> None:
         self.bytes = -math.inf
+        self.least_bytes = math.inf
 
     def observe(self, resident: int, models: int) -> float:
         """Take note of resident memory and what models are thought to take of it; returns the overhead in bytes."""
         now = float(max(0, resident - models))
         self.bytes = now if now >= self.bytes else self.bytes - self.FALL * (self.bytes - now)
+        least = self.least_bytes
+        self.least_bytes = now if now <= least else least + self.RISE * (now - least)
         return self.bytes

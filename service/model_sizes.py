@@ -8,17 +8,15 @@ from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
 from variants.manifest import ModelFile
 from variants.profiles import FamilyProfile
 from variants.repository import RevisionFolder
-from variants.runtimes.table import RUNTIMES, copies_of, shares_tables
+from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, copies_of, shares_tables
 
 MEASURED_SHARE = 0.5
 """What a load was measured to take counts so much, what was believed before the rest: one measurement is noisy."""
 
 GRAPH_ONCE_MORE = 2.2
-"""So many times its bytes an ONNX graph that stores weights takes while it is opened, beside what the model keeps: they
-are parsed, then packed before the parsed ones are gone (measured: 0.6 to 2.17 times on onnxruntime 1.31, 1.1 to 1.3 on
-OpenVINO 2026.4). How much it is of the same graph differs from once to once, so a profile's figure may be too low."""
-
-_ONNX = ".onnx"
+"""So many times its bytes a graph that stores weights takes on onnxruntime while it is opened, beside what the model
+keeps: they are parsed, then packed before the parsed ones are gone (measured: 0.6 to 2.17 times, onnxruntime 1.31). How
+much it is of the same graph differs from once to once, so a profile's figure may be too low."""
 
 _TABLE = "table:"
 """Before the SHA-256 of a lookup table: no family is called so."""
@@ -61,7 +59,7 @@ class ModelSizes:
         grows = file.runtime in RUNTIMES and RUNTIMES[file.runtime].grows
         self._least[key] = self.bytes[key] if grows else len(measured) * own
         self.bytes |= tables
-        graph = self._folder.file_bytes(file.path) if file.path.endswith(_ONNX) else 0
+        graph = self._folder.file_bytes(file.path) if file.runtime == ONNXRUNTIME else 0
         # Not measured, all that it keeps is thought to be there twice. A lookup table is read into its place.
         known = max(self.bytes[key] // len(measured), own) if opening is None else opening
         self.opening[key] = max(known, int(GRAPH_ONCE_MORE * graph))

@@ -11,27 +11,34 @@ from service.piecewise import PiecewiseFamily
 class OpeningRoom:
     """As much as any variant takes that could be loaded, so that no load, eviction or request changes what others may.
 
-    Room goes up and down by some megabytes all the time: what it did not do for counts again when it clearly does.
+    `too_large` has those that are not to be loaded: all the room would not do to open them. Room goes up and down by
+    some megabytes all the time: what it did not do for counts again when it clearly does.
     """
 
     def __init__(self) -> None:
-        self._too_large: set[Spot] = set()
+        self.too_large: frozenset[Spot] = frozenset()
 
     def room(self, loadable: Iterable[tuple[PiecewiseFamily, Collection[int]]], room_bytes: float) -> int:
-        """Of these families and variants, those count that all of `room_bytes` would do for; bytes."""
-        most, too_large = 0, set[Spot]()
+        """For these families and variants, of which some may be too large for `room_bytes`; bytes.
+
+        Who takes less to be opened than what is left for another one is not looked at: where it is too large beside
+        that, it does not fit into what models may take either.
+        """
+        most, too_large, known = 0, set[Spot](), self.too_large
         for piece, sound in loadable:
+            names = piece.loaded.family.variants
             for variant, opening in piece.openings:
-                if opening <= most:
-                    break
                 spot = Spot(piece.name, variant)
-                needed = piece.size(piece.believed[variant].name) + opening
+                if opening <= most:
+                    if spot in known:
+                        too_large.add(spot)
+                    continue
                 if variant not in sound:
                     continue
-                if needed > room_bytes * (CLEARLY_LESS if spot in self._too_large else 1.0):
+                needed = piece.size(names[variant].name) + opening
+                if needed > room_bytes * (CLEARLY_LESS if spot in known else 1.0):
                     too_large.add(spot)
-                    continue
-                most = opening
-                break
-        self._too_large = too_large
+                else:
+                    most = opening
+        self.too_large = frozenset(too_large)
         return most

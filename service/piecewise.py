@@ -135,7 +135,7 @@ class PiecewiseFamily:
             family=family,
             refused=self.refused,
         )
-        self.batch_bytes = max(most_batch_bytes(profile) for profile in profiles.values())
+        self.batch_bytes = max(most_batch_bytes(manifest, profile) for profile in profiles.values())
         self._sizes = ModelSizes(self._folder, self.name)
         self._keys: dict[str, tuple[str, ...]] = {}
         for variant in family.variants:

@@ -72,10 +72,18 @@ def cells_at_once(manifest: FamilyManifest, profile: FamilyProfile) -> dict[str,
     return {name: int(largest * MOST_BYTES / size) for name, size in taken.items() if size > MOST_BYTES}
 
 
-def most_batch_bytes(profile: FamilyProfile | None) -> int:
+def most_batch_bytes(manifest: FamilyManifest, profile: FamilyProfile | None) -> int:
     """Return what a batch of any variant takes at once at the most; `MOST_BYTES` where the profile does not say."""
-    sizes = [] if profile is None else [batch_bytes(profile, name) or MOST_BYTES for name in profile.variants]
-    return min(MOST_BYTES, max(sizes, default=MOST_BYTES))
+    if profile is None:
+        return MOST_BYTES
+    most = 0
+    for name, table in profile.variants.items():
+        taken = batch_bytes(profile, name)
+        if not taken and table.batch_bytes is None:
+            taken = MOST_BYTES
+        # No piece is smaller than a row.
+        most = max(most, min(taken, max(MOST_BYTES, math.ceil(taken / manifest.max_batch))))
+    return most
 
 
 def batch_bytes(profile: FamilyProfile, variant: str) -> int:

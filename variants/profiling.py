@@ -62,6 +62,8 @@ _STAGE = "stage/"
 
 OPENINGS = 2
 """What opening a model takes is measured so often."""
+APART = 4.0
+"""By so many times the files of a model its openings may differ (of convolutions in float16 by 1.9 were seen)."""
 
 _Carried = tuple[Sequence[Row], Sequence[State]]
 """The rows of a batch, and the state of each of them."""
@@ -102,7 +104,9 @@ def profile_family(
     opening_bytes: dict[str, int | None] = {}
     for name, file in files.items():
         with noting(name):
-            opening_bytes[name] = _opening_bytes(partial(open_file, folder, file, options))
+            opening_bytes[name] = _opening_bytes(
+                partial(open_file, folder, file, options), folder.size_bytes(file.path)
+            )
             wholes[name] = open_file(folder, file, options)
             works[name] = batch_work(wholes[name], preparer, _temperature(manifest, name))
             batch_bytes[name] = _batch_bytes(works[name], rows[-1], manifest.max_batch)
@@ -113,7 +117,8 @@ def profile_family(
     stages: dict[str, Session] = {}
     for name, file in stage_files.items():
         with noting(of_stage[name]):
-            opening_bytes[_STAGE + name] = _opening_bytes(partial(open_file, folder, file, options))
+            opening = _opening_bytes(partial(open_file, folder, file, options), folder.size_bytes(file.path))
+            opening_bytes[_STAGE + name] = opening
             stages[name] = open_file(folder, file, options)
     noting_of = {_STAGE + stage: name for stage, name in of_stage.items()}
     growing = {name for name, file in files.items() if RUNTIMES[file.runtime].grows}
@@ -190,10 +195,11 @@ def _batch_bytes(work: Work, rows: Sequence[Row], most: int) -> int | None:
     return taken_by(lambda: work(batch))
 
 
-def _opening_bytes(open_it: Callable[[], Session]) -> int | None:
+def _opening_bytes(open_it: Callable[[], Session], size_bytes: int) -> int | None:
     """What opening a model takes at the most beside what it keeps; None where the machine does not tell.
 
-    More than once: where parsed weights lie decides how much of them is free in time.
+    More than once: where parsed weights lie decides how much of them is free in time. Where the figures are further
+    apart than that can be, other threads took memory meanwhile, and the least counts.
     """
     found: list[int] = []
     for _ in range(OPENINGS):
@@ -201,7 +207,9 @@ def _opening_bytes(open_it: Callable[[], Session]) -> int | None:
         session.close()
         if beyond_bytes is not None:
             found.append(beyond_bytes)
-    return max(found, default=None)
+    if not found:
+        return None
+    return max(found) if max(found) - min(found) <= APART * size_bytes else min(found)
 
 
 def _growth_bytes(work: Work, rows: Sequence[Sequence[Row]], batches: Sequence[int]) -> int:

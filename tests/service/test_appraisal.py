@@ -8,7 +8,7 @@ from typing import Any
 
 from router.family import Family, VariantProfile
 from router.latency import table
-from router.placement import Load, Loadable, Spot, Step
+from router.placement import Evict, Load, Loadable, Spot, Step
 from router.roster import Cold, Missing
 from service.appraisal import MOST_RIVALS, Appraisal
 from service.footprint import OwnFootprint
@@ -102,16 +102,21 @@ def test_who_asks_for_what_is_too_large_makes_nothing_go() -> None:
     assert (Load(Spot("f3", 0)),) == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
 
 
-def test_a_little_less_room_costs_one_family_and_no_second() -> None:
-    """Where all are in memory and one no longer fits, none goes beside it; with clearly less, one does."""
+def test_less_room_costs_nobody_while_the_budget_holds() -> None:
+    """Where all are in memory, none goes for room to open another one; passed, so many go that there is such room."""
     families = [Sized(f"f{number}", 10 * MB) for number in range(11)]
     footprint = Measured(families)
     appraisal = appraisal_of(families, 120 * MB, footprint)
     assert 11 == len(settled(appraisal, families))
+    for more in (1, 5, 4):
+        footprint.else_bytes += more * MB
+        assert [] == settled(appraisal, families)
     footprint.else_bytes += MB
-    assert 1 == len(settled(appraisal, families))
+    # Two for the room to open one, and one that the next to be asked for is to find.
+    assert [True, True, True] == [isinstance(step, Evict) for step in settled(appraisal, families)]
     footprint.else_bytes += 5 * MB
-    assert 1 == len(settled(appraisal, families))
+    assert not any(isinstance(step, Evict) for step in settled(appraisal, families))
+    assert [] == settled(appraisal, families)
 
 
 def test_families_without_room_are_named() -> None:
@@ -159,3 +164,19 @@ def test_what_was_too_large_is_loaded_when_there_is_room_again() -> None:
     assert () == appraisal.plan({}, frozenset())
     appraisal.budget_bytes += 10 * MB
     assert load == appraisal.plan({}, frozenset())
+
+
+def test_the_last_in_memory_stays_within_the_budget() -> None:
+    """Where there is no more room to load anything, what serves goes on; it goes where the budget is passed with it."""
+    small, large = Sized("small", 10 * MB), Sized("large", 12 * MB)
+    footprint = Measured([small, large])
+    appraisal = appraisal_of([small, large], 36 * MB, footprint)
+    assert {"small", "large"} == {step.spot.family for step in settled(appraisal, [small, large])}
+    footprint.else_bytes += 20 * MB
+    assert [Evict(Spot("large", 0))] == settled(appraisal, [small, large])
+    assert not appraisal.is_futile
+    assert "small (takes" not in appraisal.room()
+    footprint.else_bytes += 7 * MB
+    assert [Evict(Spot("small", 0))] == settled(appraisal, [small, large])
+    appraisal.plan({}, frozenset())
+    assert appraisal.is_futile

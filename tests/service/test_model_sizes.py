@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from router.placement import Spot
 from service.model_sizes import ModelSizes, opening_bytes
 from service.opening_room import OpeningRoom
 from variants.manifest import ModelFile
@@ -48,18 +49,18 @@ def test_what_a_load_changes(runtime: str, gained: int, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "weights", "measured", "expected"),
+    ("runtime", "weights", "measured", "expected"),
     [
-        ("model.onnx", 0, None, 8000),  # nobody knows: what it keeps is there twice
-        ("model.onnx", 4000, 300, 2200),  # a small graph is parsed, whatever a profile saw of that
-        ("model.onnx", 4000, 9000, 9000),
-        ("model.pt2", 0, 300, 300),
+        ("onnxruntime", 0, None, 8000),  # nobody knows: what it keeps is there twice
+        ("onnxruntime", 4000, 300, 2200),  # a small graph is parsed, whatever a profile saw of that
+        ("onnxruntime", 4000, 9000, 9000),
+        ("openvino", 0, 300, 300),
     ],
 )
-def test_what_opening_takes_for_a_moment(path: str, weights: int, measured: int | None, expected: int) -> None:
+def test_what_opening_takes_for_a_moment(runtime: str, weights: int, measured: int | None, expected: int) -> None:
     """By its profile, once on however many devices; weights in a graph take no less than is known of such."""
     sizes = ModelSizes(folder(1000, weights), "f")
-    sizes.expect(ModelFile(path, "onnxruntime"), [8000 + bool(weights) * TABLE_BYTES] * 2, measured)
+    sizes.expect(ModelFile("model", runtime), [8000 + bool(weights) * TABLE_BYTES] * 2, measured)
     assert [expected] == list(sizes.opening.values())
 
 
@@ -81,15 +82,18 @@ def test_room_to_open_is_kept_for_what_could_be_loaded() -> None:
         names = [str(number) for number in range(len(variants))]
         openings = sorted(enumerate(opening for _, opening in variants), key=lambda one: -one[1])
         sizes = {number: size for number, (size, _) in zip(names, variants, strict=True)}
-        believed = [SimpleNamespace(name=one) for one in names]
-        return SimpleNamespace(name=name, openings=openings, size=sizes.__getitem__, believed=believed)
+        family = SimpleNamespace(variants=[SimpleNamespace(name=one) for one in names])
+        loaded = SimpleNamespace(family=family)
+        return SimpleNamespace(name=name, openings=openings, size=sizes.__getitem__, loaded=loaded)
 
     small_and_large, other = piece("f", (25, 55), (100, 220)), piece("g", (10, 60))
     opening = OpeningRoom()
     assert 55 == opening.room([(small_and_large, (0, 1))], 200.0)
+    assert {Spot("f", 1)} == opening.too_large
     assert 60 == opening.room([(small_and_large, (0, 1)), (other, (0,))], 200.0)
     assert 55 == opening.room([(small_and_large, (0, 1))], 325.0)
     assert 220 == opening.room([(small_and_large, (0, 1))], 340.0)
     assert 220 == opening.room([(small_and_large, (0, 1))], 325.0)
     assert 55 == opening.room([(small_and_large, (0,))], 340.0)
+    assert set() == opening.too_large
     assert 0 == opening.room([], 340.0)
