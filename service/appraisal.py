@@ -5,7 +5,6 @@ Called on the loading thread and on the event loop: it reads what the other chan
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from heapq import nlargest
 from time import monotonic
@@ -17,6 +16,7 @@ from router.popularity import Popularity
 from router.roster import Cold, Missing
 from service.footprint import OWN, Footprint
 from service.hidden_families import is_hidden
+from service.in_memory import taken_by_file
 from service.lazy_preparer import LazyPreparer
 from service.log_words import LEAVES, NO_ROOM
 from service.memory import Overhead, first_of
@@ -28,8 +28,6 @@ MOST_RIVALS = 32
 
 A plan is carried out up to its first load, and made anew then: others are considered when these are loaded.
 """
-
-
 MOST_RESERVED = 0.2
 """No more than that share of a budget is kept free for what batches and changes of models take for a moment."""
 
@@ -82,7 +80,7 @@ class Appraisal:
     def plan(self, cold: Mapping[str, Cold], busy: frozenset[str]) -> tuple[Step, ...]:
         """What to do next, as far as can be seen now; `cold` has what waits for a load, `busy` who has requests."""
         now = monotonic()
-        taken = self.taken()
+        taken = taken_by_file(self._pieces)
         resident = self._footprint.resident_bytes()
         overhead = self._overhead.observe(resident, sum(taken.values()))
         # It may be changed meanwhile, from another thread.
@@ -108,13 +106,14 @@ class Appraisal:
         known_bytes = self._spare_bytes if self.planned_for == before else None
         self._spare_bytes = room_to_spare(least, self.allowed_bytes, known_bytes)
         steps = self._placement.plan(wanted, sizes, held, (), self.allowed_bytes, self._spare_bytes)
-        if held and not any(isinstance(step, Load) for step in steps):
-            # Nothing comes, so no room to open it is needed; and what batches take is among the overhead already.
-            at_most = budget_bytes - self._overhead.least_bytes - reserve_bytes
-            if resident <= budget_bytes and sum(taken.values()) <= at_most:
-                return ()
-            return self._but_for_the_last(steps, held, budget_bytes - overhead)
-        return steps
+        if not held or any(isinstance(step, Load) for step in steps):
+            return steps
+        # Nothing comes, so none of it is to be opened, but where room is kept for the next one. What batches take that
+        # run now is among the overhead already.
+        at_most = budget_bytes - self._overhead.least_bytes - reserve_bytes
+        if not self._spare_bytes and resident <= budget_bytes and sum(taken.values()) <= at_most:
+            return ()
+        return self._but_for_the_last(steps, held, budget_bytes - overhead)
 
     def _but_for_the_last(
         self, steps: tuple[Step, ...], held: Sequence[Spot], at_rest_bytes: float
@@ -171,28 +170,6 @@ class Appraisal:
         rivals = nlargest(MOST_RIVALS, others, key=lambda name: self.popularity.per_s(name, now))
         return needed, {name: others[name] for name in rivals}
 
-    def taken(self) -> dict[str, int]:
-        """What is in memory as `PiecewiseFamily.bytes` calls it, and what each is thought to take.
-
-        What several share, as lookup tables, is there once.
-        """
-        sizes: dict[str, int] = {}
-        for piece in list(self._pieces.values()):
-            for variant in tuple(piece.paths):
-                sizes |= {file: piece.bytes[file] for file in piece.keys(variant)}
-        return sizes
-
-    def bytes_by_family(self) -> dict[str, int]:
-        """What each family is thought to take that has something in memory; what several share is shared out evenly."""
-        taken = {
-            name: {file: piece.bytes[file] for variant in tuple(piece.paths) for file in piece.keys(variant)}
-            for name, piece in list(self._pieces.items())
-        }
-        users = Counter(file for files in taken.values() for file in files)
-        return {
-            name: sum(size // users[file] for file, size in files.items()) for name, files in taken.items() if files
-        }
-
     def variants(self, piece: PiecewiseFamily) -> dict[int, Loadable]:
         """What of a family can be loaded, the smallest first."""
         known = self._loadable.get(piece.name)
@@ -213,10 +190,9 @@ class Appraisal:
 
     def choice(self, piece: PiecewiseFamily, missing: Missing) -> int | None:
         """The variant to load for rows that wait: of those that will do, the one that takes least memory."""
-        variants = piece.believed
+        variants, offered = piece.believed, self._offered(piece)
         if missing.pinned:
-            return missing.variant if missing.variant in self._offered(piece) else None
-        offered = self._offered(piece)
+            return missing.variant if missing.variant in offered else None
         do = (index for index in offered if variants[index].quality >= missing.floor)
         return min(do, key=lambda index: (piece.size(variants[index].name), index), default=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -174,11 +175,9 @@ def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
 
 def _loaded_bytes(folder: RevisionFolder, settings: Settings) -> int:
     """On each device once, or in `processes` once in each slot of several threads; lookup tables once."""
-    places = settings.places if settings.devices else ()
+    slots = Counter(slot.device for slot in settings.places)
     alone = settings.isolation == "processes"
-    times = len({slot.index if alone and slot.width > 1 else slot.device for slot in places}) or 1
-    if alone and settings.threads_per_slot > 1:
-        times = settings.slot_count
+    times = sum(slots[device] if alone and threads > 1 else 1 for device, threads in settings.widths.items())
     return loaded_bytes(folder.manifest, [variant.name for variant in _chosen(folder, settings)], times)
 
 

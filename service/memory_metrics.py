@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from router.scheduler import Scheduler
 from service.footprint import Footprint
 from service.hidden_families import model_of
+from service.in_memory import taken_by_family
 from service.metric_families import gauge, histogram
 from service.residency import Residency
 
@@ -20,7 +21,7 @@ def collect_memory(residency: Residency, scheduler: Scheduler, footprint: Footpr
     yield gauge("pareto_memory_resident_bytes", "Resident memory of all that serves.", resident_bytes)
     models = GaugeMetricFamily("pareto_model_bytes", "What loaded variants are thought to take.", labels=("model",))
     held: dict[str, int] = {}
-    for name, size in residency.appraisal.bytes_by_family().items():
+    for name, size in taken_by_family(residency.pieces).items():
         held[model_of(name)] = held.get(model_of(name), 0) + size
     for name, size in held.items():
         models.add_metric((name,), size)

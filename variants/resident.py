@@ -58,24 +58,29 @@ def taken_by(work: Callable[[], object]) -> int | None:
 
     What the process has kept of earlier work is handed back before, for the work would use it and seem to take nothing.
     """
-    give_back()
-    before_bytes = int(psutil.Process().memory_info().rss)
-    if not forget_the_peak():
-        return None
-    work()
-    return max(0, peak_bytes() - before_bytes)
+    _, before_bytes, most_bytes = _watched(work)
+    return None if most_bytes is None else max(0, most_bytes - before_bytes)
 
 
 def taken_beyond(work: Callable[[], Result]) -> tuple[Result, int | None]:
     """What some work returns, and the most bytes that it takes beside what stays of it; None as of `taken_by`."""
+    result, before_bytes, most_bytes = _watched(work)
     give_back()
-    before_bytes = int(psutil.Process().memory_info().rss)
+    kept_bytes = max(before_bytes, _resident_bytes())
+    return result, None if most_bytes is None else max(0, most_bytes - kept_bytes)
+
+
+def _watched(work: Callable[[], Result]) -> tuple[Result, int, int | None]:
+    """What some work returns, what was resident before it, and the most that was while it ran; None where unknown."""
+    give_back()
+    before_bytes = _resident_bytes()
     is_known = forget_the_peak()
     result = work()
-    most_bytes = peak_bytes()
-    give_back()
-    kept_bytes = max(before_bytes, int(psutil.Process().memory_info().rss))
-    return result, max(0, most_bytes - kept_bytes) if is_known else None
+    return result, before_bytes, peak_bytes() if is_known else None
+
+
+def _resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 @lru_cache(maxsize=1)

@@ -102,21 +102,42 @@ def test_who_asks_for_what_is_too_large_makes_nothing_go() -> None:
     assert (Load(Spot("f3", 0)),) == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
 
 
-def test_less_room_costs_nobody_while_the_budget_holds() -> None:
-    """Where all are in memory, none goes for room to open another one; passed, so many go that there is such room."""
+def test_a_little_less_room_costs_no_family() -> None:
+    """Where all are in memory and one no longer fits beside one that is opened; with clearly less, two go."""
     families = [Sized(f"f{number}", 10 * MB) for number in range(11)]
     footprint = Measured(families)
     appraisal = appraisal_of(families, 120 * MB, footprint)
     assert 11 == len(settled(appraisal, families))
-    for more in (1, 5, 4):
+    footprint.else_bytes += MB
+    assert [] == settled(appraisal, families)
+    footprint.else_bytes += 5 * MB
+    assert [True, True] == [isinstance(step, Evict) for step in settled(appraisal, families)]
+
+
+def test_less_room_costs_nobody_while_the_budget_holds() -> None:
+    """Where none is kept for the next family, none goes for room to open one; passed, so many go that there is."""
+    families = [Sized(f"f{number}", 30 * MB) for number in range(3)]
+    footprint = Measured(families)
+    appraisal = appraisal_of(families, 130 * MB, footprint)
+    assert 3 == len(settled(appraisal, families))
+    for more in (20, 19):
         footprint.else_bytes += more * MB
         assert [] == settled(appraisal, families)
-    footprint.else_bytes += MB
-    # Two for the room to open one, and one that the next to be asked for is to find.
-    assert [True, True, True] == [isinstance(step, Evict) for step in settled(appraisal, families)]
-    footprint.else_bytes += 5 * MB
-    assert not any(isinstance(step, Evict) for step in settled(appraisal, families))
-    assert [] == settled(appraisal, families)
+    footprint.else_bytes += 2 * MB
+    assert [True, True] == [isinstance(step, Evict) for step in settled(appraisal, families)]
+
+
+def test_room_for_the_next_one_is_made_again_while_the_budget_holds() -> None:
+    """Where not all fit, a request for a cold family finds room, and what it took of that is made free after it."""
+    families = [Sized(f"f{number}", 10 * MB) for number in range(20)]
+    appraisal = appraisal_of(families, 130 * MB)
+    settled(appraisal, families)
+    (cold, *_) = [family for family in families if not family.paths]
+    before = sum(bool(family.paths) for family in families)
+    assert Load(Spot(cold.name, 0)) == appraisal.plan({cold.name: Cold(1, 0.0, (Missing(0),))}, frozenset())[0]
+    cold.paths["only"] = ()
+    assert [True] == [isinstance(step, Evict) for step in settled(appraisal, families)]
+    assert before == sum(bool(family.paths) for family in families)
 
 
 def test_families_without_room_are_named() -> None:

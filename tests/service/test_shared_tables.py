@@ -12,6 +12,7 @@ import pytest
 from loadtests.servers import gateway, running
 from router.roster import Missing
 from service.appraisal import Appraisal
+from service.in_memory import taken_by_file
 from service.model_sizes import is_table
 from service.piecewise import PiecewiseFamily
 from service.residency import Residency
@@ -45,19 +46,18 @@ def piece(root: Path, name: str) -> PiecewiseFamily:
 def test_variants_and_families_hold_a_table_together(alike: Path) -> None:
     """It is one file among those held, takes what it takes, and is gone with the last variant."""
     pieces = {name: piece(alike, name) for name in NAMES[:2]}
-    appraisal = Appraisal(pieces, 2**40, (), 1)
     opened = [("first", "small"), ("first", "large"), ("second", "small")]
     for name, variant in opened:
         pieces[name].hold(variant, pieces[name].open(variant))
     table = ref(hold_tables(Repository(alike).open("first").tables("graphs/small.onnx"))["table"])
-    held = set(appraisal.taken())
+    held = set(taken_by_file(pieces))
     assert 4 == len(held)
     assert [TABLE_BYTES] == [pieces["second"].bytes[file] for file in held if is_table(file)]
     for name, variant in opened:
         assert pieces[name].size(variant) >= TABLE_BYTES + pieces[name].bytes[f"{name}/graphs/{variant}.onnx"]
         assert table() is not None
         pieces[name].drop(variant)
-    assert {} == appraisal.taken()
+    assert {} == taken_by_file(pieces)
     assert table() is None
 
 

@@ -18,6 +18,7 @@ import service.residency
 from router.contract import Slot
 from router.policies import policy_named
 from router.scheduler import Scheduler
+from service.in_memory import taken_by_family
 from service.lazy_preparer import LazyPreparer
 from service.piecewise import PiecewiseFamily
 from service.residency import Residency
@@ -107,7 +108,7 @@ def test_a_tokenizer_comes_and_goes_with_what_is_in_memory(
             residency.allow(8 << 30, ())
             await until(lambda: all(piece.paths for piece in pieces.values()))
             assert all(piece.preparer.holds_tokenizer for piece in pieces.values())
-            sizes = residency.appraisal.bytes_by_family()
+            sizes = taken_by_family(residency.pieces)
             alone = {name: sum(piece.bytes.values()) for name, piece in pieces.items()}
             assert sizes["words"] < alone["words"], "what is shared is shared out"
             residency.allow(1, ())
