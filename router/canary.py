@@ -3,8 +3,14 @@
 A name (a tenant's or a request's) always falls on the same side, and who is on the new side at some share is there at
 every larger one. The new revision is judged by two sequential tests (Wald's sequential probability ratio test, 1945),
 which may be looked at after every answer: how often it disagrees with the old one where both answered, and how often it
-is slower than the old one's usual worst. Either finds a regression: then it is rolled back, for good. It is promoted
-after enough answers if neither has.
+is slow where the old one is not. Either finds a regression: then it is rolled back, for good. It is promoted after
+enough answers if neither has.
+
+Slow is what takes longer than the old one's usual worst of late. Machines have slow spells, in which both are; so
+answers are compared in pairs of one moment, and only pairs that differ count (Wald's test of double dichotomies,
+"Sequential Analysis", 1947, chapter 6). The first answers after a change from one revision to the other take longer,
+for caches: a run of the new one's is paired with the run of the old one's that follows, first with first. What takes
+several times that long needs no pair, as long as nothing of the old one's does.
 
 As a shadow it answers nobody: it gets copies of that share, and the verdict says whether it could be promoted.
 """
@@ -21,9 +27,13 @@ from router.sampling import fraction
 RECENT = 512
 """Latencies of the old revision that its usual worst is read from."""
 LEAST_RECENT = 64
-"""With fewer of them the new one's latencies say nothing yet."""
+"""With fewer of them nobody's latencies say anything yet."""
 READ_EVERY = 32
 """The usual worst is read anew after so many answers."""
+MOST_UNPAIRED = 64
+"""Answers of the new one that wait for the old one's."""
+GROSSLY = 4.0
+"""What takes so many times the old one's usual worst is slow by itself."""
 
 
 class Verdict(StrEnum):
@@ -34,7 +44,7 @@ class Verdict(StrEnum):
     DISAGREES = "disagrees"
     """Rolled back: it answers differently more often than a new revision may."""
     SLOW = "slow"
-    """Rolled back: too many of its answers are slower than the old one's usual worst."""
+    """Rolled back: it was slower than the old one's usual worst too often where the old one was not."""
     BROKEN = "broken"
     """Rolled back: a variant of it crashed, hung, ran out of memory or could not be brought back."""
 
@@ -47,7 +57,7 @@ class Trial:
     trainings of one network do), and is rolled back where that is `regression` more. Of the old one's answers `usual`
     are within its usual worst; the new one is rolled back where `slowdown` times as many as of the old one are not.
     Each test errs with the probability `risk` either way. Promotion takes so many `answers` of the new revision, and as
-    many comparisons as its test wants. Raises `ValueError` out of range.
+    many comparisons and pairs of answers as the tests want. Raises `ValueError` out of range.
     """
 
     share: float = 0.05
@@ -96,19 +106,45 @@ class SequentialTest:
             self._sum, self.passed = self._accept, True
         return self._sum >= self._reject
 
+    def forget(self) -> None:
+        """Drop what speaks for harm so far."""
+        self._sum = min(self._sum, 0.0)
+
 
 class Canary:
     """One trial of a new revision beside the old one."""
 
-    __slots__ = ("_answers", "_disagreement", "_old_s", "_since_read", "_slowness", "_worst_s", "trial", "verdict")
+    __slots__ = (
+        "_answers",
+        "_disagreement",
+        "_grossness",
+        "_is_new",
+        "_old_s",
+        "_since_read",
+        "_slowness",
+        "_unpaired_s",
+        "_worst_s",
+        "pairs",
+        "trial",
+        "verdict",
+    )
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self.verdict = Verdict.RUNNING
         self._answers = 0
         self._disagreement = SequentialTest(trial.disagreement, trial.disagreement + trial.regression, trial.risk)
+        # Of pairs of which one is slow, so many have the new one as the slow one: half where both are alike.
         slow = 1.0 - trial.usual
-        self._slowness = SequentialTest(slow, slow * trial.slowdown, trial.risk)
+        odds = _odds(slow * trial.slowdown) / _odds(slow)
+        self._slowness = SequentialTest(0.5, odds / (1.0 + odds), trial.risk)
+        self._grossness = SequentialTest(slow, slow * trial.slowdown, trial.risk)
+        self.pairs = 0
+        """Answers of both that were compared, one with one."""
+        self._is_new = False
+        """Whether the latest answer was the new one's."""
+        self._unpaired_s: deque[float] = deque()
+        """The new one's latest run of answers, as far as nothing was compared with them yet."""
         self._old_s: deque[float] = deque(maxlen=RECENT)
         self._worst_s = math.inf
         self._since_read = 0
@@ -133,32 +169,52 @@ class Canary:
         """A request was answered by the new revision, or by the old one, in so many seconds."""
         if self.verdict is not Verdict.RUNNING:
             return
-        if not new:
-            self._old_s.append(seconds)
-            self._since_read += 1
-            if len(self._old_s) >= LEAST_RECENT and (self._worst_s == math.inf or self._since_read >= READ_EVERY):
-                self._since_read = 0
-                recent = sorted(self._old_s)
-                self._worst_s = recent[min(len(recent) - 1, math.ceil(self.trial.usual * len(recent)))]
-            return
-        self._answers += 1
-        if self._worst_s < math.inf and self._slowness.observe(seconds > self._worst_s):
-            self.verdict = Verdict.SLOW
+        if new:
+            self._new(seconds)
+        else:
+            self._old(seconds)
+        self._is_new = new
         self._promote()
+
+    def _new(self, seconds: float) -> None:
+        if not self._is_new:
+            self._unpaired_s.clear()
+        if len(self._unpaired_s) < MOST_UNPAIRED:
+            self._unpaired_s.append(seconds)
+        self._answers += 1
+        if self._worst_s < math.inf and self._grossness.observe(seconds > GROSSLY * self._worst_s):
+            self.verdict = Verdict.SLOW
+
+    def _old(self, seconds: float) -> None:
+        self._old_s.append(seconds)
+        self._since_read += 1
+        if len(self._old_s) >= LEAST_RECENT and (self._worst_s == math.inf or self._since_read >= READ_EVERY):
+            self._since_read = 0
+            recent = sorted(self._old_s)
+            self._worst_s = recent[min(len(recent) - 1, math.ceil(self.trial.usual * len(recent)))]
+        if seconds > GROSSLY * self._worst_s:
+            self._grossness.forget()
+        if self._unpaired_s:
+            new_s = self._unpaired_s.popleft()
+            if self._worst_s < math.inf:
+                self.pairs += 1
+                old, new = seconds > self._worst_s, new_s > self._worst_s
+                if old != new and self._slowness.observe(new):
+                    self.verdict = Verdict.SLOW
 
     def broke(self) -> None:
         """A variant of the new revision broke so that it cannot be let at anybody."""
         if self.verdict is Verdict.RUNNING:
             self.verdict = Verdict.BROKEN
 
-    def gave_up(self, seconds: float) -> None:
-        """A request ended without an answer, by its timeout or its caller, when the new revision had computed so long.
+    def gave_up(self, new: bool, seconds: float) -> None:
+        """A request ended without an answer, by its timeout or its caller, when a revision had computed so long.
 
         The answer would have taken longer: that is a slow one where it was beyond the usual worst by then, and says
         nothing else.
         """
         if seconds > self._worst_s:
-            self.answered(True, math.inf)
+            self.answered(new, seconds)
 
     def _is_drawn(self, name: str) -> bool:
         return fraction(name, "canary") < self.trial.share
@@ -167,3 +223,7 @@ class Canary:
         enough = self._answers >= self.trial.answers and self._disagreement.passed and self._slowness.passed
         if enough and self.verdict is Verdict.RUNNING:
             self.verdict = Verdict.PROMOTED
+
+
+def _odds(share: float) -> float:
+    return share / (1.0 - share)

@@ -91,8 +91,8 @@ class Canaries:
         if not self.is_running(trial):
             return
         if not record.variant:
-            if not falls_back(record) and record.reason is not Reason.SHUTDOWN:
-                trial.gave_up(record.compute_s)
+            if not (falls_back(record) or record.reason is Reason.SHUTDOWN or record.cold or pinned):
+                trial.gave_up(True, record.compute_s)
                 self._look(trial)
             return
         trial.report.answers += 1
@@ -104,7 +104,7 @@ class Canaries:
         self._comparisons.answer_again(trial, answer, inputs)
         self._look(trial)
 
-    def fell_back(self, trial: Tryout, why: Record | None, record: Record) -> None:
+    def fell_back(self, trial: Tryout, why: Record | None, pinned: bool, record: Record) -> None:
         """The old revision was asked because the new one gave no answer; `why` is `None` where it refused the rows.
 
         What the old one answers and the new one does not counts as a disagreement, or as too slow.
@@ -119,6 +119,8 @@ class Canaries:
             trial.compared(False)
         elif why.reason is Reason.DEADLINE_INFEASIBLE and record.slo_met:
             trial.answered(True, math.inf)
+            if not record.cold and not pinned:
+                trial.answered(False, record.compute_s)
         self._look(trial)
 
     def broke(self, spell: Spell) -> None:
@@ -129,15 +131,19 @@ class Canaries:
             self._look(trial)
 
     def served(self, loaded: LoadedFamily, inputs: Inputs, name: str, pinned: bool, answer: Answer) -> None:
-        """The old revision answered a request that was its own from the start."""
+        """The old revision answered a request that was its own from the start, or it ended by its caller's doing."""
         trial, record = self.trials.get(loaded.name), answer.record
-        if trial is None or not record.variant or trial.report.serving != loaded.family.revision:
+        if trial is None or trial.report.serving != loaded.family.revision:
             return
-        if not trial.canary.trial.shadow:
-            if not record.cold and not pinned:
-                trial.answered(False, record.compute_s)
-        elif trial.canary.copies(name):
-            self._comparisons.shadow(trial, loaded, answer, inputs)
+        if trial.canary.trial.shadow:
+            if record.variant and trial.canary.copies(name):
+                self._comparisons.shadow(trial, loaded, answer, inputs)
+        elif record.cold or pinned:
+            return
+        elif record.variant:
+            trial.answered(False, record.compute_s)
+        elif not falls_back(record) and record.reason is not Reason.SHUTDOWN:
+            trial.gave_up(False, record.compute_s)
         self._look(trial)
 
     # How trials begin and end

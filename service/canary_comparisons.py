@@ -122,7 +122,7 @@ class Comparisons:
             trial.compared(False)
         else:
             trial.report.skipped += 1
-            trial.gave_up(new.record.compute_s)
+            trial.gave_up(True, new.record.compute_s)
 
     async def _copy(self, loaded: LoadedFamily, like: VariantProfile, row: Inputs) -> asyncio.Future[Answer] | None:
         """Have the counterpart of a variant answer a row in spare time; `None` where that cannot be now."""

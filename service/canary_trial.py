@@ -53,6 +53,8 @@ class Report:
     disagreed: int = 0
     skipped: int = 0
     """Rows that were to be compared and were not: there was no spare time, or one of both had no answer."""
+    pairs: int = 0
+    """Answers of both whose times were compared, one with one."""
     fallbacks: int = 0
     """Requests that the old revision answered because the new one failed on them or refused them."""
 
@@ -73,6 +75,7 @@ class Report:
             "agreed": self.agreed,
             "disagreed": self.disagreed,
             "skipped": self.skipped,
+            "pairs": self.pairs,
             "fallbacks": self.fallbacks,
         }
 
@@ -96,10 +99,12 @@ class Tryout:
     def answered(self, new: bool, seconds: float) -> None:
         """See `Canary.answered`."""
         self.canary.answered(new, seconds)
+        self.report.pairs = self.canary.pairs
 
-    def gave_up(self, seconds: float) -> None:
+    def gave_up(self, new: bool, seconds: float) -> None:
         """See `Canary.gave_up`."""
-        self.canary.gave_up(seconds)
+        self.canary.gave_up(new, seconds)
+        self.report.pairs = self.canary.pairs
 
     def broke(self) -> None:
         """A variant of the new revision is in quarantine, which ends the trial."""

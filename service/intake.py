@@ -68,8 +68,6 @@ class Intake:
                 with gateway.dispatcher.expecting():
                     return await self._first_tried(trial, family, asked)
         request, loaded, rows, answer = await self._served(family, asked)
-        if gateway.canaries.trials:
-            gateway.canaries.served(loaded, inputs, asked.drawn_by, variant is not None, answer)
         if gateway.audits is not None:
             gateway.audits.consider(request, asked.name, rows.values[0], answer)
         return answer, loaded
@@ -86,7 +84,8 @@ class Intake:
                 # The time that this took is not the caller's fault.
                 asked = asked._replace(terms=asked.terms._replace(when_late=WhenLate.SERVE))
         _, loaded, _, answer = await self._served(family, asked)
-        self._gateway.canaries.fell_back(trial, tried.record if tried is not None else None, answer.record)
+        why = None if tried is None else tried.record
+        self._gateway.canaries.fell_back(trial, why, asked.variant is not None, answer.record)
         return answer, loaded
 
     async def _served(self, family: str, asked: Asked) -> tuple[Request, LoadedFamily, Rows, Answer]:
@@ -101,8 +100,12 @@ class Intake:
             rows = await prepared(loaded, asked.inputs)
             if family not in self._held and gateway.families.get(family) is loaded:
                 break
-        request, answer = self._submitted(loaded, rows, asked)
-        return request, loaded, rows, await self._ended(request, answer)
+        request, pending = self._submitted(loaded, rows, asked)
+        if gateway.canaries.trials and not asked.again:
+            # As in `_try`: both revisions are held to account for who gives up.
+            pending.add_done_callback(partial(self._was_served, loaded, asked))
+            return request, loaded, rows, await self._ended(request, asyncio.shield(pending))
+        return request, loaded, rows, await self._ended(request, pending)
 
     async def _try(self, trial: Tryout, asked: Asked) -> Answer | None:
         """Ask the revision on trial; `None` where the trial has ended meanwhile or the rows are refused."""
@@ -119,6 +122,10 @@ class Intake:
 
     def _tried(self, trial: Tryout, asked: Asked, answer: asyncio.Future[Answer]) -> None:
         self._gateway.canaries.tried(trial, asked.inputs, asked.variant is not None, answer.result())
+
+    def _was_served(self, loaded: LoadedFamily, asked: Asked, answer: asyncio.Future[Answer]) -> None:
+        canaries, pinned = self._gateway.canaries, asked.variant is not None
+        canaries.served(loaded, asked.inputs, asked.drawn_by, pinned, answer.result())
 
     def _submitted(self, loaded: LoadedFamily, rows: Rows, asked: Asked) -> tuple[Request, asyncio.Future[Answer]]:
         gateway = self._gateway

@@ -23,12 +23,12 @@ FAILS = -10.0
 QUICK_RULES = {"canary_share": 0.5, "canary_answers": 20, "canary_regression": 0.5}
 """Some ten comparisons tell a revision that always disagrees from one that never does."""
 SLOW = {"canary_usual": 0.8, "canary_slowdown": 4.9}
-"""One of which all are slower than a fifth of the old one's is found after some five."""
+"""One of which all are slower than a fifth of the old one's is found after some thirteen."""
 NEVER_SLOW = {"canary_usual": 0.9, "canary_slowdown": 9.9, "canary_risk": 1e-9}
 """Only a revision of which 99 answers of 100 are slow is: a busy machine must not decide these tests.
 
-Rows of one batch are slow together, four at most. At this risk it takes ten slow ones from the start, three batches;
-and thirty comparisons that agree, or nine that do not.
+Rows of one batch are slow together, four at most. At this risk it takes thirty slow ones, each beside one of the old
+revision that is not; and thirty comparisons that agree, or nine that do not.
 """
 
 

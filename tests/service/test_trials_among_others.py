@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.canary import Trial, Verdict
-from router.contract import Hints, Record
+from router.canary import Canary, Trial, Verdict
+from router.contract import Dispatch, Hints, Record
 from router.request import Origin
 from router.sampling import fraction
 from router.words import Outcome
@@ -24,6 +24,7 @@ from service.hidden_families import hinted
 from service.oip.errors import ProtocolError
 from service.oip.terms import TermDefaults, Terms
 from service.repository_control import RepositoryControl
+from service.running import RunningBatches
 from service.settings import Settings
 from tests.service.families import sign_model, write_family
 from tests.service.trials import started
@@ -90,12 +91,42 @@ def test_a_revision_whose_callers_do_not_wait_for_it_is_slow(models: Path) -> No
         await canaries.start("f", "slow", rules)
         names = [f"r-{number}" for number in range(400)]
         drawn = {name: fraction(name, "canary") < rules.share for name in names}
-        for name in [name for name in names if not drawn[name]][:100]:
-            await ask(gateway, name)
+        old = iter([name for name in names if not drawn[name]])
+        for _ in range(100):
+            await ask(gateway, next(old))
         for name in [name for name in names if drawn[name]][:60]:
             if gateway.canaries.reports["f"].state is State.RUNNING:
+                await ask(gateway, next(old))
                 assert Outcome.EXPIRED is (await ask(gateway, name, slo_s=None, timeout_s=0.05)).outcome
         assert State.SLOW is gateway.canaries.reports["f"].state
+
+    serve(scenario, models)
+
+
+@pytest.mark.parametrize(("serving", "tried", "share"), [("slow", "1", 1e-9), ("1", "slow", 0.999)])
+def test_both_revisions_are_held_to_account_for_who_gives_up(
+    models: Path, monkeypatch: pytest.MonkeyPatch, serving: str, tried: str, share: float
+) -> None:
+    """A call that its caller ends, as gRPC's do, while either of them computes."""
+    started_batch = RunningBatches.start
+
+    async def scenario(gateway: Gateway, canaries: CanaryControl, control: RepositoryControl) -> None:
+        await control.load("f", serving)
+        await canaries.start("f", tried, Trial(share=share, answers=10**6))
+        begun, given_up = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+        def start(running: RunningBatches, dispatches: Sequence[Dispatch]) -> Any:
+            begun.set()
+            return started_batch(running, dispatches)
+
+        monkeypatch.setattr(RunningBatches, "start", start)
+        monkeypatch.setattr(Canary, "gave_up", lambda _, new, seconds: given_up.set_result((new, seconds > 0.0)))
+        call = asyncio.create_task(ask(gateway, slo_s=None))
+        async with asyncio.timeout(60.0):
+            await begun.wait()
+            call.cancel()
+            assert (tried == "slow", True) == await given_up
+        await control.load("f", "1")
 
     serve(scenario, models)
 
