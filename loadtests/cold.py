@@ -21,21 +21,20 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from loadtests import oip
-from loadtests.cold_simulated import ColdSimulation, Memory, Simulated
+from loadtests.cold_scores import Scores, as_table, score_live, score_simulated, without_outcome
+from loadtests.cold_simulated import ColdSimulation, Memory
 from loadtests.cold_workload import Tables, Visits, family_names, write_copies, zipf_visits
 from loadtests.report import write_json
 from loadtests.resident import ResidentWatch, bytes_before_models, resident_of, serving_process
 from loadtests.samples import Samples, read_samples
 from loadtests.sender import Sender
-from loadtests.servers import gateway, running
+from loadtests.servers import LOG_LINES, gateway, running
 from loadtests.workload import Workload
 from router.family import Family
 from router.placement import Placement
@@ -48,23 +47,8 @@ from variants.stages import run_stages
 
 SAMPLE_EVERY_S = 0.05
 TRIES = 7
-
-
-class Scores(NamedTuple):
-    """What one run came to. Fractions in [0, 1], seconds; `memory` is what was used at most over the budget.
-
-    `filled` is what of the budget was used when the scored part began (0 where that is not known).
-    """
-
-    hot: float
-    cold_requests: int
-    cold_p50_s: float
-    cold_p95_s: float
-    memory: float
-    filled: float
-    refused: int
-    lost: int
-    requests: int
+MOST_SHOWN = 5
+"""Requests without an outcome that are told of one by one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,20 +143,6 @@ def bare_load_s(revision: RevisionFolder, names: Sequence[str]) -> tuple[dict[st
     return {name: statistics.median(seconds) for name, seconds in taken.items()}, p95_s
 
 
-def score_simulated(run: Simulated, visits: Visits, hot: int, begin_s: float, budget_bytes: int) -> Scores:
-    """Every request from `begin_s` on that was answered in time or not; the most popular are the `hot` ones."""
-    ranks = visits.family
-    scored = [record for record in run.records if record.arrival_s >= begin_s]
-    met = [record.slo_met for record in scored if ranks[record.request_id] < hot]
-    cold_s = [record.total_s for record in scored if record.cold and record.variant]
-    refused = sum(not record.variant for record in scored)
-    lost = len(visits.family) - len({record.request_id for record in run.records})
-    p50_s, p95_s = np.percentile(cold_s or [0.0], [50, 95]).tolist()
-    return Scores(
-        float(np.mean(met)), len(cold_s), p50_s, p95_s, run.most_bytes / budget_bytes, 0.0, refused, lost, len(scored)
-    )
-
-
 def live(
     root: Path,
     names: Sequence[str],
@@ -208,71 +178,15 @@ def live(
             partial(resident_of, process), SAMPLE_EVERY_S, lambda size: held.append((time.perf_counter(), size))
         ):
             began_s, _ = sender.run(workload)
-        begin_s = began_s + given.warm_up * given.seconds
-        filled = next((size for at_s, size in reversed(held) if at_s <= begin_s), 0) / budget_bytes
+        begin_s = given.warm_up * given.seconds
+        filled = next((size for at_s, size in reversed(held) if at_s <= began_s + begin_s), 0) / budget_bytes
         most = max((size for _, size in held), default=0) / budget_bytes
-        return score_live(sender, visits, began_s, slo_s, most, filled, given)
-
-
-def score_live(
-    sender: Sender,
-    visits: Visits,
-    began_s: float,
-    slo_s: float,
-    memory: float,
-    filled: float,
-    given: argparse.Namespace,
-) -> Scores:
-    """From the answers as they came."""
-    met: list[bool] = []
-    cold_s: list[float] = []
-    refused = lost = scored = 0
-    for arrival_s, rank, seen in zip(visits.arrival_s.tolist(), visits.family.tolist(), sender.seen, strict=True):
-        head = b"" if seen is None else seen[1].partition(b"\r\n\r\n")[0].lower()
-        status = head.split(b" ", 2)[1] if head else b""
-        lost += status not in (b"200", b"429", b"503")
-        if arrival_s < given.warm_up * given.seconds:
-            continue
-        scored += 1
-        latency_s = 1e9 if seen is None else seen[0] - began_s - arrival_s
-        refused += status in (b"429", b"503")
-        if rank < given.room // 2:
-            met.append(status == b"200" and latency_s <= slo_s)
-        if status == b"200" and b"\r\nx-cold: true" in head:
-            cold_s.append(latency_s)
-    p50_s, p95_s = np.percentile(cold_s or [0.0], [50, 95]).tolist()
-    return Scores(float(np.mean(met)), len(cold_s), p50_s, p95_s, memory, filled, refused, lost, scored)
-
-
-def as_table(found: dict[str, Scores], bare_s: float) -> Table:
-    """One row a run."""
-    table = Table(title="hot families, cold answers, memory")
-    columns = (
-        "run",
-        "hot in time",
-        "cold",
-        "cold p50 / bare",
-        "cold p95 / bare",
-        "filled",
-        "memory",
-        "refused",
-        "lost",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "run" else "right")
-    for name, scores in found.items():
-        table.add_row(
-            name,
-            f"{scores.hot:.4f}",
-            f"{scores.cold_requests}",
-            f"{scores.cold_p50_s / bare_s:.2f}",
-            f"{scores.cold_p95_s / bare_s:.2f}",
-            f"{scores.filled:.3f}" if scores.filled else "",
-            f"{scores.memory:.3f}",
-            f"{scores.refused}",
-            f"{scores.lost}",
-        )
-    return table
+        scores = score_live(sender, visits, began_s, slo_s, most, filled, given.room // 2, begin_s)
+        for line in without_outcome(sender, visits)[:MOST_SHOWN]:
+            console.print(line, markup=False)
+        if scores.lost:
+            console.print("\n".join(server.said().splitlines()[-LOG_LINES:]), markup=False)
+        return scores
 
 
 def _request(family: str, headers: Mapping[str, str], body: bytes, slo_s: float) -> bytes:

@@ -71,6 +71,8 @@ def gateway(models: Path, environment: Mapping[str, str] | None = None) -> Comma
         "{host}",
         "--port",
         "{port}",
+        "--timeout-keep-alive",
+        "75",
     )
     settings = {"PARETO_MODELS": str(models.resolve()), **(environment or {})}
     return Command("gateway", arguments, {**_QUIET, **settings})

@@ -3,15 +3,21 @@
 uvicorn bounds neither the head of a request nor how long it may take to come, and an answer that nobody reads is kept
 until the connection ends. Here a subclass of its protocol counts bytes that are no body as they come, and one look a
 second at all connections finds those that stand still, so that a request costs no timer.
+
+uvicorn closes an idle connection when its time is over, whatever has arrived on it since the event loop last read, and
+callers do not send a request again that may have been answered. Here the kernel is asked first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
+import select
+import socket
 import ssl
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -25,6 +31,8 @@ HEAD_S = 15.0
 UNREAD_S = 30.0
 """An answer of which nothing has been read for so long is dropped."""
 LOOK_S = 1.0
+SOON_S = 0.001
+"""An idle connection is looked at again then where a request has arrived and is not read yet."""
 AT_ONCE = 100
 """Connections looked at in one go, some 0.1 ms."""
 
@@ -92,10 +100,17 @@ class Connections:
         loop = asyncio.get_running_loop()
         if left is None:
             left = list(self._open)
-        now = loop.time()
-        for connection in left[-AT_ONCE:]:
-            self._judge(connection, now)
+        now, part = loop.time(), left[-AT_ONCE:]
         del left[-AT_ONCE:]
+        try:
+            for connection in part:
+                self._judge(connection, now)
+        finally:
+            # Whatever becomes of one of them, the others are looked at.
+            self._look_again(left)
+
+    def _look_again(self, left: list[BoundedProtocol]) -> None:
+        loop = asyncio.get_running_loop()
         if left:
             loop.call_soon(self._look, left)
         elif self._open:
@@ -113,6 +128,8 @@ class Connections:
         if before != stands:
             self._seen[connection] = (stands, now)
         elif now - since_s >= (UNREAD_S if stands[0] == UNREAD else HEAD_S):
+            if connection.is_fresh and not connection.takes_leave():
+                return
             self.count(stands[0])
             self._seen.pop(connection)
             connection.transport.abort()
@@ -166,6 +183,44 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or cycle.more_body or self.scope is not cycle.scope
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing was read from it yet."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None and self._silent_bytes < 0
+
+    def takes_leave(self) -> bool:
+        """Tell the caller that no request is taken any more, unless one has arrived that the event loop has not read.
+
+        A transport closes in its own time, and what came until then would be lost.
+        """
+        if self.transport.is_closing():
+            return True
+        number = self.transport.get_extra_info("socket").fileno()
+        asked = select.poll()
+        asked.register(number, select.POLLIN)
+        if asked.poll(0):
+            return False
+        # What is still to be read of an answer goes first, and so does what TLS has to say.
+        if not (self.config.is_ssl or self.transport.get_write_buffer_size()):
+            _say_no_more(number)
+        return True
+
+    def shutdown(self) -> None:
+        """The server ends: close it once it is idle, and has nothing that is not read yet."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if (cycle is None or cycle.response_complete) and not self.takes_leave():
+            self.loop.call_later(SOON_S, self.shutdown)
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nobody has asked for long: close it, unless somebody does just now."""
+        if self.takes_leave():
+            super().timeout_keep_alive_handler()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(SOON_S, self.timeout_keep_alive_handler)
+
     def stands_still(self) -> tuple[str, object] | None:
         """What it waits for on the part of the caller, and how far that has come; nothing where it does not.
 
@@ -188,6 +243,16 @@ class BoundedProtocol(HttpToolsProtocol):
         head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + content)
         self.transport.close()
+
+
+def _say_no_more(number: int) -> None:
+    """Have the other end of a connection, by the number of its file, see that nothing more comes."""
+    with suppress(OSError):
+        same = socket.socket(fileno=number)
+        try:
+            same.shutdown(socket.SHUT_WR)
+        finally:
+            same.detach()
 
 
 def _most_possible() -> int:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from loadtests.churn import Held, largest_message, slope_bytes
-from loadtests.cold import score_simulated
+from loadtests.cold_scores import score_simulated, without_outcome
 from loadtests.cold_simulated import ColdSimulation, Memory, Simulated
 from loadtests.cold_workload import Tables, Visits, family_names, write_copies, zipf_visits
 from loadtests.samples import Samples
+from loadtests.sender import Sender
 from router.family import Family, VariantProfile
 from router.latency import table
 from router.placement import Placement
@@ -138,3 +139,18 @@ def test_the_largest_message_has_the_longest_row_so_many_times() -> None:
 def test_growth_with_a_load(held: list[Held], expected: float) -> None:
     """The line through the second half of what was seen."""
     assert expected == pytest.approx(slope_bytes(held))
+
+
+def test_a_request_without_an_outcome_is_told_of() -> None:
+    """With what came of it, or that nothing did; an answer and a refusal are outcomes."""
+    visits = Visits(np.array([0.0, 1.0, 2.0, 3.0]), np.array([7, 7, 8, 9]))
+    sender = Sender("here", 1, [b""] * 4)
+    sender.seen = [
+        (1.0, b"HTTP/1.1 200 OK\r\n\r\n"),
+        (2.0, b"HTTP/1.1 500 Internal Server Error\r\n\r\nno model"),
+        None,
+        (4.0, b"HTTP/1.1 429 Too Many Requests\r\n\r\n"),
+    ]
+    failed, silent = without_outcome(sender, visits)
+    assert ("request 1 at 1.000 s of family 7" in failed, "no model" in failed) == (True, True)
+    assert ("request 2 at 2.000 s of family 8" in silent, "nothing came" in silent) == (True, True)

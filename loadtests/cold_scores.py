@@ -1,0 +1,126 @@
+"""What a run of `make bench-cold` came to, simulated or live, as scores and as a table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from loadtests.cold_simulated import Simulated
+from loadtests.cold_workload import Visits
+from loadtests.sender import Sender
+
+
+class Scores(NamedTuple):
+    """What one run came to. Fractions in [0, 1], seconds; `memory` is what was used at most over the budget.
+
+    `filled` is what of the budget was used when the scored part began (0 where that is not known).
+    """
+
+    hot: float
+    cold_requests: int
+    cold_p50_s: float
+    cold_p95_s: float
+    memory: float
+    filled: float
+    refused: int
+    lost: int
+    requests: int
+
+
+def score_simulated(run: Simulated, visits: Visits, hot: int, begin_s: float, budget_bytes: int) -> Scores:
+    """Every request from `begin_s` on that was answered in time or not; the most popular are the `hot` ones."""
+    ranks = visits.family
+    scored = [record for record in run.records if record.arrival_s >= begin_s]
+    met = [record.slo_met for record in scored if ranks[record.request_id] < hot]
+    cold_s = [record.total_s for record in scored if record.cold and record.variant]
+    refused = sum(not record.variant for record in scored)
+    lost = len(visits.family) - len({record.request_id for record in run.records})
+    p50_s, p95_s = np.percentile(cold_s or [0.0], [50, 95]).tolist()
+    return Scores(
+        float(np.mean(met)), len(cold_s), p50_s, p95_s, run.most_bytes / budget_bytes, 0.0, refused, lost, len(scored)
+    )
+
+
+def without_outcome(sender: Sender, visits: Visits) -> list[str]:
+    """What is known of each request that got neither an answer nor a refusal, as a line."""
+    lines = []
+    for index, (arrival_s, rank) in enumerate(zip(visits.arrival_s.tolist(), visits.family.tolist(), strict=True)):
+        if not is_told(status_of(sender.seen[index])):
+            seen = sender.seen[index]
+            said = "its connection was closed or nothing came" if seen is None else seen[1].decode(errors="replace")
+            lines.append(f"lost: request {index} at {arrival_s:.3f} s of family {rank}: {said!r}")
+    return lines
+
+
+def status_of(seen: tuple[float, bytes] | None) -> bytes:
+    """The HTTP status of an answer, as bytes; empty where there is none."""
+    return b"" if seen is None else seen[1].split(b" ", 2)[1]
+
+
+def is_told(status: bytes) -> bool:
+    """Whether the caller has an answer or was refused one."""
+    return status in (b"200", b"429", b"503")
+
+
+def score_live(
+    sender: Sender,
+    visits: Visits,
+    began_s: float,
+    slo_s: float,
+    memory: float,
+    filled: float,
+    hot: int,
+    begin_s: float,
+) -> Scores:
+    """The same from the answers as they came; `began_s` is when the run did, on the sender's clock."""
+    met: list[bool] = []
+    cold_s: list[float] = []
+    refused = lost = scored = 0
+    for arrival_s, rank, seen in zip(visits.arrival_s.tolist(), visits.family.tolist(), sender.seen, strict=True):
+        head = b"" if seen is None else seen[1].partition(b"\r\n\r\n")[0].lower()
+        status = status_of(seen)
+        lost += not is_told(status)
+        if arrival_s < begin_s:
+            continue
+        scored += 1
+        latency_s = 1e9 if seen is None else seen[0] - began_s - arrival_s
+        refused += status in (b"429", b"503")
+        if rank < hot:
+            met.append(status == b"200" and latency_s <= slo_s)
+        if status == b"200" and b"\r\nx-cold: true" in head:
+            cold_s.append(latency_s)
+    p50_s, p95_s = np.percentile(cold_s or [0.0], [50, 95]).tolist()
+    return Scores(float(np.mean(met)), len(cold_s), p50_s, p95_s, memory, filled, refused, lost, scored)
+
+
+def as_table(found: dict[str, Scores], bare_s: float) -> Table:
+    """One row a run."""
+    table = Table(title="hot families, cold answers, memory")
+    columns = (
+        "run",
+        "hot in time",
+        "cold",
+        "cold p50 / bare",
+        "cold p95 / bare",
+        "filled",
+        "memory",
+        "refused",
+        "lost",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for name, scores in found.items():
+        table.add_row(
+            name,
+            f"{scores.hot:.4f}",
+            f"{scores.cold_requests}",
+            f"{scores.cold_p50_s / bare_s:.2f}",
+            f"{scores.cold_p95_s / bare_s:.2f}",
+            f"{scores.filled:.3f}" if scores.filled else "",
+            f"{scores.memory:.3f}",
+            f"{scores.refused}",
+            f"{scores.lost}",
+        )
+    return table
