@@ -23,7 +23,7 @@ from variants.training.settings import FitSettings
 
 LABELS = (50, 200, 1000)
 RUNG = "residual-s"
-FINE_TUNING = Supervised(FitSettings(epochs=40, batch=32, rate=2e-3, augmentation=Compose((Flip(), Shift(1)))))
+FINE_TUNING = Supervised(FitSettings(epochs=160, batch=32, rate=2e-3, augmentation=Compose((Flip(), Shift(1)))))
 PRETRAINING = ContrastivePretraining(
     FitSettings(epochs=6, batch=256, rate=4e-3), view=Compose((Crop(0.6), Shift(2), Flip()))
 )
