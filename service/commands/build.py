@@ -93,6 +93,8 @@ def build(
         raise CommandError("--only: names what --runtimes ports; give --runtimes, too", _USAGE)
     if only is not None and len(families or ()) > 1:
         raise CommandError("--only: names the variants of one family; build one at a time", _USAGE)
+    for family in families or ():
+        _check_that_it_can_be_built(family, repository, is_ported=runtimes is not None)
     named = None if runtimes is None else runtimes_named(runtimes)
     for family in families or [DEFAULT_FAMILY]:
         build_one(
@@ -106,14 +108,32 @@ def build(
         )
         if named is not None:
             from variants.families import load_family
-            from variants.spec import BuildError
 
             with faults_of_the_build(family):
-                try:
-                    spec = load_family(family)
-                except BuildError as error:
-                    raise CommandError(f"{error}; one that was imported is ported by {_OF_IMPORTS}") from error
+                spec = load_family(family)
             port_one(spec, repository, named, only, batch_tolerance=batch_tolerance, plain=plain)
+
+
+def _check_that_it_can_be_built(name: str, models: Path, *, is_ported: bool) -> None:
+    """Before anything is built of what the command names. Raises `CommandError`."""
+    from variants.families import BUILT_IN
+    from variants.repository import Repository
+    from variants.runtimes.table import RUNTIMES
+
+    if name in BUILT_IN or (name.endswith(".py") and Path(name).is_file()):
+        return
+    if name.endswith(".py"):
+        known = ", ".join(BUILT_IN)
+        raise CommandError(f"{Path(name).resolve()}: no such file; give the path of a family spec or one of {known}")
+    if name in RUNTIMES:
+        raise CommandError(f"{name!r} is a runtime: --runtimes takes several with commas between them", _USAGE)
+    with faults_of_the_repository():
+        is_built = name in Repository(models).families()
+    if is_built and is_ported:
+        raise CommandError(f"{name!r} was not built of a name: what was imported is ported by {_OF_IMPORTS}")
+    if not is_built:
+        known = ", ".join(BUILT_IN)
+        raise CommandError(f"{name!r} is not a family: give the path of a .py file or one of {known}")
 
 
 def build_one(

@@ -190,19 +190,21 @@ def test_a_missing_runtime_is_left_out_of_profiles(
     [
         (["--only", "float"], 2, "pareto: --only: names what --runtimes ports; give --runtimes, too"),
         (["digits", "vision", "--runtimes", "openvino", "--only", "a"], 2, "pareto: --only: names the variants of one"),
-        (["points", "--runtimes", "abacus"], 1, "pareto: no runtime 'abacus', known are onnxruntime, "),
-        (["points", "--runtimes", "openvino"], 1, "pareto: 'points' is not a family: give the path of a .py file"),
+        (["digits", "--runtimes", "abacus"], 1, "pareto: no runtime 'abacus', known are onnxruntime, "),
+        (["digits", "--runtimes", "openvino", "litert"], 2, "pareto: 'litert' is a runtime: --runtimes takes several "),
+        (["digits", "nobody"], 1, "pareto: 'nobody' is not a family: give the path of a .py file or one of digits, "),
+        (["points", "--runtimes", "openvino"], 1, "pareto: 'points' was not built of a name: what was imported is "),
     ],
 )
 def test_wrong_usage_is_refused_before_anything_runs(
     repository: Repository, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
 ) -> None:
     """One line, and no revision more."""
-    before = repository.revisions("points")
+    before = repository.families(), repository.revisions("points")
     assert code == cli.run(["build", "--models", str(repository.root), *arguments])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(said)
-    assert before == repository.revisions("points")
+    assert before == (repository.families(), repository.revisions("points"))
 
 
 def test_doctor_says_what_runtimes_gain(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
