@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from heapq import nlargest
+from math import inf
 from time import monotonic
 from typing import NamedTuple
 
@@ -16,10 +17,8 @@ from router.popularity import Popularity
 from router.roster import Cold, Missing
 from service.footprint import OWN, Footprint
 from service.hidden_families import is_hidden
-from service.in_memory import taken_by_file
-from service.lazy_preparer import LazyPreparer
-from service.log_words import LEAVES, NO_ROOM
-from service.memory import Overhead, first_of
+from service.in_memory import asked_for, taken_by_file
+from service.memory import Overhead
 from service.opening_room import OpeningRoom
 from service.piecewise import PiecewiseFamily
 
@@ -67,11 +66,17 @@ class Appraisal:
         self._slots = slots
         self._placement = Placement()
         self._overhead = Overhead()
-        self._too_large: set[str] = set()
+        self.too_large: set[str] = set()
+        """Families that could not be loaded with all the room for themselves, and until there is clearly more."""
+        self._alone_bytes = self._most_bytes = inf
         self._opening = OpeningRoom()
         self._spare_bytes: float | None = None
         self._loadable: dict[str, dict[int, Loadable]] = {}
         self._row_s: dict[str, dict[int, float]] = {}
+
+    def warm(self) -> None:
+        """Before the first plan: see `Footprint`."""
+        self._footprint.warm()
 
     def forget(self, name: str) -> None:
         """What a family could load is to be asked again."""
@@ -81,8 +86,11 @@ class Appraisal:
         """What to do next, as far as can be seen now; `cold` has what waits for a load, `busy` who has requests."""
         now = monotonic()
         taken = taken_by_file(self._pieces)
+        # A tokenizer counts with its family: else what fits would not fit beside its own, opened by who waits for it.
+        opened = asked_for(self._pieces, taken)
+        known = taken | {file: size for files in opened.values() for file, size in files.items()}
         resident = self._footprint.resident_bytes()
-        overhead = self._overhead.observe(resident, sum(taken.values()))
+        overhead = self._overhead.observe(resident, sum(known.values()))
         # It may be changed meanwhile, from another thread.
         families = frozenset(name for name in list(self._pieces) if not is_hidden(name))
         before, self.planned_for = self.planned_for, PlannedFor(self.budget_bytes, self.pinned, families)
@@ -92,17 +100,21 @@ class Appraisal:
         room_bytes = budget_bytes - overhead - reserve_bytes
         smallest = self._smallest()
         alone = {name: self._alone(name, sizes) for name, sizes in smallest.items()}
-        self._too_large = self._larger_than(room_bytes, alone, cold)
+        self.too_large = self._larger_than(room_bytes, alone, cold)
         self.is_futile = bool(self._pieces) and not taken and not any(size <= room_bytes for size in alone.values())
-        fitting = [self._pieces[name] for name in smallest if name not in self._too_large]
+        fitting = [self._pieces[name] for name in smallest if name not in self.too_large]
         loadable = [(piece, self.variants(piece)) for piece in fitting]
-        self.allowed_bytes = room_bytes - self._opening.room(loadable, room_bytes)
+        self._alone_bytes = room_bytes
+        self._most_bytes = room_bytes - self._opening.room(loadable, room_bytes)
+        waiting = {file for name in cold if name not in self.too_large for file in opened.get(name, ())}
+        idle_bytes = sum(size for file, size in known.items() if file not in taken and file not in waiting)
+        self.allowed_bytes = self._most_bytes - idle_bytes
         needed, rivals = self._thought_of(cold, now)
         pieces = needed | rivals
         sizes = {file: size for piece in pieces.values() for file, size in piece.bytes.items()}
         held = [Spot(name, _index(piece, variant)) for name, piece in needed.items() for variant in tuple(piece.paths)]
         wanted = self._wanted(pieces, cold, busy, now)
-        least = [sizes for name, sizes in smallest.items() if name not in self._too_large]
+        least = [sizes for name, sizes in smallest.items() if name not in self.too_large]
         known_bytes = self._spare_bytes if self.planned_for == before else None
         self._spare_bytes = room_to_spare(least, self.allowed_bytes, known_bytes)
         steps = self._placement.plan(wanted, sizes, held, (), self.allowed_bytes, self._spare_bytes)
@@ -139,21 +151,13 @@ class Appraisal:
         first = next(iter(self.variants(piece)))
         return sum(smallest.values()) + piece.opening_bytes(piece.loaded.family.variants[first].name)
 
-    def _needed(self, piece: PiecewiseFamily, variant: str) -> int:
-        """What is said to be wanted of what models may take, from which the room to open them is left out already."""
-        if piece.name not in self._too_large:
-            return piece.size(variant)
-        needed = piece.size(variant) + piece.opening_bytes(variant)
-        # What was too large once is so until there is clearly more.
-        return needed if needed > self.allowed_bytes else int(needed / CLEARLY_LESS)
-
     def _larger_than(self, room_bytes: float, alone: Mapping[str, int], cold: Container[str]) -> set[str]:
         """The families that could not be loaded with all the room for themselves, of which they need so much.
 
         Room goes up and down by some megabytes all the time: what was too large is so until there is clearly more, or
         requests wait for it.
         """
-        known = {name for name in self._too_large if name not in cold}
+        known = {name for name in self.too_large if name not in cold}
         return {name for name, size in alone.items() if size > room_bytes * (CLEARLY_LESS if name in known else 1.0)}
 
     def _thought_of(
@@ -165,7 +169,7 @@ class Appraisal:
         for name, piece in list(self._pieces.items()):
             if piece.paths or name in self.pinned:
                 needed[name] = piece
-            elif name not in self._too_large:
+            elif name not in self.too_large:
                 (needed if name in cold else others)[name] = piece
         rivals = nlargest(MOST_RIVALS, others, key=lambda name: self.popularity.per_s(name, now))
         return needed, {name: others[name] for name in rivals}
@@ -202,56 +206,36 @@ class Appraisal:
         choice = None if piece is None else self.choice(piece, missing)
         if piece is None or choice is None:
             return False
-        return Spot(name, choice) in promised or self._fits(piece, choice)
+        return Spot(name, choice) in promised or self.fits(piece, choice)
 
-    def room(self) -> str:
-        """What the budget leaves for models and which families do not fit into that, for the log: see `LEAVES`.
+    def lacks_room(self, name: str, variant: str | None = None) -> bool:
+        """Whether a family, or one variant of it, could not be loaded beside what is pinned. Any thread may ask.
 
-        As it was when a plan was made last.
+        By the room of the last plan, without what was believed before.
         """
-        lacking = {
-            name: self._needed(piece, piece.believed[first].name)
-            for name, piece in list(self._pieces.items())
-            for first in tuple(self.variants(piece))[:1]
-            if not is_hidden(name) and not piece.paths and not self._fits(piece, first)
-        }
-        said = f"{LEAVES}{max(0.0, self.allowed_bytes) / 1e6:.1f} MB for models"
-        if not lacking:
-            return said
-        families = f"{len(lacking)} famil{'ies' if len(lacking) > 1 else 'y'}"
-        return f"{said}: {NO_ROOM} of {families}: {first_of(lacking)}"
-
-    def lack(self, name: str, missing: Missing) -> str:
-        """Why rows wait for this in vain, for the log."""
         piece = self._pieces.get(name)
-        choice = None if piece is None else self.choice(piece, missing)
-        if piece is None or choice is None:
-            return "no variant that may answer can be loaded"
-        variant, left = piece.believed[choice].name, max(0.0, self.allowed_bytes)
-        needed = self._needed(piece, variant)
-        return f"{variant} takes {needed / 1e6:.1f} MB, the budget leaves {left / 1e6:.1f} MB for models"
-
-    def unused(self, cold: Container[str], since_s: float) -> list[LazyPreparer]:
-        """Tokenizers that requests have opened of families with nothing in memory, that nobody has asked for since."""
-        asked_s = self.popularity.last_s
-        return [
-            piece.preparer
-            for name, piece in self._pieces.items()
-            if piece.preparer.holds_tokenizer and not piece.paths and name not in cold
-            if asked_s.get(name, 0.0) <= since_s
-        ]
-
-    def _fits(self, piece: PiecewiseFamily, variant: int) -> bool:
-        """Whether a variant fits beside what is pinned."""
-        if piece.name in self._too_large:
+        if piece is None:
             return False
+        index = next(iter(self.variants(piece)), None) if variant is None else _index(piece, variant)
+        if index is None:
+            return False
+        opening_bytes = piece.opening_bytes(piece.loaded.family.variants[index].name)
+        needed_bytes = sum(piece.sizes(index).values()) + opening_bytes
+        return needed_bytes > self._alone_bytes or self._beside_pinned(piece, index) > self._most_bytes
+
+    def fits(self, piece: PiecewiseFamily, variant: int) -> bool:
+        """Whether a variant fits beside what is pinned, as room was when a plan was made last."""
+        return piece.name not in self.too_large and self._beside_pinned(piece, variant) <= self.allowed_bytes
+
+    def _beside_pinned(self, piece: PiecewiseFamily, variant: int) -> int:
+        """What a variant and all that is pinned take together."""
         sizes = piece.sizes(variant)
         for name in self.pinned - {piece.name}:
             other = self._pieces.get(name)
             smallest = next(iter(self.variants(other)), None) if other is not None else None
             if other is not None and smallest is not None:
                 sizes |= other.sizes(smallest)
-        return sum(sizes.values()) <= self.allowed_bytes
+        return sum(sizes.values())
 
     def _wanted(
         self, pieces: Mapping[str, PiecewiseFamily], cold: Mapping[str, Cold], busy: frozenset[str], now: float

@@ -59,8 +59,10 @@ def banner(
         lines.insert(1, ("but", lack))
     if without := [f"{name} serves without {', '.join(own)}" for name, own in refused.items() if name in names]:
         lines.insert(1, ("but", f"{'; '.join(without[:_MOST_ASKED])}: see the log"))
-    if out:
-        lines.insert(1, ("but", f"{', '.join(out)} cannot be loaded: see the log"))
+    # Of the first that memory does not suffice for it is said already.
+    said = {entry.partition(" (")[0] for entry in lack.rpartition(": ")[2].split(", ")}
+    if unsaid := [name for name in out if name not in said]:
+        lines.insert(1, ("but", f"{', '.join(unsaid)} cannot be loaded: see the log"))
     if settings.grpc_port is not None:
         # Who has a client of gRPC writes the address like that, whether it is TLS or not.
         lines.insert(2, ("gRPC", base_url(settings.host, settings.grpc_port, tls=tls).partition("://")[2]))

@@ -13,7 +13,7 @@ from service.loaded_family import LoadedFamily
 from service.oip.errors import DroppedReason, ProtocolError
 from service.oip.metadata import model_metadata, repository_index, server_metadata
 from service.oip.statistics import statistics
-from service.repository_control import RepositoryControl
+from service.repository_control import TOO_LARGE, RepositoryControl
 
 PLATFORM = "onnxruntime_onnx"
 
@@ -51,13 +51,16 @@ class Descriptions:
         """A model answers requests, and is to be sent some.
 
         Raises `ProtocolError` 400 for a variant that is not in memory, 503 where the replica ends soon, and for a
-        variant in quarantine or a model of which nothing else is left.
+        variant in quarantine, a model of which nothing else is left, or one that does not fit into the memory budget.
         """
         loaded = self._served(name, variant)
         if not self._gateway.is_welcoming:
             raise self._gateway.unavailable()
         if variant is not None and variant not in loaded.paths:
             raise ProtocolError(400, f"version {variant!r} of {name} is not in memory")
+        residency = self._gateway.residency
+        if residency is not None and not loaded.paths and residency.appraisal.lacks_room(name):
+            raise ProtocolError(503, f"{name} {TOO_LARGE}", reason=DroppedReason.NOT_LOADED, retry_after_s=1.0)
         self._check_sound(name, variant)
 
     def statistics(self, name: str | None, variant: str | None) -> dict[str, Any]:

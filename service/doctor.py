@@ -3,59 +3,31 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxruntime
-import psutil
 
 from router import scheduler
 from service.admin_access import is_loopback
 from service.configuration import SettingsError
 from service.device_settings import described
+from service.finding import Finding, Verdict
 from service.foreseen import check_cores_of, check_policy, ignored
 from service.key_file import read_keys
-from service.log_words import NO_ROOM
-from service.memory import budget_bytes, first_of
+from service.memory_check import chosen, lack_here, memory_finding
 from service.neighbour import gateway_at
 from service.ports import listener, occupant
 from service.settings import Settings
 from service.tls import check_certificate
 from variants.fingerprint import available_cores, machine_fingerprint
-from variants.manifest import VariantManifest
 from variants.profiling import load_profile
 from variants.repository import Repository, RepositoryError, RevisionFolder
 from variants.runtimes.contest import gain
-from variants.runtimes.defaults import loaded_by_default
-from variants.runtimes.table import ONNXRUNTIME, RUNTIMES, lack_of
-from variants.shared_sizes import loaded_bytes
+from variants.runtimes.table import ONNXRUNTIME, RUNTIMES
 
 _INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp")
-_SPARE_MEMORY_BYTES = 512 * 1024**2
-"""Python, BentoML and onnxruntime before the first model, with room to spare."""
-_EMPTY_PROCESS_BYTES = 130 * 10**6
-"""What a serving process takes at least before its first model: one with 3 families was measured at 134 MB."""
-
-
-class Verdict(StrEnum):
-    """How bad a finding is. Only `BROKEN` keeps the gateway from serving."""
-
-    FINE = "fine"
-    NOTE = "note"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `text` is one line that says what was found and, where it is not fine, what to do."""
-
-    subject: str
-    verdict: Verdict
-    text: str
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -131,16 +103,15 @@ def _repository(settings: Settings) -> Iterator[Finding]:
         yield Finding("models", Verdict.BROKEN, f"{settings.models}: {lack}; `pareto build` builds a family")
         return
     yield Finding("models", Verdict.FINE, f"{settings.models}: {', '.join(names)}")
-    needed_bytes, folders = 0, list[RevisionFolder]()
+    folders = list[RevisionFolder]()
     for name in names:
         try:
             folder = repository.open(name)
-            needed_bytes += _loaded_bytes(folder, settings)
             yield from _family(folder, settings)
             folders.append(folder)
         except RepositoryError as error:
             yield Finding(name, Verdict.BROKEN, str(error))
-    yield _memory(needed_bytes) if settings.memory_budget is None else _budget(settings, needed_bytes, folders)
+    yield memory_finding(settings, folders)
     yield from _runtimes(folders, settings)
     try:
         check_policy(settings, repository)
@@ -161,31 +132,21 @@ def _family(folder: RevisionFolder, settings: Settings) -> Iterator[Finding]:
             text = f"families.{manifest.name}.load: no variant {variant!r}, known are {', '.join(sorted(known))}"
             yield Finding(manifest.name, Verdict.BROKEN, text)
     for variant in settings.load_of(manifest.name) or ():
-        if variant in known and (lack := lack_of(manifest.variant(variant).runtime)):
+        if variant in known and (lack := lack_here(manifest.variant(variant), settings)):
             yield Finding(manifest.name, Verdict.NOTE, f"families.{manifest.name}.load: {variant} is refused: {lack}")
+    if not chosen(folder, settings):
+        lacks = (lack_here(variant, settings) for variant in manifest.variants)
+        why = next(filter(None, lacks), f"families.{manifest.name}.load names none")
+        yield Finding(manifest.name, Verdict.BROKEN, f"none of its variants can be loaded: {why}")
     sound = f"revision {manifest.revision}, {len(known) - len(refused)} of {len(known)} variants sound"
     profile = load_profile(folder, settings.threads)
     if profile is None:
-        text = f"{sound}; no profile of this machine: a quick one is taken at the start"
+        text = f"{sound}; no profile of this machine with {_count(settings.threads, 'thread')} a batch"
+        text += ": a quick one is taken at the start"
         yield Finding(manifest.name, Verdict.NOTE, text)
     else:
         text = f"{sound}; {profile.mode} profile of {profile.taken:%Y-%m-%d %H:%M} UTC"
         yield Finding(manifest.name, Verdict.FINE, text)
-
-
-def _loaded_bytes(folder: RevisionFolder, settings: Settings) -> int:
-    """On each device once, or in `processes` once in each slot of several threads; lookup tables once."""
-    slots = Counter(slot.device for slot in settings.places)
-    alone = settings.isolation == "processes"
-    times = sum(slots[device] if alone and threads > 1 else 1 for device, threads in settings.widths.items())
-    return loaded_bytes(folder.manifest, [variant.name for variant in _chosen(folder, settings)], times)
-
-
-def _chosen(folder: RevisionFolder, settings: Settings) -> Sequence[VariantManifest]:
-    wanted = settings.load_of(folder.manifest.name)
-    if wanted is None:
-        return loaded_by_default(folder.manifest)
-    return [variant for variant in folder.manifest.variants if variant.name in wanted]
 
 
 def _runtimes(folders: Sequence[RevisionFolder], settings: Settings) -> Iterator[Finding]:
@@ -206,34 +167,6 @@ def _runtimes(folders: Sequence[RevisionFolder], settings: Settings) -> Iterator
             yield Finding(
                 "runtime", Verdict.FINE, f"{name} ({runtime.package} {runtime.version or '?'}): {gains or build}"
             )
-
-
-def _memory(needed_bytes: int) -> Finding:
-    free_bytes = psutil.virtual_memory().available
-    text = f"{free_bytes / 1e9:.1f} GB available, {needed_bytes / 1e6:.0f} MB of models would be loaded"
-    if free_bytes < needed_bytes + _SPARE_MEMORY_BYTES:
-        return Finding("memory", Verdict.BROKEN, f"{text}: too little; load fewer variants (families.NAME.load)")
-    return Finding("memory", Verdict.FINE, text)
-
-
-def _budget(settings: Settings, needed_bytes: int, folders: Sequence[RevisionFolder]) -> Finding:
-    """What the budget leaves, by what a process takes that has no model; what models take is at least their files."""
-    assert settings.memory_budget is not None, "asked for"
-    budget = settings.memory_budget
-    allowed_bytes, free_bytes = budget_bytes(budget), psutil.virtual_memory().available
-    room_bytes = max(0, allowed_bytes - _EMPTY_PROCESS_BYTES)
-    text = (
-        f"{free_bytes / 1e9:.1f} GB available, memory_budget {budget} is {allowed_bytes / 1e6:.0f} MB, "
-        f"of which a process without models takes {_EMPTY_PROCESS_BYTES / 1e6:.0f} MB and more"
-    )
-    sizes = {folder.manifest.name: [one.size_bytes for one in _chosen(folder, settings)] for folder in folders}
-    lacking = {name: least for name, own in sizes.items() if (least := min(own, default=0)) > room_bytes}
-    if lacking:
-        verdict = Verdict.BROKEN if len(lacking) == len(sizes) else Verdict.NOTE
-        return Finding("memory", verdict, f"{text}: {NO_ROOM} of {first_of(lacking)}; raise it")
-    if free_bytes < min(allowed_bytes, needed_bytes + _SPARE_MEMORY_BYTES):
-        return Finding("memory", Verdict.NOTE, f"{text}: less is available than the budget lets the process take")
-    return Finding("memory", Verdict.FINE, text)
 
 
 def _port(settings: Settings) -> Finding:

@@ -11,6 +11,7 @@ from service.memory import resident_bytes
 from service.paths import OpenFile
 from variants.manifest import VariantManifest
 from variants.resident import give_back
+from variants.runtimes import onnxruntime_cpu
 from variants.session import open_file
 from variants.tables import tables_bytes
 
@@ -23,6 +24,9 @@ class Footprint(Protocol):
     @property
     def open_one(self) -> OpenFile:
         """Opens models."""
+
+    def warm(self) -> None:
+        """Have all be taken that the first model brings with it whichever it is; before anything is measured."""
 
     def reserve_bytes(self, slots: int, batch_bytes: int) -> int:
         """What is taken for a moment beside models: by a batch of so many bytes in each slot, by a change of models."""
@@ -45,6 +49,10 @@ class OwnFootprint:
 
     def __init__(self, open_one: OpenFile = open_file) -> None:
         self.open_one = open_one
+
+    def warm(self) -> None:
+        """See `Footprint`."""
+        onnxruntime_cpu.warm()
 
     def reserve_bytes(self, slots: int, batch_bytes: int) -> int:
         """See `Footprint`."""

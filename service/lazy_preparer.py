@@ -24,6 +24,7 @@ class LazyPreparer:
         self._folder = folder
         self._cheap = isinstance(folder.manifest.preparation, TensorPreparation)
         self._opened: Preparer | None = open_shared(folder) if self._cheap else None
+        self._opening = False
 
     @property
     def is_open(self) -> bool:
@@ -32,14 +33,18 @@ class LazyPreparer:
 
     @property
     def holds_tokenizer(self) -> bool:
-        """Whether there is something to close."""
-        return self._opened is not None and not self._cheap
+        """Whether there is something to close, or will be in a moment."""
+        return not self._cheap and (self._opening or self._opened is not None)
 
     def open(self) -> Preparer:
         """Hold what prepares the rows from now on. Raises `RepositoryError` where it cannot be read."""
         opened = self._opened
         if opened is None:
-            opened = self._opened = open_shared(self._folder)
+            self._opening = True
+            try:
+                opened = self._opened = open_shared(self._folder)
+            finally:
+                self._opening = False
         return opened
 
     def close(self) -> None:

@@ -15,6 +15,8 @@ logger = logging.getLogger("pareto.memory")
 _MOST_NAMED = 3
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
+_LEAST_BYTES = 1_000_000
+"""A smaller budget is one without its unit."""
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|(?:[kmg]i?)?b?)", re.IGNORECASE)
 _SIZE = re.compile(r"^(\w+):[ \t]+(\d+) kB$", re.MULTILINE)
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -29,6 +31,8 @@ def parse_budget(text: str) -> str:
         raise ValueError(
             f"expected bytes with a unit (`512MiB`, `2GB`) or a share of the container's limit (`60%`), got {text!r}"
         )
+    if match[2] != "%" and budget_bytes(text.strip()) < _LEAST_BYTES:
+        raise ValueError(f"expected a megabyte at least, with a unit (`512MiB`, `2GB`), got {text!r}")
     return text.strip()
 
 

@@ -42,9 +42,10 @@ class ModelSizes:
         self._folder = folder
         self._family = family
         self._least: dict[str, int] = {}
-        self._tokenizer = tokenizer_name(folder)
-        if self._tokenizer is not None:
-            self.bytes[self._tokenizer] = tokenizer_bytes(folder)
+        self.tokenizer = tokenizer_name(folder)
+        """What `bytes` calls the tokenizer; None where there is none."""
+        if self.tokenizer is not None:
+            self.bytes[self.tokenizer] = tokenizer_bytes(folder)
 
     def expect(self, file: ModelFile, measured: Sequence[int], opening: int | None = None) -> None:
         """Believe what was measured of a model, tables included: bytes, once for each device that it is opened on.
@@ -69,14 +70,14 @@ class ModelSizes:
         files = tuple(files)
         tables = dict.fromkeys(table for file in files for table in self._tables(file))
         keys = (*map(self._key, files), *tables)
-        return keys if self._tokenizer is None else (*keys, self._tokenizer)
+        return keys if self.tokenizer is None else (*keys, self.tokenizer)
 
     def took(self, keys: Iterable[str], held: Collection[str], gained: int) -> None:
         """Memory grew by so many bytes as a variant of these `keys` was loaded beside those that were `held`.
 
         What lookup tables take is known.
         """
-        new = [key for key in keys if key not in held and key != self._tokenizer and not is_table(key)]
+        new = [key for key in keys if key not in held and key != self.tokenizer and not is_table(key)]
         believed = sum(self.bytes[key] for key in new)
         if believed:
             # Freed memory that is used again does not show: what it takes is not believed to halve at once.

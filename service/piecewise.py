@@ -157,6 +157,12 @@ class PiecewiseFamily:
         """What each file is thought to take in memory, on all devices: see `ModelSizes`."""
         return self._sizes.bytes
 
+    @property
+    def open_tokenizer(self) -> dict[str, int]:
+        """The tokenizer, where it is open, and the bytes that it is thought to take."""
+        name = self._sizes.tokenizer
+        return {name: self.bytes[name]} if name is not None and self.preparer.holds_tokenizer else {}
+
     @cached_property
     def openings(self) -> tuple[tuple[int, int], ...]:
         """Its variants by index, and what opening a model of each takes for a moment: the largest first."""

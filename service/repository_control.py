@@ -28,6 +28,7 @@ logger = logging.getLogger("pareto.repository")
 NOT_LOADED = "not loaded"
 UNLOADED = "unloaded"
 COLD = "cold: loaded at the first request"
+TOO_LARGE = "does not fit into the memory budget"
 
 
 class RepositoryControl:
@@ -111,7 +112,8 @@ class RepositoryControl:
         """Every variant of every family in the repository, as far as it is known: state, and why it is not ready."""
         gateway = self._gateway
         idle = "" if gateway.phase is Phase.READY else gateway.phase.value
-        loading = gateway.residency.moves.loading if gateway.residency is not None else None
+        residency = gateway.residency
+        loading = residency.moves.loading if residency is not None else None
         for name, loaded in gateway.families.items():
             served = {variant.name for variant in loaded.family.variants}
             broken = {} if gateway.scheduler is None else gateway.scheduler.quarantined(name)
@@ -120,8 +122,11 @@ class RepositoryControl:
                 if variant.name in broken:
                     reason = f"in quarantine: {broken[variant.name].reason.value}"
                 if variant.name not in loaded.paths:
-                    cold = COLD if variant.name in served else NOT_LOADED
-                    reason = loaded.refused.get(variant.name, cold)
+                    known = NOT_LOADED
+                    if variant.name in served:
+                        fits = residency is None or not residency.appraisal.lacks_room(name, variant.name)
+                        known = COLD if fits else TOO_LARGE
+                    reason = loaded.refused.get(variant.name, known)
                 at = loading is not None and loading.family == name and loaded.family.variants[loading.variant].name
                 yield IndexEntry(name, variant.name, not reason, reason, loading=at == variant.name)
         for name in sorted(self._loading - gateway.families.keys()):

@@ -24,11 +24,13 @@ from router.scheduler import Scheduler
 from service.appraisal import Appraisal
 from service.correction import Lost
 from service.footprint import OWN, Footprint
+from service.in_memory import unused_tokenizers
 from service.lazy_preparer import LazyPreparer
 from service.log_words import NO_ROOM, NOTHING
 from service.moves import Change, Moves
 from service.paths import NotNowError
 from service.piecewise import PiecewiseFamily
+from service.room_words import lack_said, room_said
 from variants.resident import give_back
 
 logger = logging.getLogger("pareto.residency")
@@ -101,6 +103,7 @@ class Residency:
     async def tell_of_room(self) -> None:
         """Log what the budget leaves for models, before anything is loaded; right after `begin`."""
         async with self._stepping:
+            await self.moves.in_thread(self.appraisal.warm)
             await self.moves.in_thread(lambda: self.appraisal.plan({}, frozenset()))
             await self._tell_of_room()
 
@@ -172,7 +175,8 @@ class Residency:
     async def _close_tokenizers(self) -> None:
         """Close those that requests have opened for families of which nothing was loaded, as of those refused."""
         async with self._stepping:
-            unused = self.appraisal.unused(self.moves.begun.cold(), monotonic() - UNUSED_S)
+            asked_s = self.appraisal.popularity.last_s
+            unused = unused_tokenizers(self.pieces, asked_s, self.moves.begun.cold(), monotonic() - UNUSED_S)
             if unused:
                 await self.moves.in_thread(lambda: self._close(unused))
 
@@ -215,7 +219,7 @@ class Residency:
             return
         was_futile = self._told[1]
         self._told = now
-        said = await self.moves.in_thread(self.appraisal.room)
+        said = await self.moves.in_thread(lambda: room_said(self.appraisal, self.pieces))
         if self.is_futile:
             logger.error("%s%s", NOTHING, said if NO_ROOM in said else "every variant is refused, see above")
         else:
@@ -228,7 +232,9 @@ class Residency:
         now = monotonic()
         if now - self._told_s.get(name, -TELL_EVERY_S) >= TELL_EVERY_S:
             self._told_s[name] = now
-            logger.warning("family %s: requests are refused: %s", name, self.appraisal.lack(name, missing))
+            logger.warning(
+                "family %s: requests are refused: %s", name, lack_said(self.appraisal, self.pieces.get(name), missing)
+            )
 
     def _close(self, preparers: Iterable[LazyPreparer]) -> None:
         for preparer in preparers:

@@ -132,7 +132,8 @@ class RunningBatches:
     def lost(self, slot: int, reason: Reason, said: str) -> None:
         """See `service.executors.SlotEvents`."""
         running = [dispatch for dispatch in self._running.values() if dispatch.slot == slot]
-        under = f" under a batch on {running[0].family}/{running[0].variant}" if running else ""
+        first = running[0] if running else None
+        under = "" if first is None else f" on {first.device} under a batch on {first.family}/{first.variant}"
         logger.error("the executor of slot %d has ended%s: %s", slot, under, said)
         self._forget(slot)
         now = self._clock()
@@ -152,6 +153,7 @@ class RunningBatches:
             logger.debug("slot %d came back after the event loop", slot)
 
     def _restore(self, slot: int) -> None:
+        logger.info("slot %d is back", slot)
         self._scheduler.restore(slot, self._clock())
         self._changed()
 

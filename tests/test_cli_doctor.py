@@ -17,6 +17,9 @@ from loadtests.servers import free_port
 from service import SERVER_NAME, __version__, cli
 from service.neighbour import gateway_at
 from tests.console import LIMIT_S, ROOT, failing, serving
+from tests.service.families import sign_model, write_family
+from variants.repository import Repository
+from variants.runtimes.table import lack_of
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -86,6 +89,47 @@ def test_a_memory_budget_that_holds_nothing_is_told(
             assert 1 == ended.returncode
             assert line.startswith("pareto: nothing to serve: memory_budget leaves ")
             assert f"{lack}1 family: sign (takes " in line
+
+
+def test_processes_need_more_of_a_memory_budget(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sound: Path
+) -> None:
+    """What serves one family in threads may be too little for executors that have a process each."""
+    told = {}
+    for isolation in ("threads", "processes"):
+        monkeypatch.setenv("PARETO_ISOLATION", isolation)
+        monkeypatch.setenv("PARETO_SLOTS", "2")
+        monkeypatch.setenv("PARETO_MEMORY_BUDGET", "200MB")
+        cli.run(["doctor", "--models", str(sound), "--port", str(free_port())])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[1] == "memory"]
+        told[isolation] = line.split()[0]
+    assert {"threads": "ok", "processes": "broken"} == told
+
+
+@pytest.mark.skipif(bool(lack_of("openvino")), reason="OpenVINO is not installed")
+def test_doctor_knows_what_a_budget_refuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A variant that is to be loaded and that executors would each open for themselves; without a budget they may."""
+    variants = {"plain": (sign_model(), 0.8), "other": (sign_model(1), 0.9)}
+    write_family(Repository(tmp_path), "f", variants, runtimes={"other": "openvino"})
+    monkeypatch.setenv("PARETO_ISOLATION", "processes")
+    monkeypatch.setenv("PARETO_FAMILIES", '{"f": {"load": ["plain", "other"]}}')
+    for budget in ("", "4GiB"):
+        if budget:
+            monkeypatch.setenv("PARETO_MEMORY_BUDGET", budget)
+        cli.run(["doctor", "--models", str(tmp_path), "--port", str(free_port())])
+        told = [line for line in capsys.readouterr().out.splitlines() if "families.f.load: other is refused" in line]
+        assert bool(budget) == any("`processes` do not serve it under a memory_budget" in line for line in told)
+
+
+def test_doctor_says_for_how_many_threads_there_is_no_profile(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sound: Path
+) -> None:
+    """A family that was measured with another number has none."""
+    monkeypatch.setenv("PARETO_THREADS_PER_SLOT", "2")
+    cli.run(["doctor", "--models", str(sound), "--port", str(free_port())])
+    assert "; no profile of this machine with 2 threads a batch: a quick one is taken" in capsys.readouterr().out
 
 
 def test_doctor_names_what_is_broken(capsys: pytest.CaptureFixture[str], corrupt: Path) -> None:

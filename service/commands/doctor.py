@@ -28,7 +28,8 @@ def doctor(
     from rich.console import Console
     from rich.text import Text
 
-    from service.doctor import Verdict, examine
+    from service.doctor import examine
+    from service.finding import Verdict
 
     console = Console()
     broken = noted = 0

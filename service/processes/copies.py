@@ -25,6 +25,7 @@ MOST_LIKELY = 1000
 HANGS = "hangs"
 """How one did that was ended by force because it took too long."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
+NAME = Path("/proc/self/comm")
 
 
 def end_with(parent: int) -> None:
@@ -33,6 +34,12 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def be_called(name: str) -> None:
+    """Have lists of processes (`ps -o comm`, `top`) show this one by a name of at most 15 characters."""
+    with suppress(OSError):
+        NAME.write_text(name)
 
 
 def survives_a_fork(runtime: str, threads: int) -> bool:

@@ -32,9 +32,12 @@ class HostedFootprint:
         self.open_one = HostedOpener(host)
         self._host = host
 
+    def warm(self) -> None:
+        """See `Footprint`. The template has done it when it began, or will have when it can open anything."""
+
     def reserve_bytes(self, slots: int, batch_bytes: int) -> int:
-        """See `Footprint`. While two executors change places a slot has both, and both have what a batch takes."""
-        return (NEW_EXECUTOR_BYTES + batch_bytes) * slots + TRIED_BYTES
+        """See `Footprint`."""
+        return reserve_bytes(slots, batch_bytes)
 
     def resident_bytes(self) -> int:
         """See `Footprint`."""
@@ -55,12 +58,22 @@ class HostedFootprint:
 
     def lack(self, variant: VariantManifest) -> str:
         """See `Footprint`."""
-        if survives_a_fork(variant.runtime, threads=1):
-            return ""
-        return (
-            f"{variant.name}: on {variant.runtime} each executor would open it anew and have it in memory for itself: "
-            "`processes` do not serve it under a memory_budget"
-        )
+        return lack_under_a_budget(variant)
+
+
+def reserve_bytes(slots: int, batch_bytes: int) -> int:
+    """See `Footprint`. While two executors change places a slot has both, and both have what a batch takes."""
+    return (NEW_EXECUTOR_BYTES + batch_bytes) * slots + TRIED_BYTES
+
+
+def lack_under_a_budget(variant: VariantManifest) -> str:
+    """Why a variant cannot be served by `processes` under a budget, in one line; empty where it can."""
+    if survives_a_fork(variant.runtime, threads=1):
+        return ""
+    return (
+        f"{variant.name}: on {variant.runtime} each executor would open it anew and have it in memory for itself: "
+        "`processes` do not serve it under a memory_budget"
+    )
 
 
 def _children(process: int) -> list[int]:

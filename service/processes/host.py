@@ -176,6 +176,7 @@ class Host:
         *,
         only: int | None = None,
         threads: int | None = None,
+        name: str = "",
     ) -> Link:
         """Have an executor made, on these cores, of `only` one model or all (see `Fork`); called on any thread.
 
@@ -188,9 +189,8 @@ class Host:
         self._talk.expect_end(executor, ended)
         link = Link(executor, ours, areas)
         with its:
-            if not self._talk.send(
-                Fork(executor, cores, only, threads), [its.fileno(), *(area.file for area in areas)]
-            ):
+            told = Fork(executor, cores, only, threads, name)
+            if not self._talk.send(told, [its.fileno(), *(area.file for area in areas)]):
                 self._loop.call_soon_threadsafe(self._talk.ended, executor, End(NO_TEMPLATE, 0))
         return link
 

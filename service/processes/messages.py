@@ -47,13 +47,14 @@ class Fork(NamedTuple):
     """To the template: make an executor under this number; with its socket and its two areas come their files.
 
     It keeps to processor `cores`, if there are any, and has all models, or `only` that one. Of those that it opens
-    itself it has those of so many `threads` alone, if that is said.
+    itself it has those of so many `threads` alone, if that is said. Lists of processes show it by its `name`.
     """
 
     executor: int
     cores: tuple[int, ...] = ()
     only: int | None = None
     threads: int | None = None
+    name: str = ""
 
 
 class Kill(NamedTuple):

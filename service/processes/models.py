@@ -68,7 +68,7 @@ class HostedModel:
             raise NobodyRanError(Reason.EXECUTOR_LOST, f"its process {NO_TEMPLATE}")
         ended: Future[End] = Future()
         work_begins()
-        link = self._host.fork(ended.set_result, only=self.number)
+        link = self._host.fork(ended.set_result, only=self.number, name="pareto-probe")
         try:
             return self._run(link, ended, feeds)
         finally:

@@ -115,7 +115,12 @@ class SlotProcess:
             return
         generation = self._host.generation
         try:
-            link = self._host.fork(lambda end: self._ended(executor, end), self._cores, threads=self._threads)
+            link = self._host.fork(
+                lambda end: self._ended(executor, end),
+                self._cores,
+                threads=self._threads,
+                name=f"pareto-slot-{self._index}",
+            )
         except OSError as error:
             # No files left, say: for now.
             self._failed_to_begin(f"could not be made: {error.strerror}")

@@ -19,10 +19,11 @@ from typing import Any
 
 import orjson
 
-from service.processes.copies import HANGS, Copies, end_with, survives_a_fork
+from service.processes.copies import HANGS, Copies, be_called, end_with, survives_a_fork
 from service.processes.executor import execute
 from service.processes.messages import KILLED, MOST_BYTES, NOT_NOW, Close, Fork, Kill, Open, ToTemplate
 from variants.resident import give_back
+from variants.runtimes.onnxruntime_cpu import warm
 from variants.session import Session, open_session
 
 FILES_OF_AN_EXECUTOR = 3
@@ -97,6 +98,7 @@ class Template:
             return
 
         def work() -> None:
+            be_called("pareto-open")
             os.write(file, orjson.dumps(_opened(wanted)[0]))
 
         try:
@@ -129,6 +131,8 @@ class Template:
 
     def _fork(self, told: Fork, files: list[int]) -> None:
         def work() -> None:
+            if told.name:
+                be_called(told.name)
             if told.cores:
                 os.sched_setaffinity(0, told.cores)
             models = dict(self._models)
@@ -184,9 +188,12 @@ def main(arguments: list[str]) -> None:
     """Serve the gateway whose process number is the second argument, over the socket whose file is the first."""
     control, gateway = int(arguments[0]), int(arguments[1])
     end_with(gateway)
+    be_called("pareto-template")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The gateway drains; executors must work on meanwhile, and end with it.
         signal.signal(number, signal.SIG_IGN)
+    # Else each process in which a model is tried before the first one is there would take it for itself.
+    warm()
     Template(socket.socket(fileno=control)).run()
 
 

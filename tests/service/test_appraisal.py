@@ -12,6 +12,8 @@ from router.placement import Evict, Load, Loadable, Spot, Step
 from router.roster import Cold, Missing
 from service.appraisal import MOST_RIVALS, Appraisal
 from service.footprint import OwnFootprint
+from service.memory import Overhead
+from service.room_words import room_said
 
 MB = 1_000_000
 ELSE_BYTES = 50 * MB
@@ -29,6 +31,7 @@ class Sized:
         self.loaded = SimpleNamespace(family=Family(name, self.believed, sizes=(16,), max_batch=4))
         self.paths: dict[str, tuple[()]] = {}
         self.bytes = {f"{name}/only": size}
+        self.open_tokenizer: dict[str, int] = {}
 
     def opening_bytes(self, _: str) -> int:
         return self.openings[0][1]
@@ -55,7 +58,9 @@ class Measured(OwnFootprint):
         self._families = tuple(families)
 
     def resident_bytes(self) -> int:
-        return self.else_bytes + sum(family.size("only") for family in self._families if family.paths)
+        taken = {file: size for family in self._families if family.paths for file, size in family.bytes.items()}
+        opened = {file: size for family in self._families for file, size in family.open_tokenizer.items()}
+        return self.else_bytes + sum((taken | opened).values())
 
 
 def appraisal_of(families: list[Sized], room_bytes: int, footprint: Measured | None = None) -> Appraisal:
@@ -100,6 +105,72 @@ def test_who_asks_for_what_is_too_large_makes_nothing_go() -> None:
         assert not appraisal.can_load("large", Missing(0), ())
     families[3].paths.clear()
     assert (Load(Spot("f3", 0)),) == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
+
+
+def test_a_tokenizer_that_a_request_has_opened_counts_once() -> None:
+    """Its family, which fits with it, is loaded for the rows that wait; of one that does not fit it takes room."""
+    family, large, other = wordy("wordy", 12 * MB), wordy("large", 70 * MB), Sized("other", 10 * MB)
+    appraisal = appraisal_of([family], 23 * MB)
+    family.open_tokenizer = {"tokenizer:wordy": 8 * MB}
+    cold = {"wordy": Cold(1, 0.0, (Missing(0),))}
+    assert (Load(Spot("wordy", 0)),) == appraisal.plan(cold, frozenset())
+    family.paths["only"] = ()
+    assert () == appraisal.plan({}, frozenset({"wordy"}))
+    appraisal = appraisal_of([large, other], 25 * MB)
+    large.open_tokenizer = {"tokenizer:large": 8 * MB}
+    assert () == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
+    large.open_tokenizer = {}
+    assert [Load(Spot("other", 0))] == settled(appraisal, [large, other])
+
+
+def wordy(name: str, size: int) -> Sized:
+    """A family with a tokenizer of 8 MB, which takes 2 MB to be opened."""
+    family = Sized(name, size)
+    family.openings = ((0, 2 * MB),)
+    family.bytes[f"tokenizer:{name}"] = 8 * MB
+    return family
+
+
+def test_a_tokenizer_that_nobody_waits_with_leaves_its_family_what_it_needs() -> None:
+    """A plan falls between the opening of it and the request that it was opened for: the family fits as before."""
+    family = wordy("wordy", 12 * MB)
+    appraisal = appraisal_of([family], 23 * MB)
+    family.open_tokenizer = {"tokenizer:wordy": 8 * MB}
+    assert () == tuple(step for step in appraisal.plan({}, frozenset()) if isinstance(step, Evict))
+    assert (False, False) == (appraisal.lacks_room("wordy"), appraisal.is_futile)
+    cold = {"wordy": Cold(1, 0.0, (Missing(0),))}
+    assert (Load(Spot("wordy", 0)),) == appraisal.plan(cold, frozenset())
+
+
+def test_who_asks_for_what_is_too_large_costs_others_nothing() -> None:
+    """Its tokenizer is opened for each of its requests; nothing that is in memory goes for that."""
+    families, large = [Sized(f"f{number}", 10 * MB) for number in range(4)], wordy("large", 70 * MB)
+    for family in families:
+        family.openings = ((0, 2 * MB),)
+    appraisal = appraisal_of([*families, large], 49 * MB)
+    settled(appraisal, [*families, large])
+    assert all(family.paths for family in families)
+    for _ in range(3):
+        large.open_tokenizer = {"tokenizer:large": 8 * MB}
+        assert () == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
+        assert () == appraisal.plan({}, frozenset())
+        large.open_tokenizer = {}
+        assert () == appraisal.plan({}, frozenset())
+
+
+def test_who_lacks_room_is_told_by_the_room_there_is() -> None:
+    """Alone, beside what is pinned, and whatever was believed a moment ago."""
+    small, large = Sized("small", 10 * MB), Sized("large", 38 * MB)
+    large.openings = small.openings = ((0, 0),)
+    footprint = Measured([small, large])
+    appraisal = appraisal_of([small, large], 40 * MB, footprint)
+    for more, pinned, lacking in ((0, (), False), (3, (), True), (0, (), False), (0, ("small",), True), (0, (), False)):
+        footprint.else_bytes = ELSE_BYTES + more * MB
+        appraisal.pinned = frozenset(pinned)
+        appraisal._overhead = Overhead()
+        appraisal.plan({}, frozenset())
+        assert (False, lacking) == (appraisal.lacks_room("small"), appraisal.lacks_room("large", "only"))
+    assert not appraisal.lacks_room("nobody")
 
 
 def test_a_little_less_room_costs_no_family() -> None:
@@ -147,10 +218,10 @@ def test_families_without_room_are_named() -> None:
     appraisal.plan({}, frozenset())
     named = "f0 (takes 20.0 MB), f1 (takes 20.0 MB), f2 (takes 20.0 MB), ..."
     said = f"memory_budget leaves 4.0 MB for models: not even the smallest variant fits of 5 families: {named}"
-    assert said == appraisal.room()
+    assert said == room_said(appraisal, appraisal._pieces)
     appraisal.budget_bytes += 95 * MB
     appraisal.plan({}, frozenset())
-    assert "memory_budget leaves 90.0 MB for models" == appraisal.room()
+    assert "memory_budget leaves 90.0 MB for models" == room_said(appraisal, appraisal._pieces)
 
 
 def test_it_is_known_whether_anything_could_be_loaded() -> None:
@@ -196,7 +267,7 @@ def test_the_last_in_memory_stays_within_the_budget() -> None:
     footprint.else_bytes += 20 * MB
     assert [Evict(Spot("large", 0))] == settled(appraisal, [small, large])
     assert not appraisal.is_futile
-    assert "small (takes" not in appraisal.room()
+    assert "small (takes" not in room_said(appraisal, appraisal._pieces)
     footprint.else_bytes += 7 * MB
     assert [Evict(Spot("small", 0))] == settled(appraisal, [small, large])
     appraisal.plan({}, frozenset())

@@ -18,11 +18,15 @@ from tests.service.families import sign_model, write_family
 from variants.repository import Repository
 
 
-def test_what_is_not_served_is_told(tmp_path: Path) -> None:
-    """Families, variants and memory that are missing have a line each, below the one that says it is ready."""
+@pytest.mark.parametrize("is_named", [False, True])
+def test_what_is_not_served_is_told(tmp_path: Path, is_named: bool) -> None:
+    """Families, variants and memory that are missing have a line each, below the one that says it is ready.
+
+    Of a family that memory does not suffice for no second one says so.
+    """
     for name in ("sign", "aside"):
         write_family(Repository(tmp_path), name, {"quick": (sign_model(), 0.8), "better": (sign_model(1), 0.9)})
-    told, lack = StringIO(), "memory_budget leaves 1.0 MB for models"
+    told, lack = StringIO(), f"memory_budget leaves 1.0 MB for models{': aside (takes 2.0 MB)' if is_named else ''}"
     banner(
         Settings(models=tmp_path),
         1.0,
@@ -33,7 +37,8 @@ def test_what_is_not_served_is_told(tmp_path: Path) -> None:
     )
     lines = [line.split(maxsplit=1) for line in told.getvalue().splitlines() if line.startswith("  ")]
     but = [content.strip() for label, content in lines if label == "but"]
-    assert ["aside cannot be loaded: see the log", "sign serves without better: see the log", lack] == but
+    aside = [] if is_named else ["aside cannot be loaded: see the log"]
+    assert [*aside, "sign serves without better: see the log", lack] == but
 
 
 @pytest.mark.parametrize(("side", "asks"), [(8, "/infer"), (260, "/v2/models/pictures")])

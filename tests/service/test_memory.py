@@ -24,7 +24,7 @@ from variants.resident import give_back
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1024", 1024), ("2k", 2000), ("1.5KiB", 1536), ("512MiB", 512 * 1024**2), ("2 GB", 2 * 10**9), ("1Gi", 1024**3)],
+    [("1024000", 1024000), ("2000k", 2000000), ("1.5MiB", 1536 * 1024), ("2 GB", 2_000_000_000), ("1Gi", 1 << 30)],
 )
 def test_budgets_in_bytes(text: str, expected: int) -> None:
     """Units of ten and of two, with and without the B, in any case."""
@@ -34,6 +34,13 @@ def test_budgets_in_bytes(text: str, expected: int) -> None:
 def test_a_share_is_one_of_the_limit() -> None:
     """Half of what the container may use."""
     assert limit_bytes() // 2 == budget_bytes(parse_budget("50%"))
+
+
+@pytest.mark.parametrize("text", ["300", "512.5", " 999999 ", "512b", "5k"])
+def test_a_budget_that_holds_nothing_lacks_its_unit(text: str) -> None:
+    """Who writes 300 does not mean bytes."""
+    with pytest.raises(ValueError, match="expected a megabyte at least, with a unit"):
+        parse_budget(text)
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "101%", "1TBB", "10 potatoes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -78,10 +79,17 @@ def test_both_devices_answer_from_processes_of_their_own(client: httpx.Client) -
     assert {"wide", "narrow"} == answered_on(client, "chain/versions/large")
 
 
-def test_a_crash_on_one_device_is_no_others(client: httpx.Client) -> None:
-    """The batch is answered by another variant, the slot comes back, and both devices answer again."""
+def test_a_crash_on_one_device_is_no_others(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Another variant answers the batch, the slot comes back, which the log tells, and both devices answer again."""
     before = set(executors())
-    answer = ask(client, "pair", CRASHES)
+    assert {"pareto-slot-0", "pareto-slot-1"} == {executor.name() for executor in before}
+    with caplog.at_level(logging.INFO, "pareto.dispatcher"):
+        answer = ask(client, "pair", CRASHES)
+        eventually(lambda: caplog.messages[-1].endswith(" is back"), "the slot is back")
+    (ended,) = (line for line in caplog.messages if line.startswith("the executor of slot "))
+    number = caplog.messages[-1].split()[1]
+    device = answer_on_device(number)
+    assert ended.startswith(f"the executor of slot {number} has ended on {device} under a batch on pair/best: it ")
     assert (200, "plain") == (answer.status_code, answer.headers["x-variant"])
     said = 'pareto_variant_faults_total{model="pair",reason="crashed",variant="best"} 1.0'
     assert said in client.get("/metrics").text
@@ -90,6 +98,11 @@ def test_a_crash_on_one_device_is_no_others(client: httpx.Client) -> None:
     sound_again(client, "pair", "best")
     assert 200 == ask(client, "pair/versions/best", SOUND).status_code
     assert {"wide", "narrow"} == answered_on(client)
+
+
+def answer_on_device(number: str) -> str:
+    """Slots are numbered by device, in the order of the settings by their threads."""
+    return ("wide", "narrow")[int(number)]
 
 
 @pytest.mark.skipif(bool(lack_of("openvino")), reason="OpenVINO is not installed")

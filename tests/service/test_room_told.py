@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.canary_control import CanaryControl
+from service.descriptions import Descriptions
+from service.gateway import Gateway
 from service.hidden_families import hidden_name
+from service.oip.errors import ProtocolError
+from service.repository_control import COLD, TOO_LARGE, RepositoryControl
 from service.residency import Residency
+from tests.service.controlled import serve
+from tests.service.families import sign_model, write_family
 from tests.service.test_appraisal import ELSE_BYTES, MB, Measured, Sized
+from variants.repository import Repository
 
 
 def test_room_is_told_whenever_others_are_to_fit(caplog: pytest.LogCaptureFixture) -> None:
@@ -48,3 +57,33 @@ def test_room_is_told_whenever_others_are_to_fit(caplog: pytest.LogCaptureFixtur
 
     with caplog.at_level(logging.INFO, "pareto.residency"):
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("too_large", [{"small", "large"}, {"large"}, set[str]()])
+def test_a_family_that_does_not_fit_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, too_large: set[str]
+) -> None:
+    """The index says so of each of its variants, where it says of others that they come with the first request."""
+    for name in ("small", "large"):
+        write_family(Repository(tmp_path), name, {"only": (sign_model(), 0.8)})
+
+    async def scenario(gateway: Gateway) -> None:
+        assert gateway.residency is not None
+        gateway.residency.allow(1, ())
+        while any(piece.paths for piece in gateway.residency.pieces.values()):
+            await gateway.residency._step({})
+        monkeypatch.setattr(gateway.residency.appraisal, "lacks_room", lambda name, variant=None: name in too_large)
+        monkeypatch.setattr(Gateway, "is_welcoming", True)
+        control = RepositoryControl(gateway, lambda: None)
+        descriptions = Descriptions(gateway, control, CanaryControl(gateway, control))
+        told = {entry["name"]: entry["reason"] for entry in descriptions.index(only_ready=False)}
+        assert {name: TOO_LARGE if name in too_large else COLD for name in told} == told
+        for name in told:
+            if name in too_large:
+                with pytest.raises(ProtocolError, match=f"{name} {TOO_LARGE}") as refused:
+                    descriptions.check_ready(name, None)
+                assert 503 == refused.value.status
+            else:
+                descriptions.check_ready(name, None)
+
+    serve(tmp_path, "8GiB", scenario)

@@ -40,9 +40,11 @@ class Hosting:
         self.made: list[tuple[socket.socket, Callable[[End], None]]] = []
         self.killed: list[int] = []
 
-    def fork(self, ended: Callable[[End], None], cores: tuple[int, ...] = (), *, threads: int | None = None) -> Link:
+    def fork(
+        self, ended: Callable[[End], None], cores: tuple[int, ...] = (), *, threads: int | None = None, name: str = ""
+    ) -> Link:
         """As `Host.fork`."""
-        assert ((), None) == (cores, threads)
+        assert ((), None, "pareto-slot-0") == (cores, threads, name)
         ours, its = pair()
         self.made.append((its, ended))
         return Link(len(self.made) - 1, ours, (Area.make(), Area.make()))

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from service.memory import resident_bytes
 from tests.variants.conftest import save_word_stages
 from tests.variants.runtime_files import WEIGHTS, inputs, save_for, save_onnx
 from variants.resident import give_back
-from variants.runtimes import openvino_cpu, table
+from variants.runtimes import onnxruntime_cpu, openvino_cpu, table
 from variants.runtimes.contract import Model
 from variants.runtimes.table import RUNTIMES, copies_of
 from variants.session import ModelLoadError, Session, SessionClosedError, SessionOptions, open_session
@@ -166,3 +168,11 @@ def test_sessions_are_told_apart_by_their_runtime(tmp_path: Path) -> None:
     path = save_onnx(tmp_path / "model.onnx")
     sessions: list[Session] = [open_session(path, runtime=name) for name in ("onnxruntime", "openvino")]
     assert all(session.load_s > 0.0 and session.memory_bytes >= 0 for session in sessions)
+
+
+def test_onnxruntime_is_warmed_by_a_model_that_there_is() -> None:
+    """It is one by ONNX's own rules, and gives back what it gets."""
+    onnx.checker.check_model(onnx.load_from_string(onnxruntime_cpu._ECHO))
+    onnxruntime_cpu.warm()
+    session = onnxruntime.InferenceSession(onnxruntime_cpu._ECHO, providers=list(onnxruntime_cpu.PROVIDERS))
+    assert [2.5] == session.run(None, {"x": np.array([2.5], np.float32)})[0].tolist()

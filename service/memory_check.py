@@ -1,0 +1,107 @@
+"""Whether memory suffices for what would be served, by what files, profiles and settings say: found without serving."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import psutil
+
+from service.appraisal import MOST_RESERVED
+from service.finding import Finding, Verdict
+from service.footprint import OWN
+from service.log_words import NO_ROOM
+from service.memory import budget_bytes, first_of
+from service.processes.footprint import lack_under_a_budget, reserve_bytes
+from service.settings import Settings
+from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
+from variants.manifest import VariantManifest
+from variants.pieces import most_batch_bytes
+from variants.profiles import load_profile
+from variants.repository import RevisionFolder
+from variants.runtimes.defaults import loaded_by_default
+from variants.runtimes.table import lack_of
+from variants.shared_sizes import loaded_bytes
+
+_SPARE_MEMORY_BYTES = 512 * 1024**2
+"""Python, BentoML and onnxruntime before the first model, with room to spare."""
+_EMPTY_BYTES = {"threads": 143 * 10**6, "processes": 175 * 10**6}
+"""What serves takes that has no model, by isolation, as measured with 3 families."""
+
+
+def memory_finding(settings: Settings, folders: Sequence[RevisionFolder]) -> Finding:
+    """What is available or allowed, and whether that suffices for these revisions."""
+    needed_bytes = sum(_needed_bytes(folder, settings) for folder in folders)
+    if settings.memory_budget is not None:
+        return _of_budget(settings, settings.memory_budget, needed_bytes, folders)
+    free_bytes = psutil.virtual_memory().available
+    text = f"{free_bytes / 1e9:.1f} GB available, {needed_bytes / 1e6:.0f} MB of models would be loaded"
+    if free_bytes < needed_bytes + _SPARE_MEMORY_BYTES:
+        return Finding("memory", Verdict.BROKEN, f"{text}: too little; load fewer variants (families.NAME.load)")
+    return Finding("memory", Verdict.FINE, text)
+
+
+def _of_budget(settings: Settings, budget: str, needed_bytes: int, folders: Sequence[RevisionFolder]) -> Finding:
+    """What the budget leaves; what models take is at least their files."""
+    allowed_bytes, free_bytes = budget_bytes(budget), psutil.virtual_memory().available
+    empty_bytes = _EMPTY_BYTES[settings.isolation]
+    kept_bytes = min(_reserve_bytes(settings, folders), int(MOST_RESERVED * allowed_bytes))
+    room_bytes = max(0, allowed_bytes - empty_bytes - kept_bytes)
+    text = (
+        f"{free_bytes / 1e9:.1f} GB available, memory_budget {budget} is {allowed_bytes / 1e6:.0f} MB, of which some "
+        f"{empty_bytes / 1e6:.0f} MB go without any model and {kept_bytes / 1e6:.0f} MB are kept for batches"
+    )
+    sizes = {folder.manifest.name: _least_bytes(folder, settings) for folder in folders}
+    lacking = {name: least for name, least in sizes.items() if least > room_bytes}
+    if lacking:
+        verdict = Verdict.BROKEN if len(lacking) == len(sizes) else Verdict.NOTE
+        return Finding("memory", verdict, f"{text}: {NO_ROOM} of {first_of(lacking)}; raise it")
+    if free_bytes < min(allowed_bytes, needed_bytes + _SPARE_MEMORY_BYTES):
+        return Finding("memory", Verdict.NOTE, f"{text}: less is available than the budget lets the process take")
+    return Finding("memory", Verdict.FINE, text)
+
+
+def _reserve_bytes(settings: Settings, folders: Sequence[RevisionFolder]) -> int:
+    batches = [most_batch_bytes(folder.manifest, load_profile(folder, settings.threads)) for folder in folders]
+    reserve = reserve_bytes if settings.isolation == "processes" else OWN.reserve_bytes
+    return reserve(settings.slot_count, max(batches, default=0))
+
+
+def _least_bytes(folder: RevisionFolder, settings: Settings) -> int:
+    """What a family takes with its smallest variant, while that is opened; on each device once."""
+    profile = load_profile(folder, settings.threads)
+    sizes = {
+        variant.name: loaded_bytes(folder.manifest, [variant.name], len(settings.widths))
+        for variant in chosen(folder, settings)
+    }
+    if not sizes:
+        return 0
+    smallest = min(sizes, key=sizes.__getitem__)
+    measured = None if profile is None else profile.variants.get(smallest)
+    opening_bytes = 0 if measured is None else measured.opening_bytes or 0
+    least = sizes[smallest] + opening_bytes
+    return least if tokenizer_name(folder) is None else least + tokenizer_bytes(folder)
+
+
+def _needed_bytes(folder: RevisionFolder, settings: Settings) -> int:
+    """On each device once, or in `processes` once in each slot of several threads; lookup tables once."""
+    slots = Counter(slot.device for slot in settings.places)
+    alone = settings.isolation == "processes"
+    times = sum(slots[device] if alone and threads > 1 else 1 for device, threads in settings.widths.items())
+    return loaded_bytes(folder.manifest, [variant.name for variant in chosen(folder, settings)], times)
+
+
+def chosen(folder: RevisionFolder, settings: Settings) -> Sequence[VariantManifest]:
+    """The variants of a revision that would be served and can be; of the others `lack_here` has the cause."""
+    wanted = settings.load_of(folder.manifest.name)
+    if wanted is None:
+        variants: Sequence[VariantManifest] = loaded_by_default(folder.manifest)
+    else:
+        variants = [variant for variant in folder.manifest.variants if variant.name in wanted]
+    return [variant for variant in variants if not lack_here(variant, settings)]
+
+
+def lack_here(variant: VariantManifest, settings: Settings) -> str:
+    """Why a variant cannot be served here with these settings, in one line; empty where it can."""
+    alone = settings.isolation == "processes" and settings.memory_budget is not None
+    return lack_of(variant.runtime) or (lack_under_a_budget(variant) if alone else "")
