@@ -8,9 +8,9 @@ enough answers if neither has.
 
 Slow is what takes longer than the old one's usual worst of late. Machines have slow spells, in which both are; so
 answers are compared in pairs of one moment, and only pairs that differ count (Wald's test of double dichotomies,
-"Sequential Analysis", 1947, chapter 6). The first answers after a change from one revision to the other take longer,
-for caches: a run of the new one's is paired with the run of the old one's that follows, first with first. What takes
-several times that long needs no pair, as long as nothing of the old one's does.
+"Sequential Analysis", 1947, chapter 6). Answers of one batch take alike, and the first after a change from one
+revision to the other take longer, for caches: of a run of the new one's and the run of the old one's that follows, the
+first two are a pair. What takes several times that long needs none, as long as nothing of the old one's does.
 
 As a shadow it answers nobody: it gets copies of that share, and the verdict says whether it could be promoted.
 """
@@ -30,8 +30,6 @@ LEAST_RECENT = 64
 """With fewer of them nobody's latencies say anything yet."""
 READ_EVERY = 32
 """The usual worst is read anew after so many answers."""
-MOST_UNPAIRED = 64
-"""Answers of the new one that wait for the old one's."""
 GROSSLY = 4.0
 """What takes so many times the old one's usual worst is slow by itself."""
 
@@ -119,6 +117,7 @@ class Canary:
         "_disagreement",
         "_grossness",
         "_is_new",
+        "_latest_s",
         "_old_s",
         "_since_read",
         "_slowness",
@@ -143,8 +142,8 @@ class Canary:
         """Answers of both that were compared, one with one."""
         self._is_new = False
         """Whether the latest answer was the new one's."""
-        self._unpaired_s: deque[float] = deque()
-        """The new one's latest run of answers, as far as nothing was compared with them yet."""
+        self._unpaired_s = self._latest_s = 0.0
+        """The first and the last answer of the new one's latest run."""
         self._old_s: deque[float] = deque(maxlen=RECENT)
         self._worst_s = math.inf
         self._since_read = 0
@@ -177,11 +176,13 @@ class Canary:
         self._promote()
 
     def _new(self, seconds: float) -> None:
-        if not self._is_new:
-            self._unpaired_s.clear()
-        if len(self._unpaired_s) < MOST_UNPAIRED:
-            self._unpaired_s.append(seconds)
         self._answers += 1
+        if self._is_new and seconds == self._latest_s:
+            # Of the same batch: what befell that counts once.
+            return
+        if not self._is_new:
+            self._unpaired_s = seconds
+        self._latest_s = seconds
         if self._worst_s < math.inf and self._grossness.observe(seconds > GROSSLY * self._worst_s):
             self.verdict = Verdict.SLOW
 
@@ -194,13 +195,11 @@ class Canary:
             self._worst_s = recent[min(len(recent) - 1, math.ceil(self.trial.usual * len(recent)))]
         if seconds > GROSSLY * self._worst_s:
             self._grossness.forget()
-        if self._unpaired_s:
-            new_s = self._unpaired_s.popleft()
-            if self._worst_s < math.inf:
-                self.pairs += 1
-                old, new = seconds > self._worst_s, new_s > self._worst_s
-                if old != new and self._slowness.observe(new):
-                    self.verdict = Verdict.SLOW
+        if self._is_new and self._worst_s < math.inf:
+            self.pairs += 1
+            old, new = seconds > self._worst_s, self._unpaired_s > self._worst_s
+            if old != new and self._slowness.observe(new):
+                self.verdict = Verdict.SLOW
 
     def broke(self) -> None:
         """A variant of the new revision broke so that it cannot be let at anybody."""

@@ -21,7 +21,7 @@ Files that variants share (stages of one network) are counted once. What is evic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -111,13 +111,15 @@ class Spot(NamedTuple):
     variant: int
 
 
-class Load(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Load:
     """Load this."""
 
     spot: Spot
 
 
-class Evict(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Evict:
     """Drop this."""
 
     spot: Spot
@@ -151,119 +153,132 @@ class Placement:
         What is `loading` takes its bytes already and is not touched. Where what must stay is over the budget, nothing
         is loaded, and nothing that must stay is evicted.
         """
-        families = {family.name: family for family in wanted}
-        held = [spot for spot in loaded if spot.family in families and spot.variant in families[spot.family].variants]
-        ranks = dict(self._ranks(wanted, frozenset(held), frozenset(loading), sizes))
-        order = sorted(ranks, key=lambda spot: (ranks[spot], spot))
-        target = self._target(order, ranks, families, sizes, budget_bytes, spare_bytes)
-        files = _Files(families, sizes, (*held, *loading))
+        asked = {family.name: family for family in wanted}
+        held = {spot for spot in loaded if spot.family in asked and spot.variant in asked[spot.family].variants}
+        moving = set(loading)
+        order = sorted(self._places(wanted, held, moving, sizes))
+        target = _target(order, sizes, budget_bytes, spare_bytes)
+        files = _Files(sizes)
+        for place in order:
+            if place.spot in held or place.spot in moving:
+                files.take(place.files)
         steps: list[Step] = []
         # The smallest of a family goes last, whatever else it is worth.
-        gone, there = set(held) - set(target), {*held, *loading}
-        spare = [spot for spot in reversed(order) if spot in gone]
-        spare.sort(key=lambda spot: spot.variant == families[spot.family].smallest)
-        coming = [spot for spot in target if spot not in there]
-        needed = [spot for spot in coming if ranks[spot][0] < BY_VALUE]
-        valued = [spot for spot in coming if ranks[spot][0] >= BY_VALUE]
-        for spots, limit in ((needed, budget_bytes), (valued, budget_bytes - spare_bytes)):
-            for spot in (None, *spots):
-                while spare and files.bytes_with(spot) > limit:
-                    evicted = spare.pop(0)
-                    files.drop(evicted)
-                    steps.append(Evict(evicted))
-                if spot is not None and files.bytes_with(spot) <= limit:
-                    files.take(spot)
-                    steps.append(Load(spot))
+        going = [place for place in reversed(order) if place.spot in held and place.spot not in target]
+        going.sort(key=lambda place: place.is_smallest)
+        coming = [place for place in target.values() if place.spot not in held and place.spot not in moving]
+        needed = [place for place in coming if place.rank < BY_VALUE]
+        valued = [place for place in coming if place.rank >= BY_VALUE]
+        gone = 0
+        for places, limit in ((needed, budget_bytes), (valued, budget_bytes - spare_bytes)):
+            for coming_next in (None, *places):
+                own = () if coming_next is None else coming_next.files
+                while gone < len(going) and files.bytes_with(own) > limit:
+                    files.drop(going[gone].files)
+                    steps.append(Evict(going[gone].spot))
+                    gone += 1
+                if coming_next is not None and files.bytes_with(own) <= limit:
+                    files.take(own)
+                    steps.append(Load(coming_next.spot))
         return tuple(steps)
 
-    def _ranks(
-        self, wanted: Sequence[Wanted], held: frozenset[Spot], loading: frozenset[Spot], sizes: Mapping[str, int]
-    ) -> Iterable[tuple[Spot, tuple[int, float]]]:
-        """Every variant with its place in the order of who comes first: a class, and what counts within it."""
+    def _places(
+        self, wanted: Sequence[Wanted], held: Set[Spot], loading: Set[Spot], sizes: Mapping[str, int]
+    ) -> Iterable[_Place]:
+        """Every variant with its place in the order of who comes first."""
+        is_by_value, stay, size_of = self.order == "value", self.stay, sizes.get
         for family in wanted:
-            smallest, name = family.smallest, family.name
-            for variant, loadable in family.variants.items():
-                spot = Spot(name, variant)
-                if spot in loading or (family.pinned and variant == smallest):
-                    yield spot, (0, 0.0)
-                elif variant in family.since_s:
-                    yield spot, (1, family.since_s[variant])
-                elif family.in_use and variant == smallest and spot in held:
-                    yield spot, (2, 0.0)
+            name, since_s, smallest = family.name, family.since_s, family.smallest
+            per_s, last_s = family.per_s + SELDOM_PER_S, max(family.last_s, 0.0)
+            for variant, (files, gain) in family.variants.items():
+                spot, first = Spot(name, variant), variant == smallest
+                is_held = spot in held
+                if spot in loading or (first and family.pinned):
+                    yield _Place(0, 0.0, spot, first, files)
+                elif variant in since_s:
+                    yield _Place(1, since_s[variant], spot, first, files)
+                elif first and family.in_use and is_held:
+                    yield _Place(2, 0.0, spot, first, files)
                 else:
-                    yield spot, (BY_VALUE, -self._worth(family, loadable, sizes) * (self.stay if spot in held else 1.0))
+                    # Value a second and byte; by recency, later is more.
+                    worth = last_s
+                    if is_by_value:
+                        worth = per_s * max(gain, 0.0) / max(1, sum([size_of(file, 0) for file in files]))
+                    yield _Place(BY_VALUE, -worth * stay if is_held else -worth, spot, first, files)
 
-    def _worth(self, family: Wanted, loadable: Loadable, sizes: Mapping[str, int]) -> float:
-        """Value a second and byte; by recency, later is more."""
-        if self.order == "recency":
-            return max(family.last_s, 0.0)
-        value = (family.per_s + SELDOM_PER_S) * max(loadable.gain, 0.0)
-        return value / max(1, sum([sizes.get(file, 0) for file in loadable.files]))
 
-    def _target(
-        self,
-        order: Sequence[Spot],
-        ranks: Mapping[Spot, tuple[int, float]],
-        families: Mapping[str, Wanted],
-        sizes: Mapping[str, int],
-        budget_bytes: float,
-        spare_bytes: float,
-    ) -> list[Spot]:
-        """What is to be in memory: whoever comes first and still fits."""
-        chosen = _Files(families, sizes, ())
-        target: list[Spot] = []
-        warm: set[str] = set()
-        held_back: dict[str, list[Spot]] = {}
-        first = {name: family.smallest for name, family in families.items()}
-        for spot in order:
-            # Larger variants wait for the smallest of their family, but for those that are needed themselves.
-            smallest = spot.variant == first[spot.family]
-            if not smallest and spot.family not in warm and ranks[spot][0] > 1:
-                held_back.setdefault(spot.family, []).append(spot)
-                continue
-            limit = budget_bytes if ranks[spot][0] < BY_VALUE else budget_bytes - spare_bytes
-            if ranks[spot][0] > 0 and chosen.bytes_with(spot) > limit:
-                continue
-            if smallest:
-                warm.add(spot.family)
-            for taken in (spot, *(held_back.pop(spot.family, ()) if smallest else ())):
-                if taken is spot or chosen.bytes_with(taken) <= budget_bytes - spare_bytes:
-                    chosen.take(taken)
-                    target.append(taken)
-        return target
+class _Place(NamedTuple):
+    """A variant in the order of who comes first: by class, then by what counts within it (less comes first), then by
+    name.
+    """
+
+    rank: int
+    within: float
+    spot: Spot
+    is_smallest: bool
+    files: tuple[str, ...]
+
+
+def _target(
+    order: Sequence[_Place], sizes: Mapping[str, int], budget_bytes: float, spare_bytes: float
+) -> dict[Spot, _Place]:
+    """What is to be in memory, in order: whoever comes first and still fits."""
+    chosen = _Files(sizes)
+    target: dict[Spot, _Place] = {}
+    warm: set[str] = set()
+    held_back: dict[str, list[_Place]] = {}
+    valued_bytes = budget_bytes - spare_bytes
+    for place in order:
+        rank, _, spot, is_smallest, files = place
+        # Larger variants wait for the smallest of their family, but for those that are needed themselves.
+        if not is_smallest and rank > 1 and spot.family not in warm:
+            held_back.setdefault(spot.family, []).append(place)
+            continue
+        if rank > 0 and chosen.bytes_with(files) > (budget_bytes if rank < BY_VALUE else valued_bytes):
+            continue
+        chosen.take(files)
+        target[spot] = place
+        if is_smallest:
+            warm.add(spot.family)
+            for larger in held_back.pop(spot.family, ()):
+                if chosen.bytes_with(larger.files) <= valued_bytes:
+                    chosen.take(larger.files)
+                    target[larger.spot] = larger
+    return target
 
 
 class _Files:
     """The files of some variants and the bytes they take together, each counted once."""
 
-    def __init__(self, families: Mapping[str, Wanted], sizes: Mapping[str, int], spots: Iterable[Spot]) -> None:
-        self._families = families
+    __slots__ = ("_bytes", "_sizes", "_users")
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes = sizes
         self._users: dict[str, int] = {}
         self._bytes = 0
-        for spot in spots:
-            self.take(spot)
 
-    def take(self, spot: Spot) -> None:
-        for file in self._of(spot):
-            self._users[file] = self._users.get(file, 0) + 1
-            if self._users[file] == 1:
+    def take(self, files: Sequence[str]) -> None:
+        """Those of one more."""
+        users = self._users
+        for file in files:
+            if file in users:
+                users[file] += 1
+            else:
+                users[file] = 1
                 self._bytes += self._sizes.get(file, 0)
 
-    def drop(self, spot: Spot) -> None:
-        for file in self._of(spot):
+    def drop(self, files: Sequence[str]) -> None:
+        """Those of one less."""
+        for file in files:
             self._users[file] -= 1
             if not self._users[file]:
                 del self._users[file]
                 self._bytes -= self._sizes.get(file, 0)
 
-    def bytes_with(self, spot: Spot | None) -> int:
-        """Bytes of what is there, and of this one too."""
-        if spot is None:
-            return self._bytes
-        return self._bytes + sum([self._sizes.get(file, 0) for file in self._of(spot) if file not in self._users])
-
-    def _of(self, spot: Spot) -> tuple[str, ...]:
-        family = self._families.get(spot.family)
-        loadable = family.variants.get(spot.variant) if family is not None else None
-        return () if loadable is None else loadable.files
+    def bytes_with(self, files: Sequence[str]) -> int:
+        """Bytes of what is there, and of these too."""
+        users, total = self._users, self._bytes
+        for file in files:
+            if file not in users:
+                total += self._sizes.get(file, 0)
+        return total

@@ -21,6 +21,7 @@ from service.in_memory import asked_for, taken_by_file
 from service.memory import Overhead
 from service.opening_room import OpeningRoom
 from service.piecewise import PiecewiseFamily
+from service.smallest import Smallest
 
 MOST_RIVALS = 32
 """So many families, the most popular, are considered beside those that are loaded or needed.
@@ -72,15 +73,21 @@ class Appraisal:
         self._opening = OpeningRoom()
         self._spare_bytes: float | None = None
         self._loadable: dict[str, dict[int, Loadable]] = {}
+        self._smallest = Smallest()
         self._row_s: dict[str, dict[int, float]] = {}
 
     def warm(self) -> None:
         """Before the first plan: see `Footprint`."""
         self._footprint.warm()
 
+    def holds(self) -> bool:
+        """Whether what is resident now is within the budget."""
+        return self._footprint.resident_bytes() <= self.budget_bytes
+
     def forget(self, name: str) -> None:
         """What a family could load is to be asked again."""
         self._loadable.pop(name, None)
+        self._smallest.forget(name)
 
     def plan(self, cold: Mapping[str, Cold], busy: frozenset[str]) -> tuple[Step, ...]:
         """What to do next, as far as can be seen now; `cold` has what waits for a load, `busy` who has requests."""
@@ -98,8 +105,8 @@ class Appraisal:
         budget_bytes = self.planned_for.budget_bytes
         reserve_bytes = min(self._footprint.reserve_bytes(self._slots, batch_bytes), MOST_RESERVED * budget_bytes)
         room_bytes = budget_bytes - overhead - reserve_bytes
-        smallest = self._smallest()
-        alone = {name: self._alone(name, sizes) for name, sizes in smallest.items()}
+        smallest = self._smallest.of(self._pieces, self.variants)
+        alone = {name: least.alone_bytes for name, least in smallest.items()}
         self.too_large = self._larger_than(room_bytes, alone, cold)
         self.is_futile = bool(self._pieces) and not taken and not any(size <= room_bytes for size in alone.values())
         fitting = [self._pieces[name] for name in smallest if name not in self.too_large]
@@ -114,7 +121,7 @@ class Appraisal:
         sizes = {file: size for piece in pieces.values() for file, size in piece.bytes.items()}
         held = [Spot(name, _index(piece, variant)) for name, piece in needed.items() for variant in tuple(piece.paths)]
         wanted = self._wanted(pieces, cold, busy, now)
-        least = [sizes for name, sizes in smallest.items() if name not in self.too_large]
+        least = [one.sizes for name, one in smallest.items() if name not in self.too_large]
         known_bytes = self._spare_bytes if self.planned_for == before else None
         self._spare_bytes = room_to_spare(least, self.allowed_bytes, known_bytes)
         steps = self._placement.plan(wanted, sizes, held, (), self.allowed_bytes, self._spare_bytes)
@@ -139,17 +146,6 @@ class Appraisal:
         sizes = {spot: sum(self._pieces[spot.family].sizes(spot.variant).values()) for spot in held}
         last = min(sizes, key=lambda spot: sizes[spot])
         return tuple(step for step in steps if step.spot != last) if sizes[last] <= at_rest_bytes else steps
-
-    def _smallest(self) -> dict[str, dict[str, int]]:
-        """The files of the smallest variant of each family that has one which can be loaded, with their bytes."""
-        pieces = list(self._pieces.items())
-        return {name: piece.sizes(first) for name, piece in pieces for first in tuple(self.variants(piece))[:1]}
-
-    def _alone(self, name: str, smallest: Mapping[str, int]) -> int:
-        """What a family needs to be loaded at all: its smallest variant, while that is opened."""
-        piece = self._pieces[name]
-        first = next(iter(self.variants(piece)))
-        return sum(smallest.values()) + piece.opening_bytes(piece.loaded.family.variants[first].name)
 
     def _larger_than(self, room_bytes: float, alone: Mapping[str, int], cold: Container[str]) -> set[str]:
         """The families that could not be loaded with all the room for themselves, of which they need so much.
@@ -216,7 +212,8 @@ class Appraisal:
         piece = self._pieces.get(name)
         if piece is None:
             return False
-        index = next(iter(self.variants(piece)), None) if variant is None else _index(piece, variant)
+        first = next(iter(self.variants(piece)), None)
+        index = first if variant is None else piece.loaded.family.index(variant)
         if index is None:
             return False
         opening_bytes = piece.opening_bytes(piece.loaded.family.variants[index].name)
@@ -227,15 +224,23 @@ class Appraisal:
         """Whether a variant fits beside what is pinned, as room was when a plan was made last."""
         return piece.name not in self.too_large and self._beside_pinned(piece, variant) <= self.allowed_bytes
 
+    def left_bytes(self, piece: PiecewiseFamily) -> float:
+        """What is left for a family beside what is pinned, as it was when a plan was made last."""
+        return self.allowed_bytes - sum(self._pinned_beside(piece).values())
+
     def _beside_pinned(self, piece: PiecewiseFamily, variant: int) -> int:
         """What a variant and all that is pinned take together."""
-        sizes = piece.sizes(variant)
+        return sum((piece.sizes(variant) | self._pinned_beside(piece)).values())
+
+    def _pinned_beside(self, piece: PiecewiseFamily) -> dict[str, int]:
+        """The files of what is pinned of other families, with their bytes."""
+        found: dict[str, int] = {}
         for name in self.pinned - {piece.name}:
             other = self._pieces.get(name)
             smallest = next(iter(self.variants(other)), None) if other is not None else None
             if other is not None and smallest is not None:
-                sizes |= other.sizes(smallest)
-        return sum(sizes.values())
+                found |= other.sizes(smallest)
+        return found
 
     def _wanted(
         self, pieces: Mapping[str, PiecewiseFamily], cold: Mapping[str, Cold], busy: frozenset[str], now: float

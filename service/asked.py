@@ -22,7 +22,7 @@ class Asked(NamedTuple):
     """`name` is the request's id, `receive` the ASGI channel of the caller. `arrival_s` is on the monotonic clock.
 
     `again` says that it was taken in before and is asked of another revision now, `charged` that its tenant's quota
-    counted it then.
+    counted it then; `drawn` that it fell to the revision on trial.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -34,6 +34,7 @@ class Asked(NamedTuple):
     origin: Origin
     again: bool = False
     charged: bool = False
+    drawn: bool = False
 
     @property
     def drawn_by(self) -> str:

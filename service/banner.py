@@ -32,19 +32,19 @@ def banner(
     settings: Settings,
     started_in_s: float,
     console: Console | None = None,
-    is_served: Callable[[str], bool] = lambda _: True,
+    fault_of: Callable[[str], str] = lambda _: "",
     lack: str = "",
     refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
-    """Print it; `is_served` tells of a family whether it is, `lack` is what memory does not suffice for,
-    `refused` the variants with a fault by family.
+    """Print it; `fault_of` says why a family is not served (nothing where it is), `lack` what memory does not suffice
+    for, `refused` the variants with a fault by family.
 
     Raises `RepositoryError` where the repository has gone.
     """
     console = console or Console()
     repository = Repository(settings.models)
     known = repository.families()
-    out = [name for name in known[:_MOST_ASKED] if not is_served(name)]
+    out = {name: fault for name in known[:_MOST_ASKED] if (fault := fault_of(name))}
     names = [name for name in known if name not in out] or known
     tls = settings.ssl_certfile is not None
     url = base_url(settings.host, settings.port, tls=tls)
@@ -62,7 +62,7 @@ def banner(
     # Of the first that memory does not suffice for it is said already.
     said = {entry.partition(" (")[0] for entry in lack.rpartition(": ")[2].split(", ")}
     if unsaid := [name for name in out if name not in said]:
-        lines.insert(1, ("but", f"{', '.join(unsaid)} cannot be loaded: see the log"))
+        lines.insert(1, ("but", "; ".join(out[name] for name in unsaid)))
     if settings.grpc_port is not None:
         # Who has a client of gRPC writes the address like that, whether it is TLS or not.
         lines.insert(2, ("gRPC", base_url(settings.host, settings.grpc_port, tls=tls).partition("://")[2]))

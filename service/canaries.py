@@ -117,10 +117,9 @@ class Canaries:
             return
         if why is None or why.outcome is Outcome.FAILED or why.reason is Reason.QUARANTINED:
             trial.compared(False)
-        elif why.reason is Reason.DEADLINE_INFEASIBLE and record.slo_met:
+        elif why.reason is Reason.DEADLINE_INFEASIBLE and record.slo_met and not (record.cold or why.cold or pinned):
             trial.answered(True, math.inf)
-            if not record.cold and not pinned:
-                trial.answered(False, record.compute_s)
+            trial.answered(False, record.compute_s)
         self._look(trial)
 
     def broke(self, spell: Spell) -> None:

@@ -66,7 +66,7 @@ class Report:
             "revision": self.revision,
             "serving": self.serving,
             "state": self.state.value,
-            "why": self.why,
+            "why": self.why or self._awaited(),
             "share": self.rules.share,
             "shadow": self.rules.shadow,
             "seconds": round(ended_s - self.started_s, 3),
@@ -78,6 +78,11 @@ class Report:
             "pairs": self.pairs,
             "fallbacks": self.fallbacks,
         }
+
+    def _awaited(self) -> str:
+        if self.state is State.RUNNING and self.answers >= self.rules.answers:
+            return "waits for more comparisons, or pairs of answers of both revisions, to be sure"
+        return ""
 
 
 class Tryout:

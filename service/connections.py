@@ -11,6 +11,7 @@ callers do not send a request again that may have been answered. Here the kernel
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import select
 import socket
@@ -23,6 +24,8 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.oip.errors import body
+
+logger = logging.getLogger("pareto.connections")
 
 HEAD_BYTES = 64 * 1024
 """Of a request's head, and of what follows a chunked body, beside what arrives together with their first byte."""
@@ -102,15 +105,12 @@ class Connections:
             left = list(self._open)
         now, part = loop.time(), left[-AT_ONCE:]
         del left[-AT_ONCE:]
-        try:
-            for connection in part:
+        for connection in part:
+            try:
                 self._judge(connection, now)
-        finally:
-            # Whatever becomes of one of them, the others are looked at.
-            self._look_again(left)
-
-    def _look_again(self, left: list[BoundedProtocol]) -> None:
-        loop = asyncio.get_running_loop()
+            except Exception:
+                # The others are looked at all the same.
+                logger.exception("a connection could not be looked at")
         if left:
             loop.call_soon(self._look, left)
         elif self._open:

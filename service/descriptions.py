@@ -13,7 +13,8 @@ from service.loaded_family import LoadedFamily
 from service.oip.errors import DroppedReason, ProtocolError
 from service.oip.metadata import model_metadata, repository_index, server_metadata
 from service.oip.statistics import statistics
-from service.repository_control import TOO_LARGE, RepositoryControl
+from service.repository_control import RepositoryControl
+from service.room_words import TOO_LARGE
 
 PLATFORM = "onnxruntime_onnx"
 

@@ -124,7 +124,8 @@ class Gateway:
             logger.error("%s%s", NOTHING, error)
         if self.is_loading():
             self.phase = Phase.READY
-            logger.info("%s%s (%.1f s)", READY, ", ".join(loaded), monotonic() - started_s)
+            if not self._is_futile:
+                logger.info("%s%s (%.1f s)", READY, ", ".join(loaded), monotonic() - started_s)
 
     def is_loading(self) -> bool:
         """Whether it comes up. To be asked after each pause: a signal may have ended the loading meanwhile."""
@@ -217,7 +218,9 @@ class Gateway:
         """As `loaded`, whatever the phase. Raises `ProtocolError` 404."""
         loaded = self.families.get(family)
         if loaded is None:
-            raise ProtocolError(404, f"model {family[:80]!r} not found, served are {', '.join(self.families)}")
+            raise ProtocolError(
+                404, f"model {family[:80]!r} not found, served are {', '.join(self.families) or 'none'}"
+            )
         return loaded
 
     def defaults(self, family: str) -> TermDefaults:

@@ -74,6 +74,7 @@ class Intake:
 
     async def _first_tried(self, trial: Tryout, family: str, asked: Asked) -> tuple[Answer, LoadedFamily]:
         """The answer of the revision on trial, or that of the one that serves where the other gives none."""
+        asked = asked._replace(drawn=True)
         tried = await self._try(trial, asked)
         if tried is not None:
             record = tried.record
@@ -101,7 +102,7 @@ class Intake:
             if family not in self._held and gateway.families.get(family) is loaded:
                 break
         request, pending = self._submitted(loaded, rows, asked)
-        if gateway.canaries.trials and not asked.again:
+        if gateway.canaries.trials and not asked.drawn:
             # As in `_try`: both revisions are held to account for who gives up.
             pending.add_done_callback(partial(self._was_served, loaded, asked))
             return request, loaded, rows, await self._ended(request, asyncio.shield(pending))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 
 import psutil
 
@@ -12,9 +13,9 @@ from service.finding import Finding, Verdict
 from service.footprint import OWN
 from service.log_words import NO_ROOM
 from service.memory import budget_bytes, first_of
+from service.model_sizes import ModelSizes, opening_bytes, profiled_bytes
 from service.processes.footprint import lack_under_a_budget, reserve_bytes
 from service.settings import Settings
-from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
 from variants.manifest import VariantManifest
 from variants.pieces import most_batch_bytes
 from variants.profiles import load_profile
@@ -27,6 +28,11 @@ _SPARE_MEMORY_BYTES = 512 * 1024**2
 """Python, BentoML and onnxruntime before the first model, with room to spare."""
 _EMPTY_BYTES = {"threads": 143 * 10**6, "processes": 175 * 10**6}
 """What serves takes that has no model, by isolation, as measured with 3 families."""
+
+_GROWTH_BYTES = 15 * 10**6
+"""The first requests make the process grow by that, as measured with 3 families."""
+_STEP_BYTES = 10 * 10**6
+"""What a budget is said to need is a multiple of this."""
 
 
 def memory_finding(settings: Settings, folders: Sequence[RevisionFolder]) -> Finding:
@@ -45,7 +51,8 @@ def _of_budget(settings: Settings, budget: str, needed_bytes: int, folders: Sequ
     """What the budget leaves; what models take is at least their files."""
     allowed_bytes, free_bytes = budget_bytes(budget), psutil.virtual_memory().available
     empty_bytes = _EMPTY_BYTES[settings.isolation]
-    kept_bytes = min(_reserve_bytes(settings, folders), int(MOST_RESERVED * allowed_bytes))
+    reserve_bytes = _reserve_bytes(settings, folders)
+    kept_bytes = min(reserve_bytes, int(MOST_RESERVED * allowed_bytes))
     room_bytes = max(0, allowed_bytes - empty_bytes - kept_bytes)
     text = (
         f"{free_bytes / 1e9:.1f} GB available, memory_budget {budget} is {allowed_bytes / 1e6:.0f} MB, of which some "
@@ -53,9 +60,16 @@ def _of_budget(settings: Settings, budget: str, needed_bytes: int, folders: Sequ
     )
     sizes = {folder.manifest.name: _least_bytes(folder, settings) for folder in folders}
     lacking = {name: least for name, least in sizes.items() if least > room_bytes}
+    # What is kept grows with the budget up to that share of it.
+    most = empty_bytes + max(sizes.values(), default=0)
+    least_bytes = min(most + reserve_bytes, most / (1.0 - MOST_RESERVED))
+    raise_it = f"raise it to {_STEP_BYTES * ceil((least_bytes + _GROWTH_BYTES) / _STEP_BYTES) / 1e6:.0f}MB or more"
     if lacking:
         verdict = Verdict.BROKEN if len(lacking) == len(sizes) else Verdict.NOTE
-        return Finding("memory", verdict, f"{text}: {NO_ROOM} of {first_of(lacking)}; raise it")
+        return Finding("memory", verdict, f"{text}: {NO_ROOM} of {first_of(lacking)}; {raise_it}")
+    if allowed_bytes < least_bytes + _GROWTH_BYTES:
+        grows = f"the first requests make the process grow by {_GROWTH_BYTES / 1e6:.0f} MB"
+        return Finding("memory", Verdict.NOTE, f"{text}: {grows}; {raise_it}")
     if free_bytes < min(allowed_bytes, needed_bytes + _SPARE_MEMORY_BYTES):
         return Finding("memory", Verdict.NOTE, f"{text}: less is available than the budget lets the process take")
     return Finding("memory", Verdict.FINE, text)
@@ -68,19 +82,19 @@ def _reserve_bytes(settings: Settings, folders: Sequence[RevisionFolder]) -> int
 
 
 def _least_bytes(folder: RevisionFolder, settings: Settings) -> int:
-    """What a family takes with its smallest variant, while that is opened; on each device once."""
-    profile = load_profile(folder, settings.threads)
-    sizes = {
-        variant.name: loaded_bytes(folder.manifest, [variant.name], len(settings.widths))
-        for variant in chosen(folder, settings)
-    }
-    if not sizes:
-        return 0
-    smallest = min(sizes, key=sizes.__getitem__)
-    measured = None if profile is None else profile.variants.get(smallest)
-    opening_bytes = 0 if measured is None else measured.opening_bytes or 0
-    least = sizes[smallest] + opening_bytes
-    return least if tokenizer_name(folder) is None else least + tokenizer_bytes(folder)
+    """What a family takes with its smallest variant, on all devices, while that is opened."""
+    sizes = ModelSizes(folder, folder.manifest.name)
+    slots = Counter(slot.device for slot in settings.places)
+    profiles = {device: load_profile(folder, threads) for device, threads in settings.widths.items()}
+    found = {}
+    for variant in chosen(folder, settings):
+        name, file = variant.name, variant.model
+        taken = [profiled_bytes(profile, name, file, slots[device]) for device, profile in profiles.items()]
+        sizes.expect(file, taken, opening_bytes(profiles.values(), name))
+        keys = sizes.keys([file])
+        found[sum(sizes.bytes[key] for key in keys)] = max(sizes.opening.get(key, 0) for key in keys)
+    # The smallest by what it keeps, as it is chosen when it is loaded.
+    return sum(min(found.items(), default=(0, 0)))
 
 
 def _needed_bytes(folder: RevisionFolder, settings: Settings) -> int:

@@ -41,6 +41,8 @@ class ModelSizes:
         self.opening: dict[str, int] = {}
         self._folder = folder
         self._family = family
+        self.revised = 0
+        """So often was what is believed changed."""
         self._least: dict[str, int] = {}
         self.tokenizer = tokenizer_name(folder)
         """What `bytes` calls the tokenizer; None where there is none."""
@@ -83,6 +85,7 @@ class ModelSizes:
             # Freed memory that is used again does not show: what it takes is not believed to halve at once.
             factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
             self.bytes |= {key: max(self._least.get(key, 0), int(self.bytes[key] * factor)) for key in new}
+            self.revised += 1
 
     def _key(self, file: ModelFile) -> str:
         return f"{self._family}/{file.key}"

@@ -110,7 +110,8 @@ class NativeApi:
             raise _error(error) from None
         record = answer.record
         if record.outcome not in (Outcome.SERVED, Outcome.SERVED_LATE):
-            raise _error(dropped(record.outcome, record.reason, record.retry_after_s or 1.0))
+            again_s = record.retry_after_s or 1.0
+            raise _error(dropped(record.outcome, record.reason, slo_s=record.slo_s, retry_after_s=again_s))
         return _body(loaded, answer)
 
     @bentoml.api  # type: ignore[untyped-decorator]  # BentoML's decorator has no types

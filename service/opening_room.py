@@ -30,6 +30,9 @@ class OpeningRoom:
             for variant, opening in piece.openings:
                 spot = Spot(piece.name, variant)
                 if opening <= most:
+                    if not known:
+                        # Those that follow take no more.
+                        break
                     if spot in known:
                         too_large.add(spot)
                     continue

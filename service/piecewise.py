@@ -158,6 +158,11 @@ class PiecewiseFamily:
         return self._sizes.bytes
 
     @property
+    def revised(self) -> int:
+        """How often what its files are thought to take was changed."""
+        return self._sizes.revised
+
+    @property
     def open_tokenizer(self) -> dict[str, int]:
         """The tokenizer, where it is open, and the bytes that it is thought to take."""
         name = self._sizes.tokenizer

@@ -19,6 +19,7 @@ from service.loaded_family import LoadedFamily, cannot_be_loaded
 from service.oip.errors import ProtocolError
 from service.oip.metadata import IndexEntry
 from service.piecewise import PiecewiseFamily
+from service.room_words import TOO_LARGE
 from service.swapping import busy, exchange, open_smallest, without_folder
 from variants.repository import Repository, RepositoryError
 from variants.session import ModelLoadError
@@ -28,7 +29,6 @@ logger = logging.getLogger("pareto.repository")
 NOT_LOADED = "not loaded"
 UNLOADED = "unloaded"
 COLD = "cold: loaded at the first request"
-TOO_LARGE = "does not fit into the memory budget"
 
 
 class RepositoryControl:

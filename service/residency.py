@@ -184,7 +184,7 @@ class Residency:
         return self.moves.scheduler is not None and self.moves.scheduler.cold_rows > 0
 
     async def _step(self, asked: dict[str, Cold]) -> bool:
-        """Carry out a plan up to its first load. Whether there was anything to do."""
+        """Carry out a plan up to its first load. Whether there may be more to do at once."""
         async with self._stepping:
             cold = {**self.moves.begun.cold(), **asked}
             busy = self.moves.begun.busy()
@@ -199,7 +199,10 @@ class Residency:
                 await self.moves.evict(name, variants)
             if first is not None:
                 await self.moves.load(first.spot)
-            return bool(steps)
+                return True
+            # A plan that was carried out is empty when it is made anew, but where less came of it than was believed, or
+            # somebody waits by now: for what has gone, say.
+            return bool(steps) and (self._is_waited_for() or not await self.moves.in_thread(self.appraisal.holds))
 
     def _refuse_in_vain(self, cold: Mapping[str, Cold], steps: Sequence[Step]) -> None:
         """Who waits for what cannot be loaded, because it is broken or larger than the budget, is told so."""

@@ -12,6 +12,9 @@ from service.log_words import LEAVES, NO_ROOM
 from service.memory import first_of
 from service.piecewise import PiecewiseFamily
 
+TOO_LARGE = "does not fit into the memory budget"
+"""After the name of a family or a variant."""
+
 
 def room_said(appraisal: Appraisal, pieces: Mapping[str, PiecewiseFamily]) -> str:
     """What the budget leaves for models and which families do not fit into that, for the log: see `LEAVES`."""
@@ -33,9 +36,10 @@ def lack_said(appraisal: Appraisal, piece: PiecewiseFamily | None, missing: Miss
     choice = None if piece is None else appraisal.choice(piece, missing)
     if piece is None or choice is None:
         return "no variant that may answer can be loaded"
-    variant, left = piece.believed[choice].name, max(0.0, appraisal.allowed_bytes)
+    variant, left = piece.believed[choice].name, max(0.0, appraisal.left_bytes(piece))
     needed = _needed(appraisal, piece, variant)
-    return f"{variant} takes {needed / 1e6:.1f} MB, the budget leaves {left / 1e6:.1f} MB for models"
+    beside = " beside what is pinned" if appraisal.pinned - {piece.name} else ""
+    return f"{variant} takes {needed / 1e6:.1f} MB, the budget leaves {left / 1e6:.1f} MB for models{beside}"
 
 
 def _needed(appraisal: Appraisal, piece: PiecewiseFamily, variant: str) -> int:

@@ -240,7 +240,9 @@ def probe(settings: Settings, path: str = READY_PATH) -> tuple[int, str]:
         return response.status, body
 
 
-def is_served(settings: Settings, family: str) -> bool:
-    """Whether the server takes requests for a family; true where it does not say, as where it wants a key."""
-    status, _ = probe(settings, f"/v2/models/{quote(family, safe='')}/ready")
-    return status not in (http.client.NOT_FOUND, http.client.SERVICE_UNAVAILABLE)
+def fault_of(settings: Settings, family: str) -> str:
+    """Why the server takes no requests for a family; empty where it does or does not say, as where it wants a key."""
+    status, said = probe(settings, f"/v2/models/{quote(family, safe='')}/ready")
+    if status == http.client.SERVICE_UNAVAILABLE:
+        return said or f"{family} is not ready"
+    return f"{family} cannot be loaded: see the log" if status == http.client.NOT_FOUND else ""

@@ -33,7 +33,9 @@ def doctor(
 
     console = Console()
     broken = noted = 0
+    is_running = False
     for finding in examine(settings):
+        is_running |= finding.subject == "port" and finding.verdict is Verdict.NOTE
         mark, style = _MARKS[finding.verdict]
         broken += finding.verdict is Verdict.BROKEN
         noted += finding.verdict is Verdict.NOTE
@@ -43,6 +45,9 @@ def doctor(
     with_notes = f", {noted} note{'s' if noted > 1 else ''}" if noted else ""
     given = {"--config": config, "--models": models, "--port": port}
     flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
+    if is_running:
+        console.print(f"nothing is broken{with_notes}", highlight=False, soft_wrap=True)
+        return
     serve = f"`{shlex.join(['pareto', 'serve', *flags])}`"
     said = serve if flags else f"`make serve` in a checkout, or {serve}"
     console.print(f"nothing is broken{with_notes}: next {said}", highlight=False, soft_wrap=True)

@@ -62,7 +62,7 @@ def serve(
     with ended_at_once():
         from service.banner import banner
         from service.configuration import SOURCES, sources
-        from service.supervision import ServerDiedError, SupervisedServer, is_served
+        from service.supervision import ServerDiedError, SupervisedServer, fault_of
 
         settings = settings_from(config, **flags)
         _check(settings)
@@ -80,7 +80,7 @@ def serve(
                     banner(
                         settings,
                         took_s,
-                        is_served=partial(is_served, settings),
+                        fault_of=partial(fault_of, settings),
                         lack=server.lack_of_room(),
                         refused=server.refused(),
                     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -56,7 +57,10 @@ class DroppedError(ProtocolError):
 
 
 class Drop(NamedTuple):
-    """How a request that got no answer is refused. `retry` says whether coming back can help."""
+    """How a request that got no answer is refused; its SLO takes the place of `{slo}` in the `message`.
+
+    `retry` says whether coming back can help.
+    """
 
     status: int
     reason: DroppedReason
@@ -70,7 +74,7 @@ BY_OUTCOME: Mapping[Outcome, Drop] = MappingProxyType(
         Outcome.REJECTED_INFEASIBLE: Drop(
             429,
             DroppedReason.DEADLINE_INFEASIBLE,
-            "no variant that may answer can meet the SLO now; a longer one, or another moment, may do",
+            "no variant that may answer can meet {slo} now; a longer one, or another moment, may do",
             True,
         ),
         Outcome.REJECTED_QUOTA: Drop(429, DroppedReason.QUOTA, "the tenant's quota is used up, try again later", True),
@@ -147,12 +151,17 @@ GRPC_STATUS: Mapping[int, GrpcStatus] = MappingProxyType(
 """By the HTTP status that the same failure has. Clients retry what their policy names: UNAVAILABLE, as a rule."""
 
 
-def dropped(outcome: Outcome, reason: Reason, retry_after_s: float = 1.0) -> DroppedError:
-    """The error for a finished request without an answer. Raises `KeyError` for an outcome that has one."""
+def dropped(
+    outcome: Outcome, reason: Reason, *, slo_s: float | None = None, retry_after_s: float = 1.0
+) -> DroppedError:
+    """The error for a finished request without an answer, of that SLO (`None`: without one).
+
+    Raises `KeyError` for an outcome that has an answer.
+    """
     drop = BY_REASON.get(reason) or BY_OUTCOME[outcome]
-    return DroppedError(
-        drop.status, drop.message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None
-    )
+    slo_ms = "" if slo_s is None or not isfinite(slo_s) else f"{1e3 * slo_s:.6f}".rstrip("0").rstrip(".")
+    message = drop.message.replace("{slo}", f"the SLO of {slo_ms} ms" if slo_ms else "the SLO")
+    return DroppedError(drop.status, message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None)
 
 
 def status_of(record: Record) -> int:

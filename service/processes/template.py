@@ -51,7 +51,11 @@ class Template:
                 if key.fileobj is not self._control:
                     self._copies.ended(key.fd)
                     continue
-                message, files, _, _ = socket.recv_fds(self._control, MOST_BYTES, FILES_OF_AN_EXECUTOR)
+                try:
+                    message, files, _, _ = socket.recv_fds(self._control, MOST_BYTES, FILES_OF_AN_EXECUTOR)
+                except ConnectionError:
+                    # It went before it had read all that it was told.
+                    return
                 if not message:
                     return
                 self._obey(pickle.loads(message), files)  # noqa: S301 - the gateway started this process

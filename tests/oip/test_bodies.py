@@ -145,6 +145,7 @@ def test_each_outcome_without_an_answer_has_its_status(
 ) -> None:
     """The table of outcomes; 429 and 503 say when to come back."""
     error = dropped(outcome, reason, retry_after_s=2.5)
+    assert "{" not in error.message
     assert (error.status, error.reason) == (status, word)
     assert error.retry_after_s == (2.5 if retried else None)
     assert error.reason in set(DroppedReason)

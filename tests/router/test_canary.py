@@ -132,8 +132,8 @@ def test_what_nobody_waited_for_is_slow_where_that_was_long(waited_s: float, kno
     canary = Canary(TRIAL)
     for _ in range(64 if known else 0):
         canary.answered(False, 0.01)
-    for _ in range(100):
-        canary.gave_up(True, waited_s)
+    for number in range(100):
+        canary.gave_up(True, waited_s + 1e-6 * number)
     assert canary.verdict is verdict
 
 
@@ -142,8 +142,8 @@ def test_what_nobody_waited_for_at_either_side_is_nobody_s_fault() -> None:
     canary = Canary(TRIAL)
     for _ in range(64):
         canary.answered(False, 0.01)
-    for _ in range(200):
-        canary.gave_up(True, 1.0)
+    for number in range(200):
+        canary.gave_up(True, 1.0 + 1e-6 * number)
         canary.gave_up(False, 1.0)
     assert canary.verdict is Verdict.RUNNING
 
@@ -154,20 +154,33 @@ def test_what_is_grossly_slow_is_found_without_the_old_one() -> None:
         canary = Canary(TRIAL)
         for _ in range(100):
             canary.answered(False, 0.01)
-        for _ in range(7):
-            canary.answered(True, times * 0.01)
+        for number in range(7):
+            canary.answered(True, times * 0.01 + 1e-6 * number)
         assert (verdict, 0) == (canary.verdict, canary.pairs)
 
 
-def test_runs_are_paired_first_with_first() -> None:
-    """Of both revisions; what has no counterpart in the other one's next run is in no pair."""
+def test_what_befalls_a_batch_counts_once() -> None:
+    """Its answers take alike: neither a large one nor a stall of the machine in which both have one is a verdict."""
+    for times in (2.0, 100.0):
+        canary = Canary(TRIAL)
+        for _ in range(64):
+            canary.answered(False, 0.01)
+        for _ in range(3):
+            for side in (True, False):
+                for _ in range(32):
+                    canary.answered(side, times * 0.01 if side else 0.01)
+        assert (Verdict.RUNNING, 3) == (canary.verdict, canary.pairs)
+
+
+def test_the_first_answers_of_runs_are_pairs() -> None:
+    """One of a run of the new one's, one of the run of the old one's that follows."""
     canary = Canary(TRIAL)
     for _ in range(64):
         canary.answered(False, 0.01)
-    for run, answered in (("nn", 0), ("ooo", 2), ("n", 2), ("o", 3), ("nnn", 3), ("o", 4), ("n", 4), ("oo", 5)):
+    for run, pairs in (("nn", 0), ("ooo", 1), ("n", 1), ("o", 2), ("nnn", 2), ("o", 3), ("n", 3), ("oo", 4)):
         for side in run:
             canary.answered(side == "n", 0.01)
-        assert answered == canary.pairs
+        assert pairs == canary.pairs
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.95])

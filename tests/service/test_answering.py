@@ -18,5 +18,8 @@ def test_bodies_are_left_undecoded_where_others_were_just_refused(models: Path) 
         assert 400 == client.post(INFER, content=b"{}", headers=hopeless).status_code
         refused = client.post(INFER, json=sign_body(1.0), headers=hopeless)
         assert (429, "deadline_infeasible") == (refused.status_code, refused.headers["x-request-dropped-reason"])
-        assert 429 == client.post(INFER, content=b"{}", headers=hopeless).status_code
+        unread = client.post(INFER, content=b"{}", headers=hopeless)
+        assert 429 == unread.status_code
+        for one in (refused, unread):
+            assert "no variant that may answer can meet the SLO of 0.001 ms now" in one.json()["error"]
         assert 200 == client.post(INFER, json=sign_body(1.0)).status_code

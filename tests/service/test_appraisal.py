@@ -13,7 +13,7 @@ from router.roster import Cold, Missing
 from service.appraisal import MOST_RIVALS, Appraisal
 from service.footprint import OwnFootprint
 from service.memory import Overhead
-from service.room_words import room_said
+from service.room_words import lack_said, room_said
 
 MB = 1_000_000
 ELSE_BYTES = 50 * MB
@@ -22,7 +22,7 @@ ELSE_BYTES = 50 * MB
 class Sized:
     """A family of one variant that takes so much, as `PiecewiseFamily` is asked for it."""
 
-    batch_bytes = 0
+    batch_bytes = revised = 0
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
@@ -171,6 +171,19 @@ def test_who_lacks_room_is_told_by_the_room_there_is() -> None:
         appraisal.plan({}, frozenset())
         assert (False, lacking) == (appraisal.lacks_room("small"), appraisal.lacks_room("large", "only"))
     assert not appraisal.lacks_room("nobody")
+    assert not appraisal.lacks_room("small", "of the revision before")
+
+
+def test_what_is_pinned_is_not_said_to_be_left() -> None:
+    """Who is refused beside it is told of the rest."""
+    small, large = Sized("small", 10 * MB), Sized("large", 25 * MB)
+    large.openings = small.openings = ((0, 0),)
+    appraisal = appraisal_of([small, large], 30 * MB)
+    appraisal.pinned = frozenset({"large"})
+    appraisal.plan({}, frozenset())
+    piece: Any = small
+    told = lack_said(appraisal, piece, Missing(0))
+    assert "only takes 10.0 MB, the budget leaves 5.0 MB for models beside what is pinned" == told
 
 
 def test_a_little_less_room_costs_no_family() -> None:

@@ -31,7 +31,7 @@ def test_what_is_not_served_is_told(tmp_path: Path, is_named: bool) -> None:
         Settings(models=tmp_path),
         1.0,
         Console(file=told),
-        is_served=lambda name: name == "sign",
+        fault_of=lambda name: "" if name == "sign" else f"{name} cannot be loaded: see the log",
         lack=lack,
         refused={"sign": ["better"], "aside": ["quick", "better"]},
     )

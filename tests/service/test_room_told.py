@@ -14,8 +14,9 @@ from service.descriptions import Descriptions
 from service.gateway import Gateway
 from service.hidden_families import hidden_name
 from service.oip.errors import ProtocolError
-from service.repository_control import COLD, TOO_LARGE, RepositoryControl
+from service.repository_control import COLD, RepositoryControl
 from service.residency import Residency
+from service.room_words import TOO_LARGE
 from tests.service.controlled import serve
 from tests.service.families import sign_model, write_family
 from tests.service.test_appraisal import ELSE_BYTES, MB, Measured, Sized

@@ -1,0 +1,89 @@
+"""How far a plan is carried out before another one is made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from router.placement import Evict, Load, Spot, Step
+from service.residency import Residency
+from tests.service.test_appraisal import MB, Measured, Sized
+
+A, B, C = (Spot(name, 0) for name in "abc")
+
+
+def carried_out(
+    steps: Sequence[Step], *, resident_bytes: int = 0, meanwhile: Callable[[Residency], None] = lambda _: None
+) -> tuple[bool, list[Step]]:
+    """Whether there may be more to do at once after a plan of these steps, and what was done of it.
+
+    What happens `meanwhile` does so during each step.
+    """
+    families = [Sized(name, MB) for name in "abc"]
+    pieces: Any = {family.name: family for family in families}
+    done: list[Step] = []
+    footprint = Measured(families)
+    footprint.else_bytes = resident_bytes
+
+    async def run() -> bool:
+        residency = Residency(pieces, 100 * MB, (), 1, footprint)
+        scheduler: Any = SimpleNamespace(cold=dict, busy=frozenset, cold_rows=0)
+        residency.moves.scheduler = scheduler
+
+        async def load(spot: Spot) -> None:
+            meanwhile(residency)
+            done.append(Load(spot))
+
+        async def evict(name: str, variants: Sequence[str]) -> None:
+            meanwhile(residency)
+            assert ["only"] == list(variants)
+            done.append(Evict(Spot(name, 0)))
+
+        def plan(*_: object) -> tuple[Step, ...]:
+            return tuple(steps)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(residency.appraisal, "plan", plan)
+            patched.setattr(residency.moves, "load", load)
+            patched.setattr(residency.moves, "evict", evict)
+            more = await residency._step({})
+        residency.stop()
+        return more
+
+    return asyncio.run(run()), done
+
+
+def somebody_waits(residency: Residency) -> None:
+    """For what is not in memory."""
+    residency.moves.begun.cold_rows = 1  # type: ignore[misc]  # a stand-in's
+
+
+def test_a_plan_without_a_load_is_the_last_one() -> None:
+    """It is carried out; made anew it would be empty."""
+    empty: list[Step] = []
+    evictions: list[Step] = [Evict(A), Evict(B)]
+    assert (False, []) == carried_out(empty)
+    assert (False, []) == carried_out(empty, resident_bytes=101 * MB)
+    assert (False, evictions) == carried_out(evictions)
+
+
+def test_rows_that_wait_for_what_has_just_gone_are_planned_for_at_once() -> None:
+    """They are not left waiting for the next look; where nothing can be done for somebody, nothing is planned again."""
+    steps: list[Step] = [Evict(A)]
+    assert (True, steps) == carried_out(steps, meanwhile=somebody_waits)
+    assert (False, []) == carried_out([], meanwhile=somebody_waits)
+
+
+def test_evictions_go_on_until_the_budget_holds() -> None:
+    """Less was free after them than was believed."""
+    steps: list[Step] = [Evict(A)]
+    assert (True, steps) == carried_out(steps, resident_bytes=101 * MB)
+
+
+def test_each_load_has_a_plan_of_its_own() -> None:
+    """What it takes is known after it."""
+    assert (True, [Evict(A), Load(B)]) == carried_out([Evict(A), Load(B), Evict(C)])
