@@ -53,6 +53,8 @@ RECENT = 4
 """So many of those asked last are asked for largest batches."""
 PAUSE_S = 0.005
 
+PATIENCE_S = 60.0
+"""Where nothing was loaded for so long, nothing is expected to be: there is no room for what is asked for."""
 _REFUSED = (429, 503)
 
 Message = tuple[Mapping[str, str], bytes]
@@ -138,7 +140,7 @@ def churn(
 ) -> Churned:
     """Ask at `paths` in turn until so many variants were loaded, and those asked last for the `largest` meanwhile.
 
-    Raises `httpx.HTTPError` on a refusal, without the `largest`.
+    Raises `httpx.HTTPError` on a refusal, without the `largest`, and `SystemExit` where nothing is loaded any more.
     """
     usual = {"PARETO_STAGES": "off", "PARETO_LOG_LEVEL": "warning", **more_settings}
     # Profiles are taken once.
@@ -151,6 +153,7 @@ def churn(
         held: list[Held] = []
         loaded = 0
         started_s, requests = time.monotonic(), 0
+        moved_s = started_s
         watched = partial(read, serving_process(server))
         recent: deque[str] = deque(maxlen=RECENT)
         with (
@@ -166,7 +169,11 @@ def churn(
                 recent.append(paths[requests % len(paths)])
                 requests += 1
                 if requests % ASK_METRICS_EVERY == 0:
-                    loaded = counted(server, "pareto_model_loads_total")
+                    before, loaded = loaded, counted(server, "pareto_model_loads_total")
+                    moved_s = time.monotonic() if loaded > before else moved_s
+                    if time.monotonic() - moved_s > PATIENCE_S:
+                        said = answer.text.strip() if answer.status_code in _REFUSED else "requests are answered"
+                        raise SystemExit(f"nothing was loaded for {PATIENCE_S:g} s: {said}; give it more --room")
         seconds = time.monotonic() - started_s
         most_bytes = most_resident_of(serving_process(server)) if read is resident_of else 0
         evictions = counted(server, "pareto_model_evictions_total")

@@ -32,7 +32,10 @@ MIXES = (ZIPF, BURSTY, NOISY, OVERLOAD)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print, write. Ends with one line where that cannot be done."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.request_ms <= 0.0:
+        parser.error(f"--request-ms {options.request_ms:g}: expected more than 0")
     console = Console(width=None if sys.stdout.isatty() else 180)
     try:
         if options.live:
@@ -106,6 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", type=Path, default=Path("models"))
     add(
         "--sources", nargs="+", default=["sentiment"], metavar="FAMILY", help="live: copied in turn (default sentiment)"
+    )
+    add(
+        "--request-ms",
+        type=float,
+        default=1.3,
+        metavar="MS",
+        help="live: what gateway and sender take for a request beside the model (default 1.3)",
     )
     add("--load", type=float, default=1.0, help="live: all loads times this (default 1)")
     add_cores(parser)

@@ -37,12 +37,9 @@ from loadtests.sender import Sender, go_first, prepared, read_answers
 from loadtests.workload import Workload
 from variants.repository import Repository
 
-REQUEST_S = 0.0013
-"""Of processor time of gateway and sender for a request beside the model, about, on a core of their own: no family is
-asked more often than that allows."""
-LEAST_S = 3.0 * REQUEST_S
-"""Variants that answer a long row in less are left out: bursts of ten times as many requests would overrun the core of
-the event loop, whatever the router does."""
+LEAST_REQUESTS = 3.0
+"""Variants that answer a long row in less than so many requests take beside the model (`--request-ms`) are left out:
+bursts of ten times as many requests would overrun the core of the event loop, whatever the router does."""
 MOST_GATEWAYS = 16
 TRIES = 3
 """A workload whose requests leave late says nothing of the gateway: it is sent again."""
@@ -73,7 +70,7 @@ def live(options: argparse.Namespace, mixes: Sequence[str], console: Console) ->
     outcomes = []
     for count in options.families:
         with copies(options.models, options.sources, count) as root:
-            families = _members(root, options.server_cores)
+            families = _members(root, options.server_cores, options.request_ms / 1e3)
             for contender in CONTENDERS:
                 if contender == STATIC and count > MOST_GATEWAYS:
                     console.print(f"not run: {count} gateways, more than {MOST_GATEWAYS}")
@@ -158,22 +155,26 @@ def _gateways(
         yield ports
 
 
-def _members(root: Path, cores: Sequence[int]) -> tuple[Member, ...]:
+def _members(root: Path, cores: Sequence[int], request_s: float) -> tuple[Member, ...]:
     """The families of a repository, with the variants that are loaded by default and not too quick.
 
-    Raises `ValueError` for a family without such variants.
+    No family is asked more often than requests of so many seconds allow. Raises `ValueError` for a family without such
+    variants.
     """
-    repository = Repository(root)
+    repository, least_s = Repository(root), LEAST_REQUESTS * request_s
     found = []
     for number, name in enumerate(repository.families()):
         folder = repository.open(name)
         loaded = [variant.name for variant in folder.manifest.variants if variant.load_by_default]
         family = profiled_family(folder, loaded, cores, staged=False)
-        slow = [variant.name for variant in family.variants if variant.latency.median_s[-1][0] >= LEAST_S]
+        slow = [variant.name for variant in family.variants if variant.latency.median_s[-1][0] >= least_s]
         if not slow:
-            raise ValueError(f"{name}: each of its variants answers a row in less than {LEAST_S * 1e3:g} ms")
+            raise ValueError(
+                f"{name}: each of its variants answers a row in less than {least_s * 1e3:g} ms, which is "
+                f"{LEAST_REQUESTS:g} times --request-ms: name a slower family, or a smaller --request-ms"
+            )
         family = profiled_family(folder, slow, cores, staged=False)
-        found.append(Member(family, read_samples(folder), SLOS_S[number % len(SLOS_S)], REQUEST_S))
+        found.append(Member(family, read_samples(folder), SLOS_S[number % len(SLOS_S)], request_s))
     return tuple(found)
 
 

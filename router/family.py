@@ -150,6 +150,14 @@ class Family:
         """The devices besides the first one that its variants have latencies of their own on."""
         return tuple(dict.fromkeys(name for variant in self.variants for name, _ in variant.elsewhere))
 
+    def quickest_s(self, variant: int | None = None) -> float:
+        """Measured seconds of a single row of the smallest size class by its quickest variant, or by one, where it runs
+        alone on the device that is quickest with it.
+        """
+        asked = self.variants if variant is None else (self.variants[variant],)
+        tables = (table for one in asked for table in (one.latency, *(other for _, other in one.elsewhere)))
+        return min(table.median_s[0][0] for table in tables)
+
     def on(self, device: str) -> Family:
         """The same family as it is on that device alone."""
         variants = tuple([replace(one, latency=one.on(device), elsewhere=()) for one in self.variants])

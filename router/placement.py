@@ -21,6 +21,7 @@ Files that variants share (stages of one network) are counted once. What is evic
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -164,22 +165,25 @@ class Placement:
                 files.take(place.files)
         steps: list[Step] = []
         # The smallest of a family goes last, whatever else it is worth.
-        going = [place for place in reversed(order) if place.spot in held and place.spot not in target]
-        going.sort(key=lambda place: place.is_smallest)
+        leaving = [place for place in reversed(order) if place.spot in held and place.spot not in target]
+        going = deque(sorted(leaving, key=lambda place: place.is_smallest))
         coming = [place for place in target.values() if place.spot not in held and place.spot not in moving]
         needed = [place for place in coming if place.rank < BY_VALUE]
         valued = [place for place in coming if place.rank >= BY_VALUE]
-        gone = 0
+
+        def make_room(own: Sequence[str], limit: float) -> None:
+            while going and files.bytes_with(own) > limit:
+                evicted = going.popleft()
+                files.drop(evicted.files)
+                steps.append(Evict(evicted.spot))
+
         for places, limit in ((needed, budget_bytes), (valued, budget_bytes - spare_bytes)):
-            for coming_next in (None, *places):
-                own = () if coming_next is None else coming_next.files
-                while gone < len(going) and files.bytes_with(own) > limit:
-                    files.drop(going[gone].files)
-                    steps.append(Evict(going[gone].spot))
-                    gone += 1
-                if coming_next is not None and files.bytes_with(own) <= limit:
-                    files.take(own)
-                    steps.append(Load(coming_next.spot))
+            make_room((), limit)
+            for place in places:
+                make_room(place.files, limit)
+                if files.bytes_with(place.files) <= limit:
+                    files.take(place.files)
+                    steps.append(Load(place.spot))
         return tuple(steps)
 
     def _places(

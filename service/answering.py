@@ -17,13 +17,12 @@ from service.gateway import Gateway
 from service.inflight import InflightBytes
 from service.loaded_family import LoadedFamily
 from service.loop_lag import ArrivalClock
-from service.oip.errors import DroppedError, DroppedReason, dropped
+from service.oip.errors import DroppedError, dropped
 from service.oip.headers import RequestHeaders
 from service.oip.request import InferRequest, Limits
 from service.oip.terms import read_terms
 from service.orca import REPORT_HEADER, load_report
 from service.origins import Origins
-from service.room_words import TOO_LARGE
 from service.tenants import NO_TENANT
 from service.work import Answer
 
@@ -79,7 +78,7 @@ class Answering:
         if doubted and (reason := gateway.intake.refuses(loaded, terms, arrival_s, origin)) is not None:
             self._refused_s = arrival_s
             slo_s = None if terms.slo_s is None else min(terms.slo_s, terms.timeout_s)
-            return dropped(Outcome.REJECTED_INFEASIBLE, reason, slo_s=slo_s)
+            return dropped(Outcome.REJECTED_INFEASIBLE, reason, slo_s=slo_s, quickest_s=loaded.family.quickest_s())
         return None
 
     async def answer(
@@ -106,15 +105,9 @@ class Answering:
                 raise ClientGone
             if record.outcome is Outcome.REJECTED_INFEASIBLE:
                 self._refused_s = arrival_s
-            if record.reason is Reason.NOT_LOADED and self._lacks_room(family, variant):
-                raise DroppedError(503, f"{variant or family} {TOO_LARGE}", reason=DroppedReason.NOT_LOADED)
-            raise dropped(record.outcome, record.reason, slo_s=record.slo_s, retry_after_s=record.retry_after_s or 1.0)
+            raise gateway.intake.refusal(family, variant, record)
         gateway.intake.remember(family, origin.name, request.id, answer)
         return answer, loaded
-
-    def _lacks_room(self, family: str, variant: str | None) -> bool:
-        residency = self._gateway.residency
-        return residency is not None and residency.appraisal.lacks_room(family, variant)
 
     def headers_of(self, record: Record, loaded: LoadedFamily, headers: RequestHeaders) -> RawHeaders:
         """What an answer says beside its body: of the decision, and of the load where the caller asks for it.

@@ -26,7 +26,7 @@ from router.words import Outcome, Reason
 from service.canary_comparisons import Comparisons, Inputs
 from service.canary_trial import ROLLED_BACK, Report, State, Tryout
 from service.eligibility import can_answer, has_in_memory
-from service.hidden_families import falls_back, model_of
+from service.hidden_families import model_of, was_given_up
 from service.loaded_family import LoadedFamily
 from service.oip.errors import ProtocolError
 from service.spare_time import SpareTime
@@ -91,7 +91,7 @@ class Canaries:
         if not self.is_running(trial):
             return
         if not record.variant:
-            if not (falls_back(record) or record.reason is Reason.SHUTDOWN or record.cold or pinned):
+            if was_given_up(record) and not record.cold and not pinned:
                 trial.gave_up(True, record.compute_s)
                 self._look(trial)
             return
@@ -141,7 +141,7 @@ class Canaries:
             return
         elif record.variant:
             trial.answered(False, record.compute_s)
-        elif not falls_back(record) and record.reason is not Reason.SHUTDOWN:
+        elif was_given_up(record):
             trial.gave_up(False, record.compute_s)
         self._look(trial)
 

@@ -60,7 +60,7 @@ class Descriptions:
         if variant is not None and variant not in loaded.paths:
             raise ProtocolError(400, f"version {variant!r} of {name} is not in memory")
         residency = self._gateway.residency
-        if residency is not None and not loaded.paths and residency.appraisal.lacks_room(name):
+        if residency is not None and not loaded.paths and residency.room.lacks_room(name):
             raise ProtocolError(503, f"{name} {TOO_LARGE}", reason=DroppedReason.NOT_LOADED, retry_after_s=1.0)
         self._check_sound(name, variant)
 

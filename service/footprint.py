@@ -10,6 +10,7 @@ from typing import Protocol
 from service.memory import resident_bytes
 from service.paths import OpenFile
 from variants.manifest import VariantManifest
+from variants.pages import KEPT
 from variants.resident import give_back
 from variants.runtimes import onnxruntime_cpu
 from variants.session import open_file
@@ -40,6 +41,16 @@ class Footprint(Protocol):
     def give_back(self) -> None:
         """Hand back to the system what models took that were closed."""
 
+    def tidy(self) -> None:
+        """Hand back what opening models, trying them and batches have left free, where that is in this process."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of models that were closed, for the next ones; no part of `models_bytes`."""
+
+    def keep_at_most(self, most_bytes: int) -> None:
+        """Keep no more than that, and up to that what would be used again."""
+
     def lack(self, variant: VariantManifest) -> str:
         """Why a variant cannot be served under a budget, in one line; empty where it can."""
 
@@ -64,12 +75,25 @@ class OwnFootprint:
 
     def models_bytes(self) -> int:
         """See `Footprint`. What batches and trials have left free is nobody's, and goes back before it is measured."""
-        give_back()
-        return resident_bytes() - tables_bytes()
+        self.tidy()
+        return resident_bytes() - tables_bytes() - self.kept_bytes
 
     def give_back(self) -> None:
         """See `Footprint`."""
         give_back()
+
+    def tidy(self) -> None:
+        """See `Footprint`."""
+        give_back()
+
+    @property
+    def kept_bytes(self) -> int:
+        """See `Footprint`: pages of lookup tables."""
+        return KEPT.bytes
+
+    def keep_at_most(self, most_bytes: int) -> None:
+        """See `Footprint`."""
+        KEPT.keep_at_most(most_bytes)
 
     def lack(self, _: VariantManifest) -> str:
         """See `Footprint`."""

@@ -93,7 +93,7 @@ class HeldPaths:
     def _opened(
         self, cells: Mapping[str, int], folder: RevisionFolder, file: ModelFile, options: SessionOptions
     ) -> Session:
-        return self._open_one(folder, file, replace(options, cells=cells.get(file.key)))
+        return self._open_one(folder, file, replace(options, cells=cells.get(file.key), weighed=False))
 
     def _close(self, opened: OnDevices) -> None:
         for device, path in opened.items():

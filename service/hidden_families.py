@@ -40,6 +40,11 @@ def falls_back(record: Record) -> bool:
     return record.outcome in (Outcome.REJECTED_INFEASIBLE, Outcome.REJECTED_FULL)
 
 
+def was_given_up(record: Record) -> bool:
+    """Whether a request ended without an answer by what the caller did or asked for, and not by a fault or the end."""
+    return not record.variant and not falls_back(record) and record.reason is not Reason.SHUTDOWN
+
+
 class Unmasked:
     """Tells observers what happened under the models' names.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from router.contract import Record
 from router.request import UNKNOWN, Origin, Request
 from router.words import Outcome, Reason, WhenLate
 from service.asked import Asked, new_request
@@ -19,9 +20,10 @@ from service.eligibility import check_request
 from service.exchange import Receive
 from service.hidden_families import falls_back, unmasked
 from service.loaded_family import LoadedFamily
-from service.oip.errors import ProtocolError
+from service.oip.errors import DroppedError, DroppedReason, ProtocolError, dropped
 from service.oip.terms import Terms
 from service.preparing import prepared, size_classes
+from service.room_words import TOO_LARGE
 from service.work import Answer
 from variants.preparation import Rows
 
@@ -71,6 +73,22 @@ class Intake:
         if gateway.audits is not None:
             gateway.audits.consider(request, asked.name, rows.values[0], answer)
         return answer, loaded
+
+    def refusal(self, family: str, variant: str | None, record: Record) -> DroppedError:
+        """What a caller is told of a request for that, or for the family as a whole, which ended without an answer."""
+        residency = self._gateway.residency
+        room = None if residency is None or record.reason is not Reason.NOT_LOADED else residency.room
+        if room is not None and room.lacks_room(family, variant):
+            return DroppedError(503, f"{variant or family} {TOO_LARGE}", reason=DroppedReason.NOT_LOADED)
+        loaded = self._gateway.families.get(family)
+        named = None if loaded is None or variant is None else loaded.family.index(variant)
+        return dropped(
+            record.outcome,
+            record.reason,
+            slo_s=record.slo_s,
+            retry_after_s=record.retry_after_s or 1.0,
+            quickest_s=None if loaded is None else loaded.family.quickest_s(named),
+        )
 
     async def _first_tried(self, trial: Tryout, family: str, asked: Asked) -> tuple[Answer, LoadedFamily]:
         """The answer of the revision on trial, or that of the one that serves where the other gives none."""

@@ -124,6 +124,11 @@ class Overhead:
         self.bytes = -math.inf
         self.least_bytes = math.inf
 
+    @property
+    def passing_bytes(self) -> float:
+        """What of it comes and goes."""
+        return self.bytes - self.least_bytes
+
     def observe(self, resident: int, models: int) -> float:
         """Take note of resident memory and what models are thought to take of it; returns the overhead in bytes."""
         now = float(max(0, resident - models))

@@ -8,11 +8,11 @@ from math import ceil
 
 import psutil
 
-from service.appraisal import MOST_RESERVED
 from service.finding import Finding, Verdict
 from service.footprint import OWN
 from service.log_words import NO_ROOM
 from service.memory import budget_bytes, first_of
+from service.model_room import MOST_RESERVED
 from service.model_sizes import ModelSizes, opening_bytes, profiled_bytes
 from service.processes.footprint import lack_under_a_budget, reserve_bytes
 from service.settings import Settings

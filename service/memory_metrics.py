@@ -16,7 +16,7 @@ from service.residency import Residency
 
 def collect_memory(residency: Residency, scheduler: Scheduler, footprint: Footprint) -> Iterator[Metric]:
     """The budget, what is in memory, and how it got there."""
-    yield gauge("pareto_memory_budget_bytes", "Resident memory that is allowed.", residency.appraisal.budget_bytes)
+    yield gauge("pareto_memory_budget_bytes", "Resident memory that is allowed.", residency.room.budget_bytes)
     resident_bytes = footprint.resident_bytes()
     yield gauge("pareto_memory_resident_bytes", "Resident memory of all that serves.", resident_bytes)
     models = GaugeMetricFamily("pareto_model_bytes", "What loaded variants are thought to take.", labels=("model",))

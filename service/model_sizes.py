@@ -44,6 +44,7 @@ class ModelSizes:
         self.revised = 0
         """So often was what is believed changed."""
         self._least: dict[str, int] = {}
+        self._seen: set[str] = set()
         self.tokenizer = tokenizer_name(folder)
         """What `bytes` calls the tokenizer; None where there is none."""
         if self.tokenizer is not None:
@@ -79,13 +80,21 @@ class ModelSizes:
 
         What lookup tables take is known.
         """
-        new = [key for key in keys if key not in held and key != self.tokenizer and not is_table(key)]
+        new = self._new(keys, held)
+        self._seen.update(new)
         believed = sum(self.bytes[key] for key in new)
         if believed:
             # Freed memory that is used again does not show: what it takes is not believed to halve at once.
             factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
             self.bytes |= {key: max(self._least.get(key, 0), int(self.bytes[key] * factor)) for key in new}
             self.revised += 1
+
+    def are_seen(self, keys: Iterable[str], held: Collection[str]) -> bool:
+        """Whether all that a variant of these `keys` adds to those that are `held` was loaded and measured before."""
+        return self._seen.issuperset(self._new(keys, held))
+
+    def _new(self, keys: Iterable[str], held: Collection[str]) -> list[str]:
+        return [key for key in keys if key not in held and key != self.tokenizer and not is_table(key)]
 
     def _key(self, file: ModelFile) -> str:
         return f"{self._family}/{file.key}"

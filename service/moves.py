@@ -17,7 +17,7 @@ from router.placement import Spot
 from router.scheduler import Scheduler
 from service.footprint import Footprint
 from service.paths import NotNowError
-from service.piecewise import PiecewiseFamily
+from service.piecewise import Opened, PiecewiseFamily
 from service.sums import LATENCY_EDGES, Sums
 from variants.repository import RepositoryError
 from variants.session import ModelLoadError
@@ -89,12 +89,15 @@ class Moves:
         piece, variant = self._pieces[spot.family], self.variant(spot)
         self.loading = spot
         try:
-            opened = await self.in_thread(partial(piece.open, variant))
+            in_haste = piece.name in self.begun.cold()
+            opened = await self.in_thread(partial(self._opened, piece, variant, in_haste=in_haste))
             piece.hold(variant, opened)
             waits = self.begun.cold().get(piece.name)
             await self.swap(piece)
             if waits is not None:
                 self.cold_s.add(monotonic() - waits.since_s)
+            if in_haste:
+                await self.in_thread(self._footprint.tidy)
         except NotNowError:
             self.failures += 1
             raise
@@ -129,6 +132,14 @@ class Moves:
     def variant(self, spot: Spot) -> str:
         """Its name."""
         return self._pieces[spot.family].loaded.family.variants[spot.variant].name
+
+    def _opened(self, piece: PiecewiseFamily, variant: str, *, in_haste: bool) -> Opened:
+        # What is kept is in the room that is for this: it is used, or goes.
+        self._footprint.keep_at_most(piece.tables_bytes(variant))
+        try:
+            return piece.open(variant, in_haste=in_haste)
+        finally:
+            self._footprint.keep_at_most(0)
 
     def drop(self, piece: PiecewiseFamily, variants: Iterable[str]) -> None:
         """Drop what nothing uses; on the loading thread."""

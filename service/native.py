@@ -20,7 +20,7 @@ from service.added_headers import add
 from service.exchange import refusal_headers
 from service.gateway import Gateway
 from service.loaded_family import LoadedFamily
-from service.oip.errors import ProtocolError, dropped, malformed
+from service.oip.errors import ProtocolError, malformed
 from service.oip.headers import NO_HEADERS, tenant_of
 from service.oip.terms import read_terms
 from service.work import Answer
@@ -110,8 +110,7 @@ class NativeApi:
             raise _error(error) from None
         record = answer.record
         if record.outcome not in (Outcome.SERVED, Outcome.SERVED_LATE):
-            again_s = record.retry_after_s or 1.0
-            raise _error(dropped(record.outcome, record.reason, slo_s=record.slo_s, retry_after_s=again_s))
+            raise _error(gateway.intake.refusal(model, variant, record))
         return _body(loaded, answer)
 
     @bentoml.api  # type: ignore[untyped-decorator]  # BentoML's decorator has no types

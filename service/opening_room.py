@@ -38,7 +38,7 @@ class OpeningRoom:
                     continue
                 if variant not in sound:
                     continue
-                needed = piece.size(names[variant].name) + opening
+                needed = piece.size_opening(names[variant].name)
                 if needed > room_bytes * (CLEARLY_LESS if spot in known else 1.0):
                     too_large.add(spot)
                 else:

@@ -23,7 +23,7 @@ from service.lazy_preparer import LazyPreparer
 from service.loaded_family import LoadedFamily
 from service.loading import Device, describe_family, load_family, sample_rows
 from service.log_words import REFUSED
-from service.model_sizes import ModelSizes, opening_bytes, profiled_bytes
+from service.model_sizes import ModelSizes, is_table, opening_bytes, profiled_bytes
 from service.paths import KilledError, NotNowError
 from service.scoped_settings import Stages
 from service.servable import servable
@@ -178,6 +178,10 @@ class PiecewiseFamily:
         """What opening a model of a variant takes for a moment, beside what it keeps, at the most: see `ModelSizes`."""
         return max((self._sizes.opening.get(key, 0) for key in self.keys(variant)), default=0)
 
+    def size_opening(self, variant: str) -> int:
+        """What a variant alone is thought to take while it is opened, bytes."""
+        return self.size(variant) + self.opening_bytes(variant)
+
     def family(self, without: Iterable[str] = ()) -> Family:
         """What the scheduler is to know of it: all variants, and those in memory as loaded, `without` some.
 
@@ -211,6 +215,10 @@ class PiecewiseFamily:
         """What a variant alone is thought to take in memory, bytes."""
         return sum(self.bytes[file] for file in self.keys(variant))
 
+    def tables_bytes(self, variant: str) -> int:
+        """What of it are lookup tables, which other families may have as well."""
+        return sum(self.bytes[file] for file in self.keys(variant) if is_table(file))
+
     def sizes(self, variant: int) -> dict[str, int]:
         """Its files, with what each is thought to take in memory."""
         return {file: self.bytes[file] for file in self.keys(self.loaded.family.variants[variant].name)}
@@ -222,18 +230,21 @@ class PiecewiseFamily:
             known = self._keys[variant] = self._sizes.keys(self._held.files(variant))
         return known
 
-    def open(self, variant: str) -> Opened:
+    def open(self, variant: str, *, in_haste: bool = False) -> Opened:
         """Read, check, open and warm one variant on all devices; stages that another one has in memory are shared.
 
-        What it takes in memory is learnt from that. Raises `ModelLoadError`, `RepositoryError` for one that cannot be
-        served on each of them: it is refused from then on, but for a `NotNowError`. A `KilledError` is one of these
-        until it is the third in a row.
+        What it takes in memory is learnt from that, but `in_haste` only once: what requests leave free has to be handed
+        back before and after, which takes a fifth as long as a small model, and is left to the caller then.
+        Raises `ModelLoadError`, `RepositoryError` where it cannot be served on each of them: it is refused from then
+        on, but for a `NotNowError`. A `KilledError` is one of these until it is the third in a row.
         """
         started_s = time.perf_counter()
         manifest = self.loaded.manifest.variant(variant)
         try:
             self.preparer.open()
-            before = self._footprint.models_bytes()
+            held = {key for name in self.paths for key in self.keys(name)}
+            is_known = in_haste and self._sizes.are_seen(self.keys(variant), held)
+            before = 0 if is_known else self._footprint.models_bytes()
             # Tables are checked when they are read, which those in memory are not again.
             files = set(self.loaded.manifest.files_of(manifest)) - self.loaded.manifest.table_files
             broken = self._folder.broken_files(files)
@@ -254,8 +265,8 @@ class PiecewiseFamily:
             self._refuse(variant, error)
             raise
         self._killed.pop(variant, None)
-        held = {key for name in self.paths for key in self.keys(name)}
-        self._sizes.took(self.keys(variant), held, self._footprint.models_bytes() - before)
+        if not is_known:
+            self._sizes.took(self.keys(variant), held, self._footprint.models_bytes() - before)
         return Opened(opened, time.perf_counter() - started_s)
 
     def _open_on_all(self, variant: VariantManifest) -> OnDevices:

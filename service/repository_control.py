@@ -124,7 +124,7 @@ class RepositoryControl:
                 if variant.name not in loaded.paths:
                     known = NOT_LOADED
                     if variant.name in served:
-                        fits = residency is None or not residency.appraisal.lacks_room(name, variant.name)
+                        fits = residency is None or not residency.room.lacks_room(name, variant.name)
                         known = COLD if fits else TOO_LARGE
                     reason = loaded.refused.get(variant.name, known)
                 at = loading is not None and loading.family == name and loaded.family.variants[loading.variant].name

@@ -27,6 +27,7 @@ from service.footprint import OWN, Footprint
 from service.in_memory import unused_tokenizers
 from service.lazy_preparer import LazyPreparer
 from service.log_words import NO_ROOM, NOTHING
+from service.model_room import ModelRoom
 from service.moves import Change, Moves
 from service.paths import NotNowError
 from service.piecewise import PiecewiseFamily
@@ -39,6 +40,12 @@ TICK_S = 1.0
 """Without cold requests, what is loaded is looked at this often."""
 UNUSED_S = 10.0
 """For so long after a request, a tokenizer stays for the next one though nothing of its family is in memory."""
+
+HOPES_S = 3.0
+"""So long, requests wait for room that batches or a change of models take for a moment; others would be told at once
+that there is none."""
+LOOKS_EVERY_S = 0.25
+"""While requests wait that nothing is loaded for, it is looked at this often whether there is room now."""
 
 TELL_EVERY_S = 60.0
 """That requests for a family wait in vain is logged this often at most."""
@@ -56,7 +63,8 @@ class Residency:
         footprint: Footprint = OWN,
     ) -> None:
         self.pieces = pieces
-        self.appraisal = Appraisal(pieces, budget_bytes, pinned, slots, footprint)
+        self.room = ModelRoom(pieces, budget_bytes, pinned, slots, footprint)
+        self.appraisal = Appraisal(self.room, slots)
         self.moves = Moves(pieces, footprint, self.appraisal.forget)
         self.changed: Callable[[], None] = lambda: None
         """Called when `is_futile` is another than before."""
@@ -64,7 +72,7 @@ class Residency:
         self._stepping = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._told_s: dict[str, float] = {}
-        self._told = self.appraisal.planned_for, False
+        self._told = self.room.measured_for, False
 
     def begin(self, scheduler: Scheduler, tell: Change) -> None:
         """Hold the budget from now on."""
@@ -75,12 +83,12 @@ class Residency:
     @property
     def is_futile(self) -> bool:
         """Whether nothing is in memory and nothing could be: no request for any family would be answered."""
-        return self.appraisal.is_futile
+        return self.room.is_futile
 
     def allow(self, budget_bytes: int, pinned: Iterable[str]) -> None:
         """Hold another budget from now on."""
-        self.appraisal.budget_bytes = budget_bytes
-        self.appraisal.pinned = frozenset(pinned)
+        self.room.budget_bytes = budget_bytes
+        self.room.pinned = frozenset(pinned)
         self._wanted.set()
 
     def stop(self) -> None:
@@ -103,7 +111,7 @@ class Residency:
     async def tell_of_room(self) -> None:
         """Log what the budget leaves for models, before anything is loaded; right after `begin`."""
         async with self._stepping:
-            await self.moves.in_thread(self.appraisal.warm)
+            await self.moves.in_thread(self.room.warm)
             await self.moves.in_thread(lambda: self.appraisal.plan({}, frozenset()))
             await self._tell_of_room()
 
@@ -112,7 +120,7 @@ class Residency:
         piece = self.pieces[name]
         # Where nobody is there to open models, it is tried again when it is asked for.
         with suppress(NotNowError):
-            while self.appraisal.variants(piece) and not piece.paths:
+            while self.room.variants(piece) and not piece.paths:
                 if not await self._step({name: Cold(0, float("-inf"), (Missing(0),))}):
                     break
         return bool(piece.paths)
@@ -165,6 +173,8 @@ class Residency:
                         pause_s = monotonic() - started_s
                         break
                 await self._close_tokenizers()
+                if self._is_waited_for():
+                    pause_s = min(pause_s, LOOKS_EVERY_S)
             except NotNowError:
                 # It is logged, and wanted at the next look as well.
                 continue
@@ -195,21 +205,27 @@ class Residency:
             leaving: dict[str, list[str]] = {}
             for step in steps[: steps.index(first)] if first is not None else steps:
                 leaving.setdefault(step.spot.family, []).append(self.moves.variant(step.spot))
+            if leaving:
+                await self.moves.in_thread(partial(self.room.keep_freed, something_goes=True))
             for name, variants in leaving.items():
                 await self.moves.evict(name, variants)
             if first is not None:
                 await self.moves.load(first.spot)
                 return True
+            await self.moves.in_thread(self.room.keep_freed)
             # A plan that was carried out is empty when it is made anew, but where less came of it than was believed, or
             # somebody waits by now: for what has gone, say.
-            return bool(steps) and (self._is_waited_for() or not await self.moves.in_thread(self.appraisal.holds))
+            return bool(steps) and (self._is_waited_for() or not await self.moves.in_thread(self.room.holds))
 
     def _refuse_in_vain(self, cold: Mapping[str, Cold], steps: Sequence[Step]) -> None:
         """Who waits for what cannot be loaded, because it is broken or larger than the budget, is told so."""
         promised = {step.spot for step in steps if isinstance(step, Load)}
         for name, waits in cold.items():
+            hopes = monotonic() - waits.since_s < HOPES_S
             for missing in waits.missing if waits.rows else ():
-                if not self.appraisal.can_load(name, missing, promised):
+                if hopes and self.room.may_come_to_fit(name, missing):
+                    continue
+                if not self.room.can_load(name, missing, promised):
                     self._tell_in_vain(name, missing)
                     self.moves.tell(partial(self.moves.begun.refuse_cold, name, missing))
 
@@ -217,12 +233,12 @@ class Residency:
         """After the first plan with another budget, other families or others pinned, and when it holds nothing any more
         or something again.
         """
-        now = self.appraisal.planned_for, self.is_futile
+        now = self.room.measured_for, self.is_futile
         if now == self._told:
             return
         was_futile = self._told[1]
         self._told = now
-        said = await self.moves.in_thread(lambda: room_said(self.appraisal, self.pieces))
+        said = await self.moves.in_thread(lambda: room_said(self.room))
         if self.is_futile:
             logger.error("%s%s", NOTHING, said if NO_ROOM in said else "every variant is refused, see above")
         else:
@@ -236,7 +252,7 @@ class Residency:
         if now - self._told_s.get(name, -TELL_EVERY_S) >= TELL_EVERY_S:
             self._told_s[name] = now
             logger.warning(
-                "family %s: requests are refused: %s", name, lack_said(self.appraisal, self.pieces.get(name), missing)
+                "family %s: requests are refused: %s", name, lack_said(self.room, self.pieces.get(name), missing)
             )
 
     def _close(self, preparers: Iterable[LazyPreparer]) -> None:

@@ -40,8 +40,7 @@ class Smallest:
                 first = next(iter(variants(piece)), None)
                 if first is None:
                     continue
-                sizes = piece.sizes(first)
-                opening_bytes = piece.opening_bytes(piece.loaded.family.variants[first].name)
-                known = self._known[name] = Least(piece.revised, sizes, sum(sizes.values()) + opening_bytes)
+                alone_bytes = piece.size_opening(piece.loaded.family.variants[first].name)
+                known = self._known[name] = Least(piece.revised, piece.sizes(first), alone_bytes)
             found[name] = known
         return found

@@ -110,6 +110,6 @@ def _check_policy(policy: str, loaded: Mapping[str, LoadedFamily]) -> None:
 
 
 async def _load_pinned(gateway: Gateway, residency: Residency) -> None:
-    for name in residency.appraisal.pinned & gateway.families.keys():
+    for name in residency.room.pinned & gateway.families.keys():
         if gateway.is_loading():
             await residency.load_first(name)

@@ -36,7 +36,8 @@ class Session:
     """An opened model.
 
     `load_s` is how long opening took, `memory_bytes` how much resident memory the process gained by it (0 where the
-    model fitted into memory that the process had already), and what its `tables` take, whoever else uses them.
+    model fitted into memory that the process had already), and what its `tables` take, whoever else uses them; 0 where
+    it was not weighed.
     """
 
     __slots__ = ("_model", "_run", "input_names", "load_s", "memory_bytes", "output_names", "path")
@@ -92,18 +93,21 @@ def open_session(
         getattr(module, "prepare", _nothing)()
         started_s = time.perf_counter()
         held = hold_tables(tables)
-        # What earlier work has left free would be used, and the model seem to take nothing.
-        give_back()
-        resident_bytes = process.memory_info().rss
+        if options.weighed:
+            # What earlier work has left free would be used, and the model seem to take nothing.
+            give_back()
+        before_bytes = process.memory_info().rss
         model = open_model(path, options, held)
         if options.cells is not None:
             model = InPieces(model, options.cells)
     except Exception as error:  # runtimes raise a dozen unrelated types for a bad file
         raise ModelLoadError(f"{path}: cannot be opened as a model: {_one_line(error)}") from error
     load_s = time.perf_counter() - started_s
+    if not options.weighed:
+        return Session(path, model, load_s)
     # Reading a graph leaves up to twice its bytes free behind, which the process would keep.
     give_back()
-    memory_bytes = max(0, process.memory_info().rss - resident_bytes)
+    memory_bytes = max(0, process.memory_info().rss - before_bytes)
     memory_bytes += sum({file.table.sha256: file.table.size_bytes for file in tables}.values())
     return Session(path, model, load_s, memory_bytes)
 

@@ -7,16 +7,15 @@ known by their SHA-256, so families that were made from one base share them too.
 from __future__ import annotations
 
 import hashlib
-import mmap
 import threading
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from variants.pages import KEPT
 from variants.shared_parts import LookupTable, TableFile
 
 
@@ -63,12 +62,13 @@ def _key(table: LookupTable) -> tuple[str, str, tuple[int, ...]]:
 
 
 def _elements(file: TableFile) -> NDArray[Any]:
-    """Read a file into pages of its own, which go back to the system as soon as nobody needs them any more."""
+    """Read a file into pages of its own, which nobody else has until nobody needs them any more."""
     path, table = file
-    pages = mmap.mmap(-1, table.size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    elements = KEPT.take(table.size_bytes)
+    pages = elements.data
     with path.open("rb", buffering=0) as stream:
         size_bytes = stream.readinto(pages) or 0
-        while size_bytes and (more := stream.readinto(memoryview(pages)[size_bytes:])):
+        while size_bytes and (more := stream.readinto(pages[size_bytes:])):
             size_bytes += more
         size_bytes += len(stream.read(1))
     if size_bytes != table.size_bytes:
@@ -76,4 +76,4 @@ def _elements(file: TableFile) -> NDArray[Any]:
     # What is checked is what is used: nobody can change these bytes any more.
     if hashlib.sha256(pages).hexdigest() != table.sha256:
         raise ValueError(f"{path}: has the wrong SHA-256")
-    return np.frombuffer(pages, table.datatype).reshape(table.shape)
+    return elements.view(table.datatype).reshape(table.shape)

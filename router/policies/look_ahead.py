@@ -45,8 +45,12 @@ MOST_LANES = 32
 """Lanes that are looked at, those with the most urgent heads; the cost of a look must not be the callers' to choose."""
 USUAL_SLO_S = 0.1
 """Tables are made for this SLO before any request has come."""
-TURN = 0.6
-"""In overload, who comes while the last slot is taken waits for no more than this share of its SLO."""
+TURN = 0.5
+"""In overload, who comes while the last slot is taken waits for no more than this share of its SLO, as far as `DEARER`
+lets it."""
+DEARER = 1.1
+"""For that, rows may take so many times as long as in an economical batch. With none of it, a loud family's batches of
+30 ms cost others with an SLO of 30 ms theirs; with more, fewer rows are answered (`docs/log.md`)."""
 BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 
 
@@ -135,15 +139,19 @@ class LookAhead:
     def _simply(
         self, view: View, lane: Lane, lanes: tuple[Lane, ...], wake_at: float, now: float, turn_s: float = NEVER
     ) -> Decision:
-        """Step 4. The last slot is held for `turn_s` at most, but by an economical batch: smaller ones take more time.
+        """Step 4. The last slot is held for `turn_s` at most, or for as few rows as are nearly as cheap as can be.
 
-        With fewer rows in a batch than make rows cheap, overload gets worse, and there may be no end to it.
+        With fewer rows in a batch overload gets worse, and there may be no end to it.
         """
         tight, plan = self.simple.choose(view, lane, lanes, now)
         if plan is not None and len(view.free_slots) == 1 and turn_s < min(view.busy_until_s, default=NEVER) - now:
             latency, size_class = plan.lane.latency, plan.lane.key.size_class
-            rows = latency.largest_batch_within(plan.variant, size_class, turn_s, len(plan.items))
-            rows = max(rows, latency.economical_batch[plan.variant][size_class])
+            rows = max(1, latency.largest_batch_within(plan.variant, size_class, turn_s, len(plan.items)))
+            economical = latency.economical_batch[plan.variant][size_class]
+            dearer = DEARER if turn_s > 0.0 else 1.0
+            each_s = dearer * latency.planned_s(plan.variant, economical, size_class) / economical
+            while rows < economical and latency.planned_s(plan.variant, rows, size_class) > rows * each_s:
+                rows += 1
             plan = plan._replace(items=plan.items[:rows])
         return Decision(tight, plan, wake_at)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Never
@@ -12,27 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Never
 import typer
 
 from service.commands.anew import begin_anew
-from service.commands.failure import CommandError, faults_of_the_repository
+from service.commands.failure import CommandError, faults_of_the_build, faults_of_the_repository
 from service.commands.options import Models, settings_from
+from service.commands.port import PORTS_OF_IMPORTS, Runtimes, port_one, runtimes_named
+from service.commands.published import say_what_was_built
 
 if TYPE_CHECKING:
-    from variants.manifest import FamilyManifest
     from variants.repository import Repository
     from variants.spec import FamilySpec
 
 DEFAULT_FAMILY = "sentiment"
 _USAGE = 2
-_OF_IMPORTS = "`pareto import MODEL.onnx --samples FILE.npz --name NAME --runtimes ...`"
-
-Runtimes = Annotated[
-    str | None,
-    typer.Option(
-        "--runtimes",
-        metavar="all|NAME,...",
-        help="Also make the variants for other runtimes: openvino, openvino-bf16, torch, litert, onnxruntime-cuda.",
-        show_default=False,
-    ),
-]
 
 
 def _a_number(value: float | None) -> float | None:
@@ -116,24 +104,23 @@ def build(
 
 def _check_that_it_can_be_built(name: str, models: Path, *, is_ported: bool) -> None:
     """Before anything is built of what the command names. Raises `CommandError`."""
-    from variants.families import BUILT_IN
+    from variants.families import check_family
     from variants.repository import Repository
     from variants.runtimes.table import RUNTIMES
+    from variants.spec import BuildError
 
-    if name in BUILT_IN or (name.endswith(".py") and Path(name).is_file()):
-        return
-    if name.endswith(".py"):
-        known = ", ".join(BUILT_IN)
-        raise CommandError(f"{Path(name).resolve()}: no such file; give the path of a family spec or one of {known}")
-    if name in RUNTIMES:
-        raise CommandError(f"{name!r} is a runtime: --runtimes takes several with commas between them", _USAGE)
-    with faults_of_the_repository():
-        is_built = name in Repository(models).families()
-    if is_built and is_ported:
-        raise CommandError(f"{name!r} was not built of a name: what was imported is ported by {_OF_IMPORTS}")
-    if not is_built:
-        known = ", ".join(BUILT_IN)
-        raise CommandError(f"{name!r} is not a family: give the path of a .py file or one of {known}")
+    try:
+        check_family(name)
+    except BuildError as error:
+        if name in RUNTIMES:
+            said = f"{name!r} is a runtime: --runtimes takes several with commas between them"
+            raise CommandError(said, _USAGE) from error
+        with faults_of_the_repository():
+            is_built = name in Repository(models).families()
+        if is_built and is_ported:
+            raise CommandError(f"{name!r} was not built of a name: {PORTS_OF_IMPORTS}") from error
+        if not is_built:
+            raise CommandError(str(error)) from error
 
 
 def build_one(
@@ -186,15 +173,6 @@ def build_then_begin_anew(name: str, models: Path) -> Never:
     begin_anew()
 
 
-def say_what_was_built(manifest: FamilyManifest, path: Path) -> None:
-    """Say on the error output where a new revision is and what is served of it."""
-    served = [variant.name for variant in manifest.variants if variant.load_by_default]
-    typer.echo(
-        f"{manifest.name}: {len(manifest.variants)} variants in {path}, loaded by default: {', '.join(served)}",
-        err=True,
-    )
-
-
 def _leave_or_reselect(
     name: str, repository: Repository, batch_tolerance: float | None, *, plain: bool, goes_on: bool
 ) -> None:
@@ -239,63 +217,3 @@ def _check_that_it_is_built_of(file: str, spec: FamilySpec, repository: Reposito
             f"{file}: {spec.name} is built already in {repository.root}, as another family of other "
             f"{' and '.join(other)} ({built.description!r}): name this one otherwise, or replace that one with --force"
         )
-
-
-def port_one(
-    spec: FamilySpec,
-    models: Path,
-    runtimes: Sequence[str],
-    only: str | None = None,
-    *,
-    batch_tolerance: float | None = None,
-    plain: bool = False,
-) -> None:
-    """Port one built family, and say what came out of it, on the error output. Raises `CommandError`."""
-    from variants.repository import Repository
-
-    with faults_of_the_repository(), faults_of_the_build(spec.name):
-        from variants.porting.extend import extend_family
-        from variants.progress import LineDisplay, open_display
-
-        title = f"porting {spec.name}"
-        repository = Repository(models)
-        before = repository.active(spec.name)
-        display = LineDisplay(title) if plain else open_display(title)
-        folder = extend_family(
-            spec, repository, runtimes, only=_listed(only or ""), display=display, batch_tolerance=batch_tolerance
-        )
-    if folder.manifest.revision == before:
-        typer.echo(f"{spec.name}: has nothing more to be ported to {', '.join(runtimes)}", err=True)
-        return
-    say_what_was_built(folder.manifest, folder.path)
-
-
-def runtimes_named(text: str) -> tuple[str, ...]:
-    """Return what --runtimes names, `all` being what this machine has. Raises `CommandError` for one it lacks."""
-    with faults_of_the_build("for other runtimes"):
-        from variants.porting.extend import all_runtimes, usable_runtimes
-
-        if text == "all":
-            return all_runtimes(lambda line: typer.echo(line, err=True))
-        return usable_runtimes(_listed(text))
-
-
-def _listed(text: str) -> list[str]:
-    return [entry.strip() for entry in text.split(",") if entry.strip()]
-
-
-@contextmanager
-def faults_of_the_build(name: str, remedy: str = "`make build` in a checkout installs it") -> Iterator[None]:
-    """Turn what can be wrong with a family, its sources and its tools into a `CommandError`.
-
-    `remedy` says what to do where a package is missing.
-    """
-    try:
-        from variants.spec import BuildError
-
-        try:
-            yield
-        except BuildError as error:
-            raise CommandError(str(error)) from error
-    except ModuleNotFoundError as error:
-        raise CommandError(f"building {name} needs {error.name}, which is not installed: {remedy}") from error

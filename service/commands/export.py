@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.build import faults_of_the_build
-from service.commands.failure import CommandError, faults_of_the_repository
+from service.commands.failure import CommandError, faults_of_the_build, faults_of_the_repository
 from service.commands.options import Models, settings_from
 
 if TYPE_CHECKING:

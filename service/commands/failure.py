@@ -26,3 +26,20 @@ def faults_of_the_repository() -> Iterator[None]:
         raise CommandError(str(error)) from error
     except PermissionError as error:
         raise CommandError(f"{error.filename}: no permission; choose another repository with --models") from error
+
+
+@contextmanager
+def faults_of_the_build(name: str, remedy: str = "`make build` in a checkout installs it") -> Iterator[None]:
+    """Turn what can be wrong with a family, its sources and its tools into a `CommandError`.
+
+    `remedy` says what to do where a package is missing.
+    """
+    try:
+        from variants.spec import BuildError
+
+        try:
+            yield
+        except BuildError as error:
+            raise CommandError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise CommandError(f"building {name} needs {error.name}, which is not installed: {remedy}") from error

@@ -10,17 +10,11 @@ from typing import Annotated
 
 import typer
 
-from service.commands.build import (
-    BatchTolerance,
-    Runtimes,
-    faults_of_the_build,
-    port_one,
-    reselect_one,
-    runtimes_named,
-    say_what_was_built,
-)
-from service.commands.failure import CommandError, faults_of_the_repository
+from service.commands.build import BatchTolerance, reselect_one
+from service.commands.failure import CommandError, faults_of_the_build, faults_of_the_repository
 from service.commands.options import Models, settings_from
+from service.commands.port import Runtimes, port_one, runtimes_named
+from service.commands.published import say_what_was_built
 
 _USAGE = 2
 _REMEDY = "`make build` in a checkout, or there `pip install '.[import]'`, installs it"

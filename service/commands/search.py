@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.build import faults_of_the_build
-from service.commands.failure import CommandError
+from service.commands.failure import CommandError, faults_of_the_build
 from service.commands.outputs import check_folder, make_folder
 
 if TYPE_CHECKING:

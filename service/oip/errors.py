@@ -152,16 +152,32 @@ GRPC_STATUS: Mapping[int, GrpcStatus] = MappingProxyType(
 
 
 def dropped(
-    outcome: Outcome, reason: Reason, *, slo_s: float | None = None, retry_after_s: float = 1.0
+    outcome: Outcome,
+    reason: Reason,
+    *,
+    slo_s: float | None = None,
+    retry_after_s: float = 1.0,
+    quickest_s: float | None = None,
 ) -> DroppedError:
     """The error for a finished request without an answer, of that SLO (`None`: without one).
 
-    Raises `KeyError` for an outcome that has an answer.
+    `quickest_s` is what answering it takes where nothing else runs, as far as that is known. Raises `KeyError` for an
+    outcome that has an answer.
     """
     drop = BY_REASON.get(reason) or BY_OUTCOME[outcome]
-    slo_ms = "" if slo_s is None or not isfinite(slo_s) else f"{1e3 * slo_s:.6f}".rstrip("0").rstrip(".")
-    message = drop.message.replace("{slo}", f"the SLO of {slo_ms} ms" if slo_ms else "the SLO")
+    slo = "the SLO" if slo_s is None or not isfinite(slo_s) else f"the SLO of {_milliseconds(slo_s)}"
+    is_late = drop.reason is DroppedReason.DEADLINE_INFEASIBLE
+    if is_late and slo_s is not None and quickest_s is not None and slo_s < quickest_s:
+        message = (
+            f"no variant that may answer can ever meet {slo}: the quickest takes {_milliseconds(quickest_s)} alone"
+        )
+        return DroppedError(drop.status, message, reason=drop.reason)
+    message = drop.message.replace("{slo}", slo)
     return DroppedError(drop.status, message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.6f}".rstrip("0").rstrip(".") + " ms"
 
 
 def status_of(record: Record) -> int:

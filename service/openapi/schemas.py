@@ -163,8 +163,9 @@ def schemas() -> dict[str, Schema]:
             share={"type": "number"},
             shadow={"type": "boolean"},
             seconds={"type": "number"},
-            **dict.fromkeys(("answers", "answers_wanted", "agreed", "disagreed", "skipped"), COUNT),
-            **dict.fromkeys(("pairs", "fallbacks"), COUNT),
+            **dict.fromkeys(
+                ("answers", "answers_wanted", "agreed", "disagreed", "skipped", "pairs", "fallbacks"), COUNT
+            ),
         ),
         "Trials": _list(reference("Trial")),
         "Reloaded": _object(("applied", "needs_restart"), applied=_list(NAME), needs_restart=_list(NAME)),

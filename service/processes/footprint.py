@@ -56,6 +56,17 @@ class HostedFootprint:
         # Tokenizers are in this process.
         give_back()
 
+    def tidy(self) -> None:
+        """See `Footprint`. They are opened and tried elsewhere."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """See `Footprint`. What executors share with the template cannot be used again while one of them is there."""
+        return 0
+
+    def keep_at_most(self, most_bytes: int) -> None:
+        """See `Footprint`."""
+
     def lack(self, variant: VariantManifest) -> str:
         """See `Footprint`."""
         return lack_under_a_budget(variant)

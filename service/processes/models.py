@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,8 @@ class HostedOpener:
         if lack := lack_of(file.runtime):
             raise ModelLoadError(f"{path}: {lack}")
         tables = folder.tables(file.path) if shares_tables(file.runtime) else ()
-        number, said, generation = self._host.open(path, options, tables, file.runtime)
+        # It is opened where nobody is served, and what it takes there is all that is known of it.
+        number, said, generation = self._host.open(path, replace(options, weighed=True), tables, file.runtime)
         shared = {one.table.sha256: one.table.size_bytes for one in tables}
         self.gained_bytes += max(0, int(said["memory_bytes"]) - sum(shared.values()))
         model = HostedModel(self._host, number, said, generation)

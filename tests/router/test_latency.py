@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,15 @@ def model(*medians: tuple[float, ...], batches: tuple[int, ...] = (1, 4), margin
 def test_seconds_between_and_beyond_measured_batches_follow_the_line(batch: int, seconds: float) -> None:
     """Batches between two measured ones are interpolated, those beyond the last follow its slope."""
     assert model((1.0, 4.0)).planned_s(0, batch, 0) == pytest.approx(seconds)
+
+
+def test_the_quickest_answer_is_that_of_the_quickest_variant_and_device() -> None:
+    """A row of the smallest size class, measured; of one variant where one is named."""
+    slow = VariantProfile("slow", 0.9, table((1, 4), (0.004, 0.01), (0.008, 0.02)))
+    quick = VariantProfile("quick", 0.8, table((1, 4), (0.003, 0.01), (0.006, 0.02)))
+    assert (0.003, 0.004) == (Family("f", (quick, slow)).quickest_s(), Family("f", (quick, slow)).quickest_s(1))
+    there = replace(slow, elsewhere=(("other", table((1, 4), (0.001, 0.002), (0.002, 0.004))),))
+    assert (0.001, 0.001, 0.003) == tuple(Family("f", (quick, there)).quickest_s(one) for one in (None, 1, 0))
 
 
 def test_a_larger_batch_is_never_planned_shorter() -> None:

@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from router.family import Family, VariantProfile
 from router.latency import table
 from router.placement import Evict, Load, Loadable, Spot, Step
@@ -13,6 +17,7 @@ from router.roster import Cold, Missing
 from service.appraisal import MOST_RIVALS, Appraisal
 from service.footprint import OwnFootprint
 from service.memory import Overhead
+from service.model_room import ModelRoom
 from service.room_words import lack_said, room_said
 
 MB = 1_000_000
@@ -36,6 +41,9 @@ class Sized:
     def opening_bytes(self, _: str) -> int:
         return self.openings[0][1]
 
+    def size_opening(self, name: str) -> int:
+        return self.size(name) + self.opening_bytes(name)
+
     def loadable(self) -> dict[int, Loadable]:
         return {0: Loadable(tuple(self.bytes), 0.9)}
 
@@ -55,18 +63,26 @@ class Measured(OwnFootprint):
     def __init__(self, families: Iterable[Sized]) -> None:
         super().__init__()
         self.else_bytes = ELSE_BYTES
+        self.may_keep = self.kept = 0
         self._families = tuple(families)
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.kept
+
+    def keep_at_most(self, most_bytes: int) -> None:
+        self.may_keep = most_bytes
 
     def resident_bytes(self) -> int:
         taken = {file: size for family in self._families if family.paths for file, size in family.bytes.items()}
         opened = {file: size for family in self._families for file, size in family.open_tokenizer.items()}
-        return self.else_bytes + sum((taken | opened).values())
+        return self.else_bytes + self.kept + sum((taken | opened).values())
 
 
 def appraisal_of(families: list[Sized], room_bytes: int, footprint: Measured | None = None) -> Appraisal:
     """With so much room for models and for what opening one takes for a moment."""
     pieces: Any = {family.name: family for family in families}
-    return Appraisal(pieces, ELSE_BYTES + room_bytes, (), 2, footprint or Measured(families))
+    return Appraisal(ModelRoom(pieces, ELSE_BYTES + room_bytes, (), 2, footprint or Measured(families)), 2)
 
 
 def settled(appraisal: Appraisal, families: list[Sized]) -> list[Step]:
@@ -102,7 +118,7 @@ def test_who_asks_for_what_is_too_large_makes_nothing_go() -> None:
     assert [True] * 10 == [bool(family.paths) for family in families]
     for _ in range(2):
         assert () == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
-        assert not appraisal.can_load("large", Missing(0), ())
+        assert not appraisal.room.can_load("large", Missing(0), ())
     families[3].paths.clear()
     assert (Load(Spot("f3", 0)),) == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
 
@@ -137,7 +153,7 @@ def test_a_tokenizer_that_nobody_waits_with_leaves_its_family_what_it_needs() ->
     appraisal = appraisal_of([family], 23 * MB)
     family.open_tokenizer = {"tokenizer:wordy": 8 * MB}
     assert () == tuple(step for step in appraisal.plan({}, frozenset()) if isinstance(step, Evict))
-    assert (False, False) == (appraisal.lacks_room("wordy"), appraisal.is_futile)
+    assert (False, False) == (appraisal.room.lacks_room("wordy"), appraisal.room.is_futile)
     cold = {"wordy": Cold(1, 0.0, (Missing(0),))}
     assert (Load(Spot("wordy", 0)),) == appraisal.plan(cold, frozenset())
 
@@ -166,12 +182,107 @@ def test_who_lacks_room_is_told_by_the_room_there_is() -> None:
     appraisal = appraisal_of([small, large], 40 * MB, footprint)
     for more, pinned, lacking in ((0, (), False), (3, (), True), (0, (), False), (0, ("small",), True), (0, (), False)):
         footprint.else_bytes = ELSE_BYTES + more * MB
-        appraisal.pinned = frozenset(pinned)
-        appraisal._overhead = Overhead()
+        appraisal.room.pinned = frozenset(pinned)
+        appraisal.room._overhead = Overhead()
         appraisal.plan({}, frozenset())
-        assert (False, lacking) == (appraisal.lacks_room("small"), appraisal.lacks_room("large", "only"))
-    assert not appraisal.lacks_room("nobody")
-    assert not appraisal.lacks_room("small", "of the revision before")
+        assert (False, lacking) == (appraisal.room.lacks_room("small"), appraisal.room.lacks_room("large", "only"))
+    assert not appraisal.room.lacks_room("nobody")
+    assert not appraisal.room.lacks_room("small", "of the revision before")
+
+
+def test_room_that_is_taken_for_a_moment_is_hoped_for() -> None:
+    """A family that fits without it waits, and is loaded soon after it is there again; a larger one has no hope."""
+    small, large = Sized("small", 25 * MB), Sized("large", 45 * MB)
+    large.openings = small.openings = ((0, 0),)
+    footprint = Measured([small, large])
+    appraisal = appraisal_of([small, large], 30 * MB, footprint)
+    appraisal.plan({}, frozenset())
+    footprint.else_bytes += 10 * MB
+    waits = {name: Cold(1, 0.0, (Missing(0),)) for name in ("small", "large")}
+    assert () == appraisal.plan(waits, frozenset())
+    assert [False, False] == [appraisal.room.can_load(name, Missing(0), ()) for name in waits]
+    assert [True, False] == [appraisal.room.may_come_to_fit(name, Missing(0)) for name in waits]
+    assert [False, True] == [appraisal.room.lacks_room(name) for name in waits]
+    footprint.else_bytes -= 10 * MB
+    plans = 1
+    while not appraisal.plan(waits, frozenset()):
+        plans += 1
+        assert plans < 10
+    assert not appraisal.room.may_come_to_fit("nobody", Missing(0))
+    # What more is used for good is taken to be so by and by.
+    footprint.else_bytes += 10 * MB
+    plans = 1
+    while appraisal.room.may_come_to_fit("small", Missing(0)):
+        appraisal.plan({}, frozenset())
+        plans += 1
+        assert plans < 100
+
+
+@given(
+    sizes=st.lists(st.integers(5, 30), min_size=2, max_size=6),
+    state=st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from([None, 0.0, 1.0, 2.0])), min_size=6),
+    room=st.integers(5, 150),
+)
+def test_who_waits_is_loaded_as_by_a_whole_plan(
+    sizes: list[int], state: list[tuple[bool, bool, float | None]], room: int
+) -> None:
+    """Where it is plain what to begin with, the families in memory are not weighed; a plan that weighs begins alike."""
+    families = [Sized(f"f{number}", size * MB) for number, size in enumerate(sizes)]
+    cold, pinned = {}, set()
+    for family, (is_in_memory, is_pinned, since_s) in zip(families, state, strict=False):
+        family.openings = ((0, MB),)
+        if is_in_memory:
+            family.paths["only"] = ()
+        elif since_s is not None:
+            cold[family.name] = Cold(1, since_s, (Missing(0),))
+        if is_pinned:
+            pinned.add(family.name)
+
+    def planned(*, whole: bool) -> tuple[Step, ...]:
+        appraisal = appraisal_of(families, room * MB)
+        appraisal.room.pinned = frozenset(pinned)
+        with pytest.MonkeyPatch.context() as patched:
+            if whole:
+                patched.setattr(appraisal, "_at_once", lambda *_: None)
+            return appraisal.plan(cold, frozenset())
+
+    at_once, whole = planned(whole=False), planned(whole=True)
+    assert at_once in (whole, whole[:1])
+    if cold and len(at_once) == 1 < len(whole):
+        assert isinstance(at_once[0], Load)
+        assert at_once[0].spot.family in cold
+
+
+def test_what_goes_is_kept_in_the_room_that_is_left_free() -> None:
+    """For the next cold family, and no more of it than is free; it is not taken for what others use."""
+    families = [Sized(f"f{number}", 10 * MB) for number in range(20)]
+    for family in families:
+        family.openings = ((0, MB),)
+    footprint = Measured(families)
+    appraisal = appraisal_of(families, 111 * MB, footprint)
+    settled(appraisal, families)
+    appraisal.room.keep_freed()
+    assert (10, 10 * MB) == (sum(bool(family.paths) for family in families), footprint.may_keep)
+    footprint.kept = 10 * MB
+    assert () == appraisal.plan({}, frozenset())
+    cold = next(family for family in families if not family.paths)
+    assert (Load(Spot(cold.name, 0)),) == appraisal.plan({cold.name: Cold(1, 0.0, (Missing(0),))}, frozenset())
+    cold.paths["only"], footprint.kept = (), 0
+    appraisal.room.keep_freed()
+    assert 0 == footprint.may_keep
+    appraisal.room.keep_freed(something_goes=True)
+    assert 10 * MB == footprint.may_keep
+
+
+def test_where_all_fit_nothing_is_kept_of_what_goes() -> None:
+    """No room is left free then."""
+    families = [Sized(f"f{number}", 10 * MB) for number in range(3)]
+    footprint = Measured(families)
+    appraisal = appraisal_of(families, 60 * MB, footprint)
+    settled(appraisal, families)
+    footprint.may_keep = -1
+    appraisal.room.keep_freed(something_goes=True)
+    assert 0 == footprint.may_keep
 
 
 def test_what_is_pinned_is_not_said_to_be_left() -> None:
@@ -179,10 +290,10 @@ def test_what_is_pinned_is_not_said_to_be_left() -> None:
     small, large = Sized("small", 10 * MB), Sized("large", 25 * MB)
     large.openings = small.openings = ((0, 0),)
     appraisal = appraisal_of([small, large], 30 * MB)
-    appraisal.pinned = frozenset({"large"})
+    appraisal.room.pinned = frozenset({"large"})
     appraisal.plan({}, frozenset())
     piece: Any = small
-    told = lack_said(appraisal, piece, Missing(0))
+    told = lack_said(appraisal.room, piece, Missing(0))
     assert "only takes 10.0 MB, the budget leaves 5.0 MB for models beside what is pinned" == told
 
 
@@ -231,10 +342,10 @@ def test_families_without_room_are_named() -> None:
     appraisal.plan({}, frozenset())
     named = "f0 (takes 20.0 MB), f1 (takes 20.0 MB), f2 (takes 20.0 MB), ..."
     said = f"memory_budget leaves 4.0 MB for models: not even the smallest variant fits of 5 families: {named}"
-    assert said == room_said(appraisal, appraisal._pieces)
-    appraisal.budget_bytes += 95 * MB
+    assert said == room_said(appraisal.room)
+    appraisal.room.budget_bytes += 95 * MB
     appraisal.plan({}, frozenset())
-    assert "memory_budget leaves 90.0 MB for models" == room_said(appraisal, appraisal._pieces)
+    assert "memory_budget leaves 90.0 MB for models" == room_said(appraisal.room)
 
 
 def test_it_is_known_whether_anything_could_be_loaded() -> None:
@@ -244,13 +355,13 @@ def test_it_is_known_whether_anything_could_be_loaded() -> None:
 
     def is_futile() -> bool:
         appraisal.plan({}, frozenset())
-        return appraisal.is_futile
+        return appraisal.room.is_futile
 
     assert is_futile()
-    appraisal.budget_bytes += 6 * MB
+    appraisal.room.budget_bytes += 6 * MB
     assert not is_futile()
     families[1].paths["only"] = ()
-    appraisal.budget_bytes -= 6 * MB
+    appraisal.room.budget_bytes -= 6 * MB
     assert not is_futile()
     families[1].paths.clear()
     assert is_futile()
@@ -261,13 +372,13 @@ def test_what_was_too_large_is_loaded_when_there_is_room_again() -> None:
     large = Sized("large", 49 * MB)
     appraisal = appraisal_of([large], 97 * MB)
     assert () == appraisal.plan({}, frozenset())
-    appraisal.budget_bytes += 2 * MB
+    appraisal.room.budget_bytes += 2 * MB
     assert () == appraisal.plan({}, frozenset())
     load = (Load(Spot("large", 0)),)
     assert load == appraisal.plan({"large": Cold(1, 0.0, (Missing(0),))}, frozenset())
-    appraisal.budget_bytes -= 2 * MB
+    appraisal.room.budget_bytes -= 2 * MB
     assert () == appraisal.plan({}, frozenset())
-    appraisal.budget_bytes += 10 * MB
+    appraisal.room.budget_bytes += 10 * MB
     assert load == appraisal.plan({}, frozenset())
 
 
@@ -279,9 +390,9 @@ def test_the_last_in_memory_stays_within_the_budget() -> None:
     assert {"small", "large"} == {step.spot.family for step in settled(appraisal, [small, large])}
     footprint.else_bytes += 20 * MB
     assert [Evict(Spot("large", 0))] == settled(appraisal, [small, large])
-    assert not appraisal.is_futile
-    assert "small (takes" not in room_said(appraisal, appraisal._pieces)
+    assert not appraisal.room.is_futile
+    assert "small (takes" not in room_said(appraisal.room)
     footprint.else_bytes += 7 * MB
     assert [Evict(Spot("small", 0))] == settled(appraisal, [small, large])
     appraisal.plan({}, frozenset())
-    assert appraisal.is_futile
+    assert appraisal.room.is_futile

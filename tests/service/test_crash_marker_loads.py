@@ -113,9 +113,9 @@ def test_who_was_loaded_beside_others_is_tried_alone_by_the_next_process(tmp_pat
     marker = CrashMarker(path, slots=1)
 
     class Watched(PiecewiseFamily):
-        def open(self, variant: str) -> Opened:
+        def open(self, variant: str, *, in_haste: bool = False) -> Opened:
             opened.append(variant)
-            return super().open(variant)
+            return super().open(variant, in_haste=in_haste)
 
     for _ in range(2):
         family = Watched(Repository(models), "f", SessionOptions(), None, stages="off", cascades=False, marker=marker)

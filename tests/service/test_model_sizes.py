@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from router.placement import Spot
+from service.footprint import OwnFootprint
 from service.model_sizes import ModelSizes, opening_bytes
 from service.opening_room import OpeningRoom
+from service.piecewise import PiecewiseFamily
+from tests.service.families import sign_model, write_family
 from variants.manifest import ModelFile
+from variants.repository import Repository
+from variants.session import SessionOptions
 from variants.shared_parts import NOTHING_SHARED, LookupTable, SharedParts
 
 TABLE_BYTES = 1_000_000
@@ -48,6 +54,38 @@ def test_what_a_load_changes(runtime: str, gained: int, expected: int) -> None:
     assert expected == sizes.bytes[key]
 
 
+class Counted(OwnFootprint):
+    """How often it was measured what models take."""
+
+    times = 0
+
+    def models_bytes(self) -> int:
+        self.times += 1
+        return super().models_bytes()
+
+
+def test_who_is_waited_for_is_measured_once(tmp_path: Path) -> None:
+    """A first load is measured before and after, whoever waits; a later one when nobody does."""
+    repository = Repository(tmp_path)
+    write_family(repository, "sign", {"plain": (sign_model(), 0.8), "best": (sign_model(), 0.9)})
+    footprint = Counted()
+    piece = PiecewiseFamily(
+        repository, "sign", SessionOptions(), None, stages="off", cascades=False, footprint=footprint
+    )
+    expected = 0
+    for variant, in_haste, measured in (
+        ("plain", True, 2),
+        ("plain", True, 0),
+        ("best", True, 2),
+        ("best", True, 0),
+        ("plain", False, 2),
+    ):
+        piece.hold(variant, piece.open(variant, in_haste=in_haste))
+        expected += measured
+        assert expected == footprint.times, (variant, in_haste)
+        piece.drop(variant)
+
+
 @pytest.mark.parametrize(
     ("runtime", "weights", "measured", "expected"),
     [
@@ -81,10 +119,10 @@ def test_room_to_open_is_kept_for_what_could_be_loaded() -> None:
     def piece(name: str, *variants: tuple[int, int]) -> Any:
         names = [str(number) for number in range(len(variants))]
         openings = sorted(enumerate(opening for _, opening in variants), key=lambda one: -one[1])
-        sizes = {number: size for number, (size, _) in zip(names, variants, strict=True)}
         family = SimpleNamespace(variants=[SimpleNamespace(name=one) for one in names])
+        together = {number: sum(both) for number, both in zip(names, variants, strict=True)}
         loaded = SimpleNamespace(family=family)
-        return SimpleNamespace(name=name, openings=openings, size=sizes.__getitem__, loaded=loaded)
+        return SimpleNamespace(name=name, openings=openings, size_opening=together.__getitem__, loaded=loaded)
 
     small_and_large, other = piece("f", (25, 55), (100, 220)), piece("g", (10, 60))
     opening = OpeningRoom()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from router.placement import Evict, Load, Spot, Step
-from service.residency import Residency
+from router.roster import Cold, Missing
+from service.residency import HOPES_S, Residency
 from tests.service.test_appraisal import MB, Measured, Sized
 
 A, B, C = (Spot(name, 0) for name in "abc")
@@ -87,3 +89,30 @@ def test_evictions_go_on_until_the_budget_holds() -> None:
 def test_each_load_has_a_plan_of_its_own() -> None:
     """What it takes is known after it."""
     assert (True, [Evict(A), Load(B)]) == carried_out([Evict(A), Load(B), Evict(C)])
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "is_hoped_for", "is_refused"),
+    [(0.0, True, False), (0.0, False, True), (HOPES_S + 1.0, True, True)],
+)
+def test_who_waits_for_room_is_refused_after_a_while(waited_s: float, is_hoped_for: bool, is_refused: bool) -> None:
+    """At once where there would be none even without what is taken for a moment; else it may be there soon."""
+    told: list[object] = []
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it is only handed on")
+
+    async def run() -> None:
+        pieces: Any = {"a": Sized("a", MB)}
+        residency = Residency(pieces, 100 * MB, (), 1, Measured([]))
+        cold = {"a": Cold(1, monotonic() - waited_s, (Missing(0),))}
+        scheduler: Any = SimpleNamespace(refuse_cold=refuse)
+        residency.moves.begin(scheduler, told.append)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(residency.room, "can_load", lambda *_: False)
+            patched.setattr(residency.room, "may_come_to_fit", lambda *_: is_hoped_for)
+            residency._refuse_in_vain(cold, ())
+        residency.stop()
+
+    asyncio.run(run())
+    assert is_refused == bool(told)

@@ -73,7 +73,7 @@ def test_a_family_that_does_not_fit_is_not_ready(
         gateway.residency.allow(1, ())
         while any(piece.paths for piece in gateway.residency.pieces.values()):
             await gateway.residency._step({})
-        monkeypatch.setattr(gateway.residency.appraisal, "lacks_room", lambda name, variant=None: name in too_large)
+        monkeypatch.setattr(gateway.residency.room, "lacks_room", lambda name, variant=None: name in too_large)
         monkeypatch.setattr(Gateway, "is_welcoming", True)
         control = RepositoryControl(gateway, lambda: None)
         descriptions = Descriptions(gateway, control, CanaryControl(gateway, control))

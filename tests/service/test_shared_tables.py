@@ -11,8 +11,8 @@ import pytest
 
 from loadtests.servers import gateway, running
 from router.roster import Missing
-from service.appraisal import Appraisal
 from service.in_memory import taken_by_file
+from service.model_room import ModelRoom
 from service.model_sizes import is_table
 from service.piecewise import PiecewiseFamily
 from service.residency import Residency
@@ -75,15 +75,15 @@ def test_what_a_load_took_does_not_change_a_table(alike: Path, monkeypatch: pyte
 def test_room_for_a_shared_table_is_asked_for_once(alike: Path) -> None:
     """Beside a pinned family, one with the same table needs only what is its own."""
     pieces = {name: piece(alike, name) for name in NAMES[:2]}
-    appraisal = Appraisal(pieces, 0, ("first",), 1)
+    room = ModelRoom(pieces, 0, ("first",), 1)
     both = {file: size for family in pieces.values() for file, size in family.bytes.items()}
     # What a load takes is measured: either variant may be the one that takes less.
     least = [family.keys(min(("small", "large"), key=family.size)) for family in pieces.values()]
     needed = sum(both[file] for files in least for file in files if not is_table(file))
-    appraisal.allowed_bytes = needed + TABLE_BYTES
-    assert appraisal.can_load("second", Missing(0), ())
-    appraisal.allowed_bytes -= 1
-    assert not appraisal.can_load("second", Missing(0), ())
+    room.allowed_bytes = needed + TABLE_BYTES
+    assert room.can_load("second", Missing(0), ())
+    room.allowed_bytes -= 1
+    assert not room.can_load("second", Missing(0), ())
 
 
 def test_who_is_refused_for_want_of_room_is_told_so_in_the_log(alike: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,10 +13,13 @@ import pytest
 from onnx import helper
 
 from tests.variants.test_sharing import WIDTH, WORDS, answers, normal, save, save_deep, tables_of
+from variants.pages import KeptPages
 from variants.session import ModelLoadError, open_session
 from variants.shared_parts import LookupTable, TableFile
 from variants.sharing import share_weights
 from variants.tables import hold_tables
+
+MB = 1_000_000
 
 
 def table_file(path: Path, seed: int) -> TableFile:
@@ -48,6 +51,25 @@ def test_a_table_in_memory_is_not_read_again(tmp_path: Path) -> None:
     del held
     with pytest.raises(FileNotFoundError):
         hold_tables([file])
+
+
+def test_what_a_table_leaves_behind_is_no_part_of_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that are used again hold what the file says; a file that is too short or has been changed is refused."""
+    kept = KeptPages()
+    kept.keep_at_most(MB)
+    monkeypatch.setattr("variants.tables.KEPT", kept)
+    first, second = table_file(tmp_path / "one", 3), table_file(tmp_path / "two", 4)
+    hold_tables([first])
+    assert kept.bytes
+    held = hold_tables([second])
+    assert not kept.bytes
+    elements = np.frombuffer(second.path.read_bytes(), np.float32).reshape(8, 4)
+    np.testing.assert_array_equal(held["words"].value.numpy(), elements)
+    del held
+    for damaged in (second.path.read_bytes()[:-1], bytes(len(second.path.read_bytes()))):
+        second.path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"has (not the \d+ bytes|the wrong SHA-256)"):
+            hold_tables([second])
 
 
 def test_sessions_hold_their_tables(tmp_path: Path) -> None:

@@ -23,19 +23,32 @@ BUILT_IN = {
 }
 
 
+def check_family(name_or_path: str) -> None:
+    """Raise `BuildError` where there is no such built-in family and no such file; nothing is loaded."""
+    if name_or_path in BUILT_IN:
+        return
+    known = ", ".join(BUILT_IN)
+    if not name_or_path.endswith(".py"):
+        raise BuildError(f"{name_or_path!r} is not a family: give the path of a .py file or one of {known}")
+    path = Path(name_or_path).resolve()
+    if not path.is_file():
+        raise BuildError(f"{path}: no such file; give the path of a family spec or one of {known}")
+
+
 def load_family(name_or_path: str) -> FamilySpec:
     """Return the `FAMILY` of a built-in family or of a Python file, which may import modules beside it.
 
     Raises `BuildError` where there is none.
     """
+    check_family(name_or_path)
     if name_or_path in BUILT_IN:
         module = importlib.import_module(BUILT_IN[name_or_path])
-    elif name_or_path.endswith(".py"):
+    else:
         path = Path(name_or_path).resolve()
         name = f"family_{path.stem}"
-        spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
-        if spec is None or spec.loader is None:
-            raise BuildError(f"{path}: no such file; give the path of a family spec or one of {', '.join(BUILT_IN)}")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None, "it ends in .py"
+        assert spec.loader is not None, "likewise"
         module = importlib.util.module_from_spec(spec)
         # Dataclasses look their module up by name while their class is made.
         sys.modules[name] = module
@@ -47,10 +60,6 @@ def load_family(name_or_path: str) -> FamilySpec:
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise BuildError(f"{path}: cannot be imported: {type(error).__name__}: {reason}") from error
-    else:
-        raise BuildError(
-            f"{name_or_path!r} is not a family: give the path of a .py file or one of {', '.join(BUILT_IN)}"
-        )
     family = getattr(module, "FAMILY", None)
     if not isinstance(family, FamilySpec):
         raise BuildError(f"{module.__file__}: has no FAMILY = FamilySpec(...) at its top level")

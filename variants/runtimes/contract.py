@@ -33,6 +33,8 @@ class SessionOptions:
     thread, batch x tokens, arena off against on: fp32 1x32 +2 %, 8x32 +4 %, 32x32 +13 %; int8 0, 0 and +1 %. After one
     batch of 64x128 a session kept 33 MB (fp32) and 48 MB (int8) without the arena, 226 and 170 MB with it. A process
     with many variants would pay that for each of them, so it is off.
+    `weighed` says that what a model takes is measured, for which freed memory goes back to the system before and after;
+    who serves others meanwhile leaves that out, and does it when nobody waits.
     """
 
     threads: int = 1
@@ -40,6 +42,7 @@ class SessionOptions:
     longest: int | None = None
     cells: int | None = None
     arena: bool = False
+    weighed: bool = True
 
 
 class RuntimeUnavailableError(Exception):
