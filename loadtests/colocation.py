@@ -39,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 180)
     try:
         if options.live:
-            publish(console, live(options, MIXES, console), options.out / "colocation_live.json", "Live")
+            publish(console, live(options, options.mixes, console), options.out / "colocation_live.json", "Live")
             return
         tasks = [
             Task(count, mix, contender, seed, options.duration)
             for count in options.families
-            for mix in MIXES
+            for mix in options.mixes
             for seed in range(1, options.seeds + 1)
             for contender in CONTENDERS
         ]
@@ -95,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench-colocation", description="many families on one machine")
     add = parser.add_argument
     add("--families", type=int, nargs="+", default=[4, 16, 64], metavar="N", help="how many (default 4 16 64)")
+    add(
+        "--mixes",
+        nargs="+",
+        choices=MIXES,
+        default=list(MIXES),
+        metavar="MIX",
+        help=f"of {', '.join(MIXES)} (default all)",
+    )
     add("--seeds", type=int, default=2, help="workloads of each mix (default 2)")
     add("--duration", type=float, default=4.0, help="seconds of each workload (default 4)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="simulations at a time (default: cores)")
