@@ -117,7 +117,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     places = list(dict.fromkeys((row.families, row.mix) for row in rows))
     names = [name for name in _COLOURS if any(row.contender == name for row in rows)]
-    figure = Figure(figsize=(1.2 + 1.0 * len(places), 6.0), layout="constrained")
+    figure = Figure(figsize=(1.2 + 1.0 * max(4, len(places)), 6.0), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     wide = 0.8 / max(1, len(names))
     for index, name in enumerate(names):

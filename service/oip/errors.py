@@ -165,19 +165,14 @@ def dropped(
     outcome that has an answer.
     """
     drop = BY_REASON.get(reason) or BY_OUTCOME[outcome]
-    slo = "the SLO" if slo_s is None or not isfinite(slo_s) else f"the SLO of {_milliseconds(slo_s)}"
+    slo_ms = "" if slo_s is None or not isfinite(slo_s) else f"{1e3 * slo_s:.6f}".rstrip("0").rstrip(".")
+    slo = f"the SLO of {slo_ms} ms" if slo_ms else "the SLO"
     is_late = drop.reason is DroppedReason.DEADLINE_INFEASIBLE
     if is_late and slo_s is not None and quickest_s is not None and slo_s < quickest_s:
-        message = (
-            f"no variant that may answer can ever meet {slo}: the quickest takes {_milliseconds(quickest_s)} alone"
-        )
+        message = f"no variant that may answer can ever meet {slo}: the quickest takes {1e3 * quickest_s:.3g} ms alone"
         return DroppedError(drop.status, message, reason=drop.reason)
     message = drop.message.replace("{slo}", slo)
     return DroppedError(drop.status, message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None)
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:.6f}".rstrip("0").rstrip(".") + " ms"
 
 
 def status_of(record: Record) -> int:
