@@ -38,11 +38,14 @@ class Appraisal:
         self._row_s.pop(name, None)
         self.room.forget(name)
 
-    def plan(self, cold: Mapping[str, Cold], busy: frozenset[str]) -> tuple[Step, ...]:
-        """What to do next, as far as can be seen now; `cold` has what waits for a load, `busy` who has requests."""
-        now = monotonic()
+    def plan(self, cold: Mapping[str, Cold], busy: frozenset[str], now_s: float | None = None) -> tuple[Step, ...]:
+        """What to do next, as far as can be seen now; `cold` has what waits for a load, `busy` who has requests.
+
+        `now_s` is the time, by default that of the clock.
+        """
+        now = monotonic() if now_s is None else now_s
         room, pieces = self.room, self.room.pieces
-        stock = room.measure(cold)
+        stock = room.measure(cold, now)
         at_once = self._at_once(cold, room.allowed_bytes - stock.taken_bytes)
         if at_once is not None:
             return (Load(at_once),)
@@ -82,7 +85,7 @@ class Appraisal:
             for missing in waits.missing
             if (choice := room.choice(pieces[name], missing)) is not None
         ]
-        pinned = [pieces[name] for name in room.measured_for.pinned if name in pieces]
+        pinned = [pieces[name] for name in room.kept if name in pieces]
         if not waited_for or not all(self._has_its_smallest(piece) for piece in pinned):
             return None
         spot = min(waited_for)[1]
@@ -102,7 +105,7 @@ class Appraisal:
         needed: dict[str, PiecewiseFamily] = {}
         others: dict[str, PiecewiseFamily] = {}
         for name, piece in list(room.pieces.items()):
-            if piece.paths or name in room.pinned:
+            if piece.paths or name in room.kept:
                 needed[name] = piece
             elif name not in room.too_large:
                 (needed if name in cold else others)[name] = piece
@@ -122,7 +125,7 @@ class Appraisal:
     def _wanted(
         self, pieces: Mapping[str, PiecewiseFamily], cold: Mapping[str, Cold], busy: frozenset[str], now: float
     ) -> Sequence[Wanted]:
-        pinned, choice = self.room.pinned, self.room.choice
+        kept, choice = self.room.kept, self.room.choice
         rates = {name: self.popularity.per_s(name, now) for name in pieces}
         offered = {name: self.room.offered(piece) for name, piece in pieces.items()}
         seconds = {name: self._seconds(piece) for name, piece in pieces.items()}
@@ -144,7 +147,7 @@ class Appraisal:
             choices = [] if waits is None else [choice(piece, missing) for missing in waits.missing]
             since_s = {} if waits is None else {v: waits.since_s for v in choices if v is not None}
             last_s = self.popularity.last_s.get(name, 0.0)
-            found.append(Wanted(name, per_s, variants, since_s, name in busy, name in pinned, last_s))
+            found.append(Wanted(name, per_s, variants, since_s, name in busy, name in kept, last_s))
         return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.shared_tokenizers import open_shared
+from service.shared_tokenizers import open_shared, warm
 from variants.manifest import TensorPreparation
 from variants.preparation import Answers, Feeds, Preparer, Row, Rows, decode
 from variants.repository import RevisionFolder
@@ -35,6 +35,12 @@ class LazyPreparer:
     def holds_tokenizer(self) -> bool:
         """Whether there is something to close, or will be in a moment."""
         return not self._cheap and (self._opening or self._opened is not None)
+
+    def warm(self) -> bool:
+        """Have the library of tokenizers in memory if this has one, and say so: see `service.shared_tokenizers`."""
+        if not self._cheap:
+            warm(self._folder)
+        return not self._cheap
 
     def open(self) -> Preparer:
         """Hold what prepares the rows from now on. Raises `RepositoryError` where it cannot be read."""

@@ -6,13 +6,15 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 logger = logging.getLogger("pareto.memory")
 
 _MOST_NAMED = 3
+"""A line of a log names no more families."""
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _LEAST_BYTES = 1_000_000
@@ -60,8 +62,12 @@ def limit_bytes(control_groups: Path = _CONTROL_GROUPS) -> int:
 
 def first_of(families: Mapping[str, int]) -> str:
     """The first few families, with the bytes that each takes, for a line of a log."""
-    named = [f"{name} (takes {max(0.1, size / 1e6):.1f} MB)" for name, size in families.items()]
-    return f"{', '.join(named[:_MOST_NAMED])}{', ...' if len(named) > _MOST_NAMED else ''}"
+    return named([f"{name} (takes {max(0.1, size / 1e6):.1f} MB)" for name, size in families.items()])
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of some names, for a line of a log."""
+    return f"{', '.join(names[:_MOST_NAMED])}{', ...' if len(names) > _MOST_NAMED else ''}"
 
 
 def resident_bytes() -> int:
@@ -111,11 +117,16 @@ def _kilobytes(path: Path) -> dict[str, int]:
         return {}
 
 
+PASSES_S = 3.0
+"""What the process takes for longer than that at a stretch does not come and go: it has grown."""
+
+
 class Overhead:
     """What the process uses beside the models, smoothed: requests make it move by some megabytes all the time.
 
     `bytes` follows a rise at once and a fall slowly, so that room that was there for a moment is not loaded into;
-    `least_bytes` the other way round: the difference is what comes and goes.
+    `least_bytes` the other way round. `passing_bytes` is what of it comes and goes: more than the least of the last
+    seconds.
     """
 
     FALL, RISE = 0.1, 0.02
@@ -123,16 +134,24 @@ class Overhead:
     def __init__(self) -> None:
         self.bytes = -math.inf
         self.least_bytes = math.inf
+        self._lately: deque[tuple[float, float]] = deque()
+        """When it was measured lately, and bytes: each less than all later ones, so that the first is the least."""
 
     @property
     def passing_bytes(self) -> float:
         """What of it comes and goes."""
-        return self.bytes - self.least_bytes
+        return self.bytes - self._lately[0][1] if self._lately else 0.0
 
-    def observe(self, resident: int, models: int) -> float:
+    def observe(self, resident: int, models: int, now_s: float) -> float:
         """Take note of resident memory and what models are thought to take of it; returns the overhead in bytes."""
         now = float(max(0, resident - models))
         self.bytes = now if now >= self.bytes else self.bytes - self.FALL * (self.bytes - now)
         least = self.least_bytes
         self.least_bytes = now if now <= least else least + self.RISE * (now - least)
+        lately = self._lately
+        while lately and lately[-1][1] >= now:
+            lately.pop()
+        lately.append((now_s, now))
+        while lately[0][0] < now_s - PASSES_S:
+            lately.popleft()
         return self.bytes

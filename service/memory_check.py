@@ -11,9 +11,9 @@ import psutil
 from service.finding import Finding, Verdict
 from service.footprint import OWN
 from service.log_words import NO_ROOM
-from service.memory import budget_bytes, first_of
+from service.memory import budget_bytes, first_of, named
 from service.model_room import MOST_RESERVED
-from service.model_sizes import ModelSizes, opening_bytes, profiled_bytes
+from service.model_sizes import ModelSizes
 from service.processes.footprint import lack_under_a_budget, reserve_bytes
 from service.settings import Settings
 from variants.manifest import VariantManifest
@@ -26,11 +26,12 @@ from variants.shared_sizes import loaded_bytes
 
 _SPARE_MEMORY_BYTES = 512 * 1024**2
 """Python, BentoML and onnxruntime before the first model, with room to spare."""
-_EMPTY_BYTES = {"threads": 143 * 10**6, "processes": 175 * 10**6}
+_EMPTY_BYTES = {"threads": 145 * 10**6, "processes": 177 * 10**6}
 """What serves takes that has no model, by isolation, as measured with 3 families."""
 
-_GROWTH_BYTES = 15 * 10**6
-"""The first requests make the process grow by that, as measured with 3 families."""
+_GROWTH_BYTES = 7 * 10**6
+"""What comes with the first models of 3 families beside them, as measured: code of libraries, evidence, tables of the
+policy."""
 _STEP_BYTES = 10 * 10**6
 """What a budget is said to need is a multiple of this."""
 
@@ -65,10 +66,12 @@ def _of_budget(settings: Settings, budget: str, needed_bytes: int, folders: Sequ
     least_bytes = min(most + reserve_bytes, most / (1.0 - MOST_RESERVED))
     raise_it = f"raise it to {_STEP_BYTES * ceil((least_bytes + _GROWTH_BYTES) / _STEP_BYTES) / 1e6:.0f}MB or more"
     if lacking:
-        verdict = Verdict.BROKEN if len(lacking) == len(sizes) else Verdict.NOTE
-        return Finding("memory", verdict, f"{text}: {NO_ROOM} of {first_of(lacking)}; {raise_it}")
+        pinned = [name for name in lacking if name in settings.pinned]
+        verdict = Verdict.BROKEN if pinned or len(lacking) == len(sizes) else Verdict.NOTE
+        of_these = f"; pinned of these: {named(pinned)}" if pinned else ""
+        return Finding("memory", verdict, f"{text}: {NO_ROOM} of {first_of(lacking)}{of_these}; {raise_it}")
     if allowed_bytes < least_bytes + _GROWTH_BYTES:
-        grows = f"the first requests make the process grow by {_GROWTH_BYTES / 1e6:.0f} MB"
+        grows = f"what comes with the first models takes {_GROWTH_BYTES / 1e6:.0f} MB more"
         return Finding("memory", Verdict.NOTE, f"{text}: {grows}; {raise_it}")
     if free_bytes < min(allowed_bytes, needed_bytes + _SPARE_MEMORY_BYTES):
         return Finding("memory", Verdict.NOTE, f"{text}: less is available than the budget lets the process take")
@@ -86,13 +89,10 @@ def _least_bytes(folder: RevisionFolder, settings: Settings) -> int:
     sizes = ModelSizes(folder, folder.manifest.name)
     slots = Counter(slot.device for slot in settings.places)
     profiles = {device: load_profile(folder, threads) for device, threads in settings.widths.items()}
-    found = {}
-    for variant in chosen(folder, settings):
-        name, file = variant.name, variant.model
-        taken = [profiled_bytes(profile, name, file, slots[device]) for device, profile in profiles.items()]
-        sizes.expect(file, taken, opening_bytes(profiles.values(), name))
-        keys = sizes.keys([file])
-        found[sum(sizes.bytes[key] for key in keys)] = max(sizes.opening.get(key, 0) for key in keys)
+    variants = chosen(folder, settings)
+    sizes.expect_all([(variant.name, variant.model) for variant in variants], profiles, slots)
+    keys = [sizes.keys([variant.model]) for variant in variants]
+    found = {sum(sizes.bytes[key] for key in one): max(sizes.opening.get(key, 0) for key in one) for one in keys}
     # The smallest by what it keeps, as it is chosen when it is loaded.
     return sum(min(found.items(), default=(0, 0)))
 

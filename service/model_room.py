@@ -17,6 +17,7 @@ from service.in_memory import asked_for, taken_by_file
 from service.memory import Overhead
 from service.opening_room import OpeningRoom
 from service.piecewise import PiecewiseFamily
+from service.pins import Pins
 from service.smallest import Least, Smallest
 
 MOST_RESERVED = 0.2
@@ -68,8 +69,11 @@ class ModelRoom:
         self._footprint = footprint
         self._slots = slots
         self._overhead = Overhead()
+        self._pins = Pins()
         self._alone_bytes = self._most_bytes = inf
         self._passing_bytes = 0.0
+        self._idle: dict[str, int] = {}
+        """Tokenizers that are open, of families of which nothing is loaded and nobody waits for."""
         self._opening = OpeningRoom()
         self._spare_bytes: float | None = None
         self._loadable: dict[str, dict[int, Loadable]] = {}
@@ -77,8 +81,14 @@ class ModelRoom:
         self._smallest: dict[str, Least] = {}
 
     def warm(self) -> None:
-        """Before it is measured first: see `Footprint`."""
+        """Before it is measured first: see `Footprint`. And the library of tokenizers, where families have some."""
         self._footprint.warm()
+        any(piece.preparer.warm() for piece in list(self.pieces.values()))
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Those of the pinned families that there is room for."""
+        return self._pins.kept
 
     def holds(self) -> bool:
         """Whether what is resident now is within the budget."""
@@ -89,7 +99,7 @@ class ModelRoom:
         self._loadable.pop(name, None)
         self._known_smallest.forget(name)
 
-    def measure(self, cold: Container[str]) -> Stock:
+    def measure(self, cold: Container[str], now_s: float) -> Stock:
         """Find what models may take now; requests wait for those that are `cold`."""
         pieces = list(self.pieces.values())
         taken = taken_by_file(self.pieces)
@@ -97,7 +107,7 @@ class ModelRoom:
         opened = asked_for(self.pieces, taken)
         known = taken | {file: size for files in opened.values() for file, size in files.items()}
         resident = self._footprint.resident_bytes()
-        overhead = self._overhead.observe(resident - self._footprint.kept_bytes, sum(known.values()))
+        overhead = self._overhead.observe(resident - self._footprint.kept_bytes, sum(known.values()), now_s)
         self._passing_bytes = self._overhead.passing_bytes
         families = frozenset(piece.name for piece in pieces if not is_hidden(piece.name))
         # Budget and pinned may be changed meanwhile, from another thread.
@@ -116,9 +126,14 @@ class ModelRoom:
         self._alone_bytes = room_bytes
         opening_bytes = self._opening.room([(piece, self.variants(piece)) for piece in fitting], room_bytes)
         self._most_bytes = room_bytes - opening_bytes
+        in_memory = {piece.name for piece in pieces if piece.paths}
+        # Too large beside what opening it takes for a moment, which is not among the sizes.
+        able = smallest.keys() - (self.too_large - in_memory)
+        pinned = {name: smallest[name].sizes for name in self.measured_for.pinned & able}
+        self._pins.find(pinned, in_memory, self._most_bytes)
         waiting = {file for name in opened.keys() - self.too_large if name in cold for file in opened[name]}
-        idle_bytes = sum(size for file, size in known.items() if file not in taken and file not in waiting)
-        self.allowed_bytes = self._most_bytes - idle_bytes
+        self._idle = {file: size for file, size in known.items() if file not in taken and file not in waiting}
+        self.allowed_bytes = self._most_bytes - sum(self._idle.values())
         # What batches take that run now is among the overhead already.
         at_most = budget_bytes - self._overhead.least_bytes - reserve_bytes
         taken_bytes = sum(taken.values())
@@ -207,8 +222,9 @@ class ModelRoom:
         return piece.name not in self.too_large and self._beside_pinned(piece, variant) <= self.allowed_bytes
 
     def left_bytes(self, piece: PiecewiseFamily) -> float:
-        """What is left for a family beside what is pinned."""
-        return self.allowed_bytes - sum(self._pinned_beside(piece).values())
+        """What is left for a family beside what is pinned, with its tokenizer where that is open already."""
+        own_bytes = sum(self._idle.get(file, 0) for file in piece.open_tokenizer)
+        return self.allowed_bytes + own_bytes - sum(self._pinned_beside(piece).values())
 
     def _beside_pinned(self, piece: PiecewiseFamily, variant: int) -> int:
         """What a variant and all that is pinned take together."""
@@ -217,7 +233,7 @@ class ModelRoom:
     def _pinned_beside(self, piece: PiecewiseFamily) -> dict[str, int]:
         """The files of what is pinned of other families, with their bytes."""
         found: dict[str, int] = {}
-        for name in self.pinned - {piece.name}:
+        for name in self.kept - {piece.name}:
             other = self.pieces.get(name)
             smallest = next(iter(self.variants(other)), None) if other is not None else None
             if other is not None and smallest is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
 from variants.manifest import ModelFile
@@ -17,6 +17,9 @@ GRAPH_ONCE_MORE = 2.2
 """So many times its bytes a graph that stores weights takes on onnxruntime while it is opened, beside what the model
 keeps: they are parsed, then packed before the parsed ones are gone (measured: 0.6 to 2.17 times, onnxruntime 1.31). How
 much it is of the same graph differs from once to once, so a profile's figure may be too low."""
+
+Slots = Mapping[str, int]
+"""How many slots each device has."""
 
 _TABLE = "table:"
 """Before the SHA-256 of a lookup table: no family is called so."""
@@ -49,6 +52,17 @@ class ModelSizes:
         """What `bytes` calls the tokenizer; None where there is none."""
         if self.tokenizer is not None:
             self.bytes[self.tokenizer] = tokenizer_bytes(folder)
+
+    def expect_all(
+        self, files: Iterable[tuple[str, ModelFile]], profiles: Mapping[str, FamilyProfile | None], slots: Slots
+    ) -> None:
+        """Believe what the profiles, by device, say of these files, each with its name there, and of the tokenizer."""
+        for table, file in files:
+            taken = [profiled_bytes(profile, table, file, slots[device]) for device, profile in profiles.items()]
+            self.expect(file, taken, opening_bytes(profiles.values(), table))
+        measured = [one.tokenizer_bytes for one in profiles.values() if one and one.tokenizer_bytes is not None]
+        if self.tokenizer is not None and measured:
+            self.bytes[self.tokenizer] = tokenizer_bytes(self._folder, max(measured))
 
     def expect(self, file: ModelFile, measured: Sequence[int], opening: int | None = None) -> None:
         """Believe what was measured of a model, tables included: bytes, once for each device that it is opened on.

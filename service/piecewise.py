@@ -23,12 +23,12 @@ from service.lazy_preparer import LazyPreparer
 from service.loaded_family import LoadedFamily
 from service.loading import Device, describe_family, load_family, sample_rows
 from service.log_words import REFUSED
-from service.model_sizes import ModelSizes, is_table, opening_bytes, profiled_bytes
+from service.model_sizes import ModelSizes, is_table
 from service.paths import KilledError, NotNowError
 from service.scoped_settings import Stages
 from service.servable import servable
 from variants.evidence import read_evidence
-from variants.manifest import VariantManifest
+from variants.manifest import ModelFile, VariantManifest
 from variants.pieces import cells_of_files, most_batch_bytes, profile_in_pieces
 from variants.preparation import Row
 from variants.profiles import FamilyProfile, load_profile
@@ -138,11 +138,8 @@ class PiecewiseFamily:
         self.batch_bytes = max(most_batch_bytes(manifest, profile) for profile in profiles.values())
         self._sizes = ModelSizes(self._folder, self.name)
         self._keys: dict[str, tuple[str, ...]] = {}
-        for variant in family.variants:
-            names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
-            for table, file in zip(names, self._held.files(variant.name), strict=True):
-                taken = [profiled_bytes(profiles[one.name], table, file, one.options.slots) for one in self._devices]
-                self._sizes.expect(file, taken, opening_bytes(profiles.values(), table))
+        files = [(table, file) for variant in family.variants for table, file in self._files(variant)]
+        self._sizes.expect_all(files, profiles, {one.name: one.options.slots for one in self._devices})
         for variant in family.variants:
             if marker is not None and marker.is_doubted(*self._marked(variant.name)):
                 self._try(variant.name)
@@ -288,6 +285,11 @@ class PiecewiseFamily:
         if not self.paths:
             self.preparer.close()
             self.__dict__.pop("_evidence", None)
+
+    def _files(self, variant: VariantProfile) -> Iterable[tuple[str, ModelFile]]:
+        """The models of a variant, each with the name of its table in profiles."""
+        names = variant.stages if self._staged and variant.stages != ("whole",) else (variant.name,)
+        return zip(names, self._held.files(variant.name), strict=True)
 
     def _not_now(self, variant: str, error: NotNowError) -> None:
         logger.warning("family %s: variant %s is not loaded for now: %s", self.name, variant, error)

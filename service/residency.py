@@ -24,9 +24,11 @@ from router.scheduler import Scheduler
 from service.appraisal import Appraisal
 from service.correction import Lost
 from service.footprint import OWN, Footprint
+from service.hidden_families import is_hidden
 from service.in_memory import unused_tokenizers
 from service.lazy_preparer import LazyPreparer
 from service.log_words import NO_ROOM, NOTHING
+from service.memory import PASSES_S
 from service.model_room import ModelRoom
 from service.moves import Change, Moves
 from service.paths import NotNowError
@@ -41,7 +43,7 @@ TICK_S = 1.0
 UNUSED_S = 10.0
 """For so long after a request, a tokenizer stays for the next one though nothing of its family is in memory."""
 
-HOPES_S = 3.0
+HOPES_S = PASSES_S + 0.5
 """So long, requests wait for room that batches or a change of models take for a moment; others would be told at once
 that there is none."""
 LOOKS_EVERY_S = 0.25
@@ -73,6 +75,7 @@ class Residency:
         self._task: asyncio.Task[None] | None = None
         self._told_s: dict[str, float] = {}
         self._told = self.room.measured_for, False
+        self._told_too_large: set[str] = set()
 
     def begin(self, scheduler: Scheduler, tell: Change) -> None:
         """Hold the budget from now on."""
@@ -230,13 +233,15 @@ class Residency:
                     self.moves.tell(partial(self.moves.begun.refuse_cold, name, missing))
 
     async def _tell_of_room(self) -> None:
-        """After the first plan with another budget, other families or others pinned, and when it holds nothing any more
-        or something again.
+        """After the first plan with another budget, other families or others pinned, when it holds nothing any more or
+        something again, and once for each family that does not fit any more, as when the process has grown.
         """
         now = self.room.measured_for, self.is_futile
-        if now == self._told:
+        too_large = {name for name in self.room.too_large if not is_hidden(name) and not self._serves(name)}
+        if now == self._told and too_large <= self._told_too_large:
             return
         was_futile = self._told[1]
+        self._told_too_large = too_large | (self._told_too_large if now == self._told else set())
         self._told = now
         said = await self.moves.in_thread(lambda: room_said(self.room))
         if self.is_futile:
@@ -246,6 +251,10 @@ class Residency:
             logger.log(logging.ERROR if NO_ROOM in said else logging.INFO, "%s", said)
         if self.is_futile != was_futile:
             self.changed()
+
+    def _serves(self, name: str) -> bool:
+        piece = self.pieces.get(name)
+        return piece is not None and bool(piece.paths)
 
     def _tell_in_vain(self, name: str, missing: Missing) -> None:
         now = monotonic()

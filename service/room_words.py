@@ -6,7 +6,7 @@ from router.placement import CLEARLY_LESS
 from router.roster import Missing
 from service.hidden_families import is_hidden
 from service.log_words import LEAVES, NO_ROOM
-from service.memory import first_of
+from service.memory import first_of, named
 from service.model_room import ModelRoom
 from service.piecewise import PiecewiseFamily
 
@@ -26,7 +26,9 @@ def room_said(room: ModelRoom) -> str:
     if not lacking:
         return said
     families = f"{len(lacking)} famil{'ies' if len(lacking) > 1 else 'y'}"
-    return f"{said}: {NO_ROOM} of {families}: {first_of(lacking)}"
+    pinned = sorted(room.pinned & lacking.keys())
+    of_these = f"; pinned of these: {named(pinned)}" if pinned else ""
+    return f"{said}: {NO_ROOM} of {families}: {first_of(lacking)}{of_these}"
 
 
 def lack_said(room: ModelRoom, piece: PiecewiseFamily | None, missing: Missing) -> str:
@@ -36,7 +38,7 @@ def lack_said(room: ModelRoom, piece: PiecewiseFamily | None, missing: Missing) 
         return "no variant that may answer can be loaded"
     variant, left = piece.believed[choice].name, max(0.0, room.left_bytes(piece))
     needed = _needed(room, piece, variant)
-    beside = " beside what is pinned" if room.pinned - {piece.name} else ""
+    beside = " beside what is pinned" if room.kept - {piece.name} else ""
     return f"{variant} takes {needed / 1e6:.1f} MB, the budget leaves {left / 1e6:.1f} MB for models{beside}"
 
 

@@ -108,7 +108,11 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 class FamilyProfile(Frozen):
-    """All that was measured of a revision's variants and stages, by name, on machines of one fingerprint."""
+    """All that was measured of a revision's variants and stages, by name, on machines of one fingerprint.
+
+    `tokenizer_bytes` is what the tokenizer takes in memory; None where there is none, and in profiles of older
+    versions.
+    """
 
     schema_version: Literal[1] = 1
     family: str
@@ -122,6 +126,7 @@ class FamilyProfile(Frozen):
     stages: dict[str, VariantTable] = Field(default_factory=dict)
     executors: Executors | None = None
     footprints: dict[str, ServingFootprint] = Field(default_factory=dict)
+    tokenizer_bytes: Annotated[int, Field(ge=0)] | None = None
 
 
 def save_profile(folder: RevisionFolder, profile: FamilyProfile) -> None:
@@ -137,6 +142,7 @@ def save_profile(folder: RevisionFolder, profile: FamilyProfile) -> None:
             "stages": older.stages | profile.stages,
             "executors": profile.executors or older.executors,
             "footprints": older.footprints | profile.footprints,
+            "tokenizer_bytes": older.tokenizer_bytes if profile.tokenizer_bytes is None else profile.tokenizer_bytes,
         }
         profile = profile.model_copy(update=kept)
     path = folder.path / PROFILES_FOLDER / f"{profile.fingerprint}.json"

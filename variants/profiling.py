@@ -5,16 +5,15 @@ Taken through the sessions, the collation and the decoding that serve, on real r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-import psutil
-
 from variants.fingerprint import machine_fingerprint
 from variants.manifest import FamilyManifest, ModelFile
 from variants.preparation import LOGITS, Preparer, Row, open_preparation
+from variants.profiled_memory import batch_bytes, growth_bytes, opening_bytes, tokenizer_bytes
 from variants.profiles import (
     FamilyProfile,
     ProfileMode,
@@ -23,7 +22,6 @@ from variants.profiles import (
     save_profile,
     to_router_family,
 )
-from variants.resident import taken_beyond, taken_by
 from variants.revision import RevisionFolder
 from variants.runtimes.defaults import unusable
 from variants.runtimes.table import RUNTIMES
@@ -60,11 +58,6 @@ _PLANS = {"quick": QUICK, "full": FULL}
 _STAGE = "stage/"
 """Before a stage's name in its cells; no variant's name holds a slash."""
 
-OPENINGS = 2
-"""What opening a model takes is measured so often."""
-APART = 4.0
-"""By so many times the files of a model its openings may differ (of convolutions in float16 by 1.9 were seen)."""
-
 _Carried = tuple[Sequence[Row], Sequence[State]]
 """The rows of a batch, and the state of each of them."""
 
@@ -99,26 +92,24 @@ def profile_family(
     plan = _PLANS[mode].up_to(manifest.max_batch)
     wholes: dict[str, Session] = {}
     works: dict[str, Work] = {}
-    grown_bytes: dict[str, int] = {}
-    batch_bytes: dict[str, int | None] = {}
-    opening_bytes: dict[str, int | None] = {}
+    grown: dict[str, int] = {}
+    batches: dict[str, int | None] = {}
+    openings: dict[str, int | None] = {}
     for name, file in files.items():
         with noting(name):
-            opening_bytes[name] = _opening_bytes(
-                partial(open_file, folder, file, options), folder.size_bytes(file.path)
-            )
+            openings[name] = opening_bytes(partial(open_file, folder, file, options), folder.size_bytes(file.path))
             wholes[name] = open_file(folder, file, options)
             works[name] = batch_work(wholes[name], preparer, _temperature(manifest, name))
-            batch_bytes[name] = _batch_bytes(works[name], rows[-1], manifest.max_batch)
+            batches[name] = batch_bytes(works[name], rows[-1], manifest.max_batch)
             if RUNTIMES[file.runtime].grows:
-                grown_bytes[name] = _growth_bytes(works[name], rows, plan.batches)
+                grown[name] = growth_bytes(works[name], rows, plan.batches)
     # The first variant stands for those that share a stage: without it the next one would.
     of_stage = {stage: name for name in reversed(names) for stage in manifest.variant(name).stages}
     stages: dict[str, Session] = {}
     for name, file in stage_files.items():
         with noting(of_stage[name]):
-            opening = _opening_bytes(partial(open_file, folder, file, options), folder.size_bytes(file.path))
-            opening_bytes[_STAGE + name] = opening
+            opening = opening_bytes(partial(open_file, folder, file, options), folder.size_bytes(file.path))
+            openings[_STAGE + name] = opening
             stages[name] = open_file(folder, file, options)
     noting_of = {_STAGE + stage: name for stage, name in of_stage.items()}
     growing = {name for name, file in files.items() if RUNTIMES[file.runtime].grows}
@@ -140,9 +131,9 @@ def profile_family(
     spreads = [usual_spread([s for cell, s in measured.items() if cell.batch == batch]) for batch in plan.batches]
 
     def table(cells_of: str, session: Session, file: ModelFile) -> VariantTable:
-        memory_bytes = max(session.memory_bytes + grown_bytes.get(cells_of, 0), folder.size_bytes(file.path))
+        memory_bytes = max(session.memory_bytes + grown.get(cells_of, 0), folder.size_bytes(file.path))
         table = _table(cells_of, measured, len(manifest.sizes), plan.batches, spreads, session.load_s, memory_bytes)
-        more = {"batch_bytes": batch_bytes.get(cells_of), "opening_bytes": opening_bytes[cells_of]}
+        more = {"batch_bytes": batches.get(cells_of), "opening_bytes": openings[cells_of]}
         return table.model_copy(update=more)
 
     return FamilyProfile(
@@ -155,6 +146,7 @@ def profile_family(
         threads=options.threads,
         variants={name: table(name, session, files[name]) for name, session in wholes.items()},
         stages={name: table(_STAGE + name, session, stage_files[name]) for name, session in stages.items()},
+        tokenizer_bytes=tokenizer_bytes(folder),
     )
 
 
@@ -185,41 +177,6 @@ def batch_work(session: Session, preparer: Preparer, temperature: float) -> Work
         return preparer.decode(session.run(preparer.collate(rows))[LOGITS], temperature)
 
     return run
-
-
-def _batch_bytes(work: Work, rows: Sequence[Row], most: int) -> int | None:
-    """What the largest batch of the longest rows takes while it runs; None where the machine does not tell."""
-    batch = [rows[number % len(rows)] for number in range(most)]
-    # The first time, some of it stays.
-    work(batch)
-    return taken_by(lambda: work(batch))
-
-
-def _opening_bytes(open_it: Callable[[], Session], size_bytes: int) -> int | None:
-    """What opening a model takes at the most beside what it keeps; None where the machine does not tell.
-
-    More than once: where parsed weights lie decides how much of them is free in time. Where the figures are further
-    apart than that can be, other threads took memory meanwhile, and the least counts.
-    """
-    found: list[int] = []
-    for _ in range(OPENINGS):
-        session, beyond_bytes = taken_beyond(open_it)
-        session.close()
-        if beyond_bytes is not None:
-            found.append(beyond_bytes)
-    if not found:
-        return None
-    return max(found) if max(found) - min(found) <= APART * size_bytes else min(found)
-
-
-def _growth_bytes(work: Work, rows: Sequence[Sequence[Row]], batches: Sequence[int]) -> int:
-    """What the process gains while a batch of each kind runs that is going to be measured."""
-    process = psutil.Process()
-    before_bytes = int(process.memory_info().rss)
-    for of_class in rows:
-        for batch in batches:
-            work([of_class[number % len(of_class)] for number in range(batch)])
-    return max(0, int(process.memory_info().rss) - before_bytes)
 
 
 def _chain_works(chain: Mapping[str, Session], preparer: Preparer) -> dict[str, Work]:

@@ -70,6 +70,17 @@ def taken_beyond(work: Callable[[], Result]) -> tuple[Result, int | None]:
     return result, None if most_bytes is None else max(0, most_bytes - kept_bytes)
 
 
+def kept_by(work: Callable[[], Result]) -> int:
+    """Bytes of resident memory that what some work returns keeps, once all that is free has been handed back."""
+    give_back()
+    before_bytes = _resident_bytes()
+    result = work()
+    give_back()
+    kept_bytes = max(0, _resident_bytes() - before_bytes)
+    del result
+    return kept_bytes
+
+
 def _watched(work: Callable[[], Result]) -> tuple[Result, int, int | None]:
     """What some work returns, what was resident before it, and the most that was while it ran; None where unknown."""
     give_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from router.placement import Evict, Load, Loadable, Spot, Step
 from router.roster import Cold, Missing
 from service.appraisal import MOST_RIVALS, Appraisal
 from service.footprint import OwnFootprint
-from service.memory import Overhead
+from service.memory import PASSES_S, Overhead
 from service.model_room import ModelRoom
 from service.room_words import lack_said, room_said
 
@@ -34,6 +35,7 @@ class Sized:
         self.openings = ((0, size),)
         self.believed = (VariantProfile("only", 0.9, table((1, 4), (0.001, 0.004))),)
         self.loaded = SimpleNamespace(family=Family(name, self.believed, sizes=(16,), max_batch=4))
+        self.preparer = SimpleNamespace(warm=lambda: False)
         self.paths: dict[str, tuple[()]] = {}
         self.bytes = {f"{name}/only": size}
         self.open_tokenizer: dict[str, int] = {}
@@ -209,13 +211,33 @@ def test_room_that_is_taken_for_a_moment_is_hoped_for() -> None:
         plans += 1
         assert plans < 10
     assert not appraisal.room.may_come_to_fit("nobody", Missing(0))
-    # What more is used for good is taken to be so by and by.
+    # What more is used for seconds is used for good.
     footprint.else_bytes += 10 * MB
-    plans = 1
-    while appraisal.room.may_come_to_fit("small", Missing(0)):
-        appraisal.plan({}, frozenset())
-        plans += 1
-        assert plans < 100
+    now_s = monotonic()
+    appraisal.plan({}, frozenset(), now_s)
+    assert appraisal.room.may_come_to_fit("small", Missing(0))
+    appraisal.plan({}, frozenset(), now_s + PASSES_S + 0.1)
+    assert not appraisal.room.may_come_to_fit("small", Missing(0))
+    assert appraisal.room.lacks_room("small")
+
+
+def test_who_is_pinned_and_does_not_fit_keeps_nobody_else_out() -> None:
+    """It is served like who is not pinned: others are loaded, and it is kept again when there is clearly more room."""
+    small, large = Sized("small", 10 * MB), Sized("large", 45 * MB)
+    large.openings = small.openings = ((0, 0),)
+    footprint = Measured([small, large])
+    appraisal = appraisal_of([small, large], 40 * MB, footprint)
+    appraisal.room.pinned = frozenset({"large"})
+    assert (Load(Spot("small", 0)),) == appraisal.plan({}, frozenset())
+    assert [False, True] == [appraisal.room.lacks_room(name) for name in ("small", "large")]
+    assert frozenset() == appraisal.room.kept
+    appraisal.room.budget_bytes += 6 * MB
+    appraisal.plan({}, frozenset())
+    assert frozenset() == appraisal.room.kept, "a little more is not clearly more"
+    appraisal.room.budget_bytes += 6 * MB
+    assert (Load(Spot("large", 0)),) == appraisal.plan({}, frozenset())[:1]
+    assert frozenset({"large"}) == appraisal.room.kept
+    assert appraisal.room.lacks_room("small"), "there is no room beside who is kept"
 
 
 @given(

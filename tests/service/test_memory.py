@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.memory import (
+    PASSES_S,
     Overhead,
     budget_bytes,
     limit_bytes,
@@ -77,11 +78,30 @@ def test_the_limit_is_the_containers_or_the_machines(
 def test_the_overhead_is_never_believed_smaller_than_it_is(observations: list[tuple[int, int]]) -> None:
     """It follows a rise at once and a fall by a tenth at a time."""
     overhead = Overhead()
-    for resident, models in observations:
+    for now_s, (resident, models) in enumerate(observations):
         before, now = overhead.bytes, max(0, resident - models)
-        believed = overhead.observe(resident, models)
+        believed = overhead.observe(resident, models, float(now_s))
         assert believed >= now
         assert believed >= before * (1 - Overhead.FALL) - 1e-6
+
+
+def test_what_stays_for_seconds_has_not_come_to_go() -> None:
+    """More than the least of the last seconds comes and goes; what was there all that time is growth."""
+    overhead = Overhead()
+    overhead.observe(100, 0, 0.0)
+    assert overhead.passing_bytes == 0
+    overhead.observe(130, 0, 1.0)
+    assert overhead.passing_bytes == 30
+    overhead.observe(110, 0, 2.0)
+    overhead.observe(130, 0, PASSES_S)
+    assert overhead.passing_bytes == 30
+    overhead.observe(130, 0, PASSES_S + 0.1)
+    assert overhead.passing_bytes == 20, "the least is what was there in between"
+    overhead.observe(130, 0, PASSES_S + 2.1)
+    assert overhead.passing_bytes == 0
+    for number in range(1000):
+        overhead.observe(130 + number, 0, 10.0 + number * 1e-6)
+    assert overhead.passing_bytes == 999
 
 
 ROLLUP = "5581-7ffd ---p 00000000 00:00 0      [rollup]\nRss:     90 kB\nPss:      {pss} kB\nPss_File:      {file} kB\n"

@@ -60,6 +60,30 @@ def test_room_is_told_whenever_others_are_to_fit(caplog: pytest.LogCaptureFixtur
         asyncio.run(scenario())
 
 
+def test_who_does_not_fit_any_more_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The process grows with its first requests; that a pinned family is among them is said."""
+    small, large = Sized("small", 10 * MB), Sized("large", 20 * MB)
+    pieces: Any = {"small": small, "large": large}
+    footprint = Measured((small, large))
+
+    async def scenario() -> None:
+        residency = Residency(pieces, ELSE_BYTES + 45 * MB, ["large"], 1, footprint)
+        try:
+            await residency.tell_of_room()
+            footprint.else_bytes += 8 * MB
+            caplog.clear()
+            for _ in range(3):
+                await residency.tell_of_room()
+            (told,) = caplog.records
+            assert told.levelno == logging.ERROR
+            assert told.getMessage().endswith("of 1 family: large (takes 40.0 MB); pinned of these: large")
+        finally:
+            residency.stop()
+
+    with caplog.at_level(logging.INFO, "pareto.residency"):
+        asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("too_large", [{"small", "large"}, {"large"}, set[str]()])
 def test_a_family_that_does_not_fit_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, too_large: set[str]
