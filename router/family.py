@@ -150,13 +150,17 @@ class Family:
         """The devices besides the first one that its variants have latencies of their own on."""
         return tuple(dict.fromkeys(name for variant in self.variants for name, _ in variant.elsewhere))
 
-    def quickest_s(self, variant: int | None = None) -> float:
-        """Measured seconds of a single row of the smallest size class by its quickest variant, or by one, where it runs
-        alone on the device that is quickest with it.
+    def quickest_s(self, variant: int | None = None, rows: int = 1, slots: int = 1) -> float:
+        """No less than that, by what was measured, so many rows take by the quickest variant, or by one.
+
+        Nothing else runs then: rows of the smallest size class, on the device that is quickest with them, in batches
+        that so many `slots` share evenly, of the size that makes rows cheapest.
         """
         asked = self.variants if variant is None else (self.variants[variant],)
-        tables = (table for one in asked for table in (one.latency, *(other for _, other in one.elsewhere)))
-        return min(table.median_s[0][0] for table in tables)
+        tables = [table for one in asked for table in (one.latency, *(other for _, other in one.elsewhere))]
+        alone_s = min(table.median_s[0][0] for table in tables)
+        row_s = min(s / size for table in tables for s, size in zip(table.median_s[0], table.batches, strict=True))
+        return max(alone_s, row_s * rows / slots)
 
     def on(self, device: str) -> Family:
         """The same family as it is on that device alone."""

@@ -77,8 +77,8 @@ class Answering:
             return dropped(Outcome.REJECTED_QUOTA, Reason.QUOTA, retry_after_s=wait_s)
         if doubted and (reason := gateway.intake.refuses(loaded, terms, arrival_s, origin)) is not None:
             self._refused_s = arrival_s
-            slo_s = None if terms.slo_s is None else min(terms.slo_s, terms.timeout_s)
-            return dropped(Outcome.REJECTED_INFEASIBLE, reason, slo_s=slo_s, quickest_s=loaded.family.quickest_s())
+            quickest_s = loaded.family.quickest_s()
+            return dropped(Outcome.REJECTED_INFEASIBLE, reason, within=terms.within, quickest_s=quickest_s)
         return None
 
     async def answer(
@@ -105,7 +105,7 @@ class Answering:
                 raise ClientGone
             if record.outcome is Outcome.REJECTED_INFEASIBLE:
                 self._refused_s = arrival_s
-            raise gateway.intake.refusal(family, variant, record)
+            raise gateway.intake.refusal(family, variant, terms, record)
         gateway.intake.remember(family, origin.name, request.id, answer)
         return answer, loaded
 

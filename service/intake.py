@@ -74,7 +74,7 @@ class Intake:
             gateway.audits.consider(request, asked.name, rows.values[0], answer)
         return answer, loaded
 
-    def refusal(self, family: str, variant: str | None, record: Record) -> DroppedError:
+    def refusal(self, family: str, variant: str | None, terms: Terms, record: Record) -> DroppedError:
         """What a caller is told of a request for that, or for the family as a whole, which ended without an answer."""
         residency = self._gateway.residency
         room = None if residency is None or record.reason is not Reason.NOT_LOADED else residency.room
@@ -82,12 +82,13 @@ class Intake:
             return DroppedError(503, f"{variant or family} {TOO_LARGE}", reason=DroppedReason.NOT_LOADED)
         loaded = self._gateway.families.get(family)
         named = None if loaded is None or variant is None else loaded.family.index(variant)
+        slots = self._gateway.settings.slot_count
         return dropped(
             record.outcome,
             record.reason,
-            slo_s=record.slo_s,
+            within=terms.within,
             retry_after_s=record.retry_after_s or 1.0,
-            quickest_s=None if loaded is None else loaded.family.quickest_s(named),
+            quickest_s=0.0 if loaded is None else loaded.family.quickest_s(named, record.rows, slots),
         )
 
     async def _first_tried(self, trial: Tryout, family: str, asked: Asked) -> tuple[Answer, LoadedFamily]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from http import HTTPStatus
 
+from bentoml.exceptions import BentoMLException
 from pythonjsonlogger.orjson import OrjsonFormatter
 
+from service.oip.errors import ProtocolError
 from service.settings import Settings
 
 
@@ -20,12 +23,36 @@ def configure_logs(settings: Settings) -> None:
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
     access.propagate = False
+    exceptions = logging.getLogger("bentoml._internal.server.http_app")
+    if _is_told not in exceptions.filters:
+        exceptions.addFilter(_is_told)
     if settings.log_format == "json":
         logging.captureWarnings(capture=True)
         for handler in _handlers():
             handler.setFormatter(json_formatter())
             # They give records the fields of BentoML's own format, empty here.
             handler.filters.clear()
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether BentoML's line of an exception is to be written: with a traceback only where something is broken.
+
+    What a caller did wrong, and a request that had its outcome, are no fault of the server's: BentoML writes a line and
+    a traceback for each. Of one that is answered with 5xx a line stays, as BentoML keeps its message from the caller.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, BentoMLException):
+        return True
+    if error.error_code.value < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return False
+    if isinstance(error.__cause__, ProtocolError):
+        record.msg, record.args = "%s: %d, %s", (*_paths(record.args)[:1], error.error_code.value, error)
+        record.exc_info, record.levelno, record.levelname = None, logging.WARNING, "WARNING"
+    return True
+
+
+def _paths(args: object) -> tuple[object, ...]:
+    return args if isinstance(args, tuple) else ()
 
 
 def json_formatter() -> logging.Formatter:

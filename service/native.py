@@ -107,10 +107,11 @@ class NativeApi:
             answer, loaded = await gateway.intake.infer(model, inputs, terms, arrival_s, variant)
         except ProtocolError as error:
             gateway.metrics.protocol_error(error.status)
-            raise _error(error) from None
+            raise _error(error) from error
         record = answer.record
         if record.outcome not in (Outcome.SERVED, Outcome.SERVED_LATE):
-            raise _error(gateway.intake.refusal(model, variant, record))
+            refusal = gateway.intake.refusal(model, variant, terms, record)
+            raise _error(refusal) from refusal
         return _body(loaded, answer)
 
     @bentoml.api  # type: ignore[untyped-decorator]  # BentoML's decorator has no types

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from math import isfinite
+from math import inf, isfinite
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -54,6 +54,21 @@ class ProtocolError(Exception):
 
 class DroppedError(ProtocolError):
     """A request that has its outcome, and a record of it: no protocol error is to be counted."""
+
+
+class Within(NamedTuple):
+    """What a request wanted its answer within: seconds, and `word`, what it called that."""
+
+    seconds: float
+    word: Literal["SLO", "timeout"] = "SLO"
+
+    def __str__(self) -> str:
+        milliseconds = f" of {1e3 * self.seconds:.6f}".rstrip("0").rstrip(".") + " ms" if isfinite(self.seconds) else ""
+        return f"the {self.word}{milliseconds}"
+
+
+ANY_SLO = Within(inf)
+"""One that is not known."""
 
 
 class Drop(NamedTuple):
@@ -155,23 +170,22 @@ def dropped(
     outcome: Outcome,
     reason: Reason,
     *,
-    slo_s: float | None = None,
+    within: Within = ANY_SLO,
     retry_after_s: float = 1.0,
-    quickest_s: float | None = None,
+    quickest_s: float = 0.0,
 ) -> DroppedError:
-    """The error for a finished request without an answer, of that SLO (`None`: without one).
+    """The error for a finished request without an answer, which wanted one `within` that.
 
-    `quickest_s` is what answering it takes where nothing else runs, as far as that is known. Raises `KeyError` for an
-    outcome that has an answer.
+    `quickest_s` is what answering it takes at the least where nothing else runs, as far as that is known. Raises
+    `KeyError` for an outcome that has an answer.
     """
     drop = BY_REASON.get(reason) or BY_OUTCOME[outcome]
-    slo_ms = "" if slo_s is None or not isfinite(slo_s) else f"{1e3 * slo_s:.6f}".rstrip("0").rstrip(".")
-    slo = f"the SLO of {slo_ms} ms" if slo_ms else "the SLO"
-    is_late = drop.reason is DroppedReason.DEADLINE_INFEASIBLE
-    if is_late and slo_s is not None and quickest_s is not None and slo_s < quickest_s:
-        message = f"no variant that may answer can ever meet {slo}: the quickest takes {1e3 * quickest_s:.3g} ms alone"
-        return DroppedError(drop.status, message, reason=drop.reason)
-    message = drop.message.replace("{slo}", slo)
+    if drop.reason is DroppedReason.DEADLINE_INFEASIBLE and within.seconds < quickest_s:
+        takes = f"the quickest takes {1e3 * quickest_s:.3g} ms alone"
+        return DroppedError(
+            drop.status, f"no variant that may answer can ever meet {within}: {takes}", reason=drop.reason
+        )
+    message = drop.message.replace("{slo}", str(within))
     return DroppedError(drop.status, message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from router.request import NEVER
 from router.words import WhenLate
-from service.oip.errors import malformed, shown
+from service.oip.errors import Within, malformed, shown
 from service.oip.headers import BATCH_CLASS, FLOOR_HEADER, LEAST, WHEN_LATE, RequestHeaders, tighter
 
 FLOOR_BY_SETTINGS = "min_accuracy in the settings"
@@ -48,6 +48,13 @@ class Terms(NamedTuple):
     service_class: str
     session: str = ""
     floor_by: str = FLOOR_BY_SETTINGS
+
+    @property
+    def within(self) -> Within:
+        """What the answer is wanted within: a timeout that ends before the SLO takes its place."""
+        if self.slo_s is None or self.timeout_s < self.slo_s:
+            return Within(self.timeout_s, "timeout")
+        return Within(self.slo_s)
 
 
 def read_terms(headers: RequestHeaders, parameters: Mapping[str, Any], defaults: TermDefaults) -> Terms:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import orjson
 import pytest
 
 from router.words import Outcome, Reason
-from service.oip.errors import DroppedReason, ProtocolError, body, dropped
+from service.oip.errors import DroppedReason, ProtocolError, Within, body, dropped
 from service.oip.metadata import (
     EXTENSIONS,
     IndexEntry,
@@ -152,22 +154,23 @@ def test_each_outcome_without_an_answer_has_its_status(
 
 
 @pytest.mark.parametrize(
-    ("slo_s", "quickest_s", "said", "retried"),
+    ("within", "quickest_s", "said", "retried"),
     [
-        (0.001, 0.0025, "ever meet the SLO of 1 ms: the quickest takes 2.5 ms alone", False),
-        (0.0025, 0.0025, "meet the SLO of 2.5 ms now", True),
-        (0.001, None, "meet the SLO of 1 ms now", True),
-        (None, 0.0025, "meet the SLO now", True),
+        (Within(0.001), 0.0025, "ever meet the SLO of 1 ms: the quickest takes 2.5 ms alone", False),
+        (Within(0.00001, "timeout"), 0.0025, "ever meet the timeout of 0.01 ms: the quickest takes 2.5 ms", False),
+        (Within(0.0025), 0.0025, "meet the SLO of 2.5 ms now", True),
+        (Within(0.001), 0.0, "meet the SLO of 1 ms now", True),
+        (Within(math.inf), 0.0025, "meet the SLO now", True),
     ],
 )
 def test_who_can_never_be_answered_in_time_is_not_told_to_come_back(
-    slo_s: float | None, quickest_s: float | None, said: str, retried: bool
+    within: Within, quickest_s: float, said: str, retried: bool
 ) -> None:
     """But what the quickest answer takes; who is over a share is told to come back all the same."""
-    error = dropped(Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, slo_s=slo_s, quickest_s=quickest_s)
+    error = dropped(Outcome.REJECTED_INFEASIBLE, Reason.DEADLINE_INFEASIBLE, within=within, quickest_s=quickest_s)
     assert said in error.message
     assert retried == (error.retry_after_s is not None)
-    other = dropped(Outcome.REJECTED_INFEASIBLE, Reason.OVER_SHARE, slo_s=slo_s, quickest_s=quickest_s)
+    other = dropped(Outcome.REJECTED_INFEASIBLE, Reason.OVER_SHARE, within=within, quickest_s=quickest_s)
     assert other.retry_after_s is not None
 
 

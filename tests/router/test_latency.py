@@ -33,6 +33,10 @@ def test_the_quickest_answer_is_that_of_the_quickest_variant_and_device() -> Non
     assert (0.003, 0.004) == (Family("f", (quick, slow)).quickest_s(), Family("f", (quick, slow)).quickest_s(1))
     there = replace(slow, elsewhere=(("other", table((1, 4), (0.001, 0.002), (0.002, 0.004))),))
     assert (0.001, 0.001, 0.003) == tuple(Family("f", (quick, there)).quickest_s(one) for one in (None, 1, 0))
+    alike = Family("f", (quick,))
+    assert [0.003, 0.003, 0.02, 0.01] == pytest.approx(
+        [alike.quickest_s(rows=rows, slots=slots) for rows, slots in ((1, 1), (1, 2), (8, 1), (8, 2))]
+    ), "of many rows, each takes no less than in the batch that makes them cheapest"
 
 
 def test_a_larger_batch_is_never_planned_shorter() -> None:

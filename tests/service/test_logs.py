@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from bentoml.exceptions import InternalServerError, InvalidArgument, ServiceUnavailable
 
 from loadtests.servers import ROOT, free_port
 from router.contract import Record
@@ -18,7 +19,8 @@ from router.request import Origin
 from router.sampling import fraction
 from router.words import Outcome, Reason
 from service.access_log import UNANSWERED_PER_S, AccessLog, fields_of
-from service.logs import json_formatter
+from service.logs import configure_logs, json_formatter
+from service.oip.errors import ProtocolError
 from service.origins import PURPOSE
 from service.settings import Settings
 from service.supervision import server_environment
@@ -54,6 +56,9 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
                     ask(client, f"answered-{number}", traceparent=TRACE)
                 for number in range(25):
                     ask(client, f"refused-{number}", **{"x-slo-latency-ms": "0.001"})
+                native = {"model": "chain", "rows": [[0.0] * 4], "slo_ms": 0.001}
+                assert client.post("/classify", json=native).status_code == 429
+                assert client.post("/classify", json=native | {"model": "nobody"}).status_code == 404
         finally:
             process.terminate()
             process.wait(60.0)
@@ -144,6 +149,44 @@ def test_a_log_that_nobody_reads_loses_lines_alone(monkeypatch: pytest.MonkeyPat
     log.observe([record(request_id=number) for number in range(20)], ())
     assert 15 == log._unlogged
     log.close()
+
+
+def test_what_a_caller_is_told_is_no_exception_of_the_servers(lines: list[dict[str, Any]]) -> None:
+    """BentoML would write a line and a traceback for each refusal of its native API."""
+    assert [] == [line for line in lines if "exception" in line or "Exception" in line["message"]]
+    assert any("/classify" in line["message"] for line in lines), "BentoML's own access log has them"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "said"),
+    [
+        (ServiceUnavailable("not now"), ProtocolError(503, "not now"), "WARNING /classify: 503, not now"),
+        (InvalidArgument("what is that"), None, None),
+        (InternalServerError("broken"), None, "ERROR Exception on /classify [POST]"),
+        (ValueError("broken"), None, "ERROR Exception on /classify [POST]"),
+    ],
+)
+def test_what_is_broken_is_logged_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, cause: Exception | None, said: str | None
+) -> None:
+    """A refusal with 5xx is a line without, as BentoML keeps its message from the caller; one with 4xx is none."""
+    error.__cause__ = cause
+    logger = logging.getLogger("bentoml._internal.server.http_app")
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", False)
+    configure_logs(Settings())
+    configure_logs(Settings())
+    (one,) = logger.filters
+    exception = (type(error), error, None)
+    line = logger.makeRecord(
+        logger.name, logging.ERROR, "", 0, "Exception on %s [%s]", ("/classify", "POST"), exception
+    )
+    passed = logger.filter(line)
+    assert (said is not None) == bool(passed), one
+    if said is not None:
+        assert said == f"{line.levelname} {line.getMessage()}"
+        assert (line.exc_info is None) == (line.levelno == logging.WARNING)
 
 
 def test_exceptions_are_part_of_their_line() -> None:
