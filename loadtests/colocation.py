@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from loadtests.colocation_live import live
-from loadtests.colocation_report import COLUMNS, cells, draw, goals, markdown, rows_of
+from loadtests.colocation_report import COLUMNS, LEGEND, cells, draw, goals, markdown, rows_of
 from loadtests.colocation_runs import BURSTY, CONTENDERS, MACHINE, NOISY, OVERLOAD, ZIPF, Outcome, Task, run_all
 from loadtests.live import LiveRunError
 from loadtests.report import write_json
@@ -28,6 +28,7 @@ from loadtests.servers import ServerError, add_cores
 from variants.repository import RepositoryError
 
 MIXES = (ZIPF, BURSTY, NOISY, OVERLOAD)
+RESULTS, PARTS = Path("loadtests/results"), Path("build/results")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,10 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.request_ms <= 0.0:
         parser.error(f"--request-ms {options.request_ms:g}: expected more than 0")
+    folder = folder_of(options, parser)
     console = Console(width=None if sys.stdout.isatty() else 180)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         if options.live:
-            publish(console, live(options, options.mixes, console), options.out / "colocation_live.json", "Live")
+            publish(console, live(options, options.mixes, console), folder / "colocation_live.json", "Live")
             return
         tasks = [
             Task(count, mix, contender, seed, options.duration)
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shown = bar.add_task("simulated runs", total=len(tasks))
             machine = replace(MACHINE, setup=options.setup)
             outcomes = run_all(tasks, options.workers, lambda: bar.advance(shown), machine)
-        publish(console, outcomes, options.out / "colocation.json", "Simulated")
+        publish(console, outcomes, folder / "colocation.json", "Simulated")
     except (LiveRunError, RepositoryError, ServerError, OSError, ValueError) as error:
         console.print(f"[red]bench-colocation:[/] {escape(str(error))}")
         sys.exit(1)
@@ -70,6 +73,7 @@ def publish(console: Console, outcomes: Sequence[Outcome], path: Path, title: st
     for row in rows:
         table.add_row(*cells(row))
     console.print(table)
+    console.print("\n".join(LEGEND), style="dim", highlight=False)
     for goal in found:
         console.print(f"{'[green]met[/]    ' if goal.met else '[red]not met[/]'} {escape(goal.what)}: {goal.found}")
     runs = [
@@ -127,8 +131,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--load", type=float, default=1.0, help="live: all loads times this (default 1)")
     add_cores(parser)
-    add("--out", type=Path, default=Path("loadtests/results"))
+    add("--out", type=Path, metavar="DIR", help=f"default: {RESULTS} for the whole benchmark, {PARTS} for a part of it")
     return parser
+
+
+def folder_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Path:
+    """Where results are written: those of a part are not to take the place of the whole benchmark's."""
+    if options.out is not None:
+        return Path(options.out)
+    whole = ("families", "mixes", "seeds", "duration", "setup", "load")
+    return RESULTS if all(getattr(options, name) == parser.get_default(name) for name in whole) else PARTS
 
 
 if __name__ == "__main__":

@@ -12,6 +12,13 @@ from loadtests.colocation_runs import BELOW, BURSTY, EDF, NOISY, OURS, PLAIN, ST
 from loadtests.report import percent
 
 COLUMNS = ("families", "mix", "way to share", "attained", "least family", "Jain", "effective", "others, by burst", "us")
+LEGEND = (
+    "attained: answered within the SLO, of all requests; least: of the family that fared worst; aim: 99 %",
+    "Jain: how alike the families fared, 1 is all alike; effective: answered in time and right, of all requests",
+    "others, by burst: points of attainment that the others win (+) or lose (-) while one asks for ten times as much",
+    "us: microseconds of a decision, simulated; 300 are aimed at",
+)
+"""What the columns say."""
 _COLOURS = {OURS: "#D55E00", PLAIN: "#E69F00", STATIC: "#0072B2", EDF: "#999999"}
 """Of Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
@@ -106,7 +113,7 @@ def markdown(rows: Sequence[Row], found: Sequence[Goal], told: str) -> str:
     """Table and goals."""
     lines = ["# Many families on one machine", "", told, "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows]
-    lines += ["", "| goal | found | met |", "|---|---|---|"]
+    lines += ["", *(f"- {line}" for line in LEGEND), "", "| goal | found | met |", "|---|---|---|"]
     lines += [f"| {goal.what} | {goal.found} | {'yes' if goal.met else '**no**'} |" for goal in found]
     return "\n".join(lines) + "\n"
 

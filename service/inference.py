@@ -101,7 +101,7 @@ class InferenceHandler:
             await send_error(send, refused, echoed)
         except ProtocolError as error:
             self._gateway.metrics.protocol_error(error.status)
-            await send_error(send, error, echoed)
+            await send_error(send, error, echoed or answering.origins.ids_of(scope["headers"], scope["path"]))
         except ClientGone:
             return
         except Exception:

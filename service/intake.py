@@ -86,6 +86,7 @@ class Intake:
         return dropped(
             record.outcome,
             record.reason,
+            family=family,
             within=terms.within,
             retry_after_s=record.retry_after_s or 1.0,
             quickest_s=0.0 if loaded is None else loaded.family.quickest_s(named, record.rows, slots),

@@ -7,13 +7,14 @@ not there; of the others a share is drawn by their ids, so that a retry is trace
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from secrets import token_hex
 
 from router.request import Origin
 from router.sampling import fraction
 from service.exchange import RawHeaders
-from service.oip.headers import SAMPLED, RequestHeaders
+from service.oip.errors import ProtocolError
+from service.oip.headers import ID_HEADER, NO_HEADERS, SAMPLED, RequestHeaders, read_headers
 from service.settings import Settings
 
 PURPOSE = "observe"
@@ -44,10 +45,18 @@ class Origins:
             return Origin(name, path, token_hex(16), token_hex(8), draw=draw)
         return Origin(name, path, draw=draw)
 
+    def ids_of(self, raw: Iterable[tuple[bytes, bytes]], path: str) -> RawHeaders:
+        """What the refusal of a request says of it whose headers cannot all be read: see `echoes`."""
+        try:
+            headers = read_headers(header for header in raw if header[0] == ID_HEADER)
+        except ProtocolError:
+            headers = NO_HEADERS
+        return echoes(self.of(headers, path), headers)
+
 
 def echoes(origin: Origin, headers: RequestHeaders) -> RawHeaders:
     """What every answer to a request says of it: its id, and its trace, with the gateway's span where there is one."""
-    echoed = [(b"x-request-id", origin.name.encode())]
+    echoed = [(ID_HEADER, origin.name.encode())]
     if origin.span:
         echoed.append((b"traceparent", f"00-{origin.trace}-{origin.span}-01".encode()))
     elif headers.traceparent:

@@ -113,7 +113,7 @@ def _check_that_it_can_be_built(name: str, models: Path, *, is_ported: bool) -> 
         check_family(name)
     except BuildError as error:
         if name in RUNTIMES:
-            said = f"{name!r} is a runtime: --runtimes takes several with commas between them"
+            said = f"{name!r} is a runtime: pareto build FAMILY --runtimes {name}, several with commas between them"
             raise CommandError(said, _USAGE) from error
         with faults_of_the_repository():
             is_built = name in Repository(models).families()

@@ -63,8 +63,11 @@ class Within(NamedTuple):
     word: Literal["SLO", "timeout"] = "SLO"
 
     def __str__(self) -> str:
-        milliseconds = f" of {1e3 * self.seconds:.6f}".rstrip("0").rstrip(".") + " ms" if isfinite(self.seconds) else ""
-        return f"the {self.word}{milliseconds}"
+        if not isfinite(self.seconds):
+            return f"the {self.word}"
+        # A timeout is what is left of it where gRPC has read it.
+        digits = 3 if self.word == "timeout" else 6
+        return f"the {self.word} of {f'{1e3 * self.seconds:.{digits}f}'.rstrip('0').rstrip('.')} ms"
 
 
 ANY_SLO = Within(inf)
@@ -72,7 +75,8 @@ ANY_SLO = Within(inf)
 
 
 class Drop(NamedTuple):
-    """How a request that got no answer is refused; its SLO takes the place of `{slo}` in the `message`.
+    """How a request that got no answer is refused; its SLO takes the place of `{slo}` in the `message`,
+    its family that of `{of}`.
 
     `retry` says whether coming back can help.
     """
@@ -108,7 +112,7 @@ BY_REASON: Mapping[Reason, Drop] = MappingProxyType(
             "the machine is crowded, and this model or tenant asks for more than its fair share; try again later",
             True,
         ),
-        Reason.NOT_LOADED: Drop(503, DroppedReason.NOT_LOADED, "no variant that may answer is loaded", True),
+        Reason.NOT_LOADED: Drop(503, DroppedReason.NOT_LOADED, "no variant{of} that may answer is loaded", True),
         Reason.QUARANTINED: Drop(
             503,
             DroppedReason.QUARANTINED,
@@ -173,8 +177,9 @@ def dropped(
     within: Within = ANY_SLO,
     retry_after_s: float = 1.0,
     quickest_s: float = 0.0,
+    family: str = "",
 ) -> DroppedError:
-    """The error for a finished request without an answer, which wanted one `within` that.
+    """The error for a finished request without an answer, for that `family`, which wanted one `within` that.
 
     `quickest_s` is what answering it takes at the least where nothing else runs, as far as that is known. Raises
     `KeyError` for an outcome that has an answer.
@@ -185,7 +190,7 @@ def dropped(
         return DroppedError(
             drop.status, f"no variant that may answer can ever meet {within}: {takes}", reason=drop.reason
         )
-    message = drop.message.replace("{slo}", str(within))
+    message = drop.message.replace("{slo}", str(within)).replace("{of}", f" of {family}" if family else "")
     return DroppedError(drop.status, message, reason=drop.reason, retry_after_s=retry_after_s if drop.retry else None)
 
 

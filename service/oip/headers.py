@@ -16,6 +16,7 @@ from router.request import NEVER
 from router.words import WhenLate
 from service.oip.errors import ProtocolError, malformed, shown
 
+ID_HEADER = b"x-request-id"
 TENANT_HEADER = b"x-gateway-inference-fairness-id"
 """Whose a request is."""
 
@@ -216,7 +217,7 @@ _RULES: Mapping[bytes, _Rule] = {
         (b"x-slo-when-late", "when_late", _when_late, _tighter),
         (TENANT_HEADER, "tenant", _word, _agreeing),
         (b"x-gateway-inference-objective", "service_class", _word, _agreeing),
-        (b"x-request-id", "request_id", _word, _agreeing),
+        (ID_HEADER, "request_id", _word, _agreeing),
         (b"x-session-id", "session", _word, _agreeing),
         (b"traceparent", "traceparent", _traceparent, _only),
         (b"content-length", "content_length", _bytes, _agreeing),

@@ -12,6 +12,7 @@ from service.answering import LOOSENING, Answering, outputs_of
 from service.decision import decision
 from service.exchange import SMALL_BYTES, RawHeaders
 from service.gateway import Gateway
+from service.oip.errors import ProtocolError
 from service.oip.headers import RequestHeaders
 from service.oip.request import InferRequest
 from service.origins import echoes
@@ -43,7 +44,11 @@ class RpcInference:
         answering = self._answering
         arrival_s = answering.arrivals.arrival_s()
         _, metadata = admitted(self._gateway.access, context, Role.INFER)
-        headers = read_call(context, metadata, arrival_s)
+        try:
+            headers = read_call(context, metadata, arrival_s)
+        except ProtocolError:
+            echoed += answering.origins.ids_of(metadata, PATH)
+            raise
         origin = answering.origins.of(headers, PATH)
         echoed += echoes(origin, headers)
         if not self._gateway.is_ready:

@@ -158,3 +158,12 @@ def test_copies_are_families_of_their_own(tmp_path: Path) -> None:
         assert ("sign-00", "sign-01", "sign-02") == repository.families()
         assert len(read_samples(repository.open("sign-01"))) > 0
     assert not root.exists()
+
+
+def test_a_part_of_the_benchmark_does_not_take_the_place_of_the_whole() -> None:
+    """What is published stays; where the caller names a folder, it is that."""
+    parser = colocation._parser()
+    parts = (["--mixes", "noisy neighbour"], ["--families", "4"], ["--seeds", "1"], ["--live", "--load", "0.5"])
+    assert {colocation.PARTS} == {colocation.folder_of(parser.parse_args(part), parser) for part in parts}
+    assert colocation.RESULTS == colocation.folder_of(parser.parse_args(["--live"]), parser)
+    assert Path("there") == colocation.folder_of(parser.parse_args(["--seeds", "1", "--out", "there"]), parser)

@@ -88,9 +88,17 @@ def test_a_malformed_body_is_a_400_that_names_the_field(client: httpx.Client, na
 )
 def test_a_malformed_header_is_a_400_that_names_it(client: httpx.Client, header: str, value: str) -> None:
     """Which header, what was expected and what came."""
-    response = client.post(URL, json=sign_body(1.0), headers={header: value})
+    response = client.post(URL, json=sign_body(1.0), headers={header: value, "x-request-id": "mine"})
     assert response.status_code == 400
     assert header in response.json()["error"].lower()
+    assert response.headers["x-request-id"] == "mine"
+
+
+def test_who_has_a_malformed_id_is_given_one(client: httpx.Client) -> None:
+    """So that a caller can tell of any refusal which it was."""
+    response = client.post(URL, json=sign_body(1.0), headers={"x-request-id": "x" * 500})
+    assert response.status_code == 400
+    assert "-" in response.headers["x-request-id"]
 
 
 def test_binary_tensors_that_lie_are_refused(client: httpx.Client) -> None:

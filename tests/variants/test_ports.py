@@ -191,7 +191,11 @@ def test_a_missing_runtime_is_left_out_of_profiles(
         (["--only", "float"], 2, "pareto: --only: names what --runtimes ports; give --runtimes, too"),
         (["digits", "vision", "--runtimes", "openvino", "--only", "a"], 2, "pareto: --only: names the variants of one"),
         (["digits", "--runtimes", "abacus"], 1, "pareto: no runtime 'abacus', known are onnxruntime, "),
-        (["digits", "--runtimes", "openvino", "litert"], 2, "pareto: 'litert' is a runtime: --runtimes takes several "),
+        (
+            ["digits", "--runtimes", "openvino", "litert"],
+            2,
+            "pareto: 'litert' is a runtime: pareto build FAMILY --runtimes litert, several ",
+        ),
         (["digits", "nobody"], 1, "pareto: 'nobody' is not a family: give the path of a .py file or one of digits, "),
         (["points", "--runtimes", "openvino"], 1, "pareto: 'points' was not built of a name: what was imported is "),
     ],
