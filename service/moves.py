@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from router.placement import Spot
 from router.scheduler import Scheduler
 from service.footprint import Footprint
+from service.in_memory import taken_by_file
 from service.paths import NotNowError
 from service.piecewise import Opened, PiecewiseFamily
 from service.sums import LATENCY_EDGES, Sums
@@ -135,7 +136,7 @@ class Moves:
 
     def _opened(self, piece: PiecewiseFamily, variant: str, *, in_haste: bool) -> Opened:
         # What is kept is in the room that is for this: it is used, or goes.
-        self._footprint.keep_at_most(piece.tables_bytes(variant))
+        self._footprint.keep_at_most(piece.tables_bytes(variant, taken_by_file(self._pieces)))
         try:
             return piece.open(variant, in_haste=in_haste)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -212,9 +212,9 @@ class PiecewiseFamily:
         """What a variant alone is thought to take in memory, bytes."""
         return sum(self.bytes[file] for file in self.keys(variant))
 
-    def tables_bytes(self, variant: str) -> int:
-        """What of it are lookup tables, which other families may have as well."""
-        return sum(self.bytes[file] for file in self.keys(variant) if is_table(file))
+    def tables_bytes(self, variant: str, held: Container[str]) -> int:
+        """What of it are lookup tables, beside those that are `held`, maybe for other families."""
+        return sum(self.bytes[file] for file in self.keys(variant) if is_table(file) and file not in held)
 
     def sizes(self, variant: int) -> dict[str, int]:
         """Its files, with what each is thought to take in memory."""

@@ -245,7 +245,8 @@ class Residency:
         self._told = now
         said = await self.moves.in_thread(lambda: room_said(self.room))
         if self.is_futile:
-            logger.error("%s%s", NOTHING, said if NO_ROOM in said else "every variant is refused, see above")
+            lacks = f"{said}; `pareto doctor` says how much would do"
+            logger.error("%s%s", NOTHING, lacks if NO_ROOM in said else "every variant is refused, see above")
         else:
             # As a variant that is refused: nobody of those families is answered.
             logger.log(logging.ERROR if NO_ROOM in said else logging.INFO, "%s", said)

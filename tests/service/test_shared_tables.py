@@ -72,6 +72,14 @@ def test_what_a_load_took_does_not_change_a_table(alike: Path, monkeypatch: pyte
     assert {"first/graphs/small.onnx"} == changed
 
 
+def test_pages_are_kept_for_tables_that_are_not_there(alike: Path) -> None:
+    """What other families have in memory is not read again, and needs no pages."""
+    first = piece(alike, NAMES[0])
+    tables = {file for file in first.keys("small") if is_table(file)}
+    assert TABLE_BYTES == first.tables_bytes("small", ())
+    assert first.tables_bytes("small", tables) == 0
+
+
 def test_room_for_a_shared_table_is_asked_for_once(alike: Path) -> None:
     """Beside a pinned family, one with the same table needs only what is its own."""
     pieces = {name: piece(alike, name) for name in NAMES[:2]}
