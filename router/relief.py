@@ -23,7 +23,7 @@ from router.pending import Pending
 from router.request import Request
 from router.words import Outcome, Reason, WhenLate
 
-FILLED = 0.6
+FILLED = 0.5
 """What goes before a row within its share fills so much of its time at most, or who is beyond theirs makes room."""
 EVERY_S = 0.002
 """The rows that wait are gone through this often at most."""

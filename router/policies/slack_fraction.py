@@ -10,7 +10,8 @@ Rules, in order:
    fitting variant runs; the queue is shared out over the free slots, so that none idles while one is long, unless a
    larger batch makes rows cheaper and fits too.
 4. Where none fits: the cheapest allowed variant, in the batch size beyond which batching no longer makes rows
-   cheaper. Heads too tight for that batch are late (early drop): running them alone would cost more rows than it saves.
+   cheaper. Heads too tight for that batch are answered in a smaller one if that makes rows hardly dearer, and are late
+   otherwise (early drop): running them alone would cost more rows than it saves.
 5. Where nothing has a deadline: a short batch of background work.
 """
 
@@ -33,12 +34,15 @@ class SlackFraction:
     `fraction` (0 to 1] of the SLO is what clearing the queue may take: less keeps more in reserve for arrivals to
     come, more is more accurate. The default came out best in simulations of steady and bursty arrivals; and so did
     `others`, what other families' rows may take of their time, in mixes of 16 and 64 families: with 0.3 fewer are in
-    time, with less no more. Without `early_drop` only rows whose deadline is over are late.
+    time, with less no more. For heads with little time, rows may take `dearer` times as long (at least 1) as in the
+    usual batch: more saves heads, and answers fewer where far more is asked for than there is time for. Without
+    `early_drop` only rows whose deadline is over are late.
     """
 
     fraction: float = 0.3
     others: float = 0.1
     early_drop: bool = True
+    dearer: float = 1.2
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return by_fields(self)
@@ -121,6 +125,11 @@ class SlackFraction:
         wanted = min(latency.economical_batch[variant][head.size_class], len(lane.items))
         wanted = max(1, latency.largest_batch_within(variant, head.size_class, self.fraction * head.slo_s, wanted))
         batch_s = latency.planned_s(variant, wanted, head.size_class)
+        fitting = latency.largest_batch_within(variant, head.size_class, head.deadline_s - now, wanted)
+        if 0 < fitting < wanted:
+            fitting_s = latency.planned_s(variant, fitting, head.size_class)
+            if fitting_s * wanted <= self.dearer * batch_s * fitting:
+                wanted, batch_s = fitting, fitting_s
         tight: list[tuple[Lane, Item]] = []
         for item in lane.items if self.early_drop else ():
             if item.deadline_s - now >= batch_s or len(lane.items) - len(tight) <= wanted:

@@ -6,7 +6,7 @@ import pytest
 
 from router.policies.slack_fraction import SlackFraction
 from router.words import Reason
-from tests.queued import lane, sized, view
+from tests.queued import chosen, lane, sized, view
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,20 @@ def test_rows_of_the_same_family_get_what_this_one_gets() -> None:
     _, decision = SlackFraction().decide(None, view(queue), 0.0)
     assert decision.plan is not None
     assert "exact" == queue.family.variants[decision.plan.variant].name
+
+
+@pytest.mark.parametrize(
+    ("left_s", "dearer", "rows"),
+    [(0.0095, 1.2, 8), (0.0055, 1.2, 4), (0.0035, 1.2, 0), (0.0035, 1.4, 2), (0.0055, 1.0, 0)],
+)
+def test_heads_too_tight_for_the_usual_batch_get_a_smaller_one_that_is_hardly_dearer(
+    left_s: float, dearer: float, rows: int
+) -> None:
+    """In batches of 8, 4 and 2, a row of `small` takes 1.13, 1.25 and 1.5 ms; where that is too dear the head goes."""
+    queue = lane([left_s] + [0.02] * 30)
+    _, decision = SlackFraction(dearer=dearer).decide(None, view(queue), 0.0)
+    if rows:
+        assert ("small", rows) == chosen(decision)
+        assert not decision.late
+    else:
+        assert ((queue, queue.items[0]),) == decision.late
