@@ -86,6 +86,11 @@ class Controlled:
         """The variants of a family that batches run on or are about to: they must stay in memory."""
         return self._roster.in_use(family)
 
+    def quickened(self, family: str) -> float:
+        """See `LatencyModel.quickened`; 1 of a family that nobody knows."""
+        known = self._parts.families.get(family)
+        return 1.0 if known is None else known.latency.quickened
+
     def busy(self) -> frozenset[str]:
         """The families of which requests have no outcome yet."""
         return self._roster.busy()

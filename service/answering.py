@@ -77,7 +77,7 @@ class Answering:
             return dropped(Outcome.REJECTED_QUOTA, Reason.QUOTA, retry_after_s=wait_s)
         if doubted and (reason := gateway.intake.refuses(loaded, terms, arrival_s, origin)) is not None:
             self._refused_s = arrival_s
-            quickest_s = loaded.family.quickest_s()
+            quickest_s = gateway.intake.quickest_s(loaded)
             return dropped(Outcome.REJECTED_INFEASIBLE, reason, within=terms.within, quickest_s=quickest_s)
         return None
 

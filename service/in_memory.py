@@ -31,17 +31,22 @@ def taken_by_family(pieces: Mapping[str, PiecewiseFamily]) -> dict[str, int]:
 
 
 def unused_tokenizers(
-    pieces: Mapping[str, PiecewiseFamily], asked_s: Mapping[str, float], cold: Container[str], since_s: float
+    pieces: Mapping[str, PiecewiseFamily],
+    asked_s: Mapping[str, float],
+    cold: Container[str],
+    too_large: Container[str],
+    since_s: float,
 ) -> list[LazyPreparer]:
     """Tokenizers that requests have opened of families with nothing in memory, that nobody has asked for since.
 
-    `asked_s` says when each family was asked for last, `cold` has those that requests wait for.
+    `asked_s` says when each family was asked for last, `cold` has those that requests wait for. Those of families that
+    are `too_large` to be loaded are unused whenever they were asked for: they take the room of others.
     """
     return [
         piece.preparer
         for name, piece in list(pieces.items())
         if piece.preparer.holds_tokenizer and not piece.paths and name not in cold
-        if asked_s.get(name, 0.0) <= since_s
+        if name in too_large or asked_s.get(name, 0.0) <= since_s
     ]
 
 

@@ -6,14 +6,13 @@ Measured on the loading thread; any thread may ask: what is read there is change
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping
-from math import inf
-from typing import NamedTuple
 
 from router.placement import CLEARLY_LESS, Loadable, Spot, room_to_spare
 from router.roster import Missing
 from service.footprint import OWN, Footprint
 from service.hidden_families import is_hidden
 from service.in_memory import asked_for, taken_by_file
+from service.measured_room import MeasuredFor, Room, Stock
 from service.memory import Overhead
 from service.opening_room import OpeningRoom
 from service.piecewise import PiecewiseFamily
@@ -22,25 +21,6 @@ from service.smallest import Least, Smallest
 
 MOST_RESERVED = 0.2
 """No more than that share of a budget is kept free for what batches and changes of models take for a moment."""
-
-
-class MeasuredFor(NamedTuple):
-    """What room was measured for: the budget, who is pinned, and the families, without revisions on trial."""
-
-    budget_bytes: int
-    pinned: frozenset[str]
-    families: frozenset[str]
-
-
-class Stock(NamedTuple):
-    """What was found: `taken_bytes` by models, and what would be left for them without any room to open others.
-
-    `holds` says whether the budget does, with all that batches take for a moment.
-    """
-
-    taken_bytes: int
-    at_rest_bytes: float
-    holds: bool
 
 
 class ModelRoom:
@@ -70,8 +50,7 @@ class ModelRoom:
         self._slots = slots
         self._overhead = Overhead()
         self._pins = Pins()
-        self._alone_bytes = self._most_bytes = inf
-        self._passing_bytes = 0.0
+        self._room = Room()
         self._idle: dict[str, int] = {}
         """Tokenizers that are open, of families of which nothing is loaded and nobody waits for."""
         self._opening = OpeningRoom()
@@ -89,6 +68,10 @@ class ModelRoom:
     def kept(self) -> frozenset[str]:
         """Those of the pinned families that there is room for."""
         return self._pins.kept
+
+    def tidy(self) -> None:
+        """Hand back what is free, for it counts as used: see `Footprint`."""
+        self._footprint.tidy()
 
     def holds(self) -> bool:
         """Whether what is resident now is within the budget."""
@@ -108,7 +91,6 @@ class ModelRoom:
         known = taken | {file: size for files in opened.values() for file, size in files.items()}
         resident = self._footprint.resident_bytes()
         overhead = self._overhead.observe(resident - self._footprint.kept_bytes, sum(known.values()), now_s)
-        self._passing_bytes = self._overhead.passing_bytes
         families = frozenset(piece.name for piece in pieces if not is_hidden(piece.name))
         # Budget and pinned may be changed meanwhile, from another thread.
         before, self.measured_for = self.measured_for, MeasuredFor(self.budget_bytes, self.pinned, families)
@@ -123,17 +105,17 @@ class ModelRoom:
         self.too_large = self._larger_than(room_bytes, alone, cold)
         self.is_futile = bool(pieces) and not taken and not any(size <= room_bytes for size in alone.values())
         fitting = [self.pieces[name] for name in smallest if name not in self.too_large]
-        self._alone_bytes = room_bytes
         opening_bytes = self._opening.room([(piece, self.variants(piece)) for piece in fitting], room_bytes)
-        self._most_bytes = room_bytes - opening_bytes
+        most_bytes = room_bytes - opening_bytes
+        self._room = Room(room_bytes, most_bytes, self._overhead.passing_bytes)
         in_memory = {piece.name for piece in pieces if piece.paths}
         # Too large beside what opening it takes for a moment, which is not among the sizes.
         able = smallest.keys() - (self.too_large - in_memory)
         pinned = {name: smallest[name].sizes for name in self.measured_for.pinned & able}
-        self._pins.find(pinned, in_memory, self._most_bytes)
+        self._pins.find(pinned, in_memory, most_bytes)
         waiting = {file for name in opened.keys() - self.too_large if name in cold for file in opened[name]}
         self._idle = {file: size for file, size in known.items() if file not in taken and file not in waiting}
-        self.allowed_bytes = self._most_bytes - sum(self._idle.values())
+        self.allowed_bytes = most_bytes - sum(self._idle.values())
         # What batches take that run now is among the overhead already.
         at_most = budget_bytes - self._overhead.least_bytes - reserve_bytes
         taken_bytes = sum(taken.values())
@@ -210,11 +192,11 @@ class ModelRoom:
         return index is not None and not self._would_fit(piece, index)
 
     def _would_fit(self, piece: PiecewiseFamily, variant: int) -> bool:
-        passing_bytes = self._passing_bytes
+        alone_bytes, most_bytes, passing_bytes = self._room
         needed_bytes = piece.size_opening(piece.loaded.family.variants[variant].name)
         return (
-            needed_bytes <= self._alone_bytes + passing_bytes
-            and self._beside_pinned(piece, variant) <= self._most_bytes + passing_bytes
+            needed_bytes <= alone_bytes + passing_bytes
+            and self._beside_pinned(piece, variant) <= most_bytes + passing_bytes
         )
 
     def fits(self, piece: PiecewiseFamily, variant: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from service.shared_tokenizers import tokenizer_bytes, tokenizer_name
@@ -20,6 +21,11 @@ much it is of the same graph differs from once to once, so a profile's figure ma
 
 Slots = Mapping[str, int]
 """How many slots each device has."""
+
+NEAR = 1.25
+"""A load that took so many times what was believed, or that part of it, confirms it."""
+MEASURED_TIMES = 3
+"""After so many measurements, what is believed is taken to be known, whatever they said."""
 
 _TABLE = "table:"
 """Before the SHA-256 of a lookup table: no family is called so."""
@@ -47,7 +53,7 @@ class ModelSizes:
         self.revised = 0
         """So often was what is believed changed."""
         self._least: dict[str, int] = {}
-        self._seen: set[str] = set()
+        self._measured: Counter[str] = Counter()
         self.tokenizer = tokenizer_name(folder)
         """What `bytes` calls the tokenizer; None where there is none."""
         if self.tokenizer is not None:
@@ -95,8 +101,10 @@ class ModelSizes:
         What lookup tables take is known.
         """
         new = self._new(keys, held)
-        self._seen.update(new)
         believed = sum(self.bytes[key] for key in new)
+        # One measurement alone may have been taken beside batches.
+        is_near = believed / NEAR <= gained <= believed * NEAR
+        self._measured.update(dict.fromkeys(new, MEASURED_TIMES if is_near else 1))
         if believed:
             # Freed memory that is used again does not show: what it takes is not believed to halve at once.
             factor = (1 - MEASURED_SHARE) + MEASURED_SHARE * min(max(gained / believed, 0.5), 4.0)
@@ -104,8 +112,8 @@ class ModelSizes:
             self.revised += 1
 
     def are_seen(self, keys: Iterable[str], held: Collection[str]) -> bool:
-        """Whether all that a variant of these `keys` adds to those that are `held` was loaded and measured before."""
-        return self._seen.issuperset(self._new(keys, held))
+        """Whether it is known by measured loads what a variant of these `keys` adds to those that are `held`."""
+        return all(self._measured[key] >= MEASURED_TIMES for key in self._new(keys, held))
 
     def _new(self, keys: Iterable[str], held: Collection[str]) -> list[str]:
         return [key for key in keys if key not in held and key != self.tokenizer and not is_table(key)]

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from time import monotonic
 
 from router.contract import BatchRecord, Record
@@ -25,10 +26,10 @@ from service.appraisal import Appraisal
 from service.correction import Lost
 from service.footprint import OWN, Footprint
 from service.hidden_families import is_hidden
+from service.hopes import Hopes
 from service.in_memory import unused_tokenizers
 from service.lazy_preparer import LazyPreparer
 from service.log_words import NO_ROOM, NOTHING
-from service.memory import PASSES_S
 from service.model_room import ModelRoom
 from service.moves import Change, Moves
 from service.paths import NotNowError
@@ -43,11 +44,12 @@ TICK_S = 1.0
 UNUSED_S = 10.0
 """For so long after a request, a tokenizer stays for the next one though nothing of its family is in memory."""
 
-HOPES_S = PASSES_S + 0.5
-"""So long, requests wait for room that batches or a change of models take for a moment; others would be told at once
-that there is none."""
 LOOKS_EVERY_S = 0.25
 """While requests wait that nothing is loaded for, it is looked at this often whether there is room now."""
+
+TIDY_EVERY_S = 1.0
+"""Memory that batches have left free counts as used until it is handed back, which takes milliseconds: this often at
+most, before anybody is refused or goes for it."""
 
 TELL_EVERY_S = 60.0
 """That requests for a family wait in vain is logged this often at most."""
@@ -74,6 +76,8 @@ class Residency:
         self._stepping = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._told_s: dict[str, float] = {}
+        self._hopes = Hopes(self.room)
+        self._tidied_s = -inf
         self._told = self.room.measured_for, False
         self._told_too_large: set[str] = set()
 
@@ -103,7 +107,7 @@ class Residency:
     def asked(self, family: str, rows: int) -> None:
         """Requests for a family have come; called for each, once the scheduler has it."""
         self.appraisal.popularity.observe(family, rows, monotonic())
-        if self._is_waited_for() and not self._wanted.is_set():
+        if self._is_waited_for() and not self._wanted.is_set() and self._hopes.is_news(self.pieces.get(family)):
             self._wanted.set()
 
     def observe(self, _records: Sequence[Record], batches: Sequence[BatchRecord]) -> None:
@@ -189,19 +193,35 @@ class Residency:
         """Close those that requests have opened for families of which nothing was loaded, as of those refused."""
         async with self._stepping:
             asked_s = self.appraisal.popularity.last_s
-            unused = unused_tokenizers(self.pieces, asked_s, self.moves.begun.cold(), monotonic() - UNUSED_S)
+            unused = unused_tokenizers(
+                self.pieces, asked_s, self.moves.begun.cold(), self.room.too_large, monotonic() - UNUSED_S
+            )
             if unused:
                 await self.moves.in_thread(lambda: self._close(unused))
 
     def _is_waited_for(self) -> bool:
         return self.moves.scheduler is not None and self.moves.scheduler.cold_rows > 0
 
+    async def _plan(self, cold: Mapping[str, Cold], busy: frozenset[str]) -> tuple[Step, ...]:
+        """What to do next. Where that is to refuse or to let go, once more without what is in use for nothing."""
+        steps = await self.moves.in_thread(lambda: self.appraisal.plan(cold, busy))
+        promised = {step.spot for step in steps if isinstance(step, Load)}
+        lacks = any(
+            not self.room.can_load(name, missing, promised) for name, waits in cold.items() for missing in waits.missing
+        )
+        now = monotonic()
+        if (lacks or self.room.is_futile or (steps and not promised)) and now - self._tidied_s >= TIDY_EVERY_S:
+            self._tidied_s = now
+            await self.moves.in_thread(self.room.tidy)
+            steps = await self.moves.in_thread(lambda: self.appraisal.plan(cold, busy))
+        return steps
+
     async def _step(self, asked: dict[str, Cold]) -> bool:
         """Carry out a plan up to its first load. Whether there may be more to do at once."""
         async with self._stepping:
             cold = {**self.moves.begun.cold(), **asked}
             busy = self.moves.begun.busy()
-            steps = await self.moves.in_thread(lambda: self.appraisal.plan(cold, busy))
+            steps = await self._plan(cold, busy)
             await self._tell_of_room()
             self._refuse_in_vain(cold, steps)
             first = next((step for step in steps if isinstance(step, Load)), None)
@@ -223,14 +243,9 @@ class Residency:
     def _refuse_in_vain(self, cold: Mapping[str, Cold], steps: Sequence[Step]) -> None:
         """Who waits for what cannot be loaded, because it is broken or larger than the budget, is told so."""
         promised = {step.spot for step in steps if isinstance(step, Load)}
-        for name, waits in cold.items():
-            hopes = monotonic() - waits.since_s < HOPES_S
-            for missing in waits.missing if waits.rows else ():
-                if hopes and self.room.may_come_to_fit(name, missing):
-                    continue
-                if not self.room.can_load(name, missing, promised):
-                    self._tell_in_vain(name, missing)
-                    self.moves.tell(partial(self.moves.begun.refuse_cold, name, missing))
+        for name, missing in self._hopes.in_vain(cold, promised, monotonic()):
+            self._tell_in_vain(name, missing)
+            self.moves.tell(partial(self.moves.begun.refuse_cold, name, missing))
 
     async def _tell_of_room(self) -> None:
         """After the first plan with another budget, other families or others pinned, when it holds nothing any more or

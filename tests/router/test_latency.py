@@ -73,6 +73,7 @@ def test_a_machine_of_another_speed_is_learnt(slowdown: float) -> None:
     learner = model((1.0, 4.0))
     for _ in range(400):
         learner.observe(0, 1, 0, slowdown, slowdown, 0.0)
+    assert learner.quickened == pytest.approx(min(1.0, learner.planned_run_s(0, 1, 0)))
     assert learner.planned_s(0, 1, 0) == pytest.approx(slowdown, rel=0.03)
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from router.placement import Evict, Load, Spot, Step
 from router.roster import Cold, Missing
-from service.residency import HOPES_S, Residency
+from service.hopes import HOPES_S
+from service.residency import Residency
 from tests.service.test_appraisal import MB, Measured, Sized
 
 A, B, C = (Spot(name, 0) for name in "abc")
@@ -116,3 +117,34 @@ def test_who_waits_for_room_is_refused_after_a_while(waited_s: float, is_hoped_f
 
     asyncio.run(run())
     assert is_refused == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("steps", "lacks", "times"), [((), False, 1), ((Evict(A),), False, 2), ((), True, 2), ((Load(A),), False, 1)]
+)
+def test_what_is_free_goes_back_before_anybody_is_refused_or_goes(
+    steps: tuple[Step, ...], lacks: bool, times: int
+) -> None:
+    """Then it is planned once more; once a second at most, as it takes milliseconds."""
+    done: list[str] = []
+
+    async def run() -> None:
+        pieces: Any = {"a": Sized("a", MB)}
+        residency = Residency(pieces, 100 * MB, (), 1, Measured([]))
+
+        def plan(*_: object) -> tuple[Step, ...]:
+            done.append("plan")
+            return steps
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(residency.appraisal, "plan", plan)
+            patched.setattr(residency.room, "tidy", lambda: done.append("tidy"))
+            patched.setattr(residency.room, "can_load", lambda *_: not lacks)
+            cold = {"a": Cold(1, monotonic(), (Missing(0),))}
+            assert steps == await residency._plan(cold, frozenset())
+            assert ["plan", "tidy", "plan"][: 2 * times - 1] == done
+            await residency._plan(cold, frozenset())
+            assert done.count("tidy") == times - 1
+        residency.stop()
+
+    asyncio.run(run())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from weakref import ref
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import helper
 
 from tests.variants.test_sharing import WIDTH, WORDS, answers, normal, save, save_deep, tables_of
 from variants.pages import KeptPages
+from variants.runtimes.onnxruntime_cpu import OnnxruntimeModel
 from variants.session import ModelLoadError, open_session
 from variants.shared_parts import LookupTable, TableFile
 from variants.sharing import share_weights
@@ -87,6 +89,34 @@ def test_sessions_hold_their_tables(tmp_path: Path) -> None:
     np.testing.assert_array_equal(expected, answers(tmp_path / "graphs/long.onnx", files["long"]))
     del sessions["long"]
     assert held() is None
+
+
+def test_a_run_keeps_its_tables_whoever_closes_the_model_meanwhile(tmp_path: Path) -> None:
+    """Onnxruntime reads them where they lie: pages that went would be another table's, or nobody's."""
+    held = hold_tables([table_file(tmp_path / "one", 3)])
+    table = ref(held["words"])
+    there: list[bool] = []
+
+    class Running:
+        """An inference session under which the model is closed."""
+
+        def get_inputs(self) -> list[object]:
+            return []
+
+        def get_outputs(self) -> list[object]:
+            return []
+
+        def run(self, *_: object) -> list[object]:
+            model.close()
+            there.append(table() is not None)
+            return []
+
+    running: Any = Running()
+    model = OnnxruntimeModel(running, tuple(held.values()))
+    del held
+    assert model.run({}) == {}
+    assert [True] == there
+    assert table() is None
 
 
 def test_tables_that_come_and_go_leave_nothing(tmp_path: Path) -> None:

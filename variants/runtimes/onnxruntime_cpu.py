@@ -40,7 +40,11 @@ class OnnxruntimeModel:
 
     def run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """See `variants.runtimes.contract.Model`. `ValueError` where an input is missing."""
-        return dict(zip(self.output_names, self._run(self._output_list, feeds), strict=True))
+        # Whoever closes this meanwhile leaves the tables to the run: onnxruntime reads them where they lie.
+        tables = self._tables
+        answers = dict(zip(self.output_names, self._run(self._output_list, feeds), strict=True))
+        del tables
+        return answers
 
     def close(self) -> None:
         """Forget the inference session, and after it the tables."""
