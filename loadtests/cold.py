@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not 0.0 <= given.warm_up < 1.0:
         parser.error(f"--warm-up {given.warm_up:g}: expected a share in [0, 1)")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     repository = Repository(given.models)
     revision = repository.open(given.family)
     family, sizes = described(revision)

@@ -120,7 +120,7 @@ def as_table(found: dict[str, Scores], bare_s: float) -> Table:
     columns = {title: cell for title, cell in shown.items() if any(map(cell, found.values()))}
     table.add_column("run", no_wrap=True)
     for title in columns:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for name, scores in found.items():
         table.add_row(name, *(cell(scores) for cell in columns.values()))
     return table

@@ -69,10 +69,6 @@ class ModelRoom:
         """Those of the pinned families that there is room for."""
         return self._pins.kept
 
-    def tidy(self) -> None:
-        """Hand back what is free, for it counts as used: see `Footprint`."""
-        self._footprint.tidy()
-
     def holds(self) -> bool:
         """Whether what is resident now is within the budget."""
         return self._footprint.resident_bytes() <= self.budget_bytes

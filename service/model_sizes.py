@@ -22,7 +22,7 @@ much it is of the same graph differs from once to once, so a profile's figure ma
 Slots = Mapping[str, int]
 """How many slots each device has."""
 
-NEAR = 1.25
+NEAR = 1.5
 """A load that took so many times what was believed, or that part of it, confirms it."""
 MEASURED_TIMES = 3
 """After so many measurements, what is believed is taken to be known, whatever they said."""

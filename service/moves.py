@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Protocol, TypeVar
 
@@ -52,6 +53,8 @@ class Moves:
         self.load_s = Sums(LATENCY_EDGES)
         self.cold_s = Sums(LATENCY_EDGES)
         self.loading: Spot | None = None
+        self.tidied_s = -inf
+        """When what is free was handed back last."""
         self.scheduler: Scheduler | None = None
         self._thread = ThreadPoolExecutor(1, "loading")
         self._ended = asyncio.Event()
@@ -98,7 +101,7 @@ class Moves:
             if waits is not None:
                 self.cold_s.add(monotonic() - waits.since_s)
             if in_haste:
-                await self.in_thread(self._footprint.tidy)
+                await self.tidy()
         except NotNowError:
             self.failures += 1
             raise
@@ -112,6 +115,11 @@ class Moves:
         self.loads += 1
         self.load_s.add(opened.seconds)
         logger.info("family %s: %s is loaded (%.0f ms)", spot.family, variant, opened.seconds * 1e3)
+
+    async def tidy(self) -> None:
+        """Hand back what is free: see `Footprint`."""
+        self.tidied_s = monotonic()
+        await self.in_thread(self._footprint.tidy)
 
     async def evict(self, name: str, variants: Sequence[str]) -> None:
         """Drop variants once no batch uses them."""

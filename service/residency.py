@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from math import inf
 from time import monotonic
 
 from router.contract import BatchRecord, Record
@@ -77,7 +76,6 @@ class Residency:
         self._task: asyncio.Task[None] | None = None
         self._told_s: dict[str, float] = {}
         self._hopes = Hopes(self.room)
-        self._tidied_s = -inf
         self._told = self.room.measured_for, False
         self._told_too_large: set[str] = set()
 
@@ -209,10 +207,9 @@ class Residency:
         lacks = any(
             not self.room.can_load(name, missing, promised) for name, waits in cold.items() for missing in waits.missing
         )
-        now = monotonic()
-        if (lacks or self.room.is_futile or (steps and not promised)) and now - self._tidied_s >= TIDY_EVERY_S:
-            self._tidied_s = now
-            await self.moves.in_thread(self.room.tidy)
+        is_short = lacks or self.room.is_futile or (steps and not promised)
+        if is_short and monotonic() - self.moves.tidied_s >= TIDY_EVERY_S:
+            await self.moves.tidy()
             steps = await self.moves.in_thread(lambda: self.appraisal.plan(cold, busy))
         return steps
 

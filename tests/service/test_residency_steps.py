@@ -138,7 +138,7 @@ def test_what_is_free_goes_back_before_anybody_is_refused_or_goes(
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(residency.appraisal, "plan", plan)
-            patched.setattr(residency.room, "tidy", lambda: done.append("tidy"))
+            patched.setattr(residency.moves._footprint, "tidy", lambda: done.append("tidy"))
             patched.setattr(residency.room, "can_load", lambda *_: not lacks)
             cold = {"a": Cold(1, monotonic(), (Missing(0),))}
             assert steps == await residency._plan(cold, frozenset())
